@@ -1,0 +1,341 @@
+"""Certification rules: from vote counts to a lower bound on p_A and a certified l2 radius.
+
+Needs numpy and scipy only: every certificate is computed from stored integer counts, without the network.
+All functions take numbers or numpy arrays of counts; alpha, split and sigma are plain numbers.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import gammaln
+from scipy.stats import beta, norm
+
+ABSTAIN = -1
+# Share of alpha that `audit` spends on the disagreements: best mean radius in soundness.compare_splits over both
+# (N, K) = (10,000, 400) and (1,000, 100); anything from 0.6 to 0.9 is within 1 % of it.
+DEFAULT_SPLIT = 0.75
+
+
+class UnsoundRuleWarning(UserWarning):
+    """A rule was used whose certificates are known not to hold."""
+
+
+class Rule(StrEnum):
+    """The known certification rules."""
+
+    COHEN = "cohen"
+    THEOREM31 = "theorem31"
+    RELEASED = "released"
+    AUDIT = "audit"
+
+    @property
+    def sound(self) -> bool:
+        """Whether the rule fails with probability at most alpha; `released` has no such guarantee."""
+        return self is not Rule.RELEASED
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Rule":
+        known = ", ".join(rule.value for rule in cls)
+        raise ValueError(f"{value!r} is not a certification rule; the known rules are {known}.")
+
+
+def _require_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}, but it must lie strictly between 0 and 1.")
+
+
+def _require_all(holds: ArrayLike, message: str) -> None:
+    if not np.all(holds):
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Vote counts of one image, or arrays of them for many images, in the notation of Theorem 3.1 and of `audit`.
+
+    Attributes:
+        n: noisy samples drawn for the estimate (N).
+        n_a: votes for c_A among them (N_A).
+        k: votes for c_A, drawn uniformly without replacement, that the standard DEQ solved again.
+        m: of these k, how many the standard DEQ gives to another class.
+        n_2: votes for c_A among K samples drawn uniformly from all N (N_2).
+        n_1: of these n_2, how many the standard DEQ gives to c_A too (N_1).
+
+    Raises:
+        ValueError: a count is not an integer or lies outside its range.
+    """
+
+    n: ArrayLike
+    n_a: ArrayLike
+    k: ArrayLike = 0
+    m: ArrayLike = 0
+    n_2: ArrayLike = 0
+    n_1: ArrayLike = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n", "n_a", "k", "m", "n_2", "n_1"):
+            value = np.asarray(getattr(self, name))
+            is_integer = np.issubdtype(value.dtype, np.integer)
+            _require_all(is_integer, f"{name} is of type {value.dtype}, but counts must be integers.")
+        _require_all(np.greater_equal(self.n, 1), f"n is {self.n}, but at least 1 sample is needed.")
+        for name, ceiling in (("n_a", "n"), ("k", "n_a"), ("m", "k"), ("n_2", "n_a"), ("n_1", "n_2")):
+            value, top = getattr(self, name), getattr(self, ceiling)
+            in_range = np.greater_equal(value, 0) & np.less_equal(value, top)
+            _require_all(in_range, f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}.")
+
+
+# ---------------------------------------------------------------------------------------------- confidence bounds
+
+
+def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> np.ndarray:
+    """LowerConfBound of Cohen et al. 2019: the one-sided Clopper-Pearson lower limit of a proportion.
+
+    Args:
+        successes: number of successes; real values are allowed, Theorem 3.1's N_A^E is one.
+        trials: number of trials, real values allowed as well.
+        alpha: probability with which the limit may exceed the true proportion.
+
+    Returns:
+        The limit, 0 where there are no successes or no trials.
+
+    Raises:
+        ValueError: alpha is not in (0, 1), or successes are not in [0, trials].
+    """
+    _require_share("alpha", alpha)
+    successes, trials = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
+    in_range = (successes >= 0) & (successes <= trials)
+    _require_all(in_range, f"successes are {successes}, but they must lie between 0 and trials, which are {trials}.")
+    some = successes > 0  # beta.ppf is undefined at a = 0, where the limit is 0
+    limit = beta.ppf(alpha, np.where(some, successes, 1.0), np.where(some, trials - successes, 0.0) + 1.0)
+    return np.where(some, limit, 0.0)[()]
+
+
+def _hypergeometric_cdf(m: np.ndarray, n_a: np.ndarray, disagreeing: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """P[Hypergeom(n_a, disagreeing, k) <= m], for m <= disagreeing <= n_a - (k - m), where P[= m] > 0.
+
+    The terms are summed from m downwards by their ratio: at the bound they fall fast, so few are needed.
+    scipy.stats.hypergeom.cdf gives the same, a hundred times slower at n_a = 10,000.
+    """
+
+    def log_choose(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+        return gammaln(top + 1) - gammaln(bottom + 1) - gammaln(top - bottom + 1)
+
+    agreeing = n_a - disagreeing
+    log_term = log_choose(disagreeing, m) + log_choose(agreeing, k - m) - log_choose(n_a, k)  # of P[= m]
+    log_total = log_term
+    for step in range(int(m.max(initial=0))):
+        i = np.maximum(m - step, 0)
+        feasible = np.maximum(agreeing - k + i, 0)  # once i or this is 0, the term stays 0: fewer cannot be drawn
+        with np.errstate(divide="ignore"):  # log 0 = -inf is meant
+            log_term = log_term + np.log(i * feasible / ((disagreeing - i + 1) * (k - i + 1)))
+        log_total = np.logaddexp(log_total, log_term)
+        if np.all(log_term < log_total - 40):
+            break
+    return np.exp(log_total)
+
+
+def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: float) -> np.ndarray:
+    """M_U of the rule `audit`: the largest M with P[Hypergeom(N_A, M, k) <= m] >= alpha, exactly.
+
+    If M of N_A votes disagree and k of the N_A, drawn uniformly without replacement, are audited, then
+    M <= M_U with probability at least 1 - alpha over the draw, however the votes depend on each other.
+
+    Args:
+        n_a: votes for c_A.
+        k: audited votes among them.
+        m: audited votes that disagree.
+        alpha: probability with which M may exceed the bound.
+
+    Returns:
+        M_U as integers: n_a without an audit (k = 0), m when every vote was audited (k = n_a).
+    """
+    _require_share("alpha", alpha)
+    n_a, k, m = np.broadcast_arrays(*(np.asarray(value, np.int64) for value in (n_a, k, m)))
+    _require_all((0 <= m) & (m <= k) & (k <= n_a), f"0 <= m <= k <= n_a must hold, but m={m}, k={k}, n_a={n_a}.")
+    # Many images share their counts: each distinct triple is solved once.
+    triples, place = np.unique(np.stack([n_a.ravel(), k.ravel(), m.ravel()]), axis=1, return_inverse=True)
+    votes, audited, found = triples
+    low, high = found.copy(), votes - (audited - found)  # the cdf is 1 at m and 0 above n_a - (k - m)
+    # Rounding must not shrink M_U where the probability equals alpha: the slack errs on the safe side.
+    threshold = alpha * (1 - 1e-8)
+    while np.any(low < high):
+        middle = (low + high + 1) // 2
+        plausible = _hypergeometric_cdf(found, votes, middle, audited) >= threshold
+        low, high = np.where(plausible, middle, low), np.where(plausible, high, middle - 1)
+    return low[place.ravel()].reshape(n_a.shape)[()]
+
+
+# ---------------------------------------------------------------------------------------------- rules
+
+
+def cohen(counts: Counts, alpha: float) -> np.ndarray:
+    """p_lower of plain randomized smoothing (Cohen et al. 2019): LowerConfBound(N_A, N, 1 - alpha).
+
+    Holds for independent votes of the standard DEQ, not for SRS votes.
+    """
+    return lower_confidence_bound(counts.n_a, counts.n, alpha)
+
+
+def _agreement(counts: Counts, alpha: float) -> np.ndarray:
+    """1 - p_m_upper of Theorem 3.1: LowerConfBound(N_1, N_2, 1 - alpha/2); 0 without an audit."""
+    return lower_confidence_bound(counts.n_1, counts.n_2, alpha / 2)
+
+
+def theorem31(counts: Counts, alpha: float) -> np.ndarray:
+    """p_lower of the paper's Theorem 3.1: LowerConfBound(N_A - p_m_upper N_A, N, 1 - alpha/2)."""
+    return lower_confidence_bound(_agreement(counts, alpha) * counts.n_a, counts.n, alpha / 2)
+
+
+def released(counts: Counts, alpha: float) -> np.ndarray:
+    """p_lower of the authors' released code, UNSOUND: LowerConfBound(c N_A, c N, 1 - alpha/2), c = 1 - p_m_upper.
+
+    The proportion N_A / N is never reduced, so SRS votes that over-predict c_A are believed.
+    Kept for comparison with the published tables; every use warns.
+    """
+    warnings.warn("the rule 'released' is unsound: its certificates may not hold", UnsoundRuleWarning, stacklevel=2)
+    share = _agreement(counts, alpha)
+    # min: the two products round separately, and N_A = N must not end up above the number of trials
+    return lower_confidence_bound(np.minimum(share * counts.n_a, share * counts.n), share * counts.n, alpha / 2)
+
+
+def audit(counts: Counts, alpha: float, split: float = DEFAULT_SPLIT) -> np.ndarray:
+    """p_lower of our rule: LowerConfBound(N_A - M_U, N, 1 - a2), M_U at level a1, a1 + a2 = alpha.
+
+    Of N i.i.d. standard votes at least N_A - M_U are for c_A, with probability 1 - a1 over the audit's draw;
+    the union bound adds the Clopper-Pearson limit's a2. Nothing is assumed about the SRS votes.
+
+    Args:
+        counts: n, n_a, k, m are used.
+        alpha: failure probability of the certificate.
+        split: a1 / alpha. It may depend on the selection sample, never on the estimation sample.
+    """
+    _require_share("alpha", alpha)
+    _require_share("split", split)
+    a1 = split * alpha
+    certain = np.asarray(counts.n_a) - largest_disagreement(counts.n_a, counts.k, counts.m, a1)
+    return lower_confidence_bound(certain, counts.n, alpha - a1)
+
+
+RULES: Mapping[Rule, Callable[..., np.ndarray]] = MappingProxyType(
+    {Rule.COHEN: cohen, Rule.THEOREM31: theorem31, Rule.RELEASED: released, Rule.AUDIT: audit}
+)
+
+
+# ---------------------------------------------------------------------------------------------- certificates
+
+
+def rules_for(serialized: bool) -> tuple[Rule, ...]:
+    """The rules under which votes are shown: independent standard votes need no audit, serialized ones do."""
+    return (Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED) if serialized else (Rule.COHEN,)
+
+
+def radius(p_lower: ArrayLike, sigma: float) -> np.ndarray:
+    """R = sigma Phi^-1(p_lower) (Cohen et al. 2019, Theorem 1), and 0 where p_lower <= 1/2: abstain."""
+    p_lower = np.asarray(p_lower, float)
+    return np.where(p_lower > 0.5, sigma * norm.ppf(np.maximum(p_lower, 0.5)), 0.0)[()]
+
+
+def certify(
+    rule: str, counts: Counts, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
+) -> tuple[np.ndarray, np.ndarray]:
+    """p_lower and the certified radius of c_A under a rule; they hold with probability 1 - alpha if it is sound.
+
+    Args:
+        rule: name of the rule, see `Rule`.
+        counts: vote counts.
+        sigma: standard deviation of the noise, in units of [0, 1] pixels.
+        alpha: failure probability.
+        split: share of alpha for the audit; only `audit` uses it.
+
+    Raises:
+        ValueError: the rule is unknown, sigma is not positive, or alpha or split is not in (0, 1).
+    """
+    rule = Rule(rule)
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"sigma is {sigma}, but the noise needs a positive, finite standard deviation.")
+    _require_share("alpha", alpha)
+    _require_share("split", split)
+    p_lower = audit(counts, alpha, split) if rule is Rule.AUDIT else RULES[rule](counts, alpha)
+    return p_lower, radius(p_lower, sigma)
+
+
+def largest_radius(
+    rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
+) -> np.ndarray:
+    """The largest radius a rule can certify: all N votes for c_A, no disagreement among the K audited ones."""
+    k = np.minimum(audit_k, n)
+    return certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha, split)[1]
+
+
+def round_down(value: float, digits: int) -> float:
+    """A radius as it is printed: rounded down, never up, in decimal (0.3 stays 0.3 at one digit)."""
+    if not np.isfinite(value):
+        return float(value)
+    # repr: the shortest decimal that names this float, so that 0.3 is not taken for 0.29999...
+    return float(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+
+
+# ---------------------------------------------------------------------------------------------- votes
+
+
+def top_class(votes: ArrayLike, classes: int) -> int:
+    """The class with the most votes; ties go to the lowest index, and no valid vote at all gives ABSTAIN.
+
+    Args:
+        votes: classes, ABSTAIN where the logits were NaN: such a sample votes for no class.
+        classes: number of classes.
+    """
+    votes = np.asarray(votes, int)
+    _require_all((votes >= ABSTAIN) & (votes < classes), f"votes must be {ABSTAIN} or lie in [0, {classes}).")
+    valid = votes[votes >= 0]
+    return int(np.bincount(valid, minlength=classes).argmax()) if valid.size else ABSTAIN
+
+
+def count(votes: ArrayLike, c: int) -> int:
+    """N_A: the number of votes for class c."""
+    return int(np.count_nonzero(np.asarray(votes) == c))
+
+
+# ---------------------------------------------------------------------------------------------- data-set level
+
+
+def proportion_interval(
+    successes: ArrayLike, trials: ArrayLike, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two-sided Clopper-Pearson interval of a proportion, such as certified accuracy over images.
+
+    Says how well the evaluated images represent the population they were drawn from; (0, 1) without trials.
+    """
+    _require_share("confidence", confidence)
+    tail = (1 - confidence) / 2
+    failures = np.asarray(trials) - np.asarray(successes)
+    return lower_confidence_bound(successes, trials, tail), 1 - lower_confidence_bound(failures, trials, tail)
+
+
+def high_probability_accuracy(correct: ArrayLike, images: int, alpha: float, rho: float) -> np.ndarray:
+    """Lower bound, with probability 1 - rho, on the certified accuracy of g over these very images.
+
+    Each of `images` certificates fails with probability at most alpha, independently, so some of the `correct`
+    ones may be wrong; Bernstein's inequality bounds how many. Source: Cohen, Rosenfeld, Kolter 2019
+    (arXiv 1902.02918), the appendix on estimating the certified test-set accuracy:
+    accuracy - alpha - sqrt(2 alpha (1 - alpha) log(1/rho) / images) - log(1/rho) / (3 images).
+
+    Args:
+        correct: images certified at the radius in question and classified rightly.
+        images: evaluated images, at least 1.
+        alpha: failure probability of one certificate.
+        rho: failure probability of this statement.
+    """
+    _require_share("alpha", alpha)
+    _require_share("rho", rho)
+    in_range = (images >= 1) & np.greater_equal(correct, 0) & np.less_equal(correct, images)
+    _require_all(in_range, f"correct is {correct}, but it must lie between 0 and images, which is {images} (>= 1).")
+    log_term = np.log(1 / rho) / images
+    loss = alpha + np.sqrt(2 * alpha * (1 - alpha) * log_term) + log_term / 3
+    return np.maximum(np.asarray(correct) / images - loss, 0.0)[()]

@@ -1,0 +1,192 @@
+"""Certify the images of a profile: draw votes that are missing, then count them. One file of votes per image.
+
+A killed run loses at most the image it was at; images can be shared out over shards and worker processes, in any
+order, with the same files as the result.
+
+`python -m srs.certify --profile digits --model SMALL --sigma 0.5 --workers 2`
+"""
+
+import argparse
+import multiprocessing
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from srs import bounds, config, data, metrics, models, paths, results, votes
+
+def certify(
+    run: config.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1,
+    shard: tuple[int, int] = (0, 1), progress: bool = True,
+) -> dict[str, Path]:
+    """Draw the votes of a run's images under its methods and write tallies and rows of what is complete.
+
+    Args:
+        run: which trained model.
+        methods: names of methods; empty means all of the profile.
+        device: a torch device.
+        workers: processes that share the images; the cores are divided among them.
+        shard: (i, of): only every of-th image, beginning with the i-th. Tallies are written once no image is missing.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The tally file of every method whose images are all there.
+
+    Raises:
+        config.ConfigError: an unknown method, a bad shard or a missing weight file.
+        paths.DamagedFile: a stored file could not be read; it has been set aside.
+    """
+    chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
+    config.check(workers >= 1, "workers", workers, "at least 1 process")
+    config.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
+    images, key = run.profile.evaluated, vote_key(run)
+    missing = {
+        idx: [method for method in chosen if not vote_file(run, method, key, idx).is_file()]
+        for idx in images[shard[0] :: shard[1]]
+    }
+    todo = [idx for idx in missing if missing[idx]]
+    for method in chosen:
+        _record_provenance(run, method, key, device)
+    shares = [{idx: missing[idx] for idx in todo[i::workers]} for i in range(min(workers, len(todo)))]
+    threads = max(1, torch.get_num_threads() // workers)
+    if len(shares) == 1:
+        _draw_share(run, shares[0], device, threads, progress)
+    elif shares:
+        with ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as pool:
+            drawn = [pool.submit(_draw_share, run, share, device, threads, progress and share is shares[0]) for share in shares]
+        for share in drawn:
+            share.result()
+    return tally(run, chosen)
+
+
+def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str, Path]:
+    """Count stored votes into tallies and rows, for every method whose images are all there. Needs no network."""
+    profile = run.profile
+    images, key = profile.evaluated, vote_key(run)
+    reference = profile.method(profile.reference)
+    standard = _read_all(run, reference, key, images)
+    written = {}
+    for method in methods or profile.methods:
+        drawn = standard if method == reference else _read_all(run, method, key, images)
+        if drawn is None:
+            continue
+        counts = [count_votes(v, profile, method, standard[i] if standard else None) for i, v in enumerate(drawn)]
+        path = paths.tallies(run, method)
+        results.write_tallies(path, counts)
+        _write_rows(run, method, results.read_tallies(path))
+        written[method.name] = path
+    return written
+
+
+def count_votes(
+    drawn: votes.ImageVotes, profile: config.Profile, method: config.Method, standard: votes.ImageVotes | None
+) -> results.Tally:
+    """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
+
+    Args:
+        drawn: the votes.
+        profile: gives seed and number of classes.
+        method: gives K.
+        standard: the reference method's votes on the same noise; None if they were not drawn.
+    """
+    c_a = bounds.top_class(drawn.select, profile.data.classes)
+    n = len(drawn.estimate)
+    for_a = drawn.estimate == c_a
+    agree = drawn.standard == c_a
+    # The audit takes the votes for c_A in the order of one random permutation, so those among its first K
+    # samples of any class, which Theorem 3.1 audits, are the first n_2 of them.
+    order = votes.audit_order(profile.seed, drawn.idx, n)
+    n_2 = int(for_a[order[: method.audit]].sum()) if c_a != bounds.ABSTAIN else 0
+    nfe = [int(v) for v in drawn.nfe]
+    same = standard.estimate == drawn.estimate if standard else None
+    return results.Tally(
+        idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()) if c_a != bounds.ABSTAIN else 0,
+        k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
+        n_wrong=-1 if standard is None else int((for_a & (standard.estimate != c_a)).sum()),
+        n_differ=-1 if standard is None else int((~same).sum()),
+        nfe_select=nfe[0], nfe_estimate=nfe[1], nfe_audit=nfe[2], seconds=float(drawn.seconds.sum()),
+    )
+
+
+def vote_key(run: config.Run) -> str:
+    """What a run's votes depend on besides the method: the weights and the sampling settings."""
+    path = paths.weights(run)
+    config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
+    p = run.profile
+    return config.fingerprint(models.digest(path), run.sigma, p.n0, p.n, p.seed, p.method(p.reference))
+
+
+def vote_file(run: config.Run, method: config.Method, key: str, idx: int) -> Path:
+    """Where one image's votes lie."""
+    return paths.votes(run, method, config.fingerprint(key, method)) / f"{idx:05d}.npz"
+
+
+def _draw_share(run: config.Run, missing: dict[int, list[config.Method]], device: str, threads: int, progress: bool) -> None:
+    """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
+    torch.set_num_threads(threads)
+    key = vote_key(run)
+    model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
+    images = data.load(run.profile.data, "test")
+    need, have = run.profile.evaluated[-1] + 1, len(images.labels)
+    config.check(have >= need, f"{run.profile.data.name} test images", have, f"at least {need}")
+    for idx in tqdm(missing, desc=f"certify {run.id}", unit="image", disable=not progress):
+        x, label = images.x(idx).to(device), int(images.labels[idx])
+        for method in missing[idx]:
+            drawn = votes.draw_votes(model, x, idx, label, method, run.profile, run.sigma)
+            votes.write(vote_file(run, method, key, idx), drawn)
+
+
+def _read_all(run: config.Run, method: config.Method, key: str, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
+    files = [vote_file(run, method, key, idx) for idx in images]
+    return [votes.read(file) for file in files] if all(file.is_file() for file in files) else None
+
+
+def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> None:
+    for rule in bounds.rules_for(method.serialized):
+        with warnings.catch_warnings():
+            # The file's name says it instead.
+            warnings.simplefilter("ignore", bounds.UnsoundRuleWarning)
+            certified = metrics.certificates(counts, rule=rule, sigma=run.sigma, alpha=run.profile.alpha)
+        name = rule if rule.sound else f"{rule}-unsound"
+        results.write_rows(paths.rows(run, method, name), counts, certified.predict, certified.radius)
+
+
+def _record_provenance(run: config.Run, method: config.Method, key: str, device: str) -> None:
+    p = run.profile
+    path = vote_file(run, method, key, 0).with_name("provenance.json")
+    if not path.is_file():
+        results.write_json(path, results.provenance(
+            run=run.id, profile=p.name, method=asdict(method), reference=asdict(p.method(p.reference)), sigma=run.sigma,
+            n0=p.n0, n=p.n, seed=p.seed, weights=models.digest(paths.weights(run)), dtype="float32",
+            device=models.device_name(device), tf32=torch.backends.cuda.matmul.allow_tf32,
+        ))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Certify the images of one run."""
+    parser = argparse.ArgumentParser(prog="python -m srs.certify", description=main.__doc__)
+    config.add_run_arguments(parser)
+    parser.add_argument("--methods", nargs="*", default=(), help="default: all of the profile")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--shard", default="0/1", help="i/of: only every of-th image, beginning with the i-th")
+    args = parser.parse_args(argv)
+    try:
+        run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
+        i, _, of = args.shard.partition("/")
+        config.check(i.isdigit() and of.isdigit(), "shard", args.shard, "i/of, as in 0/4")
+        written = certify(
+            run, methods=tuple(args.methods), device=args.device, workers=args.workers, shard=(int(i), int(of))
+        )
+    except config.ConfigError as error:
+        parser.error(str(error))
+    for name, path in written.items():
+        print(name, path)
+
+
+if __name__ == "__main__":
+    main()

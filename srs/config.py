@@ -1,0 +1,294 @@
+"""What is run: models, training recipes, sampling methods and profiles. Standard library only.
+
+Everything a run depends on is a frozen dataclass here, above the code that it configures. Names from outside
+(notebook parameters, command lines, make) enter through `get_profile`, `get_run` and `read_parameters`, which
+refuse what they do not know before any work starts.
+
+`python -m srs.config runs digits` prints the ids that make uses as targets.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A setting was refused; the message names the value and what would be right."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: where its images come from and how they are normalised inside the model."""
+
+    name: str
+    shape: tuple[int, int, int]  # (channels, height, width) of one image, pixels in [0, 1]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,))
+CIFAR10 = Data("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as released
+IMAGENET = Data("imagenet", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """The size of an MDEQ: one entry of `channels` per resolution, each half the one before."""
+
+    name: str
+    channels: tuple[int, ...]
+    head_channels: tuple[int, ...]
+    final_channels: int
+    dropout: float
+    groups: int = 8
+    expansion: int = 5
+    downsamples: int = 0  # times the input is halved before the first branch
+
+
+@dataclass(frozen=True)
+class Train:
+    """A training recipe with every number that it needs."""
+
+    recipe: str
+    epochs: int
+    pretrain_steps: int  # steps of unrolled training before implicit gradients begin
+    batch: int = 96
+    pretrain_layers: int = 8
+    optimiser: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    forward_steps: int = 8  # Broyden
+    backward_steps: int = 7
+    gradient: str = "implicit"  # or "phantom": differentiate the last step only
+    jacobian_weight: float = 0.5
+    jacobian_frequency: float = 0.05
+    jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
+    augment: bool = True  # flips and padded crops; off for digits, which have a handedness
+
+
+@dataclass(frozen=True)
+class Method:
+    """How votes are drawn: standard RS (start `zero`) or SRS (a start from an earlier solution)."""
+
+    name: str
+    solver: str
+    steps: int  # evaluations of f per vote; the released code spends two more for the same answer
+    start: str = "zero"
+    batch: int = 400  # noisy copies solved together; with start `previous` it is the number of chains
+    warmup: int = 0  # solver steps of the first batch of `previous`
+    audit: int = 0  # K: votes that are solved again by the standard DEQ
+
+    @property
+    def serialized(self) -> bool:
+        """Whether votes may differ from the standard DEQ's, so that a certificate needs an audit."""
+        return self.start != "zero"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole experiment: data, models, noise levels, methods and sample sizes."""
+
+    name: str
+    data: Data
+    models: tuple[tuple[Model, Train], ...]
+    sigmas: tuple[float, ...]
+    methods: tuple[Method, ...]
+    reference: str  # the method whose votes all others are compared with and audited by
+    images: int  # evaluated test images
+    stride: int  # every stride-th test image
+    n0: int
+    n: int
+    alpha: float = 0.001
+    seed: int = 0
+    radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+
+    def __post_init__(self):
+        for sigma in self.sigmas:
+            check(sigma > 0, "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+        check(self.n >= 1, "n", self.n, "at least 1 sample")
+        check(self.n0 >= 1, "n0", self.n0, "at least 1 sample")
+        check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
+        check(self.images >= 1, "images", self.images, "at least 1 image")
+        for m in self.methods:
+            check(m.audit <= self.n, "K", m.audit, f"at most n = {self.n} audited samples ({m.name})")
+            check(m.steps >= 1, "steps", m.steps, f"at least 1 evaluation of f ({m.name})")
+            check(m.solver in SOLVERS, "solver", m.solver, one_of(SOLVERS))
+            check(m.start in STARTS, "start", m.start, one_of(STARTS))
+        names = [m.name for m in self.methods]
+        check(self.reference in names, "reference method", self.reference, one_of(names))
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """Positions in the test split of the images that are certified."""
+        return tuple(range(0, self.images * self.stride, self.stride))
+
+    @property
+    def runs(self) -> tuple["Run", ...]:
+        """Every trained model of the profile, small models first."""
+        return tuple(Run(self, m, t, s) for m, t in self.models for s in self.sigmas)
+
+    def method(self, name: str) -> Method:
+        """The method of that name; ConfigError if there is none."""
+        return _pick(name, {m.name: m for m in self.methods}, "method")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model: a size, a recipe and a noise level within a profile."""
+
+    profile: Profile
+    model: Model
+    train: Train
+    sigma: float
+
+    @property
+    def id(self) -> str:
+        """The name under which this run's artefacts lie."""
+        return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
+
+
+SOLVERS = ("naive", "anderson", "broyden")
+STARTS = ("zero", "clean", "previous")
+
+
+def check(ok: bool, what: str, value: object, right: str) -> None:
+    """Raise ConfigError in one sentence unless `ok`."""
+    if not ok:
+        raise ConfigError(f"{what} = {value!r} is refused: want {right}")
+
+
+def one_of(names) -> str:
+    """The phrase that lists what would have been right."""
+    return "one of " + ", ".join(map(str, names))
+
+
+def _pick(name: str, table: dict, what: str):
+    check(isinstance(name, str) and name in table, what, name, one_of(table))
+    return table[name]
+
+
+def paper_methods(*, batch: int, warmup: int, audit: int) -> tuple[Method, ...]:
+    """The six rows of the paper's CIFAR-10 tables (its section 4.1 names them)."""
+    srs = dict(start="previous", batch=batch, warmup=warmup, audit=audit)
+    return (
+        Method("MDEQ-1A", "anderson", 1, batch=batch),
+        Method("MDEQ-5A", "anderson", 5, batch=batch),
+        Method("MDEQ-30A", "anderson", 30, batch=batch),
+        Method("SRS-MDEQ-1N", "naive", 1, **srs),
+        Method("SRS-MDEQ-1A", "anderson", 1, **srs),
+        Method("SRS-MDEQ-3A", "anderson", 3, **srs),
+    )
+
+
+# The paper's sizes; parameters counted in tests: 0.25 M and 11.1 M.
+SMALL = Model("SMALL", (8, 16, 32), (7, 14, 28), 200, dropout=0.20)
+LARGE = Model("LARGE", (32, 64, 128, 256), (14, 28, 56, 112), 1680, dropout=0.22)
+# 8x8 digits hold two or three resolutions and little to learn: the same block, a tenth of the width.
+DIGITS_SMALL = Model("SMALL", (8, 16), (4, 8), 64, dropout=0.05, expansion=2)
+DIGITS_LARGE = Model("LARGE", (8, 16, 32), (7, 14, 28), 128, dropout=0.05, expansion=2)
+
+PAPER_SMALL = Train("paper", epochs=120, pretrain_steps=16_000)
+PAPER_LARGE = replace(PAPER_SMALL, epochs=220, jacobian_weight=0.4, jacobian_frequency=0.02, jacobian_until=90 / 220)
+# The same phases as the paper's in the same order, short enough for a laptop.
+DIGITS_PAPER = replace(PAPER_SMALL, epochs=14, pretrain_steps=60, batch=64, lr=5e-3, augment=False)
+
+PROFILES = {
+    p.name: p
+    for p in (
+        Profile(
+            "digits", DIGITS, ((DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER)), (0.12, 0.25, 0.5, 1.0),
+            paper_methods(batch=40, warmup=10, audit=100), "MDEQ-30A", images=36, stride=10, n0=100, n=500,
+        ),
+        Profile(
+            "cifar10", CIFAR10, ((SMALL, PAPER_SMALL),), (0.12, 0.25, 0.5, 1.0),
+            paper_methods(batch=50, warmup=10, audit=100), "MDEQ-30A", images=50, stride=100, n0=100, n=1_000,
+        ),
+        Profile(
+            "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
+            paper_methods(batch=400, warmup=10, audit=400), "MDEQ-30A", images=500, stride=20, n0=100, n=10_000,
+        ),
+        # What the tests run: every stage of `digits`, none of its statistics.
+        Profile(
+            "smoke", DIGITS, ((DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)),), (0.25, 0.5),
+            paper_methods(batch=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
+        ),
+    )
+}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name; ConfigError if there is none."""
+    return _pick(name, PROFILES, "profile")
+
+
+def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Run:
+    """The run of a profile with that model, sigma and recipe; ConfigError names what is unknown."""
+    p = get_profile(profile)
+    check(isinstance(sigma, (int, float)) and not isinstance(sigma, bool), "sigma", sigma, "a number")
+    check(sigma > 0, "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+    _pick(model, {r.model.name: r for r in p.runs}, f"model of profile {profile}")
+    _pick(recipe, {r.train.recipe: r for r in p.runs if r.model.name == model}, f"recipe of model {model}")
+    runs = {r.sigma: r for r in p.runs if (r.model.name, r.train.recipe) == (model, recipe)}
+    check(float(sigma) in runs, "sigma", sigma, one_of(runs) + f" in profile {profile}")
+    return runs[float(sigma)]
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the four names that choose a run, as the notebooks have them."""
+    parser.add_argument("--profile", default="digits", help=one_of(PROFILES))
+    parser.add_argument("--model", default="SMALL")
+    parser.add_argument("--sigma", type=float, default=0.5)
+    parser.add_argument("--recipe", default="paper")
+
+
+def read_parameters(namespace: dict, **types: type) -> None:
+    """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
+
+    Args:
+        namespace: the notebook's `globals()`, in its first code cell after the parameters.
+        types: the type of each parameter that the notebook has; int passes for float.
+
+    Raises:
+        ConfigError: a plain value under another name, a missing parameter or one of another type.
+    """
+    ipython = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    given = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ipython and isinstance(v, plain)}
+    for name, value in given.items():
+        check(name in types, "parameter", name, one_of(types))
+        want = (int, float) if types[name] is float else types[name]
+        right = isinstance(value, want) and (types[name] is bool or not isinstance(value, bool))
+        check(right, name, value, f"a {types[name].__name__}")
+    for name in types:
+        check(name in given, "parameters", sorted(given), f"{name} among them")
+
+
+def fingerprint(*settings: object) -> str:
+    """Eight hex digits that change with any field of the settings (dataclasses or plain values)."""
+    plain = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) else s for s in settings]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def main() -> None:
+    """Print what make needs to know of a profile."""
+    parser = argparse.ArgumentParser(prog="python -m srs.config", description=main.__doc__)
+    parser.add_argument("what", choices=["profiles", "runs", "stamps"])
+    parser.add_argument("profile", nargs="?", default="digits")
+    args = parser.parse_args()
+    try:
+        profile = get_profile(args.profile)
+    except ConfigError as error:
+        parser.error(str(error))
+    if args.what == "profiles":
+        print(*PROFILES)
+    elif args.what == "runs":
+        print(*(run.id for run in profile.runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Images and labels: the bundled digits, CIFAR-10, ImageNet, or any folder of images under SRS_DATA.
+
+An image folder is SRS_DATA/<name>/{train,test}/<class>/*; ImageNet's own `val` counts as test. Where there is
+none, CIFAR-10 is torchvision's download with its checksum.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srs import config, paths
+
+SPLITS = ("train", "val", "test")
+TEST_SHARE = 5  # every fifth digit is a test image; the bundled file has no split of its own
+HELD_OUT = 10  # every tenth training image is for validation: settings are chosen there, never on the test split
+
+
+class Images(NamedTuple):
+    """A split in memory: pixels in [0, 1] as float32, or as uint8 / 255 where the source has 8 bits."""
+
+    pixels: Tensor  # (N, C, H, W)
+    labels: Tensor  # (N,) int64
+    source: str  # in words, for provenance
+
+    def x(self, i) -> Tensor:
+        """Images i in [0, 1], float32."""
+        picked = self.pixels[i]
+        return picked.float() / 255 if picked.dtype == torch.uint8 else picked
+
+
+def load(data: config.Data, split: str) -> Images:
+    """The images and labels of a split of a data set, checked.
+
+    Raises:
+        config.ConfigError: an unknown split, a missing folder, or images of the wrong shape or not finite.
+    """
+    config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
+    part = "test" if split == "test" else "train"
+    images = _digits(part) if data.name == "digits" else _folder_or_download(data, part)
+    if part == "train":
+        held_out = torch.arange(len(images.labels)) % HELD_OUT == HELD_OUT - 1
+        keep = held_out if split == "val" else ~held_out
+        images = images._replace(pixels=images.pixels[keep], labels=images.labels[keep])
+    config.check(len(images.labels) > 0, f"{data.name} {split}", 0, "at least one image")
+    for x in (images.x(i) for i in range(len(images.labels))) if images.pixels.is_floating_point() else [images.x(0)]:
+        check_image(x, data)
+    return images
+
+
+def check_image(x: Tensor, data: config.Data) -> None:
+    """Refuse an image that does not have the data set's shape or has pixels that are not finite or not in [0, 1]."""
+    config.check(tuple(x.shape) == data.shape, "image shape", tuple(x.shape), f"{data.shape} for {data.name}")
+    config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
+    low, high = float(x.min()), float(x.max())
+    config.check(low >= 0 and high <= 1, "image range", (low, high), "pixels in [0, 1]; normalisation is a model layer")
+
+
+def _digits(part: str) -> Images:
+    # The file alone, because importing scikit-learn takes as long as a small training: 64 pixels of 0 to 16 and a label.
+    packed = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = torch.from_numpy(np.loadtxt(packed, delimiter=",", dtype=np.float32))
+    mine = (torch.arange(len(table)) % TEST_SHARE == TEST_SHARE - 1) == (part == "test")
+    pixels = (table[mine, :-1] / 16).reshape(-1, 1, 8, 8)
+    return Images(pixels, table[mine, -1].long(), "UCI digits as bundled with scikit-learn")
+
+
+def _folder_or_download(data: config.Data, part: str) -> Images:
+    folder = paths.images(data.name, part)
+    if data.name == "imagenet" and part == "test" and not folder.is_dir():
+        folder = paths.images(data.name, "val")
+    if folder.is_dir():
+        return _folder(folder, data)
+    config.check(
+        data.name == "cifar10", "data folder", str(folder),
+        "an existing folder with one folder of images per class; point SRS_DATA at its grandparent",
+    )
+    from torchvision.datasets import CIFAR10
+
+    raw = CIFAR10(str(paths.root() / "data" / "raw"), train=part == "train", download=True)
+    pixels = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(raw.targets), "CIFAR-10, official files")
+
+
+def _folder(folder: Path, data: config.Data) -> Images:
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    size = data.shape[1:]
+    fit = [v2.Resize(256), v2.CenterCrop(size)] if data.name == "imagenet" else []
+    mode = [v2.Grayscale()] if data.shape[0] == 1 else []
+    read = ImageFolder(str(folder), transform=v2.Compose([*mode, *fit, v2.PILToTensor()]))
+    config.check(len(read.classes) == data.classes, f"classes in {folder}", len(read.classes), f"{data.classes}")
+    samples = []
+    for (path, _), (x, _) in zip(read.samples, read):
+        config.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
+        samples.append(x)
+    kinds = {Path(path).suffix.lower() for path, _ in read.samples}
+    note = " (JPEG copies: pixels differ slightly from the official files)" if kinds & {".jpg", ".jpeg"} else ""
+    return Images(torch.stack(samples), torch.tensor(read.targets), f"{data.name} from an image folder{note}")

@@ -1,0 +1,288 @@
+"""The multiscale deep equilibrium model (MDEQ; Bai, Koltun, Kolter 2020) behind a four-method protocol.
+
+Sampling and certification use `DEQ` and nothing else, so any model with these methods can be certified.
+Names of weights are those of the public MDEQ checkpoints, so that such a checkpoint loads as it is.
+"""
+
+import hashlib
+import pickle
+import platform
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from srs import config
+from srs.paths import set_aside
+
+
+class DEQ(Protocol):
+    """What a model must offer to be certified: images in [0, 1] in, logits out, one flat z between."""
+
+    def inject(self, x: Tensor) -> Tensor:
+        """u: what f needs of the images x (B, C, H, W), computed once; batch first."""
+
+    def initial(self, u: Tensor) -> Tensor:
+        """The cold start z0 (B, D) for the injections u."""
+
+    def f(self, z: Tensor, u: Tensor) -> Tensor:
+        """One evaluation of the layer, (B, D) -> (B, D)."""
+
+    def head(self, z: Tensor) -> Tensor:
+        """Logits (B, classes) of a solution."""
+
+
+class WeightNormConv2d(nn.Conv2d):
+    """A convolution whose kernel is g v / |v| per output channel (Salimans and Kingma 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, size: int):
+        super().__init__(inputs, outputs, size, padding=size // 2, bias=False)
+        v = self.weight.detach()
+        del self.weight
+        self.weight_v = nn.Parameter(v)
+        self.weight_g = nn.Parameter(torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True))
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernel that the convolution uses."""
+        return self.weight_g * self.weight_v / torch.linalg.vector_norm(self.weight_v, dim=(1, 2, 3), keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of x."""
+        return self._conv_forward(x, self.weight, None)
+
+
+class VariationalDropout(nn.Module):
+    """Dropout with one mask for all evaluations of f within one solve, or the fixed point would not exist."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p, self.mask = p, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x with whole channels dropped by the current mask; x itself in eval mode."""
+        if not self.training or self.p == 0:
+            return x
+        if self.mask is None:
+            self.mask = torch.bernoulli(torch.full_like(x[:, :, :1, :1], 1 - self.p)) / (1 - self.p)
+        return x * self.mask
+
+
+class Block(nn.Module):
+    """MDEQ's residual block at one resolution; the injection enters before the second normalisation."""
+
+    def __init__(self, channels: int, model: config.Model):
+        super().__init__()
+        wide, groups = channels * model.expansion, model.groups
+        self.conv1 = WeightNormConv2d(channels, wide, 3)
+        self.gn1 = nn.GroupNorm(groups, wide)
+        self.conv2 = WeightNormConv2d(wide, channels, 3)
+        self.drop = VariationalDropout(model.dropout)
+        self.gn2 = nn.GroupNorm(groups, channels)
+        self.gn3 = nn.GroupNorm(groups, channels)
+
+    def forward(self, z: Tensor, injection: Tensor | None) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        h = self.drop(self.conv2(F.relu(self.gn1(self.conv1(z)))))
+        h = self.gn2(h if injection is None else h + injection)
+        return self.gn3(F.relu(h + z))
+
+
+def _down(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
+    """Strided convolutions that halve the resolution `times` times; the last one changes the width."""
+    stages = nn.Sequential()
+    for i in range(times):
+        last = i == times - 1
+        width = outputs if last else inputs
+        parts = {"conv": nn.Conv2d(inputs, width, 3, 2, 1, bias=False), "gnorm": nn.GroupNorm(groups, width)}
+        stages.append(_named(parts if last else parts | {"relu": nn.ReLU()}))
+    return stages
+
+
+def _up(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
+    """A 1x1 convolution and nearest-neighbour upsampling by 2^times."""
+    conv, norm = nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs)
+    return _named({"conv": conv, "gnorm": norm, "upsample": nn.Upsample(scale_factor=2**times)})
+
+
+def _named(parts: dict[str, nn.Module]) -> nn.Sequential:
+    sequence = nn.Sequential()
+    for name, part in parts.items():
+        sequence.add_module(name, part)
+    return sequence
+
+
+def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class Stage(nn.Module):
+    """f: one block per resolution, then every resolution becomes the sum of all, brought to its size."""
+
+    def __init__(self, model: config.Model):
+        super().__init__()
+        c, groups = model.channels, model.groups
+        self.branches = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList([Block(n, model)])}) for n in c)
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(
+                nn.Identity() if i == j
+                else nn.ModuleDict({"net": (_up if j > i else _down)(c[j], c[i], abs(i - j), groups)})
+                for j in range(len(c))
+            )
+            for i in range(len(c))
+        )
+        self.post_fuse_layers = nn.ModuleList(
+            _named({"relu": nn.ReLU(), "conv": WeightNormConv2d(n, n, 1),
+                    "gnorm": nn.GroupNorm(groups // 2, n, affine=False)})
+            for n in c
+        )
+
+    def forward(self, z: list[Tensor], u: Tensor) -> list[Tensor]:
+        """One evaluation of f on the list of branches, finest first."""
+        h = [b["blocks"][0](x, u if i == 0 else None) for i, (b, x) in enumerate(zip(self.branches, z))]
+        out = []
+        for i, post in enumerate(self.post_fuse_layers):
+            brought = (h[j] if i == j else fuse["net"](h[j]) for j, fuse in enumerate(self.fuse_layers[i]))
+            out.append(post(sum(brought)))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """The head's residual bottleneck (expansion 4); its inner batch norms carry no affine map."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        outputs = 4 * width
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, affine=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, affine=False)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs, affine=False)
+        self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, 4 width, H, W)."""
+        h = F.relu(self.bn1(self.conv1(x)))
+        h = F.relu(self.bn2(self.conv2(h)))
+        return F.relu(self.bn3(self.conv3(h)) + self.downsample(x))
+
+
+class MDEQ(nn.Module):
+    """An MDEQ classifier of images in [0, 1]; normalisation is its first layer, so noise is added before it.
+
+    Args:
+        model: the size.
+        data: shape, classes and normalisation of the images.
+    """
+
+    def __init__(self, model: config.Model, data: config.Data):
+        super().__init__()
+        c, head, final = model.channels, model.head_channels, model.final_channels
+        self.model, self.data = model, data
+        size = data.shape[1] // 2**model.downsamples
+        self.shapes = [(n, size >> i, data.shape[2] // 2**model.downsamples >> i) for i, n in enumerate(c)]
+        for name, values in (("mean", data.mean), ("std", data.std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        strides = [2 if model.downsamples > i else 1 for i in range(2)]
+        self.downsample = nn.Sequential(
+            *_conv_bn_relu(data.shape[0], c[0], 3, strides[0]), *_conv_bn_relu(c[0], c[0], 3, strides[1])
+        )
+        self.stage0 = nn.Sequential(*(_conv_bn_relu(c[0], c[0], 1) if len(c) > 2 else []))
+        self.fullstage = Stage(model)
+        self.incre_modules = nn.ModuleList(nn.Sequential(Bottleneck(n, w)) for n, w in zip(c, head))
+        self.downsamp_modules = nn.ModuleList(
+            nn.Sequential(*_conv_bn_relu(4 * a, 4 * b, 3, 2, bias=True)) for a, b in zip(head, head[1:])
+        )
+        self.final_layer = nn.Sequential(*_conv_bn_relu(4 * head[-1], final, 1, bias=True))
+        self.classifier = nn.Linear(final, data.classes)
+        for conv in self.modules():  # as the public code begins; weight-normed kernels keep torch's own start
+            if isinstance(conv, nn.Conv2d) and not isinstance(conv, WeightNormConv2d):
+                nn.init.normal_(conv.weight, 0, 0.01)
+                if conv.bias is not None:
+                    nn.init.normal_(conv.bias, 0, 0.01)
+
+    def inject(self, x: Tensor) -> Tensor:
+        """The injection u (B, C0, H, W) of images x (B, C, H, W) in [0, 1]; begins a new dropout mask."""
+        for block in self.modules():
+            if isinstance(block, VariationalDropout):
+                block.mask = None
+        return self.stage0(self.downsample((x - self.mean) / self.std))
+
+    def initial(self, u: Tensor) -> Tensor:
+        """The zero start (B, D)."""
+        return u.new_zeros(len(u), sum(c * h * w for c, h, w in self.shapes))
+
+    def f(self, z: Tensor, u: Tensor) -> Tensor:
+        """One evaluation of f on the flat state, (B, D) -> (B, D)."""
+        return torch.cat([y.flatten(1) for y in self.fullstage(self._branches(z), u)], dim=1)
+
+    def head(self, z: Tensor) -> Tensor:
+        """Logits (B, classes) from a flat state (B, D)."""
+        z = self._branches(z)
+        y = self.incre_modules[0](z[0])
+        for i, down in enumerate(self.downsamp_modules):
+            y = self.incre_modules[i + 1](z[i + 1]) + down(y)
+        return self.classifier(self.final_layer(y).mean(dim=(2, 3)))
+
+    def _branches(self, z: Tensor) -> list[Tensor]:
+        sizes = [c * h * w for c, h, w in self.shapes]
+        return [part.reshape(-1, *shape) for part, shape in zip(z.split(sizes, dim=1), self.shapes)]
+
+
+def build(model: config.Model, data: config.Data, seed: int) -> MDEQ:
+    """An untrained MDEQ; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MDEQ(model, data)
+
+
+def save(model: MDEQ, path: Path) -> None:
+    """Write the weights to a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+    part.replace(path)
+
+
+def load(path: Path, model: config.Model, data: config.Data) -> MDEQ:
+    """The MDEQ of a weight file: safetensors, or a checkpoint in the public MDEQ layout (.pth, .pth.tar).
+
+    A public checkpoint may be a bare state dict or hold one under `state_dict`, its names may begin with
+    `module.` or, behind a normalisation layer, `1.`. It is read with `weights_only`, so it runs no code.
+
+    Raises:
+        config.ConfigError: no such file, or weights of another architecture.
+        DamagedFile: the file cannot be read; it has been set aside.
+    """
+    path = Path(path)
+    config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+            state = {k.removeprefix("module.").removeprefix("1.").removeprefix("module."): v for k, v in state.items()}
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, pickle.UnpicklingError):
+        raise set_aside(path, "a whole weight file") from None
+    network = MDEQ(model, data)
+    own = network.state_dict()
+    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
+    config.check(not wrong, "checkpoint", path.name, f"weights of {model.name} on {data.name}; {wrong[:1]} differs")
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def digest(path: Path) -> str:
+    """Sixteen hex digits of the SHA-256 of a weight file: what votes record as their model."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def device_name(device: str) -> str:
+    """The kind of device, in words, for provenance."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "CPU"

@@ -1,0 +1,72 @@
+"""Where each artefact lies; one function per kind. Nothing here opens a file but `set_aside`."""
+
+import os
+from pathlib import Path
+
+from srs.config import Method, Profile, Run
+
+
+class DamagedFile(RuntimeError):
+    """A file could not be read and was renamed, so that nothing overwrites it."""
+
+
+def root() -> Path:
+    """The folder that holds data/ and figures/: SRS_ROOT, or the checkout this package lies in."""
+    return Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
+
+
+def work(profile: Profile) -> Path:
+    """What a profile computes, none of it tracked."""
+    return root() / "data" / profile.name
+
+
+def weights(run: Run) -> Path:
+    """Trained weights."""
+    return work(run.profile) / "models" / f"{run.id}.safetensors"
+
+
+def card(run: Run) -> Path:
+    """The model card beside the weights: recipe, time, quality."""
+    return weights(run).with_suffix(".json")
+
+
+def checkpoint(run: Run) -> Path:
+    """Where an unfinished training goes on."""
+    return work(run.profile) / "models" / f"{run.id}.checkpoint"
+
+
+def votes(run: Run, method: Method, key: str) -> Path:
+    """The folder of one method's votes, a file per image; `key` changes with anything they depend on."""
+    return work(run.profile) / "votes" / run.id / f"{method.name}-{key}"
+
+
+def tallies(run: Run, method: Method) -> Path:
+    """The integer counts of every certified image: what all tables and figures are made from."""
+    return work(run.profile) / "tallies" / run.id / f"{method.name}.tsv"
+
+
+def rows(run: Run, method: Method, rule: str) -> Path:
+    """Certificates under one rule, in the columns of Cohen et al.'s logs."""
+    return work(run.profile) / "rows" / run.id / f"{method.name}.{rule}.tsv"
+
+
+def shown(profile: Profile, name: str) -> Path:
+    """A table or figure that the reader sees, without its ending."""
+    return root() / "figures" / profile.name / name
+
+
+def executed(profile: Profile, name: str) -> Path:
+    """An executed notebook."""
+    return work(profile) / "notebooks" / f"{name}.ipynb"
+
+
+def images(name: str, split: str) -> Path:
+    """An image folder that the user brought: SRS_DATA/<data set>/<split>/<class>/*."""
+    return Path(os.environ.get("SRS_DATA") or root() / "data" / "raw") / name / split
+
+
+def set_aside(path: Path, want: str) -> DamagedFile:
+    """Rename a damaged file and return the exception that says so, for the caller to raise."""
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    return DamagedFile(f"{path.name} is damaged (want {want}); it was set aside as {aside.name}: run again to remake it")

@@ -1,0 +1,106 @@
+"""Stored results: integer tallies per image, Cohen et al.'s rows, and provenance. Standard library and numpy.
+
+A tally holds every count that a certificate, a table or a histogram needs, so alpha, the rule and the radii can
+change without a network. Files are tab-separated, one line per image, sorted by image.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from srs import config
+from srs.paths import set_aside
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The counts of one image under one method; -1 where a count was not taken."""
+
+    idx: int  # position in the test split
+    label: int
+    c_a: int  # most frequent class of the selection samples; ABSTAIN if no sample had a class
+    n: int  # estimation samples
+    n_a: int  # of them, votes for c_A
+    k: int  # votes for c_A that the standard DEQ solved again, drawn uniformly
+    m: int  # of them, those that the standard DEQ calls otherwise
+    n_2: int  # votes for c_A among K samples drawn uniformly from all n (Theorem 3.1)
+    n_1: int  # of them, those that the standard DEQ calls c_A too
+    n_wrong: int  # of the n_a votes, those that the reference method does not give (all n, same noise)
+    n_differ: int  # of the n votes, those that differ from the reference method's (same noise)
+    nfe_select: int
+    nfe_estimate: int
+    nfe_audit: int
+    seconds: float  # wall time of all three stages
+
+
+COLUMNS = tuple(f.name for f in fields(Tally))
+
+
+def write_tallies(path: Path, tallies: Iterable[Tally]) -> None:
+    """Write tallies, sorted by image; the file appears whole or not at all."""
+    lines = [COLUMNS, *(astuple(t) for t in sorted(tallies, key=lambda t: t.idx))]
+    _write(path, lines)
+
+
+def read_tallies(path: Path) -> np.ndarray:
+    """The tallies of a file as a structured array: counts["n_a"] is an integer array over images.
+
+    Raises:
+        config.ConfigError: there is no such file.
+        paths.DamagedFile: a line does not parse; the file has been set aside.
+    """
+    config.check(path.is_file(), "result file", str(path), "an existing file; `make` or `python -m srs.certify` makes one")
+    kinds = np.dtype([(f.name, np.float64 if f.type is float else np.int64) for f in fields(Tally)])
+    lines = path.read_text().splitlines()
+    try:
+        if tuple(lines[0].split("\t")) != COLUMNS:
+            raise ValueError
+        return np.array([_parse(line) for line in lines[1:]], kinds)
+    except (ValueError, IndexError):
+        raise set_aside(path, "a tally per line") from None
+
+
+def write_rows(path: Path, tallies: np.ndarray, predict: np.ndarray, radius: np.ndarray) -> None:
+    """Write certificates in Cohen et al.'s columns (idx label predict radius correct time), full precision."""
+    header = ("idx", "label", "predict", "radius", "correct", "time")
+    body = [
+        (int(t["idx"]), int(t["label"]), int(p), float(r), int(p == t["label"]), float(t["seconds"]))
+        for t, p, r in zip(tallies, predict, radius)
+    ]
+    _write(path, [header, *body])
+
+
+def provenance(**facts: object) -> dict:
+    """What made a result: the given facts with the versions and the machine kind they were computed on."""
+    import importlib.metadata as installed
+
+    versions = {name: installed.version(name) for name in ("numpy", "scipy", "torch")}
+    return {**facts, "python": platform.python_version(), "machine": platform.machine(), **versions}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    part.replace(path)
+
+
+def _write(path: Path, lines: list[tuple]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text("".join("\t".join(map(_text, line)) + "\n" for line in lines))
+    part.replace(path)
+
+
+def _parse(line: str) -> tuple:
+    return tuple(f.type(v) for f, v in zip(fields(Tally), line.split("\t"), strict=True))
+
+
+def _text(value: object) -> str:
+    return repr(value) if isinstance(value, float) else str(value)

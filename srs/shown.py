@@ -1,0 +1,58 @@
+"""What the reader sees on disk: files that appear whole or not at all, each with a sidecar that says what it shows.
+
+The sidecar `<name>.json` (kind, caption, what made it) is written last, so the report, which lists sidecars, never
+shows half an artefact. Nothing written here holds a date: the same votes give the same bytes.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from srs import config, results
+from srs.config import Profile
+
+
+@dataclass(frozen=True)
+class About:
+    """What a table or figure is: its kind, its caption in plain text, the notebook that makes it."""
+
+    kind: str  # "table" or "figure"
+    caption: str
+    made_by: str
+
+
+def beside(stem: Path, ending: str) -> Path:
+    """The file `stem` + ending; with_suffix would cut the sigma off `..._s0.50`."""
+    return stem.with_name(stem.name + ending)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def describe(stem: Path, about: About) -> None:
+    """Write the sidecar: the artefact is complete."""
+    results.write_json(beside(stem, ".json"), asdict(about))
+
+
+def listed(folder: Path) -> dict[str, About]:
+    """Every described artefact of a folder by name, in the order of the notebooks, tables before figures."""
+    found = {path.name.removesuffix(".json"): About(**json.loads(path.read_text())) for path in folder.glob("*.json")}
+    order = {"table": 0, "figure": 1}
+    return dict(sorted(found.items(), key=lambda item: (item[1].made_by, order[item[1].kind], item[0])))
+
+
+def profile_argument(prog: str, what: str) -> Profile:
+    """The profile that a command line names with --profile; an unknown one ends the program in one sentence."""
+    parser = argparse.ArgumentParser(prog=prog, description=what)
+    parser.add_argument("--profile", default="digits", help="name of the profile (default: %(default)s)")
+    try:
+        return config.get_profile(parser.parse_args().profile)
+    except config.ConfigError as error:
+        parser.error(str(error))

@@ -1,0 +1,139 @@
+"""Fixed-point solvers for z = f(z, u): a batch of independent problems, each solved as if it were alone.
+
+Cost is counted in evaluations of f and nothing else. The k-step answer of the released code (which spends
+k + 2 evaluations on it) is the iterate x_k, and x_k needs k. A sample that meets the tolerance leaves the
+batch, so its answer never depends on its batch mates.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Layer = Callable[[Tensor, Tensor], Tensor]  # f(z, u): (B, D), (B, ...) -> (B, D)
+
+MEMORY = 6  # Anderson's history, as in the released code
+REGULARISATION = 1e-4  # lambda of Anderson's least squares, as in the released code
+
+
+class Solution(NamedTuple):
+    """What a solver returns; failing to converge is a large residual, not an exception."""
+
+    z: Tensor  # (B, D) the last iterate
+    residual: Tensor  # (B,) relative residual at the last point where f was evaluated
+    steps: Tensor  # (B,) evaluations of f spent
+
+
+def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
+    """The relative residual |f(z) - z| / |f(z)| of every sample."""
+    return (fz - z).norm(dim=1) / (fz.norm(dim=1) + 1e-9)
+
+
+def fixed_point(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0) -> Solution:
+    """The naive iteration z <- f(z, u).
+
+    Args:
+        f: the layer; sees only the samples that are still unsolved.
+        z0: start, (B, D).
+        u: injection, batch first; its rows follow the unsolved samples.
+        max_steps: evaluations of f that one sample may cost, at least 1.
+        tol: a sample is solved when its relative residual is at most this; 0 spends max_steps.
+
+    Returns:
+        The last iterate, its residual and its cost per sample.
+
+    Raises:
+        ValueError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
+    """
+    return _iterate(f, z0, u, _naive_step, (), max_steps, tol)
+
+
+def anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0) -> Solution:
+    """Anderson acceleration (Walker and Ni 2011): the mix of the last f(z) with the least squared residual.
+
+    Arguments, result and errors as for `fixed_point`. Mixing 1, memory 6 and lambda 1e-4, as released.
+    """
+    b, d = z0.shape
+    images = z0.new_zeros(b, MEMORY, d)  # f(z) of the last steps
+    residuals = z0.new_zeros(b, MEMORY, d)  # f(z) - z of the same
+    gram = z0.new_zeros(b, MEMORY, MEMORY)  # inner products of the residuals
+    return _iterate(f, z0, u, _anderson_step, (images, residuals, gram), max_steps, tol)
+
+
+def broyden(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0) -> Solution:
+    """Broyden's good method on g(z) = f(z) - z, the inverse Jacobian kept as -I + sum of u v^T.
+
+    Arguments, result and errors as for `fixed_point`.
+    """
+    b, d = z0.shape
+    left, right = z0.new_zeros(b, max_steps, d), z0.new_zeros(b, max_steps, d)
+    return _iterate(f, z0, u, _broyden_step, (left, right, torch.zeros_like(z0), torch.zeros_like(z0)), max_steps, tol)
+
+
+SOLVERS = {"naive": fixed_point, "anderson": anderson, "broyden": broyden}
+
+
+def _iterate(f, z0, u, step, state, max_steps, tol) -> Solution:
+    if max_steps < 1:
+        raise ValueError(f"max_steps = {max_steps} is refused: want at least 1 evaluation of f")
+    if tol < 0:
+        raise ValueError(f"tol = {tol} is refused: want a relative residual of 0 or more")
+    if len(z0) != len(u):
+        raise ValueError(f"a start of {len(z0)} samples is refused: want as many as the injection, {len(u)}")
+    z, out = z0, z0.clone()
+    residual = z0.new_full((len(z0),), torch.inf)
+    steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
+    active = torch.arange(len(z0), device=z0.device)
+    for k in range(max_steps):
+        fz = f(z, u)
+        r = relative_residual(z, fz)
+        z = step(k, z, fz, state)
+        if tol == 0 and k < max_steps - 1:
+            continue
+        unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
+        done = ~unsolved if k < max_steps - 1 else torch.ones_like(unsolved)
+        out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
+        if done.any() and k < max_steps - 1:
+            active, z, u = active[unsolved], z[unsolved], u[unsolved]
+            state = tuple(s[unsolved] for s in state)
+        if len(active) == 0:
+            break
+    return Solution(out, residual, steps)
+
+
+def _naive_step(k, z, fz, state):
+    return fz
+
+
+def _anderson_step(k, z, fz, state):
+    images, residuals, gram = state
+    slot, n = k % MEMORY, min(k + 1, MEMORY)
+    images[:, slot], residuals[:, slot] = fz, fz - z
+    products = (residuals @ residuals[:, slot, :, None])[..., 0]  # (b, m)
+    gram[:, slot], gram[:, :, slot] = products, products
+    if n == 1:
+        return fz
+    # Minimise |sum a_i r_i|^2 + lambda |a|^2 over sum a_i = 1: a is H^-1 1, scaled.
+    h = gram[:, :n, :n] + REGULARISATION * torch.eye(n, dtype=z.dtype, device=z.device)
+    a = torch.linalg.solve_ex(h, torch.ones_like(h[..., 0]))[0]
+    a = a / a.sum(dim=1, keepdim=True)
+    return (a[:, None] @ images[:, :n])[:, 0]
+
+
+def _broyden_step(k, z, fz, state):
+    left, right, z_last, g_last = state
+    g = fz - z
+    if k > 0:
+        dz, dg = z - z_last, g - g_last
+        v = -dz + _combine(right, left, dz)  # dz^T (-I + U V^T)
+        w = dz - (-dg + _combine(left, right, dg))
+        left[:, k - 1] = torch.nan_to_num(w / (v * dg).sum(1, keepdim=True), posinf=torch.inf, neginf=-torch.inf)
+        right[:, k - 1] = torch.nan_to_num(v, posinf=torch.inf, neginf=-torch.inf)
+    z_last[:], g_last[:] = z, g
+    return z + g - _combine(left, right, g)
+
+
+def _combine(out, inner, x):
+    """sum_i out_i (inner_i . x): the low-rank part of the inverse Jacobian, applied to x."""
+    return ((inner @ x[..., None]).mT @ out)[:, 0]

@@ -1,0 +1,162 @@
+"""Votes: the class that the DEQ gives to each noisy copy of an image. The only costly thing here.
+
+RS and SRS share this code and differ only in the start and the number of solver steps. Noise is a function of
+(seed, image, stage, sample), so it does not depend on order, sharding or resuming, RS and SRS see the same noise,
+and an audit can draw any single copy again.
+"""
+
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srs import config, starts
+from srs.bounds import ABSTAIN, top_class
+from srs.models import DEQ
+from srs.paths import set_aside
+from srs.solvers import SOLVERS
+
+STAGES = {"select": 0, "estimate": 1, "audit": 2}  # selection, estimation and the audit's draw share no randomness
+BLOCK = 100  # samples per noise stream; part of what the noise is, so never change it
+
+
+@dataclass(frozen=True)
+class ImageVotes:
+    """All that was sampled for one image under one method."""
+
+    idx: int
+    label: int
+    select: np.ndarray  # (n0,) int16 votes that choose c_A
+    estimate: np.ndarray  # (n,) int16 votes that estimate p_A
+    audited: np.ndarray  # (k,) int32 positions in `estimate` that were solved again, in the audit's random order
+    standard: np.ndarray  # (k,) int16 what the standard DEQ votes there
+    nfe: np.ndarray  # (3,) int64 evaluations of f in selection, estimation, audit
+    seconds: np.ndarray  # (3,) float64 wall time of the same
+
+
+def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generator:
+    """The random generator of one block of one stage of one image; streams are independent (Philox)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(idx, STAGES[stage], block))))
+
+
+def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> Tensor:
+    """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
+    out = np.empty((len(samples), *shape), np.float32)
+    blocks = samples // BLOCK
+    for block in np.unique(blocks):
+        drawn = stream(seed, idx, stage, int(block)).standard_normal((BLOCK, *shape), np.float32)
+        out[blocks == block] = drawn[samples[blocks == block] % BLOCK]
+    return torch.from_numpy(out)
+
+
+@torch.inference_mode()
+def sample(
+    model: DEQ, x: Tensor, method: config.Method, sigma: float, samples: np.ndarray,
+    draw: Callable[[np.ndarray], Tensor], *, clean_steps: int = 30,
+) -> tuple[np.ndarray, int]:
+    """Votes for the noisy copies x + sigma e of those sample numbers, solved batch after batch.
+
+    Standard RS (Cohen et al. 2019) and SRS (the paper's Algorithm 1) are the same loop with another start.
+
+    Args:
+        model: the DEQ, on the device and in the dtype that it is to be run in.
+        x: image (C, H, W) in [0, 1].
+        method: solver, steps, start, batch and warm-up.
+        sigma: noise level in units of [0, 1] pixels.
+        samples: sample numbers, in the order in which they are solved.
+        draw: gives the standard normal noise of sample numbers.
+        clean_steps: solver steps for the noise-free image where the start is `clean`.
+
+    Returns:
+        Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
+    """
+    solve = SOLVERS[method.solver]
+    nfe = 0
+
+    def solve_clean() -> Tensor:
+        u = model.inject(x[None])
+        return SOLVERS["anderson"](model.f, model.initial(u), u, max_steps=clean_steps).z
+
+    if method.start == "clean":
+        start, nfe = starts.Clean(solve_clean), clean_steps
+    else:
+        start = {"zero": starts.Zero, "previous": starts.Previous}[method.start]()
+    votes = np.empty(len(samples), np.int16)
+    z = None
+    for i in range(0, len(samples), method.batch):
+        part = samples[i : i + method.batch]
+        u = model.inject(x + sigma * draw(part).to(x))
+        cold = model.initial(u)
+        steps = method.steps if z is not None or not method.warmup else method.warmup
+        solution = solve(model.f, start.first(cold) if z is None else start.next(cold, z), u, max_steps=steps)
+        z = solution.z
+        votes[i : i + method.batch] = predict(model.head(z))
+        nfe += int(solution.steps.sum())
+    return votes, nfe
+
+
+def predict(logits: Tensor) -> np.ndarray:
+    """The class of each row of logits; ties go to the lowest class, a row that is not finite to ABSTAIN."""
+    finite = torch.isfinite(logits).all(dim=1)
+    return torch.where(finite, logits.argmax(dim=1), ABSTAIN).cpu().numpy().astype(np.int16)
+
+
+def draw_votes(
+    model: DEQ, x: Tensor, idx: int, label: int, method: config.Method, profile: config.Profile, sigma: float
+) -> ImageVotes:
+    """Select, estimate and audit one image under one method.
+
+    The audit solves again, by the profile's reference method from a cold start, the first K votes for c_A in a
+    random order that is independent of the votes: a uniform draw without replacement among them.
+    """
+    clock = [time.perf_counter()]
+    reference = profile.method(profile.reference)
+
+    def draw(stage: str) -> Callable[[np.ndarray], Tensor]:
+        return lambda samples: noise(tuple(x.shape), profile.seed, idx, stage, samples)
+
+    select, nfe_select = sample(model, x, method, sigma, np.arange(profile.n0), draw("select"), clean_steps=reference.steps)
+    clock.append(time.perf_counter())
+    estimate, nfe_estimate = sample(model, x, method, sigma, np.arange(profile.n), draw("estimate"), clean_steps=reference.steps)
+    clock.append(time.perf_counter())
+    c_a = top_class(select, profile.data.classes)
+    order = audit_order(profile.seed, idx, profile.n)
+    audited = order[estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
+    standard, nfe_audit = sample(model, x, reference, sigma, audited, draw("estimate"))
+    clock.append(time.perf_counter())
+    return ImageVotes(
+        idx, label, select, estimate, audited.astype(np.int32), standard,
+        np.array([nfe_select, nfe_estimate, nfe_audit]), np.diff(clock),
+    )
+
+
+def audit_order(seed: int, idx: int, n: int) -> np.ndarray:
+    """The random order in which the n estimation samples of an image are audited."""
+    return stream(seed, idx, "audit").permutation(n)
+
+
+def write(path: Path, votes: ImageVotes) -> None:
+    """Store one image's votes, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **vars(votes))
+    part.replace(path)
+
+
+def read(path: Path) -> ImageVotes:
+    """Read one image's votes.
+
+    Raises:
+        paths.DamagedFile: the file cannot be read or lacks a part; it has been set aside.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ImageVotes.__dataclass_fields__}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        raise set_aside(path, "one image's votes") from None
+    return ImageVotes(**(arrays | {"idx": int(arrays["idx"]), "label": int(arrays["label"])}))

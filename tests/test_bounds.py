@@ -1,0 +1,304 @@
+"""The rules against outside implementations, brute force, and the properties that a certificate needs."""
+
+import itertools
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, hypergeom, norm
+
+from srs import bounds
+from srs.bounds import ABSTAIN, RULES, Counts, Rule, UnsoundRuleWarning
+
+ALPHA = 0.001
+SOUND = [rule for rule in Rule if rule.sound]
+expects_unsound = pytest.mark.filterwarnings("ignore::srs.bounds.UnsoundRuleWarning")
+
+
+@st.composite
+def fair_counts(draw, n_max=300):
+    """Counts for which theorem31 and audit have audited the same votes with the same outcome."""
+    n = draw(st.integers(1, n_max))
+    n_a = draw(st.integers(0, n))
+    k = draw(st.integers(0, n_a))
+    m = draw(st.integers(0, k))
+    return Counts(n=n, n_a=n_a, k=k, m=m, n_2=k, n_1=k - m)
+
+
+# ---------------------------------------------------------------------------------------------- Clopper-Pearson
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.001])
+@pytest.mark.parametrize("trials", [1, 7, 100, 10_000])
+def test_lower_confidence_bound_is_clopper_pearson(trials, alpha):
+    successes = np.unique(np.linspace(0, trials, 6).astype(int))
+    theirs = [
+        binomtest(int(s), trials, alternative="greater").proportion_ci(1 - alpha, method="exact").low
+        for s in successes
+    ]
+    np.testing.assert_allclose(bounds.lower_confidence_bound(successes, trials, alpha), theirs, rtol=1e-9)
+
+
+def test_lower_confidence_bound_at_the_edges():
+    assert bounds.lower_confidence_bound(0, 10, 0.1) == 0
+    assert bounds.lower_confidence_bound(0, 0, 0.1) == 0
+    assert bounds.lower_confidence_bound(10, 10, 0.1) == pytest.approx(0.1 ** (1 / 10))
+    between = bounds.lower_confidence_bound([7, 7.5, 8], 10, 0.1)  # N_A^E is not an integer
+    assert between[0] < between[1] < between[2]
+
+
+def test_proportion_interval_is_two_sided_clopper_pearson():
+    successes = np.array([0, 3, 50])
+    low, high = bounds.proportion_interval(successes, 50, 0.95)
+    theirs = [binomtest(int(s), 50).proportion_ci(0.95, method="exact") for s in successes]
+    np.testing.assert_allclose(low, [ci.low for ci in theirs], rtol=1e-9)
+    np.testing.assert_allclose(high, [ci.high for ci in theirs], rtol=1e-9)
+    assert [float(limit) for limit in bounds.proportion_interval(0, 0, 0.95)] == [0, 1]
+
+
+def test_high_probability_accuracy_subtracts_what_may_be_wrong():
+    # alpha 1/10, rho = exp(-9), 50 images: sqrt(2 * .09 * 9/50) = .18 and 9/150 = .06
+    assert bounds.high_probability_accuracy(40, 50, 0.1, np.exp(-9)) == pytest.approx(0.8 - 0.1 - 0.18 - 0.06)
+    assert bounds.high_probability_accuracy(1, 50, 0.1, 0.01) == 0
+
+
+def test_high_probability_accuracy_covers_binomial_failures():
+    """The share of failed certificates may exceed the subtracted loss with probability at most rho."""
+    images, alpha, rho = 500, 0.1, 0.05
+    loss = 1 - bounds.high_probability_accuracy(images, images, alpha, rho)
+    failed = np.random.default_rng(0).binomial(images, alpha, 20_000) / images
+    assert 0 < np.mean(failed > loss) <= rho
+
+
+# ---------------------------------------------------------------------------------------------- hypergeometric
+
+
+def exact_bound(n_a, k, m, alpha):
+    """Largest M with P[Hypergeom(n_a, M, k) <= m] >= alpha in rational arithmetic."""
+    plausible = [
+        M
+        for M in range(n_a + 1)
+        if sum(comb(M, i) * comb(n_a - M, k - i) for i in range(m + 1)) >= alpha * comb(n_a, k)
+    ]
+    return max(plausible)
+
+
+@pytest.mark.parametrize("alpha", ["0.5", "0.1", "0.0005"])
+def test_largest_disagreement_by_brute_force_in_all_small_populations(alpha):
+    cases = [(n_a, k, m) for n_a in range(26) for k in range(n_a + 1) for m in range(k + 1)]
+    expected = [exact_bound(*case, Fraction(alpha)) for case in cases]
+    np.testing.assert_array_equal(bounds.largest_disagreement(*np.array(cases).T, float(alpha)), expected)
+
+
+@pytest.mark.parametrize(
+    "n_a, k, m", [(9_500, 400, 0), (9_500, 400, 7), (5_000, 400, 120), (2_500, 2_000, 1_900), (10_000, 9_999, 6_000)]
+)
+@pytest.mark.parametrize("alpha", [0.9, 0.0005])
+def test_largest_disagreement_is_the_last_plausible_one_in_large_populations(n_a, k, m, alpha):
+    found = bounds.largest_disagreement(n_a, k, m, alpha)
+    assert hypergeom.cdf(m, n_a, found, k) >= alpha
+    assert hypergeom.cdf(m, n_a, found + 1, k) < alpha
+
+
+def test_largest_disagreement_covers_the_truth_for_every_population():
+    """Over the audit's draw, M > M_U has probability at most alpha, and nearly alpha for some M."""
+    n_a, k, alpha = 400, 60, 0.05
+    upper = bounds.largest_disagreement(n_a, k, np.arange(k + 1), alpha)
+    misses = [hypergeom.pmf(np.arange(k + 1), n_a, M, k)[upper < M].sum() for M in range(n_a + 1)]
+    assert 0.9 * alpha < max(misses) <= alpha
+
+
+def test_largest_disagreement_at_the_edges():
+    assert bounds.largest_disagreement(50, 0, 0, 0.01) == 50
+    assert bounds.largest_disagreement(50, 50, 3, 0.01) == 3
+    assert bounds.largest_disagreement(0, 0, 0, 0.01) == 0
+    assert bounds.largest_disagreement([[50, 0], [50, 50]], [[0, 0], [50, 0]], 0, 0.01).tolist() == [[50, 0], [0, 50]]
+
+
+# ---------------------------------------------------------------------------------------------- properties of rules
+
+
+@expects_unsound
+@pytest.mark.parametrize("rule", Rule)
+@given(counts=fair_counts())
+@settings(max_examples=60, deadline=None)
+def test_more_votes_never_lower_the_bound(rule, counts):
+    if counts.n_a < counts.n:
+        more = Counts(counts.n, counts.n_a + 1, counts.k, counts.m, counts.n_2, counts.n_1)
+        assert RULES[rule](more, ALPHA) >= RULES[rule](counts, ALPHA)
+
+
+@pytest.mark.parametrize("rule", [Rule.THEOREM31, Rule.AUDIT])
+@given(counts=fair_counts())
+@settings(max_examples=60, deadline=None)
+def test_a_disagreement_never_raises_the_bound(rule, counts):
+    if counts.m < counts.k:
+        worse = Counts(counts.n, counts.n_a, counts.k, counts.m + 1, counts.n_2, counts.n_1 - 1)
+        assert RULES[rule](worse, ALPHA) <= RULES[rule](counts, ALPHA)
+
+
+@pytest.mark.parametrize("rule", SOUND)
+@given(counts=fair_counts(), split=st.floats(0.01, 0.99))
+@settings(max_examples=60, deadline=None)
+def test_no_sound_rule_is_above_cohen_on_equal_counts(rule, counts, split):
+    p_lower, radius = bounds.certify(rule, counts, 0.5, ALPHA, split)
+    p_cohen, radius_cohen = bounds.certify(Rule.COHEN, counts, 0.5, ALPHA)
+    assert 0 <= p_lower <= p_cohen <= 1
+    assert radius <= radius_cohen
+
+
+@given(counts=fair_counts(n_max=3_000), alpha=st.sampled_from([0.1, 0.01, 0.001]))
+@settings(max_examples=300, deadline=None)
+def test_audit_at_an_equal_split_is_never_below_theorem31(counts, alpha):
+    assert bounds.audit(counts, alpha, split=0.5) >= bounds.theorem31(counts, alpha)
+
+
+@pytest.mark.parametrize("rule", [Rule.THEOREM31, Rule.AUDIT])
+def test_nothing_audited_certifies_nothing(rule):
+    assert bounds.certify(rule, Counts(n=1_000, n_a=1_000), 0.5, ALPHA) == (0, 0)
+
+
+@expects_unsound
+@pytest.mark.parametrize("rule", Rule)
+def test_no_votes_certify_nothing(rule):
+    assert bounds.certify(rule, Counts(n=1_000, n_a=0), 0.5, ALPHA) == (0, 0)
+
+
+def test_audit_of_every_vote_leaves_cohen_at_the_rest_of_alpha():
+    counts = Counts(n=1_000, n_a=900, k=900, m=40)
+    expected = bounds.lower_confidence_bound(860, 1_000, ALPHA / 4)
+    assert bounds.audit(counts, ALPHA, split=0.75) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_papers_formula_by_hand():
+    # N_2 = 380 of K = 400, 6 disagree; computed with binomtest instead of bounds
+    def low(successes, trials):
+        test = binomtest(successes, trials, alternative="greater")
+        return test.proportion_ci(1 - ALPHA / 2, method="exact").low
+
+    share = low(374, 380)
+    counts = Counts(n=10_000, n_a=9_500, n_2=380, n_1=374)
+    assert low(int(share * 9_500), 10_000) <= bounds.theorem31(counts, ALPHA) <= low(int(share * 9_500) + 1, 10_000)
+    with pytest.warns(UnsoundRuleWarning):
+        released = bounds.released(counts, ALPHA)
+    assert released == pytest.approx(low(round(share * 9_500), round(share * 10_000)), abs=1e-3)
+    assert released > bounds.theorem31(counts, ALPHA) + 0.02
+
+
+def test_released_warns_at_every_use_and_sound_rules_never_do():
+    counts = Counts(n=100, n_a=99, k=50, n_2=50, n_1=50)
+    for _ in range(2):
+        with pytest.warns(UnsoundRuleWarning, match="unsound"):
+            bounds.certify("released", counts, 0.5, ALPHA)
+    for rule in SOUND:
+        bounds.certify(rule, counts, 0.5, ALPHA)  # warnings are errors here
+    assert [rule.value for rule in Rule if not rule.sound] == ["released"]
+
+
+@expects_unsound
+@pytest.mark.parametrize("rule", Rule)
+def test_arrays_give_what_scalars_give(rule):
+    table = np.array([[100, 90, 40, 3, 38, 35], [100, 0, 0, 0, 0, 0], [50, 50, 50, 0, 50, 50], [10, 9, 2, 1, 2, 1]])
+    together = RULES[rule](Counts(*table.T), ALPHA)
+    alone = [RULES[rule](Counts(*map(int, row)), ALPHA) for row in table]
+    np.testing.assert_array_equal(together, alone)
+    assert np.ndim(alone[0]) == 0
+
+
+# ---------------------------------------------------------------------------------------------- radius
+
+
+def test_radius_abstains_at_one_half_and_below():
+    above = np.nextafter(0.5, 1)
+    radii = bounds.radius([0.0, 0.3, 0.5, above, 0.9], 0.25)
+    assert radii[:3].tolist() == [0, 0, 0]
+    assert radii[3] > 0
+    assert radii[4] == pytest.approx(0.25 * norm.ppf(0.9))
+
+
+# What each rule can certify at best: N = 10,000, K = 400, alpha = 0.001
+CAPS = {
+    0.12: {"theorem31": 0.238, "released": 0.380, "cohen": 0.384},
+    0.25: {"theorem31": 0.496, "released": 0.791, "cohen": 0.800},
+    0.50: {"theorem31": 0.991, "released": 1.583, "cohen": 1.599},
+    1.00: {"theorem31": 1.982, "released": 3.165, "cohen": 3.199},
+}
+
+
+@expects_unsound
+@pytest.mark.parametrize("sigma, rule", itertools.product(CAPS, ["theorem31", "released", "cohen"]))
+def test_cap_table(sigma, rule):
+    assert bounds.largest_radius(rule, 10_000, 400, sigma, ALPHA) == pytest.approx(CAPS[sigma][rule], abs=5e-4)
+
+
+def test_radius_125_needs_2100_audits_and_15_is_out_of_reach():
+    radii = bounds.largest_radius("theorem31", 10_000, np.array([2_000, 2_100, 10_000]), 0.5, ALPHA)
+    assert radii[0] < 1.25 <= radii[1]
+    assert radii[2] < 1.5
+
+
+@given(value=st.floats(0, 10), digits=st.integers(0, 6))
+def test_round_down_never_rounds_up(value, digits):
+    printed = bounds.round_down(value, digits)
+    assert printed <= value < printed + 10.0**-digits * (1 + 1e-9)
+    assert bounds.round_down(printed, digits) == printed
+    assert float(f"{printed:.{digits}f}") == printed
+
+
+@pytest.mark.parametrize(
+    "value, digits, printed", [(0.3, 1, 0.3), (0.29999, 1, 0.2), (0.9999, 3, 0.999), (0.57, 2, 0.57), (1e-9, 3, 0.0)]
+)
+def test_round_down_in_decimal(value, digits, printed):
+    assert bounds.round_down(value, digits) == printed
+
+
+# ---------------------------------------------------------------------------------------------- votes and input
+
+
+def test_top_class_breaks_ties_low_and_ignores_abstentions():
+    assert bounds.top_class([2, 1, 1, 2, ABSTAIN, ABSTAIN, ABSTAIN], 3) == 1
+    assert bounds.top_class([2, 2, 1], 5) == 2
+    assert bounds.top_class([ABSTAIN, ABSTAIN], 3) == ABSTAIN
+    assert bounds.top_class([], 3) == ABSTAIN
+    assert bounds.count([2, 1, 1, ABSTAIN], 1) == 2
+    with pytest.raises(ValueError, match="votes"):
+        bounds.top_class([3], 3)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"n": 0, "n_a": 0}, "n is 0"),
+        ({"n": 10, "n_a": 11}, "n_a is 11.*between 0 and n, which is 10"),
+        ({"n": 10, "n_a": -1}, "n_a is -1"),
+        ({"n": 10, "n_a": 5, "k": 6}, "k is 6"),
+        ({"n": 10, "n_a": 5, "k": 4, "m": 5}, "m is 5"),
+        ({"n": 10, "n_a": 5, "n_2": 6}, "n_2 is 6"),
+        ({"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_1 is 4"),
+        ({"n": 10, "n_a": np.array([5, 11])}, "n_a is"),
+        ({"n": 10, "n_a": 5.5}, "n_a is of type float64"),
+    ],
+)
+def test_counts_refuse_the_impossible(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Counts(**fields)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rule": "theorem32"}, "'theorem32'.*cohen, theorem31, released, audit"),
+        ({"sigma": 0.0}, "sigma is 0"),
+        ({"sigma": float("nan")}, "sigma is nan"),
+        ({"alpha": 0.0}, "alpha is 0"),
+        ({"alpha": 1.0}, "alpha is 1"),
+        ({"split": 1.0}, "split is 1"),
+    ],
+)
+def test_certify_refuses_bad_settings(change, message):
+    given_settings = {"rule": "audit", "counts": Counts(10, 9), "sigma": 0.5, "alpha": ALPHA, "split": 0.5}
+    with pytest.raises(ValueError, match=message):
+        bounds.certify(**(given_settings | change))
