@@ -50,9 +50,9 @@ def _require_share(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value}, but it must lie strictly between 0 and 1.")
 
 
-def _require_all(holds: ArrayLike, message: str) -> None:
+def _require_all(holds: ArrayLike, message: Callable[[], str]) -> None:
     if not np.all(holds):
-        raise ValueError(message)
+        raise ValueError(message())  # only now: to print the arrays takes longer than to check them
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,14 @@ class Counts:
         for name in ("n", "n_a", "k", "m", "n_2", "n_1"):
             value = np.asarray(getattr(self, name))
             is_integer = np.issubdtype(value.dtype, np.integer)
-            _require_all(is_integer, f"{name} is of type {value.dtype}, but counts must be integers.")
-        _require_all(np.greater_equal(self.n, 1), f"n is {self.n}, but at least 1 sample is needed.")
+            _require_all(is_integer, lambda: f"{name} is of type {value.dtype}, but counts must be integers.")
+        _require_all(np.greater_equal(self.n, 1), lambda: f"n is {self.n}, but at least 1 sample is needed.")
         for name, ceiling in (("n_a", "n"), ("k", "n_a"), ("m", "k"), ("n_2", "n_a"), ("n_1", "n_2")):
             value, top = getattr(self, name), getattr(self, ceiling)
             in_range = np.greater_equal(value, 0) & np.less_equal(value, top)
-            _require_all(in_range, f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}.")
+            _require_all(
+                in_range, lambda: f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}."
+            )
 
 
 # ---------------------------------------------------------------------------------------------- confidence bounds
@@ -110,7 +112,9 @@ def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: float
     _require_share("alpha", alpha)
     successes, trials = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
     in_range = (successes >= 0) & (successes <= trials)
-    _require_all(in_range, f"successes are {successes}, but they must lie between 0 and trials, which are {trials}.")
+    _require_all(
+        in_range, lambda: f"successes are {successes}, but they must lie between 0 and trials, which are {trials}."
+    )
     some = successes > 0  # beta.ppf is undefined at a = 0, where the limit is 0
     limit = beta.ppf(alpha, np.where(some, successes, 1.0), np.where(some, trials - successes, 0.0) + 1.0)
     return np.where(some, limit, 0.0)[()]
@@ -157,7 +161,8 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     """
     _require_share("alpha", alpha)
     n_a, k, m = np.broadcast_arrays(*(np.asarray(value, np.int64) for value in (n_a, k, m)))
-    _require_all((0 <= m) & (m <= k) & (k <= n_a), f"0 <= m <= k <= n_a must hold, but m={m}, k={k}, n_a={n_a}.")
+    in_range = (0 <= m) & (m <= k) & (k <= n_a)
+    _require_all(in_range, lambda: f"0 <= m <= k <= n_a must hold, but m={m}, k={k}, n_a={n_a}.")
     # Many images share their counts: each distinct triple is solved once.
     triples, place = np.unique(np.stack([n_a.ravel(), k.ravel(), m.ravel()]), axis=1, return_inverse=True)
     votes, audited, found = triples
@@ -292,7 +297,7 @@ def top_class(votes: ArrayLike, classes: int) -> int:
         classes: number of classes.
     """
     votes = np.asarray(votes, int)
-    _require_all((votes >= ABSTAIN) & (votes < classes), f"votes must be {ABSTAIN} or lie in [0, {classes}).")
+    _require_all((votes >= ABSTAIN) & (votes < classes), lambda: f"votes must be {ABSTAIN} or lie in [0, {classes}).")
     valid = votes[votes >= 0]
     return int(np.bincount(valid, minlength=classes).argmax()) if valid.size else ABSTAIN
 
@@ -335,7 +340,9 @@ def high_probability_accuracy(correct: ArrayLike, images: int, alpha: float, rho
     _require_share("alpha", alpha)
     _require_share("rho", rho)
     in_range = (images >= 1) & np.greater_equal(correct, 0) & np.less_equal(correct, images)
-    _require_all(in_range, f"correct is {correct}, but it must lie between 0 and images, which is {images} (>= 1).")
+    _require_all(
+        in_range, lambda: f"correct is {correct}, but it must lie between 0 and images, which is {images} (>= 1)."
+    )
     log_term = np.log(1 / rho) / images
     loss = alpha + np.sqrt(2 * alpha * (1 - alpha) * log_term) + log_term / 3
     return np.maximum(np.asarray(correct) / images - loss, 0.0)[()]

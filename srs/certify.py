@@ -12,12 +12,58 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from srs import bounds, config, data, metrics, models, paths, results, votes
+
+class Certificate(NamedTuple):
+    """One image's certificate: within `radius` the smoothed classifier answers `predict`, but for a chance alpha."""
+
+    predict: int  # ABSTAIN where nothing is certified
+    radius: float  # l2, in units of [0, 1] pixels
+    p_lower: float
+    nfe: int  # evaluations of f that were spent, audit included
+    votes: votes.ImageVotes
+
+
+def certify_image(
+    model: models.DEQ, x: torch.Tensor, method: config.Method, sampling: config.Sampling, *, sigma: float,
+    alpha: float = 0.001, rule: str | None = None, idx: int = 0,
+) -> Certificate:
+    """Certify one image with any DEQ: Cohen et al.'s rule for standard votes, the rule `audit` for serialized ones.
+
+    Args:
+        model: anything with the methods of `models.DEQ`, in eval mode.
+        x: image (C, H, W) in [0, 1].
+        method: how votes are drawn.
+        sampling: sample sizes, seed, and the standard solve that audits.
+        sigma: noise level in units of [0, 1] pixels.
+        alpha: failure probability.
+        rule: another rule of `bounds.Rule`.
+        idx: names the noise streams: give every image its own.
+
+    Raises:
+        config.ConfigError: sigma or alpha out of range, K above n, or an image that is not finite.
+        ValueError: an unknown rule.
+    """
+    config.check(sigma > 0, "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+    config.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
+    config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
+    sampling.check_method(method)
+    rule = bounds.Rule(rule or bounds.rules_for(method.serialized)[0])
+    drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
+    t = count_votes(drawn, method, sampling)
+    p_lower, radius = bounds.certify(rule, bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1), sigma, alpha)
+    certified = t.c_a != bounds.ABSTAIN and p_lower > 0.5
+    return Certificate(
+        t.c_a if certified else bounds.ABSTAIN, float(radius) if certified else 0.0, float(p_lower),
+        int(drawn.nfe.sum()), drawn,
+    )
+
 
 def certify(
     run: config.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1,
@@ -74,7 +120,7 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
         drawn = standard if method == reference else _read_all(run, method, key, images)
         if drawn is None:
             continue
-        counts = [count_votes(v, profile, method, standard[i] if standard else None) for i, v in enumerate(drawn)]
+        counts = [count_votes(v, method, profile.sampling, standard[i] if standard else None) for i, v in enumerate(drawn)]
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
         _write_rows(run, method, results.read_tallies(path))
@@ -83,28 +129,28 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
 
 
 def count_votes(
-    drawn: votes.ImageVotes, profile: config.Profile, method: config.Method, standard: votes.ImageVotes | None
+    drawn: votes.ImageVotes, method: config.Method, sampling: config.Sampling, standard: votes.ImageVotes | None = None
 ) -> results.Tally:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
 
     Args:
         drawn: the votes.
-        profile: gives seed and number of classes.
         method: gives K.
+        sampling: gives seed and number of classes.
         standard: the reference method's votes on the same noise; None if they were not drawn.
     """
-    c_a = bounds.top_class(drawn.select, profile.data.classes)
+    c_a = bounds.top_class(drawn.select, sampling.classes)
     n = len(drawn.estimate)
-    for_a = drawn.estimate == c_a
+    for_a = (drawn.estimate == c_a) & (c_a != bounds.ABSTAIN)
     agree = drawn.standard == c_a
     # The audit takes the votes for c_A in the order of one random permutation, so those among its first K
     # samples of any class, which Theorem 3.1 audits, are the first n_2 of them.
-    order = votes.audit_order(profile.seed, drawn.idx, n)
-    n_2 = int(for_a[order[: method.audit]].sum()) if c_a != bounds.ABSTAIN else 0
+    order = votes.audit_order(sampling.seed, drawn.idx, n)
+    n_2 = int(for_a[order[: method.audit]].sum())
     nfe = [int(v) for v in drawn.nfe]
     same = standard.estimate == drawn.estimate if standard else None
     return results.Tally(
-        idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()) if c_a != bounds.ABSTAIN else 0,
+        idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()),
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
         n_wrong=-1 if standard is None else int((for_a & (standard.estimate != c_a)).sum()),
         n_differ=-1 if standard is None else int((~same).sum()),
@@ -116,8 +162,8 @@ def vote_key(run: config.Run) -> str:
     """What a run's votes depend on besides the method: the weights and the sampling settings."""
     path = paths.weights(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
-    p = run.profile
-    return config.fingerprint(models.digest(path), run.sigma, p.n0, p.n, p.seed, p.method(p.reference))
+    code = results.code_digest("models", "solvers", "starts", "votes", "exact")
+    return config.fingerprint(models.digest(path), run.sigma, run.profile.sampling, code)
 
 
 def vote_file(run: config.Run, method: config.Method, key: str, idx: int) -> Path:
@@ -136,7 +182,7 @@ def _draw_share(run: config.Run, missing: dict[int, list[config.Method]], device
     for idx in tqdm(missing, desc=f"certify {run.id}", unit="image", disable=not progress):
         x, label = images.x(idx).to(device), int(images.labels[idx])
         for method in missing[idx]:
-            drawn = votes.draw_votes(model, x, idx, label, method, run.profile, run.sigma)
+            drawn = votes.draw_votes(model, x, method, run.profile.sampling, run.sigma, idx=idx, label=label)
             votes.write(vote_file(run, method, key, idx), drawn)
 
 
@@ -160,8 +206,7 @@ def _record_provenance(run: config.Run, method: config.Method, key: str, device:
     path = vote_file(run, method, key, 0).with_name("provenance.json")
     if not path.is_file():
         results.write_json(path, results.provenance(
-            run=run.id, profile=p.name, method=asdict(method), reference=asdict(p.method(p.reference)), sigma=run.sigma,
-            n0=p.n0, n=p.n, seed=p.seed, weights=models.digest(paths.weights(run)), dtype="float32",
+            run=run.id, profile=p.name, method=asdict(method), sampling=asdict(p.sampling), sigma=run.sigma, weights=models.digest(paths.weights(run)), dtype="float32",
             device=models.device_name(device), tf32=torch.backends.cuda.matmul.allow_tf32,
         ))
 

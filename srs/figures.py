@@ -53,7 +53,7 @@ def save(fig: Figure, stem: Path, *, caption: str, made_by: str) -> None:
         "png": {"Software": None},
     }
     with style():
-        fig.draw_without_rendering()
+        fig.get_layout_engine().execute(fig)
         fig.set_layout_engine("none")  # the layout is found: it takes longer than the drawing, so not once per file
         for kind, metadata in silent.items():
             content = io.BytesIO()
@@ -66,11 +66,46 @@ def _colours(names) -> dict[str, tuple]:
     return dict(zip(names, seaborn.color_palette("colorblind", len(names))))
 
 
-def _legend_below(fig: Figure, ax: Axes, columns: int) -> None:
+def legend_below(fig: Figure, ax: Axes, columns: int) -> None:
     """One legend for all panels; a Figure has no pyplot state, so handles come from the panel that has them all."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+# ------------------------------------------------------------------------------------------------ one image
+
+
+def noisy_copies(clean: np.ndarray, copies: np.ndarray, sigma: float) -> Figure:
+    """An image (C, H, W) and its first noisy copies (n, C, H, W), as the model sees them, clipped to [0, 1] to be shown."""
+    with style():
+        fig = Figure(figsize=(WIDTH, WIDTH / (len(copies) + 1) + 0.25), layout="constrained")
+        titles = ["clean", rf"$\sigma$ = {sigma:g}"]
+        for i, (ax, image) in enumerate(zip(fig.subplots(1, len(copies) + 1), [clean, *copies])):
+            ax.imshow(np.clip(image, 0, 1).transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.set_axis_off()
+            if i < len(titles):
+                ax.set_title(titles[i])
+    return fig
+
+
+def residual_traces(traces: Mapping[str, np.ndarray]) -> Figure:
+    """Relative residual against evaluations of f from each start: the median copy and the middle 80 % of them.
+
+    Args:
+        traces: (steps, copies) arrays by the name of the start, see `closeup.residual_traces`.
+    """
+    with style():
+        fig = Figure(figsize=(WIDTH, 2.2), layout="constrained")
+        ax = fig.subplots()
+        for (name, residual), line in zip(traces.items(), (SOLID, *BROKEN)):
+            k = np.arange(1, len(residual) + 1)
+            colour = _colours(traces)[name]
+            ax.plot(k, np.median(residual, axis=1), color=colour, linestyle=line, label=name)
+            ax.fill_between(k, *np.quantile(residual, (0.1, 0.9), axis=1), color=colour, alpha=0.15, linewidth=0)
+        ax.set(yscale="log", xlabel="evaluations of f", ylabel=r"relative residual $|f(z)-z|\,/\,|f(z)|$", xlim=(1, None))
+        ax.legend(title="start")
+    return fig
 
 
 # ------------------------------------------------------------------------------------------------ curves
@@ -110,7 +145,7 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
                 ax.set_xlabel(r"$\ell_2$ radius ([0, 1] pixels)")
             if i % 2 == 0:
                 ax.set_ylabel("certified accuracy (%)")
-        _legend_below(fig, axes[0], 3 if max(map(len, panels.values())) > 4 else 2)
+        legend_below(fig, axes[0], 3 if max(map(len, panels.values())) > 4 else 2)
     return fig
 
 
@@ -157,7 +192,7 @@ def histograms(
             ax.set_title(title)
         axes[-1].set(xlabel=label, xlim=(edges[0], edges[-1]))
         fig.supylabel("share of images (%)", fontsize=7)
-        _legend_below(fig, axes[0], 3)
+        legend_below(fig, axes[0], 3)
     return fig
 
 
@@ -176,7 +211,7 @@ def _bars(ax: Axes, panel: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
 # ------------------------------------------------------------------------------------------------ figures of a profile
 
 
-def _families(profile: Profile) -> dict[str, list[Run]]:
+def runs_by_family(profile: Profile) -> dict[str, list[Run]]:
     """The runs of each figure: one model size and recipe, every sigma."""
     families: dict[str, list[Run]] = {}
     for run in profile.runs:
@@ -185,7 +220,7 @@ def _families(profile: Profile) -> dict[str, list[Run]]:
     return families
 
 
-def _panel(run: Run) -> str:
+def panel_title(run: Run) -> str:
     return rf"$\sigma$ = {run.sigma:.2f}"
 
 
@@ -210,16 +245,16 @@ def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
 def make_curves(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the curves of certified accuracy of every model size: all methods, and all rules."""
     made = {}
-    for family, runs in _families(profile).items():
+    for family, runs in runs_by_family(profile).items():
         where = f"MDEQ-{family} on {profile.data.name}, {profile.images} images, N = {profile.n}"
         made[f"curves_{family}"] = (
-            accuracy_curves({_panel(run): _method_curves(run, tallies) for run in runs}),
+            accuracy_curves({panel_title(run): _method_curves(run, tallies) for run in runs}),
             f"Certified accuracy against l2 radius, a panel per noise level ({where}). Solid: standard RS under the "
             "rule 'cohen'; broken lines: SRS under the rule 'audit'.",
         )
         if tables.serialized(profile):
             made[f"curves_rules_{family}"] = (
-                accuracy_curves({_panel(run): _rule_curves(run, tallies) for run in runs}),
+                accuracy_curves({panel_title(run): _rule_curves(run, tallies) for run in runs}),
                 f"What the certification rule makes of the same SRS votes ({where}). The curve 'released (unsound)' is "
                 "what the authors' code computes; its certificates do not hold.",
             )
@@ -230,7 +265,7 @@ def make_histograms(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the histograms of RRD, p_m and gap of every model size."""
     made = {}
     if tables.serialized(profile):
-        for family, runs in _families(profile).items():
+        for family, runs in runs_by_family(profile).items():
             where = f"MDEQ-{family} on {profile.data.name}, a panel per noise level"
             made |= _rrd_histograms(family, runs, tallies, where)
             made |= _p_m_histograms(family, runs, tallies, where)
@@ -239,7 +274,7 @@ def make_histograms(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
 
 def _per_method(runs: list[Run], quantity: Callable[[Run, Method], np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """A quantity of every SRS method, a panel per run."""
-    return {_panel(run): {m.name: quantity(run, m) for m in tables.serialized(run.profile)} for run in runs}
+    return {panel_title(run): {m.name: quantity(run, m) for m in tables.serialized(run.profile)} for run in runs}
 
 
 def _rrd_histograms(family: str, runs: list[Run], tallies: Tallies, where: str) -> dict[str, tuple[Figure, str]]:

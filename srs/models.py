@@ -7,6 +7,7 @@ Names of weights are those of the public MDEQ checkpoints, so that such a checkp
 import hashlib
 import pickle
 import platform
+import struct
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,13 @@ from torch import Tensor, nn
 
 from srs import config
 from srs.paths import set_aside
+
+
+# What reading a damaged file of weights has been seen to raise.
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, struct.error, OSError, EOFError, RuntimeError, ValueError, LookupError,
+    TypeError, AttributeError,
+)
 
 
 class DEQ(Protocol):
@@ -208,6 +216,7 @@ class MDEQ(nn.Module):
 
     def inject(self, x: Tensor) -> Tensor:
         """The injection u (B, C0, H, W) of images x (B, C, H, W) in [0, 1]; begins a new dropout mask."""
+        config.check(x.shape[1:] == self.data.shape, "image shape", tuple(x.shape[1:]), f"{self.data.shape}")
         for block in self.modules():
             if isinstance(block, VariationalDropout):
                 block.mask = None
@@ -268,7 +277,7 @@ def load(path: Path, model: config.Model, data: config.Data) -> MDEQ:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
             state = {k.removeprefix("module.").removeprefix("1.").removeprefix("module."): v for k, v in state.items()}
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, pickle.UnpicklingError):
+    except UNREADABLE:
         raise set_aside(path, "a whole weight file") from None
     network = MDEQ(model, data)
     own = network.state_dict()

@@ -67,7 +67,7 @@ def broyden(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0
     Arguments, result and errors as for `fixed_point`.
     """
     b, d = z0.shape
-    left, right = z0.new_zeros(b, max_steps, d), z0.new_zeros(b, max_steps, d)
+    left, right = z0.new_zeros(2, b, max(max_steps, 1), d)
     return _iterate(f, z0, u, _broyden_step, (left, right, torch.zeros_like(z0), torch.zeros_like(z0)), max_steps, tol)
 
 
@@ -128,7 +128,8 @@ def _broyden_step(k, z, fz, state):
         dz, dg = z - z_last, g - g_last
         v = -dz + _combine(right, left, dz)  # dz^T (-I + U V^T)
         w = dz - (-dg + _combine(left, right, dg))
-        left[:, k - 1] = torch.nan_to_num(w / (v * dg).sum(1, keepdim=True), posinf=torch.inf, neginf=-torch.inf)
+        # A solved sample divides rounding errors by zero: then there is nothing to update.
+        left[:, k - 1] = torch.nan_to_num(w / (v * dg).sum(1, keepdim=True), posinf=0.0, neginf=0.0)
         right[:, k - 1] = torch.nan_to_num(v, posinf=torch.inf, neginf=-torch.inf)
     z_last[:], g_last[:] = z, g
     return z + g - _combine(left, right, g)

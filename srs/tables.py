@@ -7,6 +7,8 @@ have "seconds" in their name, so that two runs can be compared with times aside.
 import json
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +70,17 @@ def serialized(profile: Profile) -> tuple[Method, ...]:
     return tuple(method for method in profile.methods if method.serialized)
 
 
+@contextmanager
+def silent_about_released() -> Iterator[None]:
+    """Let `released` be used without its warning, for what is shown: every label and caption says "unsound" instead."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bounds.UnsoundRuleWarning)
+        yield
+
+
 def certify(run: Run, method: Method, tallies: Tallies, rule: Rule) -> Certificates:
     """Certificates to be shown under the rule's label, which says so where the rule is unsound."""
-    with warnings.catch_warnings():
-        # The one place where `released` is used without its warning: every label and caption says "unsound" instead.
-        warnings.simplefilter("ignore", bounds.UnsoundRuleWarning)
+    with silent_about_released():
         return metrics.certificates(tallies[run.id, method.name], rule=rule, sigma=run.sigma, alpha=run.profile.alpha)
 
 
@@ -191,7 +199,7 @@ def mean_rrd(profile: Profile, tallies: Tallies) -> pd.DataFrame:
             by_rule = {rule: rrd(run, method, tallies, rule) for rule in SRS_RULES}
             means = {RULE_LABELS[rule]: number(v.mean() if v.size else None, 3) for rule, v in by_rule.items()}
             images = str(by_rule[Rule.AUDIT].size)
-            rows.append({**_identity(run), "method": method.name, "images": images, **means})
+            rows.append({**identity(run), "method": method.name, "images": images, **means})
     return pd.DataFrame(rows)
 
 
@@ -206,7 +214,7 @@ def p_m_and_gap(profile: Profile, tallies: Tallies) -> pd.DataFrame:
             p_m, gap = p_m[measured], metrics.gap(own, profile.alpha)[measured]
             some = bool(p_m.size)
             rows.append({
-                **_identity(run), "method": method.name, "images": str(p_m.size),
+                **identity(run), "method": method.name, "images": str(p_m.size),
                 "mean p_m %": number(100 * p_m.mean() if some else None, 2),
                 "largest p_m %": number(100 * p_m.max() if some else None, 2),
                 "mean gap %": number(100 * gap.mean() if some else None, 2),
@@ -215,7 +223,7 @@ def p_m_and_gap(profile: Profile, tallies: Tallies) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _identity(run: Run) -> dict[str, str]:
+def identity(run: Run) -> dict[str, str]:
     return {"model": run.model.name, "recipe": run.train.recipe, "sigma": f"{run.sigma:.2f}"}
 
 
@@ -224,7 +232,7 @@ def _identity(run: Run) -> dict[str, str]:
 
 def model_quality(profile: Profile) -> pd.DataFrame:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
-    return pd.DataFrame([{**_identity(run), **_quality(run)} for run in profile.runs])
+    return pd.DataFrame([{**identity(run), **_quality(run)} for run in profile.runs])
 
 
 def _quality(run: Run) -> dict[str, str]:
@@ -322,8 +330,8 @@ def _confidence_caption(run: Run) -> str:
     return (
         f"How sure the certified accuracy is ({_setting(run)}), for the rules that hold. The interval "
         "(Clopper-Pearson, ends rounded outward) is over the draw of the images. The last statement bounds the true "
-        "certified accuracy of the smoothed classifier on these very images, since each certificate may fail with probability alpha "
-        "(Cohen et al. 2019, Bernstein's inequality)."
+        "certified accuracy of the smoothed classifier on these very images, since each certificate may fail with "
+        "probability alpha (Cohen et al. 2019, Bernstein's inequality)."
     )
 
 
@@ -350,8 +358,8 @@ def make_consistency(profile: Profile, tallies: Tallies) -> dict[str, pd.DataFra
     """Make and save the tables that compare SRS with standard RS image by image."""
     rrd_caption = (
         f"Mean relative radius difference |r_RS - r_SRS| / r_RS against {profile.reference} under 'cohen', over the "
-        "images that it certifies (their number in the column 'images'); where SRS abstains or certifies another class the "
-        "difference is 1. All methods saw the same noise. Radii under 'released (unsound)' do not hold: a small "
+        "images that it certifies (their number in the column 'images'); where SRS abstains or certifies another class "
+        "the difference is 1. All methods saw the same noise. Radii under 'released (unsound)' do not hold: a small "
         "difference there is no merit."
     )
     p_m_caption = (

@@ -7,6 +7,7 @@ from the implicit function theorem, solved the same way. A Jacobian penalty (Bai
 """
 
 import argparse
+import json
 import math
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ PHASES = {"train": 0, "quality": 1}
 def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None) -> Path:
     """Train a run's model and write weights and model card; resumes where an earlier call was killed.
 
+    A training that is done is not repeated unless its settings or the code that it runs have changed since.
+
     Every epoch draws its order, noise and dropout from a seed of its own, so a resumed training ends with the
     same weights as an unbroken one.
 
@@ -39,8 +42,10 @@ def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_a
     Returns:
         The path of the weights (not yet there after `stop_after`).
     """
-    images = data.load(run.profile.data, "train")
     recipe, target = run.train, paths.weights(run)
+    if _is_done(run):
+        return target
+    images = data.load(run.profile.data, "train")
     model = models.build(run.model, run.profile.data, run.profile.seed).to(device)
     optimiser = _optimiser(model, recipe)
     done, seconds = _resume(run, model, optimiser, device)
@@ -55,7 +60,7 @@ def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_a
     model.eval()
     card = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": len(images.labels), "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
+        "images": len(images.labels), "settings": _settings(run), "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **measure_quality(model, run, device),
     }
     models.save(model, target)
@@ -215,12 +220,18 @@ def _resume(run, model, optimiser, device) -> tuple[int, float]:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         return state["epochs"], state["seconds"]
-    except (RuntimeError, KeyError, EOFError, ValueError, OSError, TypeError, AttributeError):
+    except models.UNREADABLE:
         raise paths.set_aside(path, "a training checkpoint") from None
 
 
+def _is_done(run: config.Run) -> bool:
+    card = paths.card(run)
+    return paths.weights(run).is_file() and card.is_file() and json.loads(card.read_text()).get("settings") == _settings(run)
+
+
 def _settings(run: config.Run) -> str:
-    return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed)
+    code = results.code_digest("data", "models", "solvers", "train")
+    return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,7 +7,8 @@ and an audit can draw any single copy again.
 
 import time
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srs import config, starts
+from srs import config, exact, starts
 from srs.bounds import ABSTAIN, top_class
 from srs.models import DEQ
 from srs.paths import set_aside
@@ -47,17 +48,32 @@ def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generat
 def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> Tensor:
     """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
     out = np.empty((len(samples), *shape), np.float32)
+    for rows, rng in _blocks(seed, idx, stage, samples):
+        out[rows] = rng.standard_normal((BLOCK, *shape), np.float32)[samples[rows] % BLOCK]
+    return torch.from_numpy(out)
+
+
+def grid_noise(
+    shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray, *, sigma: float, levels: int
+) -> np.ndarray:
+    """Exact Gaussian noise of level sigma in whole units of 1/levels (len(samples), *shape), int32; see `exact`."""
+    out = np.empty((len(samples), *shape), np.int32)
+    for rows, rng in _blocks(seed, idx, stage, samples):
+        out[rows] = exact.draw(rng, (BLOCK, *shape), sigma, levels)[samples[rows] % BLOCK]
+    return out
+
+
+def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
+    """The blocks that some samples lie in: where its samples stand, and its stream."""
     blocks = samples // BLOCK
     for block in np.unique(blocks):
-        drawn = stream(seed, idx, stage, int(block)).standard_normal((BLOCK, *shape), np.float32)
-        out[blocks == block] = drawn[samples[blocks == block] % BLOCK]
-    return torch.from_numpy(out)
+        yield blocks == block, stream(seed, idx, stage, int(block))
 
 
 @torch.inference_mode()
 def sample(
     model: DEQ, x: Tensor, method: config.Method, sigma: float, samples: np.ndarray,
-    draw: Callable[[np.ndarray], Tensor], *, clean_steps: int = 30,
+    draw: Callable[[np.ndarray], Tensor | np.ndarray], *, clean_steps: int = 30, levels: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Votes for the noisy copies x + sigma e of those sample numbers, solved batch after batch.
 
@@ -71,6 +87,7 @@ def sample(
         samples: sample numbers, in the order in which they are solved.
         draw: gives the standard normal noise of sample numbers.
         clean_steps: solver steps for the noise-free image where the start is `clean`.
+        levels: None if not given; else `draw` gives whole numbers, noise of that sigma in units of 1/levels.
 
     Returns:
         Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
@@ -90,7 +107,8 @@ def sample(
     z = None
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
-        u = model.inject(x + sigma * draw(part).to(x))
+        e = draw(part)
+        u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
         cold = model.initial(u)
         steps = method.steps if z is not None or not method.warmup else method.warmup
         solution = solve(model.f, start.first(cold) if z is None else start.next(cold, z), u, max_steps=steps)
@@ -107,27 +125,37 @@ def predict(logits: Tensor) -> np.ndarray:
 
 
 def draw_votes(
-    model: DEQ, x: Tensor, idx: int, label: int, method: config.Method, profile: config.Profile, sigma: float
+    model: DEQ, x: Tensor, method: config.Method, sampling: config.Sampling, sigma: float, *, idx: int = 0, label: int = -1
 ) -> ImageVotes:
-    """Select, estimate and audit one image under one method.
+    """Select, estimate and audit one image (C, H, W) in [0, 1] under one method.
 
-    The audit solves again, by the profile's reference method from a cold start, the first K votes for c_A in a
+    `idx` names the image's noise streams and its place in the data set; `label` is only carried along.
+    The audit solves again, by the reference method from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
     """
     clock = [time.perf_counter()]
-    reference = profile.method(profile.reference)
+    reference, n0, n = sampling.reference, sampling.n0, sampling.n
 
-    def draw(stage: str) -> Callable[[np.ndarray], Tensor]:
-        return lambda samples: noise(tuple(x.shape), profile.seed, idx, stage, samples)
+    levels = sampling.levels if sampling.noise == "grid" else None
 
-    select, nfe_select = sample(model, x, method, sigma, np.arange(profile.n0), draw("select"), clean_steps=reference.steps)
+    def draw(stage: str) -> Callable[[np.ndarray], Tensor | np.ndarray]:
+        where = (tuple(x.shape), sampling.seed, idx, stage)
+        if levels is None:
+            return lambda samples: noise(*where, samples)
+        return lambda samples: grid_noise(*where, samples, sigma=sigma, levels=levels)
+
+    def solve(method: config.Method, samples: np.ndarray, stage: str) -> tuple[np.ndarray, int]:
+        steps = reference.steps
+        return sample(model, x, method, sigma, samples, draw(stage), clean_steps=steps, levels=levels)
+
+    select, nfe_select = solve(method, np.arange(n0), "select")
     clock.append(time.perf_counter())
-    estimate, nfe_estimate = sample(model, x, method, sigma, np.arange(profile.n), draw("estimate"), clean_steps=reference.steps)
+    estimate, nfe_estimate = solve(method, np.arange(n), "estimate")
     clock.append(time.perf_counter())
-    c_a = top_class(select, profile.data.classes)
-    order = audit_order(profile.seed, idx, profile.n)
+    c_a = top_class(select, sampling.classes)
+    order = audit_order(sampling.seed, idx, n)
     audited = order[estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
-    standard, nfe_audit = sample(model, x, reference, sigma, audited, draw("estimate"))
+    standard, nfe_audit = solve(reference, audited, "estimate")
     clock.append(time.perf_counter())
     return ImageVotes(
         idx, label, select, estimate, audited.astype(np.int32), standard,
@@ -155,8 +183,8 @@ def read(path: Path) -> ImageVotes:
         paths.DamagedFile: the file cannot be read or lacks a part; it has been set aside.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load alone leaves a bad file open
             arrays = {name: stored[name] for name in ImageVotes.__dataclass_fields__}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         raise set_aside(path, "one image's votes") from None
     return ImageVotes(**(arrays | {"idx": int(arrays["idx"]), "label": int(arrays["label"])}))

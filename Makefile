@@ -1,0 +1,134 @@
+# The whole artefact as a DAG of files over papermill. `make help` lists what there is to ask for.
+# Every step may be interrupted: what is finished stays, what was begun resumes, and nothing half-made carries its name.
+
+PROFILE ?= digits
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+PYTHON3 ?= python3
+WORKERS ?= 1
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(JOBS)
+endif
+
+# One thread per job: the jobs share the cores, and sums are in the same order whoever runs beside them.
+export OMP_NUM_THREADS ?= 1
+export PYTHONHASHSEED := 0
+
+# Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
+ifeq ($(CONDA_DEFAULT_ENV),srs)
+PY  := python
+ENV := .conda-ready
+else
+PY  := .venv/bin/python
+ENV := .venv/ready
+endif
+
+WORK  := data/$(PROFILE)
+NB    := $(WORK)/notebooks
+SHOWN := figures/$(PROFILE)
+RUNS  := $(shell $(PYTHON3) -m srs.config runs $(PROFILE))
+ifeq ($(RUNS),)
+$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
+endif
+
+.PHONY: all tables report quickstart soundness test test-code test-notebooks lab help clean distclean
+.PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
+
+all: $(SHOWN)/report.html  ## train, certify, and make every table and figure (default)
+	@echo "$(PROFILE): everything is up to date; open $(SHOWN)/report.html"
+
+# ---------------------------------------------------------------------------------------------- environment
+
+.venv/ready: requirements.lock
+	rm -rf .venv
+	$(PYTHON3) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	.venv/bin/python -m uv pip install --quiet --compile-bytecode --require-hashes --python .venv/bin/python -r requirements.lock
+	.venv/bin/python -m uv pip install --quiet --no-deps --no-build-isolation --offline --python .venv/bin/python --editable .
+	touch $@
+
+.conda-ready: environment.yml
+	python -c "import jupyterlab, papermill, srs, torch" && touch $@
+
+# ---------------------------------------------------------------------------------------------- experiment
+
+# Papermill only warns of an unknown parameter; the notebooks' first cell refuses it. A run goes to a temporary name.
+define execute
+@mkdir -p $(dir $(2))
+$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v "running over TCP without encryption" >&2)
+@mv $(2).part.ipynb $(2)
+endef
+papermill = $(call execute,$(1),$@,$(2))
+
+# A run id is MODEL-sSIGMA-RECIPE.
+part = $(word $(2),$(subst -, ,$(1)))
+run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
+
+SOLVE  := srs/data.py srs/models.py srs/solvers.py
+SAMPLE := $(SOLVE) srs/starts.py srs/votes.py srs/certify.py srs/results.py
+SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/tables.py srs/figures.py
+
+# Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
+$(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp ;
+$(WORK)/settings/stamp: srs/config.py
+	@$(PYTHON3) -m srs.config stamps $(PROFILE) && touch $@
+
+$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/train.py $(WORK)/settings/%.train.json | $(ENV)
+	$(call papermill,10_train,$(run_parameters))
+
+$(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) srs/bounds.py $(WORK)/settings/%.certify.json | $(ENV)
+	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
+
+CERTIFIED := $(foreach run,$(RUNS),$(NB)/20_certify-$(run).ipynb)
+FIRST_RUN := $(word 1,$(RUNS))
+
+$(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-$(FIRST_RUN).ipynb $(SAMPLE) srs/closeup.py srs/figures.py | $(ENV)
+	$(call papermill,00_quickstart,-p model $(call part,$(FIRST_RUN),1) -p sigma $(patsubst s%,%,$(call part,$(FIRST_RUN),2)))
+
+$(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: notebooks/%.ipynb $(CERTIFIED) $(SHOW) | $(ENV)
+	$(call papermill,$*,)
+
+$(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) srs/soundness.py srs/soundness_report.py srs/exact.py | $(ENV)
+	$(call papermill,40_soundness,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
+	$(call execute,90_report,$(NB)/90_report.ipynb,)
+
+# ---------------------------------------------------------------------------------------------- to ask for
+
+quickstart: $(NB)/00_quickstart.ipynb  ## one image certified by RS and by SRS
+soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
+tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
+	$(PY) -m srs.tables --profile $(PROFILE)
+	$(PY) -m srs.figures --profile $(PROFILE)
+	$(PY) -m srs.report --profile $(PROFILE)
+
+test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
+
+test-code: | $(ENV)
+	$(PY) -m pytest -q tests
+
+# nbval runs a notebook as it stands, so copies get the parameters of the profile `smoke` first.
+test-notebooks: export SRS_ROOT := $(CURDIR)/data/smoke-test
+test-notebooks: | $(ENV)
+	rm -rf $(SRS_ROOT)
+	$(PY) -m tests.prepare_notebooks $(SRS_ROOT)/notebooks
+	$(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(SRS_ROOT)/notebooks
+	rm -rf $(SRS_ROOT)
+
+lab: | $(ENV)  ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model"
+
+clean:  ## remove what PROFILE computed
+	rm -rf $(WORK) $(SHOWN)
+
+distclean:  ## remove what every profile computed, and .venv
+	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.config profiles),data/$(p) figures/$(p)) .venv

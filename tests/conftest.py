@@ -1,0 +1,38 @@
+"""What every test may ask for: one core, a root of its own, and the development data where there is any."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from srs import paths
+
+torch.set_num_threads(1)
+
+
+def shared_data(*parts: str) -> Path:
+    """A file or folder of the development data; the test is skipped where it is absent.
+
+    The data lies at SRS_DATA, or else at ../shared/data beside the checkout.
+    """
+    folder = Path(os.environ.get("SRS_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    path = folder.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(parts)} is not in the development data; point SRS_DATA at a folder that has it")
+    return path
+
+
+@pytest.fixture
+def shared():
+    """`shared_data`, to be called with the parts of a path."""
+    return shared_data
+
+
+@pytest.fixture
+def srs_root(tmp_path, monkeypatch) -> Path:
+    """An empty SRS_ROOT, so that nothing of the checkout is read or written."""
+    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
+    monkeypatch.delenv("SRS_DATA", raising=False)
+    assert paths.root() == tmp_path
+    return tmp_path

@@ -1,0 +1,159 @@
+"""Problems with known fixed points, and a DEQ so small that all it should answer is known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srs import config, data, models, paths
+from srs.config import replace
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fixed-point problem z = f(z, u) in float64 with its solution."""
+
+    name: str
+    f: Callable[[Tensor, Tensor], Tensor]
+    u: Tensor  # injection, batch first
+    solution: Tensor  # (B, D)
+
+    @property
+    def z0(self) -> Tensor:
+        """The cold start."""
+        return torch.zeros_like(self.solution)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def _contraction(d: int, norm: float) -> Tensor:
+    a = torch.randn(d, d, dtype=torch.float64, generator=_generator())
+    return norm * a / torch.linalg.matrix_norm(a, 2)
+
+
+def linear(batch: int = 5, d: int = 12, norm: float = 0.7) -> Problem:
+    """z = A z + u, solved in closed form."""
+    a = _contraction(d, norm)
+    u = torch.randn(batch, d, dtype=torch.float64, generator=_generator())
+    return Problem("linear", lambda z, u: z @ a.mT + u, u, torch.linalg.solve(torch.eye(d) - a, u.mT).mT)
+
+
+def rotation(batch: int = 4) -> Problem:
+    """z = 0.9 R z + u with R a rotation: no real eigenvalue, and slow for the naive iteration."""
+    turn = 0.9 * torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    u = torch.randn(batch, 2, dtype=torch.float64, generator=_generator())
+    return Problem("rotation", lambda z, u: z @ turn.mT + u, u, torch.linalg.solve(torch.eye(2) - turn, u.mT).mT)
+
+
+def tanh(batch: int = 6, d: int = 10) -> Problem:
+    """z = tanh(W z + u), u an image; iterated in advance until nothing changes."""
+    w = _contraction(d, 0.8)
+    u = torch.randn(batch, d // 2, 2, dtype=torch.float64, generator=_generator())
+
+    def f(z: Tensor, u: Tensor) -> Tensor:
+        return torch.tanh(z @ w.mT + u.flatten(1))
+
+    z = torch.zeros(batch, d, dtype=torch.float64)
+    for _ in range(300):
+        z = f(z, u)
+    return Problem("tanh", f, u, z)
+
+
+def difficulties(rates: tuple[float, ...] = (0.0, 0.3, 0.6, 0.8, 0.9), d: int = 3) -> Problem:
+    """Every sample contracts at a rate of its own: z = rate z + (1 - rate) t, solved by t."""
+    rate = torch.tensor(rates, dtype=torch.float64)[:, None]
+    t = torch.randn(len(rates), d, dtype=torch.float64, generator=_generator())
+    return Problem("difficulties", lambda z, u: u[:, :1] * z + (1 - u[:, :1]) * u[:, 1:], torch.cat([rate, t], 1), t)
+
+
+PROBLEMS = {p.name: p for p in (linear(), rotation(), tanh(), difficulties())}
+
+
+class Counted:
+    """A layer that counts the samples it is evaluated on."""
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor]):
+        self.f, self.evaluations = f, 0
+
+    def __call__(self, z: Tensor, u: Tensor) -> Tensor:
+        self.evaluations += len(z)
+        return self.f(z, u)
+
+
+class LinearDEQ:
+    """A DEQ whose fixed point is the image itself and whose logits are linear in it.
+
+    f(z, u) = rate z + (1 - rate) u. Its smoothed classifier is known in closed form for two classes.
+
+    Args:
+        weight: (classes, pixels).
+        bias: (classes,).
+        rate: contraction of f; at 0 one evaluation solves it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, rate: float = 0.0):
+        self.weight, self.bias, self.rate = weight, bias, rate
+        self.evaluations = 0
+        self.calls = []  # (z, u) of every evaluation of f
+        self.heads = []  # z of every call of head
+
+    def inject(self, x: Tensor) -> Tensor:
+        """The image's pixels."""
+        return x.flatten(1)
+
+    def initial(self, u: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(u)
+
+    def f(self, z: Tensor, u: Tensor) -> Tensor:
+        """One evaluation, counted and recorded."""
+        self.evaluations += len(z)
+        self.calls.append((z.clone(), u.clone()))
+        return self.rate * z + (1 - self.rate) * u
+
+    def head(self, z: Tensor) -> Tensor:
+        """Linear logits."""
+        self.heads.append(z.clone())
+        return z @ self.weight.mT + self.bias
+
+
+def three_classes(rate: float = 0.0) -> LinearDEQ:
+    """A LinearDEQ on 1x2x2 images with three classes that noise confuses."""
+    weight = torch.tensor([[1.0, -1.0, 0.5, 0.0], [-1.0, 1.0, 0.0, 0.5], [0.3, 0.3, -1.0, -1.0]])
+    return LinearDEQ(weight, torch.tensor([0.2, 0.0, 0.4]), rate)
+
+
+def smoke_run(**profile: object) -> config.Run:
+    """The first run of the profile `smoke`, with some of the profile's fields changed."""
+    return replace(config.PROFILES["smoke"], **profile).runs[0]
+
+
+def digits(count: int) -> tuple[Tensor, Tensor]:
+    """The first training digits and their labels."""
+    images = data.load(config.DIGITS, "train")
+    return images.x(slice(0, count)), images.labels[:count]
+
+
+def save_untrained(run: config.Run, seed: int = 0) -> models.MDEQ:
+    """Put an untrained model that gives many different votes where a run's weights belong."""
+    model = models.build(run.model, run.profile.data, seed).eval()
+    with torch.no_grad():  # kernels start so small that all images look alike to the head
+        for name, value in model.named_parameters():
+            if name.endswith("weight") and value.dim() == 4:
+                value.normal_(0, value[0].numel() ** -0.5, generator=_generator())
+        logits = torch.stack([_logits(model, x) for x in digits(64)[0].split(16)]).flatten(0, 1)
+        model.classifier.weight /= logits.std()
+        model.classifier.bias -= logits.mean(0) / logits.std()
+    models.save(model, paths.weights(run))
+    return model
+
+
+def _logits(model: models.MDEQ, x: Tensor, steps: int = 5) -> Tensor:
+    u = model.inject(x)
+    z = model.initial(u)
+    for _ in range(steps):
+        z = model.f(z, u)
+    return model.head(z)

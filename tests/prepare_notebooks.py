@@ -1,0 +1,24 @@
+"""Copy every notebook with the parameters of the profile `smoke`, for nbval, which runs notebooks as they stand.
+
+`python -m tests.prepare_notebooks FOLDER`
+"""
+
+import sys
+from pathlib import Path
+
+import papermill
+
+SMALL = {"40_soundness": {"certificates": 200}}
+
+
+def main(folder: Path) -> None:
+    """Write the parameterised copies; the order of their names is the order in which they depend on each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted(Path("notebooks").glob("*.ipynb")):
+        parameters = {"profile": "smoke"} | SMALL.get(notebook.stem, {})
+        # The quickstart trains the model that it shows if there is none, so it may come first.
+        papermill.execute_notebook(notebook, folder / notebook.name, parameters, prepare_only=True, progress_bar=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

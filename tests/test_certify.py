@@ -1,0 +1,395 @@
+"""Certifying a data set: resumed, shared out, from stored votes; and one image with a classifier that is known."""
+
+import dataclasses
+import json
+import os
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from srs import bounds, certify, config, models, paths, results, votes
+from srs.bounds import ABSTAIN, Rule, UnsoundRuleWarning
+from srs.config import ConfigError, Method, Sampling, replace
+from srs.paths import DamagedFile
+from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
+
+RUN = smoke_run(images=3, n0=10, n=40)
+METHODS = ("MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1A")
+SRS = RUN.profile.method("SRS-MDEQ-1A")
+
+
+def counts(run, name):
+    """All of a run's tallies under a method but the times."""
+    stored = results.read_tallies(paths.tallies(run, run.profile.method(name)))
+    return [tuple(row[c].item() for c in results.COLUMNS if c != "seconds") for row in stored]
+
+
+def all_counts(run=RUN):
+    return {name: counts(run, name) for name in METHODS}
+
+
+def vote_files(run=RUN, name="SRS-MDEQ-1A"):
+    method, key = run.profile.method(name), certify.vote_key(run)
+    return [certify.vote_file(run, method, key, idx) for idx in run.profile.evaluated]
+
+
+def certified(run=RUN, **more):
+    return certify.certify(run, methods=METHODS, progress=False, **more)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A root where RUN, on an untrained model, is certified in one go, and what came out."""
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRS_ROOT", str(root))
+        save_untrained(RUN)
+        certified()
+        yield root, all_counts()
+
+
+@pytest.fixture
+def fresh(finished, srs_root):
+    """The same weights under a root of its own, nothing certified; gives what an unbroken run made."""
+    shutil.copytree(finished[0] / "data" / "smoke" / "models", srs_root / "data" / "smoke" / "models")
+    return finished[1]
+
+
+@pytest.fixture
+def done(finished, srs_root):
+    """A copy of the finished root; gives what it holds."""
+    shutil.copytree(finished[0], srs_root, dirs_exist_ok=True)
+    return finished[1]
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Make every use of the network an error."""
+
+    def refuse(*_, **__):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(models, "load", refuse)
+    monkeypatch.setattr(votes, "draw_votes", refuse)
+
+
+# ---------------------------------------------------------------------------------------------- a data set
+
+
+def test_untrained_model_votes_for_several_classes(finished):
+    """Otherwise nothing below could fail."""
+    tallies = [dict(zip(results.COLUMNS, row)) for rows in finished[1].values() for row in rows]
+    assert any(0 < t["n_a"] < t["n"] for t in tallies)
+    assert any(t["n_differ"] > 0 for t in tallies)
+
+
+def test_tallies_are_the_counts_of_the_votes(finished, monkeypatch):
+    root, tallies = finished
+    monkeypatch.setenv("SRS_ROOT", str(root))
+    for file, row in zip(vote_files(), tallies["SRS-MDEQ-1A"]):
+        drawn, t = votes.read(file), dict(zip(results.COLUMNS, row))
+        assert t["idx"] == drawn.idx == int(file.stem)
+        assert t["n"] == len(drawn.estimate) == 40 and len(drawn.select) == 10
+        assert t["nfe_estimate"] == 20 * 10 + 20 * 1
+        assert t["nfe_audit"] == 30 * t["k"]
+    assert [row[0] for row in tallies["MDEQ-5A"]] == list(RUN.profile.evaluated)
+    assert all(dict(zip(results.COLUMNS, row))["n_differ"] == 0 for row in tallies["MDEQ-30A"])
+
+
+def test_resumed_equals_unbroken(done):
+    files = vote_files()
+    kept = {f: f.stat().st_mtime_ns for f in files[1:]}
+    files[0].unlink()
+    shutil.rmtree(vote_files(name="MDEQ-30A")[0].parent)
+    shutil.rmtree(paths.tallies(RUN, SRS).parent)
+    certified()
+    assert all_counts() == done
+    assert {f: f.stat().st_mtime_ns for f in kept} == kept  # what was there is not drawn again
+
+
+def test_killed_at_any_image_goes_on_where_it_was(fresh, monkeypatch):
+    write, written = votes.write, []
+
+    def killed(path, drawn):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        write(path, drawn)
+        written.append(path)
+
+    monkeypatch.setattr(votes, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        certified()
+    assert not paths.tallies(RUN, SRS).exists()
+    monkeypatch.setattr(votes, "write", write)
+    stamps = [p.stat().st_mtime_ns for p in written]
+    certified()
+    assert all_counts() == fresh
+    assert [p.stat().st_mtime_ns for p in written] == stamps
+
+
+def test_shards_together_are_the_whole(fresh):
+    first = certified(shard=(1, 2))
+    assert first == {}  # images are missing, so that nothing is counted yet
+    assert [f.is_file() for f in vote_files()] == [False, True, False]
+    assert set(certified(shard=(0, 2))) == set(METHODS)
+    assert all_counts() == fresh
+
+
+def test_two_workers_equal_one(fresh, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(config.Path(config.__file__).parents[1])]))
+    certified(workers=2)
+    assert all_counts() == fresh
+
+
+def test_second_call_draws_nothing(done, no_network):
+    assert set(certified()) == set(METHODS)
+    assert all_counts() == done
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.001])
+def test_alpha_and_rules_need_no_network(done, no_network, alpha):
+    run = replace(RUN, profile=replace(RUN.profile, alpha=alpha))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnsoundRuleWarning)  # tables say it; a stored row's name does
+        certify.tally(run)
+    assert all_counts(run) == done
+    rows = {rule: np.genfromtxt(paths.rows(run, SRS, rule), names=True) for rule in ("audit", "theorem31", "released-unsound")}
+    stored = results.read_tallies(paths.tallies(run, SRS))
+    for rule, table in rows.items():
+        assert table.dtype.names == ("idx", "label", "predict", "radius", "correct", "time")
+        name = rule.removesuffix("-unsound")
+        for t, row in zip(stored, table):
+            c = bounds.Counts(**{k: int(t[k]) for k in ("n", "n_a", "k", "m", "n_2", "n_1")})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnsoundRuleWarning)
+                p_lower, radius = bounds.certify(name, c, run.sigma, alpha)
+            assert row["predict"] == (t["c_a"] if p_lower > 0.5 else ABSTAIN)
+            if p_lower > 0.5:
+                assert row["radius"] == radius  # full precision
+    assert not paths.rows(run, SRS, "released").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(n=41), dict(n0=11), dict(seed=1)],
+    ids=lambda c: next(iter(c)),
+)
+def test_other_sampling_is_not_taken_for_the_same(done, change):
+    other_run = replace(RUN, profile=replace(RUN.profile, **change))
+    assert certify.vote_key(other_run) != certify.vote_key(RUN)
+    assert certify.tally(other_run) == {}
+
+
+def test_other_weights_and_other_methods_have_votes_of_their_own(done):
+    key = certify.vote_key(RUN)
+    changed = [replace(SRS, **{f.name: v}) for f, v in zip(dataclasses.fields(SRS)[2:], (2, "clean", 21, 11, 19))]
+    assert len({certify.vote_file(RUN, m, key, 0) for m in (SRS, *changed)}) == 6
+    save_untrained(RUN, seed=1)
+    assert certify.vote_key(RUN) != key
+    assert certify.tally(RUN) == {}
+
+
+def test_provenance_says_what_made_the_votes(finished, monkeypatch):
+    monkeypatch.setenv("SRS_ROOT", str(finished[0]))
+    told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
+    assert told["run"] == RUN.id and told["sigma"] == RUN.sigma and told["dtype"] == "float32" and told["tf32"] is False
+    assert told["weights"] == models.digest(paths.weights(RUN))
+    assert told["sampling"]["n"] == 40 and told["sampling"]["seed"] == 0 and told["method"]["name"] == SRS.name
+    assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
+
+
+def test_damaged_votes_are_set_aside_and_made_again(done):
+    damaged = vote_files()[1]
+    damaged.write_bytes(b"no votes")
+    with pytest.raises(DamagedFile, match=damaged.name):
+        certified()
+    assert damaged.with_name(damaged.name + ".damaged").read_bytes() == b"no votes"
+    certified()
+    assert all_counts() == done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (dict(methods=("MDEQ-7A",)), "method = 'MDEQ-7A' is refused: want one of MDEQ-1A"),
+        (dict(shard=(2, 2)), r"shard = \(2, 2\)"),
+        (dict(shard=(-1, 2)), r"shard = \(-1, 2\)"),
+        (dict(shard=(0, 0)), r"shard = \(0, 0\)"),
+        (dict(workers=0), "workers = 0"),
+    ],
+)
+def test_bad_arguments_are_refused_before_work(fresh, no_network, arguments, named):
+    with pytest.raises(ConfigError, match=named):
+        certify.certify(RUN, progress=False, **arguments)
+    assert not (paths.work(RUN.profile) / "votes").exists()
+
+
+def test_missing_weights_are_refused_before_work(srs_root, no_network):
+    with pytest.raises(ConfigError, match=rf"weight file = .*{RUN.id}\.safetensors.*srs\.train"):
+        certified()
+    assert not list(srs_root.iterdir())
+
+
+def test_too_few_images_are_refused(fresh):
+    far = replace(RUN, profile=replace(RUN.profile, stride=1000))
+    with pytest.raises(ConfigError, match="digits test images = 360 is refused: want at least 2001"):
+        certify.certify(far, methods=("MDEQ-1A",), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("--profile digit", "profile = 'digit'"), ("--model HUGE", "'HUGE'"), ("--sigma -1", "sigma = -1.0"),
+        (f"--profile smoke --sigma {RUN.sigma} --shard 3", "shard = '3'"), (f"--profile smoke --sigma {RUN.sigma} --shard 2/2", "shard = (2, 2)"),
+        (f"--profile smoke --sigma {RUN.sigma} --methods X", "method = 'X'"), (f"--profile smoke --sigma {RUN.sigma}", "weight file"),
+    ],
+)  # fmt: skip
+def test_command_line_refuses_in_one_sentence(srs_root, capsys, line, named):
+    with pytest.raises(SystemExit, match="2"):
+        certify.main(line.split())
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+# ---------------------------------------------------------------------------------------------- counting
+
+
+def hand_made(select, estimate, audited, standard, idx=0):
+    return votes.ImageVotes(
+        idx, 1, np.array(select, np.int16), np.array(estimate, np.int16), np.array(audited, np.int32),
+        np.array(standard, np.int16), np.array([1, 2, 3]), np.array([0.5, 0.25, 0.125]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("k", [0, 1, 12, 60])
+def test_counts_equal_brute_force(seed, k):
+    rng, n = np.random.default_rng(seed), 60
+    select, estimate = rng.choice([ABSTAIN, 0, 1, 2], 9, p=[0.1, 0.1, 0.6, 0.2]), rng.choice([ABSTAIN, 0, 1, 2], n, p=[0.1, 0.1, 0.5, 0.3])
+    reference = np.where(rng.random(n) < 0.3, rng.choice([ABSTAIN, 0, 1, 2], n), estimate)
+    sampling = Sampling(3, n0=9, n=n, seed=seed)
+    c_a = bounds.top_class(select, 3)
+    order = votes.audit_order(seed, 5, n).tolist()
+    audited = [i for i in order if estimate[i] == c_a][:k]
+    drawn = hand_made(select, estimate, audited, reference[audited], idx=5)
+    standard = hand_made(select, reference, [], [], idx=5)
+    t = certify.count_votes(drawn, replace(SRS, audit=k), sampling, standard)
+
+    assert (t.idx, t.label, t.c_a, t.n) == (5, 1, c_a, n)
+    assert t.n_a == sum(1 for v in estimate if v == c_a)
+    assert t.k == len(audited) == min(k, t.n_a)
+    assert t.m == sum(1 for i in audited if reference[i] != c_a)
+    drawn_of_all = order[:k]  # Theorem 3.1 audits K of all N
+    assert t.n_2 == sum(1 for i in drawn_of_all if estimate[i] == c_a)
+    assert t.n_1 == sum(1 for i in drawn_of_all if estimate[i] == c_a and reference[i] == c_a)
+    assert t.n_wrong == sum(1 for i in range(n) if estimate[i] == c_a and reference[i] != c_a)
+    assert t.n_differ == sum(1 for i in range(n) if estimate[i] != reference[i])
+    assert (t.nfe_select, t.nfe_estimate, t.nfe_audit, t.seconds) == (1, 2, 3, 0.875)
+    bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1)  # in range
+    without = certify.count_votes(drawn, replace(SRS, audit=k), sampling)
+    assert (without.n_wrong, without.n_differ) == (-1, -1)
+    assert replace(without, n_wrong=t.n_wrong, n_differ=t.n_differ) == t
+
+
+def test_image_without_a_class_has_no_counts():
+    """Votes for no class are not votes for a class named ABSTAIN."""
+    none = hand_made([ABSTAIN] * 4, [ABSTAIN] * 5 + [1] * 5, [], [])
+    standard = hand_made([ABSTAIN] * 4, [1] * 10, [], [])
+    t = certify.count_votes(none, SRS, Sampling(3, n0=4, n=10), standard)
+    assert (t.c_a, t.n_a, t.k, t.m, t.n_2, t.n_1, t.n_wrong, t.n_differ) == (ABSTAIN, 0, 0, 0, 0, 0, 0, 5)
+
+
+# ---------------------------------------------------------------------------------------------- one image
+
+WEIGHT = torch.tensor([[3.0, -1.0, 2.0, 0.5], [0.0, 1.0, -1.0, 0.5]])
+HALF_SPACE = (WEIGHT[0] - WEIGHT[1]).norm().item()
+SAMPLING = Sampling(2, n0=20, n=2_000, seed=1, reference=Method("REF", "naive", 1))
+STANDARD = Method("RS", "naive", 1)
+CHAIN = Method("SRS", "naive", 1, start="previous", batch=100, warmup=5, audit=400)
+
+
+def half_space(margin, rate=0.0):
+    """A two-class DEQ and an image at l2 distance `margin` inside class 0."""
+    x = torch.full((1, 2, 2), 0.5)
+    bias = margin * HALF_SPACE - float((WEIGHT[0] - WEIGHT[1]) @ x.flatten())
+    return LinearDEQ(WEIGHT, torch.tensor([bias, 0.0]), rate), x
+
+
+@pytest.mark.parametrize("sigma", [0.25, 1.0])
+@pytest.mark.parametrize("method", [STANDARD, CHAIN], ids=lambda m: m.name)
+def test_radius_is_below_and_near_the_true_one(method, sigma):
+    """The true radius of a smoothed half-space is the distance to it, whatever sigma is."""
+    for i, share in enumerate((0.3, 0.8, 1.5)):
+        model, x = half_space(share * sigma)
+        found = certify.certify_image(model, x, method, SAMPLING, sigma=sigma, idx=i)
+        true_p = norm.cdf(share)
+        assert found.predict == 0
+        assert 0 < found.radius <= share * sigma
+        assert true_p - 0.08 < found.p_lower <= true_p
+        assert found.radius == pytest.approx(sigma * norm.ppf(found.p_lower))
+        assert found.nfe == model.evaluations == found.votes.nfe.sum()
+
+
+def test_image_on_the_border_is_not_certified():
+    model, x = half_space(0.0)
+    found = certify.certify_image(model, x, STANDARD, SAMPLING, sigma=0.5)
+    assert (found.predict, found.radius) == (ABSTAIN, 0.0) and found.p_lower <= 0.5
+
+
+def test_rule_follows_the_method_and_can_be_chosen():
+    def p_lower(method, rule=None):
+        model, x = half_space(0.5)
+        return certify.certify_image(model, x, method, SAMPLING, sigma=0.5, rule=rule).p_lower
+
+    assert p_lower(STANDARD) == p_lower(STANDARD, "cohen") == p_lower(STANDARD, Rule.COHEN)
+    assert p_lower(CHAIN) == p_lower(CHAIN, "audit") < p_lower(CHAIN, "cohen")
+    assert p_lower(CHAIN, "theorem31") < p_lower(CHAIN, "audit")
+    with pytest.warns(UnsoundRuleWarning):
+        p_lower(CHAIN, "released")
+
+
+def test_smaller_alpha_certifies_less():
+    model, x = half_space(0.5)
+    radii = [certify.certify_image(model, x, CHAIN, SAMPLING, sigma=0.5, alpha=a).radius for a in (0.1, 0.001, 1e-6)]
+    assert radii == sorted(radii, reverse=True) and len(set(radii)) == 3
+
+
+def test_bad_surrogate_is_caught_by_its_audit():
+    """A chain that hardly moves repeats its first answer: cohen's rule believes it, the audit does not."""
+    model, x = half_space(0.05, rate=0.998)
+    first = replace(CHAIN, batch=1, warmup=2_500)
+    sampling = replace(SAMPLING, n0=5, n=200, reference=Method("REF", "naive", 2_500))
+    fooled, caught = (
+        certify.certify_image(model, x, replace(first, audit=60), sampling, sigma=1.0, rule=rule, idx=1) for rule in ("cohen", "audit")
+    )
+    assert fooled.p_lower > 0.75 > norm.cdf(0.05)
+    assert caught.p_lower < norm.cdf(0.05) and caught.predict == ABSTAIN
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        (dict(sigma=0.0), ConfigError, "sigma = 0.0"), (dict(sigma=-1.0), ConfigError, "sigma = -1.0"),
+        (dict(sigma=float("nan")), ConfigError, "sigma = nan"),
+        (dict(alpha=0.0), ConfigError, "alpha = 0.0"), (dict(alpha=1.0), ConfigError, "alpha = 1.0"),
+        (dict(method=replace(CHAIN, audit=2_001)), ConfigError, "K = 2001"), (dict(rule="wald"), ValueError, "'wald'"),
+        (dict(x=torch.full((1, 2, 2), torch.nan)), ConfigError, "not finite"),
+    ],
+)  # fmt: skip
+def test_one_image_refuses_before_work(change, error, named):
+    model, x = half_space(0.5)
+    arguments = dict(x=x, method=CHAIN, sampling=SAMPLING, sigma=0.5) | change
+    with pytest.raises(error, match=named):
+        certify.certify_image(model, **arguments)
+    assert model.evaluations == 0
+
+
+def test_model_that_answers_nan_abstains():
+    broken = three_classes()
+    broken.bias = torch.full((3,), torch.nan)
+    for method in (replace(CHAIN, audit=10), STANDARD):
+        found = certify.certify_image(broken, torch.full((1, 2, 2), 0.5), method, replace(SAMPLING, classes=3, n=50), sigma=0.5)
+        assert (found.predict, found.radius, found.p_lower) == (ABSTAIN, 0.0, 0.0)

@@ -1,0 +1,238 @@
+"""What the configuration refuses, and that the package's imports run one way."""
+
+import ast
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srs import config
+from srs.config import (
+    DIGITS, DIGITS_SMALL, PROFILES, ConfigError, Method, Sampling, fingerprint, get_profile, get_run, read_parameters,
+    replace,
+)  # fmt: skip
+
+PACKAGE = Path(config.__file__).parent
+# From left to right: a module imports only modules that stand before it.
+ORDER = (
+    "config", "paths", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "data", "models", "train",
+    "votes", "metrics", "certify", "closeup", "soundness", "tables", "audit_size", "figures",
+    "soundness_figures", "exact_report", "soundness_report", "report",
+)  # fmt: skip
+SMOKE = PROFILES["smoke"]
+RS = Method("X", "anderson", 3)
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+REFUSED = {
+    "profile": (lambda: get_profile("digit"), "profile = 'digit'", "digits"),
+    "profile type": (lambda: get_profile(3), "profile = 3", "digits"),
+    "profile list": (lambda: get_profile(["digits"]), "['digits']", "digits"),
+    "run profile": (lambda: get_run("nope", "SMALL", 0.5), "'nope'", "paper"),
+    "model": (lambda: get_run("digits", "MEDIUM", 0.5), "'MEDIUM'", "SMALL, LARGE"),
+    "recipe": (lambda: get_run("digits", "SMALL", 0.5, "secret"), "'secret'", "paper"),
+    "sigma absent": (lambda: get_run("digits", "SMALL", 0.3), "sigma = 0.3", "0.25"),
+    "sigma 0": (lambda: get_run("digits", "SMALL", 0), "sigma = 0", "positive"),
+    "sigma below 0": (lambda: get_run("digits", "SMALL", -0.5), "sigma = -0.5", "positive"),
+    "sigma nan": (lambda: get_run("digits", "SMALL", float("nan")), "sigma = nan", "positive"),
+    "sigma inf": (lambda: get_run("digits", "SMALL", float("inf")), "sigma = inf", "0.25"),
+    "sigma text": (lambda: get_run("digits", "SMALL", "0.5"), "sigma = '0.5'", "a number"),
+    "sigma bool": (lambda: get_run("digits", "SMALL", True), "sigma = True", "a number"),
+    "profile sigma": (lambda: replace(SMOKE, sigmas=(0.5, 0.0)), "sigma = 0.0", "positive"),
+    "alpha 0": (lambda: replace(SMOKE, alpha=0.0), "alpha = 0.0", "between 0 and 1"),
+    "alpha 1": (lambda: replace(SMOKE, alpha=1.0), "alpha = 1.0", "between 0 and 1"),
+    "alpha above 1": (lambda: replace(SMOKE, alpha=5), "alpha = 5", "between 0 and 1"),
+    "N": (lambda: replace(SMOKE, n=0), "n = 0", "at least 1"),
+    "n0": (lambda: replace(SMOKE, n0=0), "n0 = 0", "at least 1"),
+    "images": (lambda: replace(SMOKE, images=0), "images = 0", "at least 1"),
+    "K above N": (lambda: replace(SMOKE, n=10), "K = 20", "at most n = 10"),
+    "method": (lambda: SMOKE.method("MDEQ-31A"), "'MDEQ-31A'", "MDEQ-30A"),
+    "reference": (lambda: replace(SMOKE, reference="MDEQ-2A"), "'MDEQ-2A'", "MDEQ-30A"),
+    "solver": (lambda: replace(RS, solver="newton"), "solver = 'newton'", "broyden"),
+    "start": (lambda: replace(RS, start="warm"), "start = 'warm'", "previous"),
+    "steps": (lambda: replace(RS, steps=0), "steps = 0", "at least 1"),
+    "batch": (lambda: replace(RS, batch=0), "batch = 0", "at least 1"),
+    "warmup": (lambda: replace(RS, warmup=-1), "warmup = -1", "0 or more"),
+    "audit": (lambda: replace(RS, audit=-1), "audit = -1", "0 or more"),
+    "sampling n": (lambda: Sampling(10, n=0), "n = 0", "at least 1"),
+    "sampling n0": (lambda: Sampling(10, n0=-2), "n0 = -2", "at least 1"),
+    "sampling classes": (lambda: Sampling(1), "classes = 1", "at least 2"),
+    "sampling K": (lambda: Sampling(10, n=5).check_method(replace(RS, audit=6)), "K = 6", "n = 5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "value", "right"), REFUSED.values(), ids=REFUSED)
+def test_refused_in_one_sentence_with_value_and_remedy(make, value, right):
+    with pytest.raises(ConfigError) as refusal:
+        make()
+    message = str(refusal.value)
+    assert value in message and right in message
+    assert "\n" not in message and message.count(" is refused: want ") == 1
+
+
+def test_edges_that_are_allowed():
+    replace(SMOKE, n=20, n0=1, images=1, alpha=0.999)  # K = N
+    assert get_run("digits", "SMALL", 1).sigma == 1.0  # an int for a float
+    Sampling(2, n=1).check_method(replace(RS, audit=1))
+
+
+# ---------------------------------------------------------------------------------------------- notebook parameters
+
+TYPES = dict(profile=str, sigma=float, workers=int, quick=bool, methods=list)
+GIVEN = dict(profile="digits", sigma=0.5, workers=2, quick=False, methods=[])
+
+
+def test_parameters_of_the_right_types_pass():
+    others = {"np": os, "_": 3, "_i": "code", "In": ["x"], "Out": {}, "helper": print, "config": config}
+    read_parameters(GIVEN | others, **TYPES)
+    read_parameters(GIVEN | {"sigma": 1}, **TYPES)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sigmma": 0.5}, "'sigmma'"), ({"alpha": None}, "'alpha'"), ({"profile": 3}, "profile = 3"),
+        ({"profile": None}, "profile = None"), ({"sigma": True}, "sigma = True"), ({"sigma": "0.5"}, "sigma = '0.5'"),
+        ({"workers": "2"}, "workers = '2'"), ({"workers": 2.0}, "workers = 2.0"), ({"workers": True}, "workers = True"),
+        ({"quick": 1}, "quick = 1"), ({"quick": "yes"}, "quick = 'yes'"), ({"methods": "MDEQ-1A"}, "'MDEQ-1A'"),
+    ],
+)  # fmt: skip
+def test_unknown_parameters_and_wrong_types_are_refused(change, named):
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        read_parameters(GIVEN | change, **TYPES)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_missing_parameters_are_refused(name):
+    with pytest.raises(ConfigError, match=f"want {name}"):
+        read_parameters({k: v for k, v in GIVEN.items() if k != name}, **TYPES)
+
+
+# ---------------------------------------------------------------------------------------------- ids
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_ids_are_unique_and_lead_back(profile):
+    runs, methods = profile.runs, profile.methods
+    assert len({r.id for r in runs}) == len(runs) == len(profile.models) * len(profile.sigmas)
+    assert len({m.name for m in methods}) == len(methods)
+    for r in runs:
+        assert get_run(profile.name, r.model.name, r.sigma, r.train.recipe) == r
+    assert all(profile.method(m.name) is m for m in methods)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
+    assert [m.name for m in profile.methods] == [
+        "MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A",
+    ]  # fmt: skip
+    for m in profile.methods:
+        steps, solver = re.search(r"(\d+)([AN])$", m.name).groups()
+        assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive"}[solver])
+        assert m.serialized == m.name.startswith("SRS") == (m.start == "previous")
+        assert (m.audit > 0) == m.serialized
+    assert not profile.method(profile.reference).serialized
+    assert len(profile.evaluated) == profile.images and profile.evaluated[0] == 0
+    assert set(range(0, profile.images * profile.stride, profile.stride)) == set(profile.evaluated)
+
+
+def other(value):
+    """A value of the same type that differs, and that every check lets pass."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, str):
+        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid"}
+        return others.get(value, value + "x")
+    return (*value, value[-1])
+
+
+@pytest.mark.parametrize("record", [DIGITS, DIGITS_SMALL, config.DIGITS_PAPER, RS, Sampling(10)], ids=lambda r: type(r).__name__)
+def test_fingerprint_changes_with_every_field(record):
+    seen = {fingerprint(record)}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        changed = replace(value, steps=value.steps + 1) if dataclasses.is_dataclass(value) else other(value)
+        seen.add(fingerprint(replace(record, **{field.name: changed})))
+    assert len(seen) == 1 + len(dataclasses.fields(record))
+    assert fingerprint(record) == fingerprint(replace(record))
+    assert re.fullmatch("[0-9a-f]{8}", fingerprint(record, 1, "a"))
+
+
+# ---------------------------------------------------------------------------------------------- the package itself
+
+
+def imports(module: str) -> tuple[set[str], set[str]]:
+    """What a module imports anywhere in it: modules of srs, and others."""
+    own, others = set(), set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            others |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            if node.module == "srs":
+                own |= {name.name for name in node.names}
+            elif node.module.startswith("srs."):
+                own.add(node.module.split(".")[1])
+            else:
+                others.add(node.module)
+    return own | {n.split(".")[1] for n in others if n.startswith("srs.")}, {n.split(".")[0] for n in others}
+
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module):
+    assert module in ORDER, "say in ORDER where the new module stands"
+    own, _ = imports(module)
+    wrong = own - set(ORDER[: ORDER.index(module)])
+    assert not wrong, f"{module} imports {wrong}, which do not stand before it"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_longer_than_400_lines(module):
+    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("config", set()), ("paths", set()), ("bounds", {"numpy", "scipy"}), ("solvers", {"torch"}),
+        ("starts", {"torch"}), ("results", {"numpy"}), ("metrics", {"numpy", "scipy"}),
+    ],
+)
+def test_modules_import_no_more_than_they_promise(module, allowed):
+    _, others = imports(module)
+    assert others - set(sys.stdlib_module_names) <= allowed
+
+
+@pytest.mark.parametrize("module", ["metrics", "tables", "figures"])
+def test_tables_and_figures_need_no_torch(module):
+    seen, todo = set(), {module}
+    while todo:
+        seen |= todo
+        todo = set().union(*(imports(m)[0] for m in todo)) - seen
+    assert "torch" not in set().union(*(imports(m)[1] for m in seen))
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    env = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
+    return subprocess.run([sys.executable, "-S", *arguments], env=env, capture_output=True, text=True)
+
+
+def test_config_runs_on_the_standard_library_alone():
+    code = "import sys, srs.config, srs.paths; print(sorted({'numpy', 'scipy', 'torch', 'site'} & set(sys.modules)))"
+    assert python("-c", code).stdout.strip() == "[]"
+
+
+def test_command_line_names_the_runs():
+    assert python("-m", "srs.config", "profiles").stdout.split() == list(PROFILES)
+    assert python("-m", "srs.config", "runs", "digits").stdout.split() == [r.id for r in PROFILES["digits"].runs]
+    refused = python("-m", "srs.config", "runs", "digit")
+    assert refused.returncode == 2 and "profile = 'digit' is refused" in refused.stderr and "Traceback" not in refused.stderr

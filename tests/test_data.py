@@ -1,0 +1,175 @@
+"""Splits of the digits, image folders, and the images that are refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srs import config, data
+from srs.config import CIFAR10, DIGITS, IMAGENET, ConfigError, replace
+from tests.helpers import digits
+
+
+def keys(images):
+    """One hashable key per image."""
+    return [images.x(i).numpy().tobytes() for i in range(len(images.labels))]
+
+
+def test_digits_splits_are_disjoint_and_complete():
+    splits = {name: data.load(DIGITS, name) for name in data.SPLITS}
+    assert {name: len(s.labels) for name, s in splits.items()} == {"train": 1294, "val": 143, "test": 360}
+    train, val, test = (keys(splits[name]) for name in ("train", "val", "test"))
+    # The bundled file has no two equal images, so that equal pixels would be the same image.
+    assert len({*train, *val, *test}) == 1797
+
+
+@pytest.mark.parametrize("split", data.SPLITS)
+def test_digits_are_images_of_every_class(split):
+    images = data.load(DIGITS, split)
+    assert images.pixels.shape[1:] == DIGITS.shape and images.x(0).dtype == torch.float32
+    assert 0 == images.pixels.min() and images.pixels.max() == 1
+    counts = torch.bincount(images.labels, minlength=10)
+    assert len(counts) == 10 and counts.min() >= 0.03 * len(images.labels)
+    assert "digits" in images.source
+
+
+def test_digits_are_scikit_learn_s():
+    from sklearn.datasets import load_digits
+
+    theirs = load_digits()
+    labels = {x.astype(np.float32).tobytes(): y for x, y in zip(theirs.images / 16, theirs.target)}
+    for split in data.SPLITS:
+        images = data.load(DIGITS, split)
+        assert [labels[key] for key in keys(images)] == images.labels.tolist()
+
+
+def test_digits_normalisation_is_that_of_the_training_images():
+    x = data.load(DIGITS, "train").pixels
+    assert float(x.mean()) == pytest.approx(DIGITS.mean[0], abs=0.005)
+    assert float(x.std()) == pytest.approx(DIGITS.std[0], abs=0.005)
+
+
+def test_digits_are_the_same_every_time():
+    torch.manual_seed(1)
+    a = data.load(DIGITS, "test")
+    np.random.seed(2)
+    b = data.load(DIGITS, "test")
+    assert torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels)
+
+
+# ---------------------------------------------------------------------------------------------- image folders
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, srs_root):
+    """SRS_DATA with an image tree that a test fills."""
+    monkeypatch.setenv("SRS_DATA", str(tmp_path / "images"))
+    return tmp_path / "images"
+
+
+def fill(folder, *, classes=10, each=2, size=(32, 32), ending="png", mode="RGB"):
+    """Write random images in class folders and give them back, class after class."""
+    rng = np.random.default_rng(0)
+    out = []
+    for c in range(classes):
+        (folder / f"class{c}").mkdir(parents=True)
+        for i in range(each):
+            shape = size if mode == "L" else (*size, 3)
+            out.append(rng.integers(0, 256, shape, np.uint8))
+            Image.fromarray(out[-1]).save(folder / f"class{c}" / f"{i}.{ending}")
+    return out
+
+
+def test_image_folder_gives_the_pixels_of_its_files(folder):
+    written = fill(folder / "cifar10" / "test")
+    images = data.load(CIFAR10, "test")
+    assert images.pixels.dtype == torch.uint8 and images.pixels.shape == (20, 3, 32, 32)
+    assert images.labels.tolist() == [c for c in range(10) for _ in range(2)]
+    for i, pixels in enumerate(written):
+        torch.testing.assert_close(images.x(i), torch.from_numpy(pixels).permute(2, 0, 1) / 255)
+    assert "image folder" in images.source and "JPEG" not in images.source
+
+
+def test_jpeg_copies_are_said_to_differ(folder):
+    fill(folder / "cifar10" / "test", ending="jpg")
+    assert "JPEG copies" in data.load(CIFAR10, "test").source
+
+
+def test_training_folder_is_split_into_train_and_val(folder):
+    fill(folder / "cifar10" / "train", each=5)
+    train, val = data.load(CIFAR10, "train"), data.load(CIFAR10, "val")
+    assert (len(train.labels), len(val.labels)) == (45, 5)
+    assert len({*keys(train), *keys(val)}) == 50
+
+
+def test_any_folder_of_images_will_do(folder):
+    own = config.Data("own", (1, 8, 8), 3, (0.5,), (0.25,))
+    written = fill(folder / "own" / "test", classes=3, size=(8, 8), mode="L")
+    images = data.load(own, "test")
+    torch.testing.assert_close(images.x(4), torch.from_numpy(written[4])[None] / 255)
+
+
+def test_imagenet_is_cut_to_size_and_its_val_counts_as_test(folder):
+    small = replace(IMAGENET, classes=2)
+    fill(folder / "imagenet" / "val", classes=2, each=1, size=(260, 300), ending="jpeg")
+    images = data.load(small, "test")
+    assert images.pixels.shape == (2, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("tree", "named"),
+    [
+        (dict(size=(28, 32)), r"shape of .*class0.*\(3, 28, 32\).*\(3, 32, 32\)"),
+        (dict(classes=9), "classes in .* = 9 is refused: want 10"),
+        (dict(classes=11), "classes in .* = 11 is refused: want 10"),
+    ],
+    ids=["shape", "too-few-classes", "too-many-classes"],
+)  # fmt: skip
+def test_folders_that_do_not_fit_are_refused(folder, tree, named):
+    fill(folder / "cifar10" / "test", **tree)
+    with pytest.raises(ConfigError, match=named):
+        data.load(CIFAR10, "test")
+
+
+@pytest.mark.parametrize("split", data.SPLITS)
+def test_missing_folder_is_refused_with_what_to_do(folder, split):
+    with pytest.raises(ConfigError, match="imagenet.*SRS_DATA"):
+        data.load(IMAGENET, split)
+
+
+def test_unknown_split_is_refused():
+    with pytest.raises(ConfigError, match="split = 'dev'.*train, val, test"):
+        data.load(DIGITS, "dev")
+
+
+def test_development_data_is_cifar10(shared, monkeypatch):
+    folder = shared("cifar10", "test")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    assert len(names) == CIFAR10.classes
+    first = min((folder / names[0]).glob("*.jpg"))
+    with Image.open(first) as image:
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB")) / np.float32(255)).permute(2, 0, 1)
+    data.check_image(pixels, CIFAR10)
+
+
+# ---------------------------------------------------------------------------------------------- single images
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda x: x[0], r"image shape = \(8, 8\).*\(1, 8, 8\) for digits"),
+        (lambda x: x.expand(3, 8, 8), r"image shape = \(3, 8, 8\)"),
+        (lambda x: x[:, :7], r"image shape = \(1, 7, 8\)"),
+        (lambda x: x.index_fill(2, torch.tensor([3]), torch.nan), "not finite"),
+        (lambda x: x.index_fill(2, torch.tensor([3]), torch.inf), "not finite"),
+        (lambda x: x - 0.01, "image range"),
+        (lambda x: x * 255, r"image range = \(0.0, 255.0\)"),
+    ],
+    ids=["flat", "colour", "cut", "nan", "inf", "negative", "bytes"],
+)
+def test_bad_images_are_refused(change, named):
+    x = digits(1)[0][0]
+    data.check_image(x, DIGITS)
+    with pytest.raises(ConfigError, match=named):
+        data.check_image(change(x), DIGITS)

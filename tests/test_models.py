@@ -1,0 +1,331 @@
+"""The MDEQ against the authors' own outputs, its weight files, and its dropout.
+
+`python -m tests.test_models` makes tests/mdeq_regression.npz again: what our own model computed when it conformed.
+"""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from srs import config, models
+from srs.config import CIFAR10, DIGITS, DIGITS_SMALL, LARGE, SMALL, ConfigError, Model, replace
+from srs.models import MDEQ, VariationalDropout
+from srs.paths import DamagedFile
+from srs.solvers import SOLVERS
+from tests.conftest import shared_data
+from tests.helpers import digits
+
+REGRESSION = Path(__file__).with_name("mdeq_regression.npz")
+LADDER = ("naive-1", "naive-3", "naive-10", "anderson-1", "anderson-3", "anderson-10", "anderson-30", "broyden-5", "broyden-14")
+SHUT = {"naive": 1e-4, "anderson": 1e-4, "broyden": 1e-3}  # largest difference of a logit
+
+
+@torch.inference_mode()
+def logits(model, x, key, z0=None):
+    """Logits (B, classes) and solution after solver-k, from zero or from z0."""
+    solver, k = key.split("-")
+    u = model.inject(x)
+    solution = SOLVERS[solver](model.f, model.initial(u) if z0 is None else z0, u, max_steps=int(k))
+    return model.head(solution.z), solution.z
+
+
+# ---------------------------------------------------------------------------------------------- the authors' model
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """The authors' inputs and outputs, and our MDEQ with their weights."""
+    stored = np.load(shared_data("golden", "mdeq_small_io.npz"))
+    model = MDEQ(SMALL, CIFAR10).eval()
+    model.load_state_dict({k[2:]: torch.from_numpy(stored[k]) for k in stored.files if k.startswith("w/")})
+    return stored, model
+
+
+@pytest.mark.parametrize("key", LADDER)
+def test_logits_are_the_authors(golden, key):
+    stored, model = golden
+    ours, z = logits(model, torch.from_numpy(stored["x"]), key)
+    np.testing.assert_allclose(ours, stored[f"logits/{key}"], atol=SHUT[key.split("-")[0]], rtol=0)
+    np.testing.assert_allclose(z.norm(dim=1), stored[f"znorm/{key}"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("key", ["naive-1", "anderson-3"])
+def test_warm_logits_are_the_authors(golden, key):
+    stored, model = golden
+    _, z = logits(model, torch.from_numpy(stored["x"]), "anderson-10")
+    ours, _ = logits(model, torch.from_numpy(stored["x_next"]), key, z)
+    np.testing.assert_allclose(ours, stored[f"logits_warm/{key}"], atol=1e-4, rtol=0)
+    cold, _ = logits(model, torch.from_numpy(stored["x_next"]), key)
+    assert (cold - ours).abs().max() > 1e-3  # so the start did matter
+
+
+def test_golden_file_holds_nothing_that_is_not_compared(golden):
+    stored, _ = golden
+    keys = {k for k in stored.files if k.startswith("logits/")}
+    assert keys == {f"logits/{key}" for key in LADDER}
+
+
+# ---------------------------------------------------------------------------------------------- regression
+
+
+def regression_outputs() -> dict[str, np.ndarray]:
+    """Logits of a seeded model with weights from numpy's own stream, which torch's versions do not change."""
+    model = models.build(Model("TINY", (8, 16, 32), (2, 4, 8), 16, dropout=0.1, expansion=1), DIGITS, 0).eval()
+    rng = np.random.default_rng(3)
+    state = {}
+    for name, value in model.state_dict().items():
+        drawn = torch.from_numpy(rng.standard_normal(tuple(value.shape)).astype(np.float32))
+        if name.endswith("running_var") or (name.endswith("weight") and value.dim() == 1) or name.endswith("weight_g"):
+            drawn = 1 + 0.2 * drawn.abs()
+        elif value.dim() > 1:
+            drawn = drawn * value[0].numel() ** -0.5
+        state[name] = value if name.endswith("num_batches_tracked") else drawn
+    model.load_state_dict(state)
+    x = torch.from_numpy(rng.random((3, *DIGITS.shape), np.float32))
+    x_next = (x + 0.1 * torch.from_numpy(rng.standard_normal(x.shape).astype(np.float32))).clip(0, 1)
+    out = {key: logits(model, x, key)[0].numpy() for key in ("naive-1", "naive-3", "anderson-3", "anderson-10", "broyden-5")}
+    return out | {"warm/anderson-3": logits(model, x_next, "anderson-3", logits(model, x, "anderson-10")[1])[0].numpy()}
+
+
+def test_logits_are_what_they_were_when_the_model_conformed():
+    ours = regression_outputs()
+    with np.load(REGRESSION) as stored:
+        assert set(stored.files) == set(ours)
+        for key, value in ours.items():
+            assert value.std() > 0.05, "weights that give the same logits to every image show nothing"
+            np.testing.assert_allclose(value, stored[key], atol=1e-3 if "broyden" in key else 1e-4, rtol=0, err_msg=key)
+
+
+# ---------------------------------------------------------------------------------------------- size and shape
+
+
+@pytest.mark.parametrize(("model", "millions"), [(SMALL, 0.25), (LARGE, 11.1)], ids=["SMALL", "LARGE"])
+def test_parameter_count_is_the_paper_s(model, millions):
+    count = sum(p.numel() for p in MDEQ(model, CIFAR10).parameters())
+    assert count == pytest.approx(millions * 1e6, rel=0.02)
+
+
+def test_any_size_builds_and_runs():
+    for branches in (1, 2, 3, 4):
+        size = Model("X", tuple(8 << i for i in range(branches)), tuple(2 << i for i in range(branches)), 12, 0.1, expansion=1)
+        model = models.build(size, DIGITS, 0).eval()
+        answer, z = logits(model, digits(2)[0], "anderson-3")
+        assert answer.shape == (2, 10)
+        assert z.shape == (2, sum((8 << i) * (8 >> i) ** 2 for i in range(branches)))
+        assert answer.isfinite().all()
+
+
+def test_downsamples_halve_the_input():
+    data = config.Data("wide", (3, 16, 16), 4, (0.5,) * 3, (0.25,) * 3)
+    size = replace(DIGITS_SMALL, downsamples=2)
+    model = models.build(size, data, 0).eval()
+    u = model.inject(torch.rand(2, 3, 16, 16))
+    assert u.shape == (2, 8, 4, 4)
+    assert model.head(model.f(model.initial(u), u)).shape == (2, 4)
+
+
+def test_each_branch_feeds_every_other():
+    model = models.build(DIGITS_SMALL, DIGITS, 0).eval()
+    u = model.inject(digits(1)[0])
+    z = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
+    parts = [n * h * w for n, h, w in model.shapes]
+    base = model.f(z, u).split(parts, 1)
+    for i in range(len(parts)):
+        moved = [p.clone() for p in z.split(parts, 1)]
+        moved[i] += torch.randn(moved[i].shape, generator=torch.Generator().manual_seed(1))
+        out = model.f(torch.cat(moved, 1), u).split(parts, 1)
+        assert all((a - b).abs().max() > 1e-3 for a, b in zip(out, base))
+
+
+def test_normalisation_is_the_first_layer():
+    model = models.build(DIGITS_SMALL, DIGITS, 0).eval()
+    same = models.build(DIGITS_SMALL, replace(DIGITS, mean=(0.0,), std=(1.0,)), 0).eval()
+    x, _ = digits(3)
+    torch.testing.assert_close(model.inject(x), same.inject((x - DIGITS.mean[0]) / DIGITS.std[0]))
+
+
+def test_weight_norm_is_torch_s():
+    ours = models.WeightNormConv2d(3, 5, 3)
+    with torch.no_grad():
+        ours.weight_g.mul_(1.7)
+    plain = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(3, 5, 3, padding=1, bias=False))
+    plain.parametrizations.weight.original0.data = ours.weight_g.data
+    plain.parametrizations.weight.original1.data = ours.weight_v.data
+    x = torch.rand(2, 3, 6, 6)
+    torch.testing.assert_close(ours(x), plain(x))
+
+
+def test_same_seed_same_weights_and_the_global_stream_is_left_alone():
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    a, b, c = (models.build(DIGITS_SMALL, DIGITS, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), wanted)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(a["classifier.weight"], c["classifier.weight"])
+
+
+# ---------------------------------------------------------------------------------------------- dropout
+
+
+def test_dropout_mask_lasts_one_solve():
+    model = models.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0).train()
+    x, _ = digits(8)
+    u = model.inject(x)
+    z = torch.randn(8, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
+    first = model.f(z, u)
+    assert torch.equal(model.f(z, u), first)  # one mask for all evaluations of a solve
+    masks = [m.mask for m in model.modules() if isinstance(m, VariationalDropout)]
+    model.inject(x)
+    assert not torch.equal(model.f(z, u), first)  # and a new one for the next
+    assert len(masks) == len(DIGITS_SMALL.channels)
+    for mask, channels in zip(masks, DIGITS_SMALL.channels):
+        assert mask.shape == (8, channels, 1, 1)  # whole channels, each sample its own
+        assert set(mask.unique().tolist()) == {0.0, 2.0}  # 1 / (1 - p), so that the mean stays
+
+
+def test_dropout_is_off_in_eval_mode():
+    model = models.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0)
+    plain = models.build(replace(DIGITS_SMALL, dropout=0.0), DIGITS, 0)
+    x, _ = digits(4)
+    for network in (model, plain):
+        u = network.train().inject(x)
+        network.f(network.initial(u), u)  # leaves a mask behind
+        network.eval()
+    plain.load_state_dict(model.state_dict())
+    u = model.inject(x)
+    z = torch.randn(4, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.f(z, u), plain.f(z, u))
+
+
+# ---------------------------------------------------------------------------------------------- weight files
+
+
+@pytest.fixture
+def small():
+    """An untrained digits model."""
+    return models.build(DIGITS_SMALL, DIGITS, 4).eval()
+
+
+def assert_same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_saved_weights_load(tmp_path, small):
+    path = tmp_path / "deep" / "w.safetensors"
+    models.save(small, path)
+    again = models.load(path, DIGITS_SMALL, DIGITS)
+    assert_same_weights(again, small)
+    assert not again.training
+    assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]  # no half-written file stays
+
+
+def test_digest_changes_with_the_weights(tmp_path, small):
+    models.save(small, tmp_path / "a.safetensors")
+    models.save(small, tmp_path / "b.safetensors")
+    models.save(models.build(DIGITS_SMALL, DIGITS, 5), tmp_path / "c.safetensors")
+    a, b, c = (models.digest(tmp_path / f"{n}.safetensors") for n in "abc")
+    assert a == b != c
+
+
+PUBLIC = {
+    "bare": lambda s: s,
+    "state_dict": lambda s: {"state_dict": s, "epoch": 3, "best_perf": 0.5},
+    "module.": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "1.": lambda s: {f"1.{k}": v for k, v in s.items()},
+    "module.1.": lambda s: {"state_dict": {f"module.1.{k}": v for k, v in s.items()}},
+    "1.module.": lambda s: {"state_dict": {f"1.module.{k}": v for k, v in s.items()}},
+}
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pth.tar"])
+@pytest.mark.parametrize("wrap", PUBLIC.values(), ids=PUBLIC)
+def test_public_checkpoints_load(tmp_path, small, wrap, ending):
+    path = tmp_path / f"public{ending}"
+    torch.save(wrap(small.state_dict()), path)
+    assert_same_weights(models.load(path, DIGITS_SMALL, DIGITS), small)
+
+
+class Harmful:
+    """What pickle turns into a call when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("write", [lambda o: pickle.dumps(o, 2), lambda o: (b := io.BytesIO(), torch.save(o, b))[0].getvalue()])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, small, write):
+    path, touched = tmp_path / "harmful.pth", tmp_path / "touched"
+    content = write({"state_dict": small.state_dict(), "x": Harmful(touched)})
+    path.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"harmful\.pth"):
+        models.load(path, DIGITS_SMALL, DIGITS)
+    assert not touched.exists()
+    pickle.loads(content) if content[:2] != b"PK" else torch.load(io.BytesIO(content), weights_only=False)
+    assert touched.exists()  # it would have been
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_weights_of_another_architecture_are_refused_and_kept(tmp_path, small, ending):
+    path = tmp_path / f"other{ending}"
+    others = [models.build(config.DIGITS_LARGE, DIGITS, 0), models.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0)]
+    for other in others:
+        (save_file if ending == ".safetensors" else torch.save)(other.state_dict(), path)
+        with pytest.raises(ConfigError, match=rf"other{ending}.*SMALL on digits.*\['.+'\] differs"):
+            models.load(path, DIGITS_SMALL, DIGITS)
+        assert path.is_file()
+
+
+def test_missing_and_extra_weights_are_named(tmp_path, small):
+    state = small.state_dict()
+    for change, name in (
+        (lambda s: s.pop("classifier.bias"), "classifier.bias"),
+        (lambda s: s.update(novel=torch.zeros(1)), "novel"),
+    ):
+        changed = dict(state)
+        change(changed)
+        torch.save(changed, tmp_path / "w.pth")
+        with pytest.raises(ConfigError, match=name):
+            models.load(tmp_path / "w.pth", DIGITS_SMALL, DIGITS)
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.safetensors.*srs\.train"):
+        models.load(tmp_path / "nowhere.safetensors", DIGITS_SMALL, DIGITS)
+
+
+DAMAGE = {
+    "empty": lambda b: b"",
+    "cut": lambda b: b[: len(b) // 2],
+    "text": lambda b: b"not weights at all\n" * 9,
+    "zeros": lambda b: bytes(500),
+    "bytes": lambda b: bytes(range(256)) * 9,
+    "head": lambda b: bytes([b[0] ^ 0xFF]) + b[1:],
+}
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_weights_are_set_aside(tmp_path, small, damage, ending):
+    path = tmp_path / f"w{ending}"
+    (save_file if ending == ".safetensors" else torch.save)(small.state_dict(), path)
+    content = damage(path.read_bytes())
+    path.write_bytes(content)
+    with pytest.raises(DamagedFile, match=rf"w{ending} is damaged"):
+        models.load(path, DIGITS_SMALL, DIGITS)
+    assert not path.exists()
+    assert path.with_name(path.name + ".damaged").read_bytes() == content
+
+
+if __name__ == "__main__":
+    np.savez_compressed(REGRESSION, **regression_outputs())
+    print(REGRESSION.name, REGRESSION.stat().st_size, "bytes")

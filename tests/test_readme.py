@@ -1,0 +1,24 @@
+"""The README's example runs as it stands, and the README names files that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_certifies_a_model(capsys):
+    example = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    exec(compile(example, "README.md", "exec"), {})
+    assert "Certificate(predict=" in capsys.readouterr().out
+
+
+def test_every_notebook_is_listed():
+    listed = set(re.findall(r"\b(\d\d_[a-z_]+)\b", README))
+    assert listed == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_make_targets_named_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.M)):
+        assert re.search(rf"^{target}:", makefile, re.M), target

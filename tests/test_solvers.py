@@ -1,0 +1,226 @@
+"""Solvers against problems with known fixed points, and against torchdeq's solvers, iterate by iterate."""
+
+import importlib
+import warnings
+
+import pytest
+import torch
+from tests.helpers import PROBLEMS, Counted, difficulties, linear
+
+from srs.solvers import SOLVERS, anderson, broyden, fixed_point, relative_residual
+
+ENOUGH = {"naive": 400, "anderson": 1500, "broyden": 40}  # evaluations that solve every problem to 1e-9
+TOL = 1e-9
+
+each_solver = pytest.mark.parametrize("solver", SOLVERS)
+each_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+
+
+@each_problem
+@each_solver
+def test_solution_is_the_fixed_point(solver, problem):
+    found = SOLVERS[solver](problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
+    torch.testing.assert_close(problem.f(found.z, problem.u), found.z, atol=1e-7, rtol=0)
+    torch.testing.assert_close(found.z, problem.solution, atol=1e-6, rtol=0)
+    assert (found.residual <= TOL).all()
+    assert (found.steps < ENOUGH[solver]).all()
+
+
+@each_solver
+def test_solution_is_found_from_any_start_and_in_float32(solver):
+    problem = PROBLEMS["tanh"]
+    z0 = torch.linspace(-2, 2, problem.z0.numel()).reshape(problem.z0.shape)
+    found = SOLVERS[solver](problem.f, z0.double(), problem.u, max_steps=ENOUGH[solver], tol=TOL)
+    torch.testing.assert_close(found.z, problem.solution, atol=1e-6, rtol=0)
+    single = linear()
+    f = lambda z, u: single.f(z.double(), u.double()).float()  # noqa: E731
+    found = SOLVERS[solver](f, single.z0.float(), single.u.float(), max_steps=ENOUGH[solver], tol=1e-5)
+    assert found.z.dtype == torch.float32
+    torch.testing.assert_close(found.z, single.solution.float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-4])
+@each_problem
+@each_solver
+def test_batch_equals_single(solver, problem, tol):
+    solve = SOLVERS[solver]
+    together = solve(problem.f, problem.z0, problem.u, max_steps=20, tol=tol)
+    for i in range(len(problem.u)):
+        alone = solve(problem.f, problem.z0[i : i + 1], problem.u[i : i + 1], max_steps=20, tol=tol)
+        assert alone.steps == together.steps[i]
+        torch.testing.assert_close(alone.z[0], together.z[i], atol=1e-9, rtol=0)
+        torch.testing.assert_close(alone.residual[0], together.residual[i], atol=1e-9, rtol=0)
+
+
+@each_solver
+def test_answer_does_not_depend_on_batch_mates(solver):
+    """The same samples beside easier, harder and hopeless ones: same answer, same cost."""
+    solve, few = SOLVERS[solver], difficulties()
+    wanted = solve(few.f, few.z0, few.u, max_steps=30, tol=1e-5)
+    for rates in ((0.0,) * 3, (0.99,) * 3, (5.0, -5.0, float("nan"))):
+        mates = difficulties(rates)
+        u = torch.cat([mates.u[:2], few.u, mates.u[2:]])
+        among = solve(few.f, torch.zeros(len(u), 3, dtype=torch.float64), u, max_steps=30, tol=1e-5)
+        kept = slice(2, 2 + len(few.u))
+        assert among.steps[kept].tolist() == wanted.steps.tolist()
+        torch.testing.assert_close(among.z[kept], wanted.z, atol=1e-9, rtol=0)
+
+
+def test_steps_are_counted_per_sample():
+    problem = difficulties()
+    steps = fixed_point(problem.f, problem.z0, problem.u, max_steps=300, tol=1e-6).steps.tolist()
+    assert steps[0] == 2  # the first evaluation solves it, the second shows that
+    assert steps == sorted(steps) and len(set(steps)) == len(steps)
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-6])
+@each_problem
+@each_solver
+def test_counted_cost_is_what_was_evaluated(solver, problem, tol):
+    f = Counted(problem.f)
+    found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=25, tol=tol)
+    assert f.evaluations == int(found.steps.sum())
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 13])
+@each_solver
+def test_without_tolerance_exactly_max_steps_are_spent(solver, k):
+    problem = PROBLEMS["difficulties"]  # its first sample is solved at once
+    f = Counted(problem.f)
+    found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=k)
+    assert found.steps.tolist() == [k] * len(problem.u)
+    assert f.evaluations == k * len(problem.u)
+
+
+@each_problem
+@each_solver
+def test_residual_is_that_of_the_last_evaluation(solver, problem):
+    seen = []
+
+    def f(z, u):
+        seen.append(relative_residual(z, problem.f(z, u)))
+        return problem.f(z, u)
+
+    found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=4)
+    torch.testing.assert_close(found.residual, seen[-1])
+
+
+@each_problem
+@each_solver
+def test_warm_start_reaches_the_cold_answer(solver, problem):
+    solve = SOLVERS[solver]
+    near = problem.solution + 1e-3 * torch.randn(problem.z0.shape, generator=torch.Generator().manual_seed(0))
+    cold = solve(problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
+    warm = solve(problem.f, near, problem.u, max_steps=ENOUGH[solver], tol=TOL)
+    torch.testing.assert_close(warm.z, cold.z, atol=1e-6, rtol=0)
+    if problem.name in ("linear", "tanh"):  # three steps solve the others from anywhere
+        cold, warm = (solve(problem.f, z0, problem.u, max_steps=3).z for z0 in (problem.z0, near))
+        assert (warm - problem.solution).norm() <= 0.01 * (cold - problem.solution).norm()
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-6])
+@each_solver
+def test_start_and_injection_are_left_alone(solver, tol):
+    problem = PROBLEMS["tanh"]
+    z0, u = problem.solution + 0.1, problem.u.clone()
+    start, injection = z0.clone(), u.clone()
+    SOLVERS[solver](problem.f, z0, u, max_steps=6, tol=tol)
+    assert torch.equal(z0, start) and torch.equal(u, injection)
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-6])
+@each_solver
+def test_nan_is_reported_and_spreads_to_no_other_sample(solver, tol):
+    problem = PROBLEMS["linear"]
+    u = problem.u.clone()
+    u[2] = torch.nan
+    steps = 30
+    found = SOLVERS[solver](problem.f, problem.z0, u, max_steps=steps, tol=tol)
+    assert found.residual.isnan().tolist() == [False, False, True, False, False]
+    assert found.z.isnan().all(1).tolist() == [False, False, True, False, False]
+    assert found.steps[2] == steps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_problem
+@each_solver
+def test_a_solved_problem_stays_solved_in_long_runs(solver, problem, dtype):
+    """Broyden's update divides rounding errors here; torchdeq's goes to infinity and then to NaN."""
+    z0, u = problem.solution.to(dtype), problem.u.to(dtype)
+
+    def f(z, u):
+        return problem.f(z.double(), u.double()).to(dtype)
+
+    found = SOLVERS[solver](f, z0 + 1, u, max_steps=60)
+    assert found.z.isfinite().all()
+    assert (found.z - z0).norm() <= 0.02 * torch.ones_like(z0).norm()
+    again = SOLVERS[solver](f, z0, u, max_steps=60)
+    torch.testing.assert_close(again.z, z0, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(max_steps=0), "max_steps = 0"),
+        (dict(max_steps=-3), "max_steps = -3"),
+        (dict(tol=-1e-3), "tol = -0.001"),
+        (dict(z0=torch.zeros(2, 12, dtype=torch.float64)), "2 samples"),
+    ],
+    ids=["no-steps", "negative-steps", "negative-tol", "other-batch"],
+)
+@each_solver
+def test_bad_arguments_are_refused_before_any_evaluation(solver, change, message):
+    problem = linear()
+    f = Counted(problem.f)
+    arguments = dict(z0=problem.z0, u=problem.u, max_steps=5, tol=0.0) | change
+    with pytest.raises(ValueError, match=message):
+        SOLVERS[solver](f, **arguments)
+    assert f.evaluations == 0
+
+
+@each_problem
+def test_first_step_of_every_solver_is_the_naive_one(problem):
+    wanted = problem.f(problem.z0, problem.u)
+    for solve in SOLVERS.values():
+        torch.testing.assert_close(solve(problem.f, problem.z0, problem.u, max_steps=1).z, wanted)
+
+
+# ---------------------------------------------------------------------------------------------- torchdeq
+
+
+def torchdeq(name):
+    """A solver of torchdeq; importing it warns of things that are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(importlib.import_module("torchdeq.solver"), name)
+
+
+THEIRS = {"naive": "fixed_point_iter", "anderson": "anderson_solver", "broyden": "broyden_solver"}
+
+
+@each_problem
+@each_solver
+def test_torchdeq_finds_the_same_fixed_point(solver, problem):
+    theirs = torchdeq(THEIRS[solver])
+    z, _, _ = theirs(lambda z: problem.f(z, problem.u), problem.z0, max_iter=ENOUGH[solver], tol=1e-9, stop_mode="rel")
+    ours = SOLVERS[solver](problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
+    torch.testing.assert_close(ours.z, z, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("k", [2, 3, 6, 7, 11])
+@each_problem
+def test_iterates_are_torchdeq_s(problem, k):
+    """x_k itself, past the end of Anderson's memory of 6; torchdeq's Anderson returns f(x_k) for k + 1 steps."""
+    z0 = problem.solution + 1.0
+
+    def theirs(solver, steps):
+        return torchdeq(THEIRS[solver])(lambda z: problem.f(z, problem.u), z0, max_iter=steps, return_final=True)[0]
+
+    def ours(solve):
+        return solve(problem.f, z0, problem.u, max_steps=k).z
+
+    torch.testing.assert_close(ours(fixed_point), theirs("naive", k), atol=1e-10, rtol=0)
+    torch.testing.assert_close(problem.f(ours(anderson), problem.u), theirs("anderson", k + 1), atol=1e-7, rtol=0)
+    # Broyden is done with these two after a few steps; then torchdeq's divides rounding errors to infinity.
+    if problem.name not in ("rotation", "difficulties") or k < 4:
+        torch.testing.assert_close(ours(broyden), theirs("broyden", k), atol=1e-7, rtol=0)

@@ -1,0 +1,330 @@
+"""Training: resumed equals unbroken, the gradient is the right one, and what the model card says."""
+
+import functools
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from srs import config, data, models, paths, train
+from srs.config import DIGITS, DIGITS_PAPER, ConfigError, Model, replace
+from srs.paths import DamagedFile
+from srs.train import implicit, jacobian_penalty
+from tests.helpers import digits, smoke_run
+
+# Three epochs of three steps, with every phase: unrolled, implicit, with the penalty and, in the last epoch, without.
+RECIPE = replace(
+    DIGITS_PAPER, epochs=3, pretrain_steps=4, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2,
+    jacobian_frequency=0.5, jacobian_until=0.7,
+)  # fmt: skip
+TINY = Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
+
+
+def run_of(recipe=RECIPE, **change):
+    run = smoke_run(**change)
+    return replace(run, model=TINY, train=recipe)
+
+
+def make_small(patch):
+    """Train on 96 images and measure the card on 20."""
+    load = functools.cache(data.load)
+
+    def few(which, split):
+        images = load(which, split)
+        return images._replace(pixels=images.pixels[:96], labels=images.labels[:96])
+
+    patch.setattr(data, "load", few)
+    patch.setattr(train, "QUALITY_IMAGES", 20)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, srs_root):
+    """A root of its own and little data."""
+    make_small(monkeypatch)
+
+
+def trained(run, **more):
+    return train.train(run, progress=False, **more)
+
+
+def weights(run):
+    return models.load(paths.weights(run), run.model, run.profile.data).state_dict()
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Weights and card of RECIPE trained in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("unbroken")))
+        make_small(patch)
+        run = run_of()
+        assert trained(run) == paths.weights(run)
+        return weights(run), json.loads(paths.card(run).read_text())
+
+
+# ---------------------------------------------------------------------------------------------- resume
+
+
+def test_resumed_training_ends_with_the_same_weights(unbroken):
+    run = run_of()
+    for epochs in (1, 2):
+        trained(run, stop_after=1)
+        assert not paths.weights(run).exists()
+        assert torch.load(paths.checkpoint(run), weights_only=True)["epochs"] == epochs
+        torch.rand(7)  # what the process does between must not matter
+    trained(run)
+    assert_equal(weights(run), unbroken[0])
+    card = json.loads(paths.card(run).read_text())
+    different = {k for k in card if card[k] != unbroken[1][k]}
+    assert different <= {"seconds"} and card["seconds"] > 0
+    assert not paths.checkpoint(run).exists()
+
+
+def test_training_killed_within_an_epoch_repeats_that_epoch(unbroken, monkeypatch):
+    run, calls, loss = run_of(), [], train.loss
+
+    def killed(*args, **more):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(*args, **more)
+
+    monkeypatch.setattr(train, "loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(run)
+    trained(run)
+    assert len(calls) == 5 + 6
+    assert_equal(weights(run), unbroken[0])
+
+
+def test_training_did_something(unbroken):
+    start = models.build(TINY, DIGITS, 0).state_dict()
+    moved = [name for name, value in unbroken[0].items() if not torch.equal(value, start[name])]
+    assert len(moved) == len(start)
+
+
+def test_finished_training_is_not_repeated(monkeypatch):
+    run = run_of(replace(RECIPE, epochs=1))
+    trained(run)
+    stamp = paths.weights(run).stat().st_mtime_ns
+    monkeypatch.setattr(train, "loss", lambda *_, **__: pytest.fail("trained again"))
+    assert trained(run) == paths.weights(run)
+    assert paths.weights(run).stat().st_mtime_ns == stamp
+
+
+def test_changed_recipe_is_trained_anew():
+    run = run_of(replace(RECIPE, epochs=1))
+    trained(run)
+    before = weights(run)
+    changed = run_of(replace(RECIPE, epochs=1, lr=1e-3))
+    assert paths.weights(changed) == paths.weights(run)
+    trained(changed)
+    assert not torch.equal(weights(changed)["classifier.weight"], before["classifier.weight"])
+
+
+def test_checkpoint_of_a_changed_recipe_is_not_gone_on_with():
+    recipe = replace(RECIPE, epochs=2)
+    trained(run_of(recipe), stop_after=1)
+    changed = run_of(replace(recipe, lr=1e-3))
+    trained(changed, stop_after=1)
+    assert torch.load(paths.checkpoint(changed), weights_only=True)["epochs"] == 1  # begun at epoch 0 again
+    trained(changed)
+    resumed = weights(changed)
+    paths.weights(changed).unlink()
+    trained(changed)
+    assert_equal(resumed, weights(changed))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"not a checkpoint\n" * 9, lambda b: bytes(range(256)) * 9],
+    ids=["empty", "cut", "text", "bytes"],
+)
+def test_damaged_checkpoint_is_set_aside(damage):
+    run = run_of(replace(RECIPE, epochs=2))
+    trained(run, stop_after=1)
+    path = paths.checkpoint(run)
+    content = damage(path.read_bytes())
+    path.write_bytes(content)
+    with pytest.raises(DamagedFile, match=path.name):
+        trained(run, stop_after=1)
+    assert path.with_name(path.name + ".damaged").read_bytes() == content
+    trained(run, stop_after=1)
+    assert path.is_file()
+
+
+def test_card_says_what_was_made(unbroken):
+    state, card = unbroken
+    assert card["run"] == run_of().id and card["recipe"] == "paper" and card["seed"] == 0
+    assert card["parameters"] == sum(p.numel() for p in models.build(TINY, DIGITS, 0).parameters())
+    assert card["images"] == 96 and card["steps"] == 9
+    for quality in (card, card["validation"]):
+        assert 0 <= quality["clean_accuracy"] <= 1 and 0 <= quality["noisy_accuracy"] <= 1
+        assert set(quality["residual"]) == set(quality["agreement"]) == {"1", "3", "5", "10", "30"}
+        assert quality["agreement"]["30"] == 1
+    assert {"torch", "python", "machine"} <= set(card)
+
+
+@pytest.mark.parametrize("line", ["--profile digit", "--model HUGE", "--sigma 0", "--recipe secret"])
+def test_command_line_refuses_in_one_sentence(capsys, line):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(line.split())
+    assert " is refused: want " in capsys.readouterr().err.splitlines()[-1]
+
+
+# ---------------------------------------------------------------------------------------------- gradients
+
+
+def tanh_layer(seed=0, d=6):
+    """A contractive layer with a parameter, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(d, d, dtype=torch.float64, generator=generator)
+    w = (0.8 * w / torch.linalg.matrix_norm(w, 2)).requires_grad_()
+    u = torch.randn(4, d, dtype=torch.float64, generator=generator).requires_grad_()
+    return SimpleNamespace(f=lambda z, u: torch.tanh(z @ w.mT + u)), w, u
+
+
+def iterated(model, u, steps=250):
+    z = torch.zeros_like(u)
+    for _ in range(steps):
+        z = model.f(z, u)
+    return z
+
+
+def test_implicit_gradient_is_that_of_a_long_unroll():
+    model, w, u = tanh_layer()
+    weigh = torch.linspace(-1, 2, u.numel(), dtype=torch.float64).reshape(u.shape)
+    wanted = torch.autograd.grad((weigh * iterated(model, u).square()).sum(), (w, u))
+    with torch.no_grad():
+        z = iterated(model, u)
+    z = implicit(model, z, u, steps=40)
+    ours = torch.autograd.grad((weigh * z.square()).sum(), (w, u))
+    for a, b in zip(ours, wanted):
+        torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-6)
+    one_step = torch.autograd.grad((weigh * model.f(z.detach(), u).square()).sum(), (w, u))
+    assert (one_step[0] - wanted[0]).norm() > 0.1 * wanted[0].norm()  # the phantom gradient is another one
+
+
+def test_implicit_gradient_agrees_with_finite_differences():
+    model, w, u = tanh_layer(1)
+    with torch.no_grad():
+        solution = iterated(model, u)
+    gradient = torch.autograd.grad(implicit(model, solution, u, steps=40).sin().sum(), w)[0]
+    step = 1e-6
+    for i, j in ((0, 0), (2, 5), (4, 1)):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                w[i, j] += sign * step
+                values.append(float(iterated(model, u).sin().sum()))
+                w[i, j] -= sign * step
+        assert float(gradient[i, j]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)
+
+
+def test_implicit_gradient_of_an_mdeq_solves_its_adjoint_equation():
+    """grad (I - J)^-1 df/du with the Jacobian written out, at any z."""
+    small = config.Data("tiny", (1, 4, 4), 3, (0.0,), (1.0,))
+    model = models.build(TINY, small, 0).eval().double()
+    u = torch.rand(1, 8, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    z = torch.rand(1, 8 * 16 + 16 * 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    d = z.shape[1]
+    jacobian = torch.autograd.functional.jacobian(lambda z: model.f(z, u), z, vectorize=True).reshape(d, d)
+    grad = torch.linspace(-1, 1, d, dtype=torch.float64)[None]
+    adjoint = torch.linalg.solve(torch.eye(d) - jacobian.mT, grad.mT).mT
+    wanted = torch.autograd.grad(model.f(z, u), u, adjoint)[0]
+    ours = torch.autograd.grad(implicit(model, z, u, steps=2 * d), u, grad)[0]
+    torch.testing.assert_close(ours, wanted, atol=1e-6 * float(wanted.abs().max()), rtol=1e-6)
+
+
+def test_jacobian_penalty_is_unbiased():
+    d = 5
+    a = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    model = SimpleNamespace(f=lambda z, u: z @ a.mT + u)
+    exact = float(a.detach().square().sum()) / d
+    torch.manual_seed(0)
+    z = torch.zeros(50_000, d, dtype=torch.float64)
+    estimate = jacobian_penalty(model, z, z)
+    assert estimate.item() == pytest.approx(exact, rel=0.02)  # the standard error is 0.3 to 0.6 %
+    gradient = torch.autograd.grad(estimate, a)[0]
+    torch.testing.assert_close(gradient, 2 * a.detach() / d, atol=0.05, rtol=0.05)
+    few = torch.stack([jacobian_penalty(model, z[:1], z[:1]).detach() for _ in range(4_000)])
+    assert float(few.mean()) == pytest.approx(exact, abs=4 * float(few.std()) / 4_000**0.5)
+
+
+# ---------------------------------------------------------------------------------------------- steps
+
+LOSSES = {
+    "unrolled": (RECIPE, dict(pretrain=True, penalise=False)),
+    "implicit": (RECIPE, dict(pretrain=False, penalise=False)),
+    "phantom": (replace(RECIPE, gradient="phantom"), dict(pretrain=False, penalise=False)),
+    "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(pretrain=False, penalise=True)),
+}
+
+
+@pytest.mark.parametrize(("recipe", "how"), LOSSES.values(), ids=LOSSES)
+def test_loss_decreases(recipe, how):
+    x, y = digits(96)
+    torch.manual_seed(0)
+    model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    seen = []
+    for _ in range(15):
+        loss = train.loss(model, x, y, recipe, **how)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen.append(loss.item())
+        used = [p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters()]
+        assert all(used)
+    assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
+
+
+def test_penalty_adds_its_weight():
+    x, y = digits(8)
+    model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).eval()
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        torch.manual_seed(1)
+        recipe = replace(RECIPE, jacobian_weight=weight)
+        losses[weight] = train.loss(model, x, y, recipe, pretrain=True, penalise=True).item()
+    plain = train.loss(model, x, y, RECIPE, pretrain=True, penalise=False).item()
+    assert losses[0.0] == pytest.approx(plain)
+    assert losses[1.0] > plain
+    assert losses[3.0] - plain == pytest.approx(3 * (losses[1.0] - plain), rel=1e-3)
+
+
+def test_augmentation_moves_and_flips_each_image_on_its_own():
+    torch.manual_seed(0)
+    x = torch.zeros(400, 3, 16, 16)
+    x[:, :, 8, 5] = torch.tensor([0.2, 0.5, 1.0])
+    y = train._augment(x)
+    assert y.shape == x.shape
+    places = set()
+    for image in y:
+        (row, column), = (image[2] == 1).nonzero().tolist()
+        assert torch.allclose(image[:, row, column], torch.tensor([0.2, 0.5, 1.0])) and image.count_nonzero() == 3
+        places.add((row, column))
+    assert {r for r, _ in places} == set(range(6, 11))  # moved by at most an eighth
+    assert {c for _, c in places} == set(range(3, 8)) | set(range(8, 13))  # flipped: column 10
+
+
+@pytest.mark.parametrize(("optimiser", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_optimiser_is_the_recipe_s(optimiser, kind):
+    made = train._optimiser(models.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
+    assert isinstance(made, kind) and made.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_unknown_data_is_refused_before_training(monkeypatch, tmp_path):
+    monkeypatch.setenv("SRS_DATA", str(tmp_path / "nothing"))
+    run = run_of()
+    run = replace(run, profile=replace(run.profile, data=replace(config.IMAGENET, classes=10)))
+    with pytest.raises(ConfigError, match="imagenet"):
+        trained(run)
+    assert not paths.checkpoint(run).exists()

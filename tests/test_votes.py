@@ -1,0 +1,325 @@
+"""Noise streams, sampling and audits, on a DEQ whose every answer is known."""
+
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+
+from srs import votes
+from srs.bounds import ABSTAIN, top_class
+from srs.config import Method, Sampling, replace
+from srs.paths import DamagedFile
+from srs.votes import draw_votes, noise, sample
+from tests.helpers import LinearDEQ, three_classes
+
+SHAPE = (1, 2, 2)
+X = torch.tensor([[[0.7, 0.2], [0.4, 0.5]]])
+SIGMA = 0.5
+RS = Method("RS", "anderson", 4, batch=8)
+SRS = Method("SRS", "naive", 2, start="previous", batch=8, warmup=5, audit=12)
+CLEAN = Method("CLEAN", "naive", 2, start="clean", batch=8, audit=12)
+SAMPLING = Sampling(3, n0=20, n=100, seed=4, reference=Method("REF", "anderson", 6, batch=7))
+
+
+# ---------------------------------------------------------------------------------------------- noise streams
+
+
+@pytest.fixture(scope="module")
+def long_stream():
+    """A stream of 51,200 values, many blocks long."""
+    return noise((1, 8, 8), 0, 3, "estimate", np.arange(800)).numpy()
+
+
+def test_noise_is_standard_normal(long_stream):
+    values = long_stream.ravel().astype(float)
+    error = len(values) ** -0.5
+    assert abs(values.mean()) < 4 * error
+    assert abs(values.var() - 1) < 4 * 2**0.5 * error
+    assert abs((values**3).mean()) < 4 * 15**0.5 * error
+    assert abs((values**4).mean() - 3) < 4 * 96**0.5 * error
+    assert kstest(values, "norm").pvalue > 0.01
+
+
+def test_pixels_and_samples_of_a_stream_are_uncorrelated(long_stream):
+    samples = long_stream.reshape(800, 64).astype(float)
+    for table in (samples, samples.T[:, :64]):
+        correlation = np.corrcoef(table, rowvar=False)[np.triu_indices(64, 1)]
+        assert np.abs(correlation).max() < 5.5 / len(table) ** 0.5
+    neighbours = (samples[:-1] * samples[1:]).mean()
+    assert abs(neighbours) < 4 / samples.size**0.5
+
+
+def test_streams_of_seeds_images_and_stages_are_independent():
+    streams = {
+        where: noise((1, 8, 8), where[0], where[1], where[2], np.arange(200)).numpy().ravel().astype(float)
+        for where in itertools.product((0, 1), (0, 1, 7), ("select", "estimate"))
+    }
+    for (a, x), (b, y) in itertools.combinations(streams.items(), 2):
+        assert abs((x * y).mean()) < 4.5 / len(x) ** 0.5, (a, b)
+        assert not np.isin(x, y).all()
+
+
+@pytest.mark.parametrize("picked", [[0], [99, 100], [250, 3, 3, 101, 0], list(range(299, -1, -1)), list(range(37, 260))])
+def test_any_sample_can_be_drawn_again(picked):
+    drawn = noise(SHAPE, 5, 2, "estimate", np.arange(300))
+    assert torch.equal(noise(SHAPE, 5, 2, "estimate", np.array(picked)), drawn[picked])
+
+
+def test_no_samples_give_no_noise():
+    assert noise(SHAPE, 5, 2, "estimate", np.arange(0)).shape == (0, *SHAPE)
+
+
+def test_noise_is_what_it_was():
+    """Stored votes are audited with noise that is drawn again: a change of the streams would void them."""
+    drawn = noise((2,), 0, 1, "estimate", np.array([0, 100, 205])).numpy()
+    wanted = [
+        np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(1, 1, block)))).standard_normal((100, 2), np.float32)[i]
+        for block, i in ((0, 0), (1, 0), (2, 5))
+    ]
+    np.testing.assert_array_equal(drawn, wanted)
+    assert drawn.dtype == np.float32
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+
+
+def drawer(idx=0, stage="estimate"):
+    return lambda samples: noise(SHAPE, SAMPLING.seed, idx, stage, samples)
+
+
+def sampled(model, method, count=50, **more):
+    return sample(model, X, method, SIGMA, np.arange(count), drawer(), **more)
+
+
+def test_votes_are_the_classes_of_the_noisy_copies():
+    model = three_classes()
+    copies = (X + SIGMA * drawer()(np.arange(50))).flatten(1)
+    wanted = model.head(copies).argmax(1).numpy()
+    assert len(set(wanted)) == 3
+    for method in (RS, SRS, CLEAN):
+        drawn, _ = sampled(model, method)
+        np.testing.assert_array_equal(drawn, wanted, err_msg=method.name)
+        assert drawn.dtype == np.int16
+
+
+@pytest.mark.parametrize(
+    ("method", "cost"),
+    [
+        (RS, 50 * 4),
+        (replace(RS, solver="naive", steps=1, batch=1000), 50),
+        (replace(RS, solver="broyden", steps=3, batch=1), 50 * 3),
+        (SRS, 8 * 5 + 42 * 2),
+        (replace(SRS, warmup=0), 50 * 2),
+        (replace(SRS, batch=50), 50 * 5),
+        (CLEAN, 30 + 50 * 2),
+    ],
+    ids=["rs", "one-batch", "singles", "srs", "no-warmup", "all-warmup", "clean"],
+)  # fmt: skip
+def test_cost_is_what_was_evaluated(method, cost):
+    model = three_classes(rate=0.5)
+    _, nfe = sampled(model, method)
+    assert nfe == model.evaluations == cost
+
+
+def test_standard_votes_start_at_zero_every_time():
+    model = three_classes(rate=0.5)
+    sampled(model, replace(RS, solver="naive", steps=1))
+    assert [len(z) for z, _ in model.calls] == [8] * 6 + [2]
+    assert all(not z.any() for z, _ in model.calls)
+
+
+def test_previous_start_is_where_the_slot_ended():
+    model = three_classes(rate=0.5)
+    sampled(model, replace(SRS, steps=1, warmup=3))
+    starts, ends = [z for z, _ in model.calls[2:]], model.heads
+    assert not model.calls[0][0].any()  # the first batch starts cold, and takes 3 steps
+    assert [len(z) for z in ends] == [8] * 6 + [2]
+    for start, before in zip(starts[1:], ends):
+        assert torch.equal(start, before[: len(start)])
+    assert len(starts) == len(ends)
+
+
+def test_clean_start_is_the_solution_without_noise():
+    model = three_classes(rate=0.5)
+    sampled(model, replace(CLEAN, steps=1), clean_steps=40)
+    alone, batches = model.calls[:40], model.calls[40:]
+    assert all(torch.equal(u, X.flatten()[None]) for _, u in alone)
+    assert len(batches) == 7
+    for z, _ in batches:
+        torch.testing.assert_close(z, X.flatten().expand_as(z), atol=1e-5, rtol=0)
+
+
+def test_warmup_is_for_the_first_batch():
+    model = three_classes(rate=0.5)
+    sampled(model, SRS, count=20)
+    assert [len(z) for z, _ in model.calls] == [8] * 5 + [8] * 2 + [4] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 3, 20, 1000])
+@pytest.mark.parametrize("solver", ["naive", "anderson", "broyden"])
+def test_standard_votes_do_not_depend_on_the_batch(solver, batch):
+    method = replace(RS, solver=solver, steps=2)
+    wanted, _ = sampled(three_classes(rate=0.6), method)
+    drawn, _ = sampled(three_classes(rate=0.6), replace(method, batch=batch))
+    np.testing.assert_array_equal(drawn, wanted)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 40])
+@pytest.mark.parametrize("method", [RS, SRS, CLEAN], ids=lambda m: m.name)
+def test_first_votes_are_those_of_a_longer_run(method, count):
+    long, _ = sampled(three_classes(rate=0.6), method, count=60)
+    short, _ = sampled(three_classes(rate=0.6), method, count=count)
+    np.testing.assert_array_equal(short, long[:count])
+
+
+def test_serialized_votes_carry_what_came_before():
+    """With one step and a slow f, an SRS vote is nearly its predecessor's: what the audit is for."""
+    slow = dict(rate=0.9)
+    chain, _ = sampled(three_classes(**slow), replace(SRS, solver="naive", steps=1, warmup=60, batch=1), count=100)
+    standard, _ = sampled(three_classes(**slow), replace(RS, steps=60, solver="naive"), count=100)
+    assert 0.1 < np.mean(chain != standard) < 0.9
+
+
+def test_ties_go_to_the_lowest_class_and_nan_votes_for_none():
+    inf, nan = float("inf"), float("nan")
+    logits = torch.tensor([
+        [1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [nan, 1.0, 0.0], [0.0, 1.0, nan], [0.0, inf, 1.0], [0.0, -inf, 1.0], [-1.0, -2.0, 0.0],
+    ])  # fmt: skip
+    assert votes.predict(logits).tolist() == [1, 0, ABSTAIN, ABSTAIN, ABSTAIN, ABSTAIN, 2]
+
+
+def test_nan_model_gets_no_class():
+    broken = LinearDEQ(torch.full((3, 4), torch.nan), torch.zeros(3))
+    drawn = draw_votes(broken, X, SRS, SAMPLING, SIGMA)
+    assert (drawn.select == ABSTAIN).all() and (drawn.estimate == ABSTAIN).all()
+    assert len(drawn.audited) == len(drawn.standard) == drawn.nfe[2] == 0
+
+
+# ---------------------------------------------------------------------------------------------- one image
+
+
+def test_selection_and_estimation_see_different_noise():
+    model = three_classes()
+    drawn = draw_votes(model, X, replace(RS, solver="naive", steps=1, batch=20), SAMPLING, SIGMA, idx=6)
+    seen = torch.cat([u for _, u in model.calls])
+    wanted = [X + SIGMA * drawer(6, stage)(np.arange(n)) for stage, n in (("select", 20), ("estimate", 100))]
+    assert torch.equal(seen[:120], torch.cat(wanted).flatten(1))
+    assert not torch.equal(seen[:20], seen[20:40])
+    assert len(drawn.select) == 20 and len(drawn.estimate) == 100
+    assert len(drawn.audited) == 0  # K = 0
+
+
+def test_same_image_and_seed_same_votes_other_ones_others():
+    def of(seed=4, idx=0):
+        return draw_votes(three_classes(), X, RS, replace(SAMPLING, seed=seed), SIGMA, idx=idx).estimate
+
+    np.testing.assert_array_equal(of(), of())
+    assert (of() != of(seed=5)).any() and (of() != of(idx=1)).any()
+
+
+@pytest.mark.parametrize("method", [SRS, CLEAN, replace(SRS, audit=100), replace(SRS, audit=1)], ids=lambda m: f"{m.name}-{m.audit}")
+def test_audit_is_of_votes_for_the_top_class(method):
+    rate = 0.8  # so that serialized votes do differ
+    drawn = draw_votes(three_classes(rate), X, method, SAMPLING, SIGMA, idx=3)
+    c_a = top_class(drawn.select, 3)
+    for_a = np.flatnonzero(drawn.estimate == c_a)
+    assert 12 < len(for_a) < 100
+    assert len(drawn.audited) == len(drawn.standard) == min(method.audit, len(for_a))
+    assert len(set(drawn.audited)) == len(drawn.audited)
+    assert (drawn.estimate[drawn.audited] == c_a).all()
+    order = votes.audit_order(SAMPLING.seed, 3, SAMPLING.n)
+    assert drawn.audited.tolist() == [i for i in order if drawn.estimate[i] == c_a][: method.audit]
+    # What stands beside them are the reference method's own votes on the same noise.
+    standard = draw_votes(three_classes(rate), X, replace(SAMPLING.reference, batch=13), SAMPLING, SIGMA, idx=3)
+    np.testing.assert_array_equal(drawn.standard, standard.estimate[drawn.audited])
+
+
+def test_audited_votes_do_differ_where_the_serialized_ones_are_bad():
+    method = replace(SRS, steps=1, batch=1, audit=100)
+    sampling = replace(SAMPLING, reference=Method("REF", "naive", 80))
+    drawn = draw_votes(three_classes(rate=0.9), X, method, sampling, SIGMA)
+    assert (drawn.standard != drawn.estimate[drawn.audited]).any()
+
+
+def test_audit_order_is_a_uniform_permutation():
+    n, images = 20, 2_000
+    orders = np.array([votes.audit_order(0, idx, n) for idx in range(images)])
+    assert (np.sort(orders, axis=1) == np.arange(n)).all()
+    # First place and any other place: each sample equally often, within 5 standard errors.
+    for place in (0, 1, n // 2, n - 1):
+        counts = np.bincount(orders[:, place], minlength=n)
+        assert np.abs(counts - images / n).max() < 5 * (images / n * (1 - 1 / n)) ** 0.5
+    assert not np.array_equal(votes.audit_order(0, 0, n), votes.audit_order(1, 0, n))
+
+
+def test_audit_order_does_not_depend_on_the_votes():
+    """Independence by construction: it is a function of seed, image and N only."""
+    assert list(inspect.signature(votes.audit_order).parameters) == ["seed", "idx", "n"]
+
+
+@pytest.mark.parametrize("method", [RS, SRS, CLEAN], ids=lambda m: m.name)
+def test_cost_of_each_stage_is_what_was_evaluated(method):
+    model = three_classes(rate=0.5)
+    drawn = draw_votes(model, X, method, SAMPLING, SIGMA)
+    assert drawn.nfe.sum() == model.evaluations
+    extra = {"RS": 0, "SRS": 8 * (5 - 2), "CLEAN": SAMPLING.reference.steps}[method.name]
+    k = len(drawn.audited)
+    assert drawn.nfe.tolist() == [20 * method.steps + extra, 100 * method.steps + extra, k * SAMPLING.reference.steps]
+    assert (drawn.seconds >= 0).all() and drawn.seconds.shape == (3,)
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Votes of one image, written to a file."""
+    drawn = draw_votes(three_classes(), X, SRS, SAMPLING, SIGMA, idx=9, label=2)
+    votes.write(tmp_path / "deep" / "00009.npz", drawn)
+    return drawn, tmp_path / "deep" / "00009.npz"
+
+
+def test_stored_votes_come_back(stored):
+    drawn, path = stored
+    again = votes.read(path)
+    assert (again.idx, again.label) == (9, 2)
+    for name, value in vars(drawn).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+        assert np.asarray(getattr(again, name)).dtype == np.asarray(value).dtype
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no half-written file stays
+
+
+def flip(content, at):
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+def lacking(content):
+    return None
+
+
+DAMAGE = {
+    "empty": lambda b: b"", "cut": lambda b: b[:200], "end cut": lambda b: b[:-1], "text": lambda b: b"not votes",
+    "compressed bits": lambda b: flip(b, b.index(b"select.npy") + 34), "another archive": lacking,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_votes_are_set_aside(stored, damage):
+    _, path = stored
+    content = damage(path.read_bytes())
+    np.savez(path, idx=1) if content is None else path.write_bytes(content)
+    content = path.read_bytes()
+    with pytest.raises(DamagedFile, match=r"00009\.npz is damaged.*00009\.npz\.damaged: run again"):
+        votes.read(path)
+    assert not path.exists()
+    assert path.with_name("00009.npz.damaged").read_bytes() == content
+
+
+def test_votes_that_hold_objects_are_not_read(stored):
+    drawn, path = stored
+    np.savez(path, **(vars(drawn) | {"select": np.array([{"code": 1}], dtype=object)}))
+    with pytest.raises(DamagedFile):
+        votes.read(path)
