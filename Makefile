@@ -69,7 +69,7 @@ part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
 
 SOLVE  := srs/data.py srs/models.py srs/solvers.py
-SAMPLE := $(SOLVE) srs/starts.py srs/votes.py srs/certify.py srs/results.py
+SAMPLE := $(SOLVE) srs/starts.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
 SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/tables.py srs/figures.py
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
@@ -92,7 +92,7 @@ $(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-$(FIRST_
 $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: notebooks/%.ipynb $(CERTIFIED) $(SHOW) | $(ENV)
 	$(call papermill,$*,)
 
-$(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) srs/soundness.py srs/soundness_report.py srs/exact.py | $(ENV)
+$(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
 $(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb) | $(ENV)

@@ -50,7 +50,7 @@ def certify_image(
         config.ConfigError: sigma or alpha out of range, K above n, or an image that is not finite.
         ValueError: an unknown rule.
     """
-    config.check(sigma > 0, "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+    config.check_sigma(sigma)
     config.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
     config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
     sampling.check_method(method)
@@ -100,10 +100,10 @@ def certify(
     shares = [{idx: missing[idx] for idx in todo[i::workers]} for i in range(min(workers, len(todo)))]
     threads = max(1, torch.get_num_threads() // workers)
     if len(shares) == 1:
-        _draw_share(run, shares[0], device, threads, progress)
+        _draw_share(run, shares[0], key, device, threads, progress)
     elif shares:
         with ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as pool:
-            drawn = [pool.submit(_draw_share, run, share, device, threads, progress and share is shares[0]) for share in shares]
+            drawn = [pool.submit(_draw_share, run, share, key, device, threads, progress and share is shares[0]) for share in shares]
         for share in drawn:
             share.result()
     return tally(run, chosen)
@@ -171,10 +171,11 @@ def vote_file(run: config.Run, method: config.Method, key: str, idx: int) -> Pat
     return paths.votes(run, method, config.fingerprint(key, method)) / f"{idx:05d}.npz"
 
 
-def _draw_share(run: config.Run, missing: dict[int, list[config.Method]], device: str, threads: int, progress: bool) -> None:
+def _draw_share(
+    run: config.Run, missing: dict[int, list[config.Method]], key: str, device: str, threads: int, progress: bool
+) -> None:
     """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
     torch.set_num_threads(threads)
-    key = vote_key(run)
     model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
     images = data.load(run.profile.data, "test")
     need, have = run.profile.evaluated[-1] + 1, len(images.labels)

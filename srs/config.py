@@ -31,6 +31,18 @@ def check(ok: bool, what: str, value: object, right: str) -> None:
         raise ConfigError(f"{what} = {value!r} is refused: want {right}")
 
 
+def check_count(value: object, least: int, what: str) -> None:
+    """Refuse what is not a whole number of at least `least`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    check(whole and value >= least, what, value, f"a whole number, at least {least}")
+
+
+def check_sigma(sigma: object) -> None:
+    """Refuse what is not a noise level."""
+    number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
+    check(number and 0 < sigma < float("inf"), "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+
+
 def one_of(names) -> str:
     """The phrase that lists what would have been right."""
     return "one of " + ", ".join(map(str, names))
@@ -109,10 +121,8 @@ class Method:
     def __post_init__(self):
         check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
         check(self.start in STARTS, "start", self.start, one_of(STARTS))
-        for what in ("steps", "batch"):
-            check(getattr(self, what) >= 1, what, getattr(self, what), f"at least 1 ({self.name})")
-        for what in ("warmup", "audit"):
-            check(getattr(self, what) >= 0, what, getattr(self, what), f"0 or more ({self.name})")
+        for what, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("audit", 0)):
+            check_count(getattr(self, what), least, f"{what} of {self.name}")
 
     @property
     def serialized(self) -> bool:
@@ -133,9 +143,9 @@ class Sampling:
     levels: int = 255  # of the grid
 
     def __post_init__(self):
-        check(self.n0 >= 1, "n0", self.n0, "at least 1 sample")
-        check(self.n >= 1, "n", self.n, "at least 1 sample")
-        check(self.classes >= 2, "classes", self.classes, "at least 2 classes")
+        for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
+            check_count(getattr(self, what), least, what)
+        check(not self.reference.serialized, "reference method", self.reference.name, "one that starts from zero")
         check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
 
@@ -165,7 +175,7 @@ class Profile:
 
     def __post_init__(self):
         for sigma in self.sigmas:
-            check(sigma > 0, "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+            check_sigma(sigma)
         check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
         check(self.images >= 1, "images", self.images, "at least 1 image")
         self.method(self.reference)
@@ -269,8 +279,7 @@ def get_profile(name: str) -> Profile:
 def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Run:
     """The run of a profile with that model, sigma and recipe; ConfigError names what is unknown."""
     p = get_profile(profile)
-    check(isinstance(sigma, (int, float)) and not isinstance(sigma, bool), "sigma", sigma, "a number")
-    check(sigma > 0, "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+    check_sigma(sigma)
     _pick(model, {r.model.name: r for r in p.runs}, f"model of profile {profile}")
     _pick(recipe, {r.train.recipe: r for r in p.runs if r.model.name == model}, f"recipe of model {model}")
     runs = {r.sigma: r for r in p.runs if (r.model.name, r.train.recipe) == (model, recipe)}

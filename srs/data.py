@@ -5,6 +5,7 @@ none, CIFAR-10 is torchvision's download with its checksum.
 """
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def _folder_or_download(data: config.Data, part: str) -> Images:
     if folder.is_dir():
         return _folder(folder, data)
     config.check(
-        data.name == "cifar10", "data folder", str(folder),
+        data.name == "cifar10" and "SRS_DATA" not in os.environ, "data folder", str(folder),
         "an existing folder with one folder of images per class; point SRS_DATA at its grandparent",
     )
     from torchvision.datasets import CIFAR10
@@ -95,7 +96,11 @@ def _folder(folder: Path, data: config.Data) -> Images:
     read = ImageFolder(str(folder), transform=v2.Compose([*mode, *fit, v2.PILToTensor()]))
     config.check(len(read.classes) == data.classes, f"classes in {folder}", len(read.classes), f"{data.classes}")
     samples = []
-    for (path, _), (x, _) in zip(read.samples, read):
+    for i, (path, _) in enumerate(read.samples):
+        try:
+            x, _ = read[i]
+        except (OSError, SyntaxError):  # what PIL raises of a damaged file, by its format
+            config.check(False, "image file", path, "an image that can be read")
         config.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
         samples.append(x)
     kinds = {Path(path).suffix.lower() for path, _ in read.samples}

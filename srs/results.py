@@ -5,6 +5,7 @@ change without a network. Files are tab-separated, one line per image, sorted by
 """
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -84,6 +85,7 @@ def provenance(**facts: object) -> dict:
     return {**facts, "python": platform.python_version(), "machine": platform.machine(), **versions}
 
 
+@functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
 def code_digest(*modules: str) -> str:
     """Sixteen hex digits of what modules of this package compute: they change with the code, not with its comments."""
     dumps = []

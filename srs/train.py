@@ -226,7 +226,12 @@ def _resume(run, model, optimiser, device) -> tuple[int, float]:
 
 def _is_done(run: config.Run) -> bool:
     card = paths.card(run)
-    return paths.weights(run).is_file() and card.is_file() and json.loads(card.read_text()).get("settings") == _settings(run)
+    if not (card.is_file() and paths.weights(run).is_file()):
+        return False
+    try:
+        return json.loads(card.read_text())["settings"] == _settings(run)
+    except (ValueError, KeyError, TypeError):
+        raise paths.set_aside(card, "a model card") from None
 
 
 def _settings(run: config.Run) -> str:

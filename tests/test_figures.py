@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import synthetic
+from tests import synthetic
 
 from srs import config, figures, shown, tables
 

@@ -1,17 +1,14 @@
 """metrics: hand-worked examples, and Cohen et al.'s published log as an outside oracle."""
 
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import beta, norm
-from synthetic import array, tally
+from tests.synthetic import array, tally
 
 from srs import bounds, metrics
 from srs.metrics import Certificates
 
-GOLDEN = Path(os.environ.get("SRS_DATA", "")) / "golden" / "cohen_resnet110_cifar10_sigma0.50.tsv"
 
 
 def certificates(*pairs):
@@ -19,9 +16,8 @@ def certificates(*pairs):
     return Certificates(np.array(predict), np.array(radius, float))
 
 
-@pytest.mark.skipif(not os.environ.get("SRS_DATA") or not GOLDEN.is_file(), reason="SRS_DATA names no golden log")
-def test_golden_log():
-    log = np.genfromtxt(GOLDEN, names=True, usecols=("label", "predict", "radius", "correct"))
+def test_golden_log(shared):
+    log = np.genfromtxt(shared("golden", "cohen_resnet110_cifar10_sigma0.50.tsv"), names=True, usecols=("label", "predict", "radius", "correct"))
     held = metrics.certified_counts(log["correct"], log["radius"], np.arange(7) / 4)
     assert [round(1000 * count / len(log)) for count in held] == [652, 546, 414, 320, 234, 152, 94]
     assert metrics.average_certified_radius(log["correct"], log["radius"]) == pytest.approx(0.538, abs=5e-4)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-import synthetic
+from tests import synthetic
 
 from srs import config, figures, paths, report, shown, tables
 

@@ -1,17 +1,18 @@
 """tables: what is printed, from made-up tallies of a whole profile."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
-from synthetic import array, tally
+from tests import synthetic
+from tests.synthetic import array, tally
 
 from srs import config, metrics, paths, results, tables
 from srs.bounds import Rule
 
-SMOKE = config.get_profile("smoke")
+SMOKE = replace(config.get_profile("smoke"), sigmas=(0.25, 0.5))
 RUN = SMOKE.runs[1]  # sigma 0.5: there are published figures beside it
 
 
