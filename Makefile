@@ -59,7 +59,8 @@ all: $(SHOWN)/report.html  ## train, certify, and make every table and figure (d
 # Papermill only warns of an unknown parameter; the notebooks' first cell refuses it. A run goes to a temporary name.
 define execute
 @mkdir -p $(dir $(2))
-$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v "running over TCP without encryption" >&2)
+@echo "$(notdir $(2))"
+@$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v "running over TCP without encryption" >&2)
 @mv $(2).part.ipynb $(2)
 endef
 papermill = $(call execute,$(1),$@,$(2))

@@ -117,8 +117,9 @@ def _anderson_step(k, z, fz, state):
     # Minimise |sum a_i r_i|^2 + lambda |a|^2 over sum a_i = 1: a is H^-1 1, scaled.
     h = gram[:, :n, :n] + REGULARISATION * torch.eye(n, dtype=z.dtype, device=z.device)
     a = torch.linalg.solve_ex(h, torch.ones_like(h[..., 0]))[0]
-    a = a / a.sum(dim=1, keepdim=True)
-    return (a[:, None] @ images[:, :n])[:, 0]
+    mix = torch.zeros_like(gram[:, 0])  # as wide as the memory: a product with a part of it would copy that first
+    mix[:, :n] = a / a.sum(dim=1, keepdim=True)
+    return (mix[:, None] @ images)[:, 0]
 
 
 def _broyden_step(k, z, fz, state):
