@@ -11,7 +11,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srs import metrics, paths, shown, tables
+from srs import bounds, metrics, paths, shown, tables
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
 from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES, Tallies
@@ -221,6 +221,7 @@ def runs_by_family(profile: Profile) -> dict[str, list[Run]]:
 
 
 def panel_title(run: Run) -> str:
+    """The title of a run's panel: its noise level."""
     return rf"$\sigma$ = {run.sigma:.2f}"
 
 
@@ -231,7 +232,7 @@ def _curve(run: Run, method: Method, tallies: Tallies, rule: Rule) -> Curve:
 
 def _method_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
     """Every method under the rule that holds for it."""
-    return {m.name: _curve(run, m, tallies, tables.rules_of(m)[0]) for m in run.profile.methods}
+    return {m.name: _curve(run, m, tallies, bounds.rules_for(m.serialized)[0]) for m in run.profile.methods}
 
 
 def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:

@@ -22,7 +22,7 @@ from srs.metrics import Certificates
 ACCURACY_NOTEBOOK = "30_certified_accuracy"
 CONSISTENCY_NOTEBOOK = "31_consistency"
 
-SRS_RULES = (Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED)
+SRS_RULES = bounds.rules_for(serialized=True)
 RULE_LABELS = {
     Rule.COHEN: "cohen",
     Rule.AUDIT: "audit (ours)",
@@ -58,11 +58,6 @@ def load(profile: Profile) -> Tallies:
     for (run_id, _), one in tallies.items():
         metrics.require_same_images(tallies[run_id, profile.reference], one)
     return tallies
-
-
-def rules_of(method: Method) -> tuple[Rule, ...]:
-    """The rules under which a method is shown: votes of the standard DEQ need no audit."""
-    return SRS_RULES if method.serialized else (Rule.COHEN,)
 
 
 def serialized(profile: Profile) -> tuple[Method, ...]:
@@ -127,7 +122,7 @@ def certified_accuracy(run: Run, tallies: Tallies) -> pd.DataFrame:
     known = published.rows(run.model.name, run.sigma)
     rows = []
     for method in run.profile.methods:
-        rows += [_measured(run, method, tallies, rule) for rule in rules_of(method)]
+        rows += [_measured(run, method, tallies, rule) for rule in bounds.rules_for(method.serialized)]
         if method.name in known:
             rows.append(_published(run, method.name, known[method.name]))
     return pd.DataFrame(rows).fillna("")
@@ -171,7 +166,7 @@ def accuracy_with_confidence(run: Run, tallies: Tallies) -> pd.DataFrame:
     alpha, rows = run.profile.alpha, []
     for method in run.profile.methods:
         own = tallies[run.id, method.name]
-        for rule in filter(lambda rule: rule.sound, rules_of(method)):
+        for rule in filter(lambda rule: rule.sound, bounds.rules_for(method.serialized)):
             certificates = certify(run, method, tallies, rule)
             right = metrics.correct(certificates, own["label"])
             held = metrics.certified_counts(right, certificates.radius, run.profile.radii)
@@ -224,6 +219,7 @@ def p_m_and_gap(profile: Profile, tallies: Tallies) -> pd.DataFrame:
 
 
 def identity(run: Run) -> dict[str, str]:
+    """The cells that say which run a line is about."""
     return {"model": run.model.name, "recipe": run.train.recipe, "sigma": f"{run.sigma:.2f}"}
 
 
