@@ -35,7 +35,7 @@ ifeq ($(RUNS),)
 $(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
 endif
 
-.PHONY: all tables report quickstart soundness test test-code test-notebooks lab help clean distclean
+.PHONY: all tables quickstart soundness test test-code test-notebooks lab help readme clean distclean
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
 
 all: $(SHOWN)/report.html  ## train, certify, and make every table and figure (default)
@@ -128,8 +128,16 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model"
 
+readme: all  ## refresh the picture that the README shows
+	mkdir -p figures/readme
+	cp $(SHOWN)/curves_rules_SMALL.png figures/readme/
+
 clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN)
 
-distclean:  ## remove what every profile computed, and .venv
+distreadme: all  ## refresh the picture that the README shows
+	mkdir -p figures/readme
+	cp $(SHOWN)/curves_rules_SMALL.png figures/readme/
+
+clean:  ## remove what every profile computed, and .venv
 	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.config profiles),data/$(p) figures/$(p)) .venv

@@ -87,14 +87,15 @@ def _iterate(f, z0, u, step, state, max_steps, tol) -> Solution:
     active = torch.arange(len(z0), device=z0.device)
     for k in range(max_steps):
         fz = f(z, u)
-        r = relative_residual(z, fz)
+        last = k == max_steps - 1
+        r = relative_residual(z, fz) if tol > 0 or last else None
         z = step(k, z, fz, state)
-        if tol == 0 and k < max_steps - 1:
+        if r is None:
             continue
         unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
-        done = ~unsolved if k < max_steps - 1 else torch.ones_like(unsolved)
+        done = torch.ones_like(unsolved) if last else ~unsolved
         out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
-        if done.any() and k < max_steps - 1:
+        if done.any() and not last:
             active, z, u = active[unsolved], z[unsolved], u[unsolved]
             state = tuple(s[unsolved] for s in state)
         if len(active) == 0:
