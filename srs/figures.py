@@ -153,11 +153,12 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
 
 def limits(values: np.ndarray, low: float, high: float | None) -> tuple[float, float]:
-    """The range of a histogram: [low, high], wider where values lie outside, so that none is dropped or moved.
+    """The range of a histogram: [low, high], or to the largest value (1 if none lies above `low`) without `high`.
 
-    Without `high` the range ends at the largest value, or at 1 if no value lies above `low`.
+    It is wider where values lie below `low`. Values above `high` are counted beside the bars: a few far out would
+    otherwise press all others into one bin.
     """
-    low, top = values.min(initial=low), values.max(initial=low if high is None else high)
+    low, top = values.min(initial=low), values.max(initial=low) if high is None else high
     return float(low), float(top if top > low else 1.0)
 
 
@@ -176,7 +177,7 @@ def histograms(
         bins: number of equal bins, shared by all panels.
         label: name of the quantity, with its unit.
         low: lower end of the range, extended where values lie below.
-        high: upper end, extended where values lie above; the largest value if None.
+        high: upper end, the largest value if None; a panel says how many values lie above it.
 
     Returns:
         The figure, panels one above the other.
@@ -204,6 +205,11 @@ def _bars(ax: Axes, panel: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
         share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
         left = edges[:-1] + 0.05 * (edges[1] - edges[0]) + i * width
         ax.bar(left, share, width, align="edge", label=name, color=colours[name], linewidth=0)
+    beyond = {name: int((v > edges[-1]).sum()) for name, v in panel.items()}
+    if any(beyond.values()):
+        told = "\n".join(f"{name}: {count}" for name, count in beyond.items() if count)
+        text = f"images above {edges[-1]:g}\n{told}"
+        ax.text(0.98, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=5)
     if not any(v.size for v in panel.values()):
         ax.text(0.5, 0.5, "no image", transform=ax.transAxes, ha="center", va="center")
 
@@ -284,7 +290,8 @@ def _rrd_histograms(family: str, runs: list[Run], tallies: Tallies, where: str) 
         panels = _per_method(runs, lambda run, method: tables.rrd(run, method, tallies, rule))
         caption = (
             f"Relative radius difference between SRS under '{RULE_LABELS[rule]}' and {reference}, over the images that "
-            f"{reference} certifies ({where}; {bins} bins). At 1 SRS abstains or certifies another class."
+            f"{reference} certifies ({where}; {bins} bins). At 1 SRS abstains or certifies another class; "
+            "above 1, where images are only counted, its radius is more than twice the standard one."
         )
         label = rf"RRD $|r_{{RS}} - r_{{SRS}}| / r_{{RS}}$ under {RULE_LABELS[rule]}"
         suffix = "" if rule is Rule.AUDIT else f"_{rule}"

@@ -42,12 +42,17 @@ def test_histogram_shares_and_range():
 @pytest.mark.parametrize(
     "values, low, high, expected",
     [
-        ([0.2], 0, 1, (0, 1)), ([-0.1, 1.7], 0, 1, (-0.1, 1.7)), ([0.2], 0, None, (0, 0.2)),
+        ([0.2], 0, 1, (0, 1)), ([-0.1, 1.7], 0, 1, (-0.1, 1)), ([0.2], 0, None, (0, 0.2)),
         ([], 0, None, (0, 1)), ([0.0], 0, None, (0, 1)),
     ],  # fmt: skip
 )
-def test_limits_drop_no_value(values, low, high, expected):
+def test_limits(values, low, high, expected):
     assert figures.limits(np.array(values, float), low, high) == expected
+
+
+def test_histogram_counts_what_lies_beyond():
+    fig = figures.histograms({"s": {"a": np.array([0.5, 1.5, 3.0])}}, bins=10, low=0, high=1, label="x")
+    assert "images above 1\na: 2" in [text.get_text() for text in fig.axes[0].texts]
 
 
 def test_histogram_without_images_says_so():
