@@ -135,9 +135,5 @@ readme: all  ## refresh the picture that the README shows
 clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN)
 
-distreadme: all  ## refresh the picture that the README shows
-	mkdir -p figures/readme
-	cp $(SHOWN)/curves_rules_SMALL.png figures/readme/
-
-clean:  ## remove what every profile computed, and .venv
+distclean:  ## remove what every profile computed, and .venv
 	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.config profiles),data/$(p) figures/$(p)) .venv

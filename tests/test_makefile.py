@@ -1,0 +1,39 @@
+"""The Makefile's targets, without running them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def make(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", f"PYTHON3={sys.executable}", *words], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={"PATH": "/usr/bin:/bin", "MAKEFLAGS": ""},
+    )  # fmt: skip
+
+
+def test_no_rule_stands_twice_and_help_lists_what_the_readme_names():
+    done = make("help")
+    assert done.returncode == 0 and not done.stderr
+    assert {"all", "test", "tables", "lab", "clean"} <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_unknown_profile_is_refused_in_one_sentence():
+    done = make("all", "PROFILE=nonsense")
+    assert done.returncode != 0
+    assert "PROFILE=nonsense is refused: want one of digits" in done.stderr
+
+
+@pytest.mark.parametrize("profile", ["digits", "cifar10", "paper"])
+def test_every_run_is_trained_before_it_is_certified_and_shown(profile):
+    done = make("--dry-run", "--always-make", "-j1", "all", f"PROFILE={profile}")
+    assert done.returncode == 0, done.stderr
+    steps = [line.split("-p profile")[0].split()[-1] for line in done.stdout.splitlines() if "papermill" in line]
+    names = [Path(step).name.removesuffix(".part.ipynb") for step in steps]
+    for run in (name.removeprefix("20_certify-") for name in names if name.startswith("20_certify-")):
+        assert names.index(f"10_train-{run}") < names.index(f"20_certify-{run}") < names.index("30_certified_accuracy.ipynb")
+    assert names[-1] == "90_report.ipynb"
