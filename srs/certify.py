@@ -207,8 +207,8 @@ def _record_provenance(run: config.Run, method: config.Method, key: str, device:
     path = vote_file(run, method, key, 0).with_name("provenance.json")
     if not path.is_file():
         results.write_json(path, results.provenance(
-            run=run.id, profile=p.name, method=asdict(method), sampling=asdict(p.sampling), sigma=run.sigma, weights=models.digest(paths.weights(run)), dtype="float32",
-            device=models.device_name(device), tf32=torch.backends.cuda.matmul.allow_tf32,
+            run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
+            weights=models.digest(paths.weights(run)), dtype="float32", device=models.device_name(device),
         ))
 
 

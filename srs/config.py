@@ -141,6 +141,7 @@ class Sampling:
     reference: Method = Method("MDEQ-30A", "anderson", 30)
     noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see srs.exact
     levels: int = 255  # of the grid
+    tf32: bool = False  # let a GPU round products to 10 bits: another base classifier, faster
 
     def __post_init__(self):
         for what, least in (("n0", 1), ("n", 1), ("classes", 2)):

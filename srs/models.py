@@ -292,6 +292,12 @@ def digest(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
+def choose_kernels(*, tf32: bool) -> None:
+    """Deterministic GPU kernels, in full float32 unless TF32 is asked for; torch's own default rounds convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
 def device_name(device: str) -> str:
     """The kind of device, in words, for provenance."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "CPU"

@@ -45,6 +45,7 @@ def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_a
     recipe, target = run.train, paths.weights(run)
     if _is_done(run):
         return target
+    models.choose_kernels(tf32=False)
     images = data.load(run.profile.data, "train")
     model = models.build(run.model, run.profile.data, run.profile.seed).to(device)
     optimiser = _optimiser(model, recipe)

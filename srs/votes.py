@@ -18,7 +18,7 @@ from torch import Tensor
 
 from srs import config, exact, starts
 from srs.bounds import ABSTAIN, top_class
-from srs.models import DEQ
+from srs.models import DEQ, choose_kernels
 from srs.paths import set_aside
 from srs.solvers import SOLVERS
 
@@ -133,6 +133,7 @@ def draw_votes(
     The audit solves again, by the reference method from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
     """
+    choose_kernels(tf32=sampling.tf32)
     clock = [time.perf_counter()]
     reference, n0, n = sampling.reference, sampling.n0, sampling.n
 

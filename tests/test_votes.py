@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from srs import votes
+from srs import config, models, votes
 from srs.bounds import ABSTAIN, top_class
 from srs.config import Method, Sampling, replace
 from srs.paths import DamagedFile
@@ -323,3 +323,14 @@ def test_votes_that_hold_objects_are_not_read(stored):
     np.savez(path, **(vars(drawn) | {"select": np.array([{"code": 1}], dtype=object)}))
     with pytest.raises(DamagedFile):
         votes.read(path)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_off_unless_asked_for(tf32):
+    x = torch.rand(1, 8, 8)
+    torch.backends.cudnn.allow_tf32 = not tf32
+    sampling = config.Sampling(10, n0=2, n=2, tf32=tf32)
+    model = models.build(config.DIGITS_SMALL, config.DIGITS, 0).eval()
+    votes.draw_votes(model, x, config.Method("RS", "naive", 1), sampling, 0.5)
+    assert torch.backends.cudnn.allow_tf32 is tf32 and torch.backends.cuda.matmul.allow_tf32 is tf32
+    assert torch.backends.cudnn.deterministic
