@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from srs import audit_size, bounds, config, exact_report, figures, metrics, paths, published, soundness
 from srs import soundness_figures, tables

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from srs import config, data, models, paths, results
 from srs.solvers import SOLVERS, broyden, relative_residual
