@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from srs import bounds, config, data, metrics, models, paths, results, votes
 
+
 class Certificate(NamedTuple):
     """One image's certificate: within `radius` the smoothed classifier answers `predict`, but for a chance alpha."""
 
@@ -159,7 +160,7 @@ def count_votes(
 
 
 def vote_key(run: config.Run) -> str:
-    """What a run's votes depend on besides the method: the weights and the sampling settings."""
+    """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
     path = paths.weights(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
     code = results.code_digest("models", "solvers", "starts", "votes", "exact")
@@ -228,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
         written = certify(
             run, methods=tuple(args.methods), device=args.device, workers=args.workers, shard=(int(i), int(of))
         )
-    except config.ConfigError as error:
+    except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
     for name, path in written.items():
         print(name, path)

@@ -249,9 +249,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-    except config.ConfigError as error:
+        print(train(run, device=args.device, stop_after=args.stop_after))
+    except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
-    print(train(run, device=args.device, stop_after=args.stop_after))
 
 
 if __name__ == "__main__":

@@ -328,3 +328,10 @@ def test_unknown_data_is_refused_before_training(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="imagenet"):
         trained(run)
     assert not paths.checkpoint(run).exists()
+
+
+def test_command_line_tells_missing_data_in_one_sentence(srs_root, monkeypatch, capsys):
+    monkeypatch.setenv("SRS_DATA", str(srs_root / "nowhere"))
+    with pytest.raises(SystemExit):
+        train.main(["--profile", "cifar10", "--model", "SMALL", "--sigma", "0.5"])
+    assert "data folder = " in capsys.readouterr().err
