@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from srs import paths
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("same", derandomize=True)  # the same examples in every run: CI cannot flicker
+hypothesis.settings.load_profile("same")
 
 
 def shared_data(*parts: str) -> Path:

@@ -120,6 +120,8 @@ def test_largest_disagreement_at_the_edges():
 
 # ---------------------------------------------------------------------------------------------- properties of rules
 
+ROUNDING = 1e-12  # of the beta quantile, which for tiny counts underflows to 0 or to 2e-308
+
 
 @expects_unsound
 @pytest.mark.parametrize("rule", Rule)
@@ -128,7 +130,7 @@ def test_largest_disagreement_at_the_edges():
 def test_more_votes_never_lower_the_bound(rule, counts):
     if counts.n_a < counts.n:
         more = Counts(counts.n, counts.n_a + 1, counts.k, counts.m, counts.n_2, counts.n_1)
-        assert RULES[rule](more, ALPHA) >= RULES[rule](counts, ALPHA)
+        assert RULES[rule](more, ALPHA) >= RULES[rule](counts, ALPHA) - ROUNDING
 
 
 @pytest.mark.parametrize("rule", [Rule.THEOREM31, Rule.AUDIT])
@@ -137,7 +139,7 @@ def test_more_votes_never_lower_the_bound(rule, counts):
 def test_a_disagreement_never_raises_the_bound(rule, counts):
     if counts.m < counts.k:
         worse = Counts(counts.n, counts.n_a, counts.k, counts.m + 1, counts.n_2, counts.n_1 - 1)
-        assert RULES[rule](worse, ALPHA) <= RULES[rule](counts, ALPHA)
+        assert RULES[rule](worse, ALPHA) <= RULES[rule](counts, ALPHA) + ROUNDING
 
 
 @pytest.mark.parametrize("rule", SOUND)
@@ -146,14 +148,14 @@ def test_a_disagreement_never_raises_the_bound(rule, counts):
 def test_no_sound_rule_is_above_cohen_on_equal_counts(rule, counts, split):
     p_lower, radius = bounds.certify(rule, counts, 0.5, ALPHA, split)
     p_cohen, radius_cohen = bounds.certify(Rule.COHEN, counts, 0.5, ALPHA)
-    assert 0 <= p_lower <= p_cohen <= 1
-    assert radius <= radius_cohen
+    assert 0 <= p_lower <= p_cohen + ROUNDING <= 1 + ROUNDING
+    assert radius <= radius_cohen + ROUNDING
 
 
 @given(counts=fair_counts(n_max=3_000), alpha=st.sampled_from([0.1, 0.01, 0.001]))
 @settings(max_examples=300, deadline=None)
 def test_audit_at_an_equal_split_is_never_below_theorem31(counts, alpha):
-    assert bounds.audit(counts, alpha, split=0.5) >= bounds.theorem31(counts, alpha)
+    assert bounds.audit(counts, alpha, split=0.5) >= bounds.theorem31(counts, alpha) - ROUNDING
 
 
 @pytest.mark.parametrize("rule", [Rule.THEOREM31, Rule.AUDIT])
