@@ -23,6 +23,8 @@ class ConfigError(ValueError):
 SOLVERS = ("naive", "anderson", "broyden")
 STARTS = ("zero", "clean", "previous")
 NOISES = ("gaussian", "grid")
+GRADIENTS = ("implicit", "phantom", "contractive")
+AUGMENTS = ("none", "flips", "crops")
 
 
 def check(ok: bool, what: str, value: object, right: str) -> None:
@@ -86,24 +88,44 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Contraction:
+    """How a DEQ is taught to forget its start: any start, any number of evaluations, then two that must agree."""
+
+    starts: tuple[str, ...] = ("zero", "mean", "other")  # drawn per batch; the last two from the batch before
+    most_free_steps: int = 5  # 0 to this many evaluations without gradient, drawn per batch, then two with
+    weight: float = 2.0  # of the relative squared change between the last two iterates
+    both: bool = True  # cross-entropy on both of the last two iterates, or on the last alone
+
+
+@dataclass(frozen=True)
 class Train:
     """A training recipe with every number that it needs."""
 
     recipe: str
     epochs: int
-    pretrain_steps: int  # steps of unrolled training before implicit gradients begin
+    pretrain_steps: int  # steps of unrolled training before the recipe's own gradients begin
+    begin: "Train | None" = None  # the recipe whose weights this one begins with; None: random weights
     batch: int = 96
     pretrain_layers: int = 8
     optimiser: str = "adam"
     lr: float = 1e-3
+    lr_end: float = 0.0  # the learning rate falls to this by a cosine
     weight_decay: float = 0.0
+    clip: float = 0.0  # largest norm of a gradient; 0: as it comes
     forward_steps: int = 8  # Broyden
     backward_steps: int = 7
-    gradient: str = "implicit"  # or "phantom": differentiate the last step only
+    gradient: str = "implicit"  # "phantom": differentiate the last step only; "contractive": see `contraction`
+    contraction: Contraction = Contraction()
     jacobian_weight: float = 0.5
     jacobian_frequency: float = 0.05
     jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
-    augment: bool = True  # flips and padded crops; off for digits, which have a handedness
+    augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
+    dropout: float | None = None  # instead of the model's own
+
+    def __post_init__(self):
+        check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
+        check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
+        check("-" not in self.recipe, "recipe", self.recipe, "a name without a dash: run ids are MODEL-sSIGMA-RECIPE")
 
 
 @dataclass(frozen=True)
@@ -245,7 +267,21 @@ PAPER_LARGE = replace(PAPER_SMALL, epochs=220, jacobian_weight=0.4, jacobian_fre
 # unrolled and solved in fewer steps, and a larger learning rate makes up for fewer of them.
 DIGITS_PAPER = replace(
     PAPER_SMALL, epochs=16, pretrain_steps=240, pretrain_layers=5, batch=48, lr=1e-2, forward_steps=6, backward_steps=5,
-    augment=False,
+    augment="none",
+)
+# CIFAR-10 on two cores: a few epochs instead of 120, so nothing that fights overfitting (dropout, crops). Both recipes
+# begin with the same unrolled model, which is the paper's pre-training phase made a recipe of its own.
+CIFAR_UNROLLED = Train(
+    "unrolled", epochs=4, pretrain_steps=100_000, batch=64, pretrain_layers=3, lr=3e-3, lr_end=2e-3, clip=1.0,
+    jacobian_frequency=0.0, augment="flips", dropout=0.0,
+)
+CIFAR_PAPER = replace(
+    CIFAR_UNROLLED, recipe="paper", begin=CIFAR_UNROLLED, epochs=2, pretrain_steps=0, forward_steps=6, backward_steps=5,
+    lr=2e-3, lr_end=0.0, jacobian_frequency=0.05, jacobian_until=1.0,
+)
+CIFAR_CONTRACTIVE = replace(
+    CIFAR_PAPER, recipe="contractive", epochs=5, gradient="contractive", contraction=Contraction(both=False),
+    jacobian_weight=1.0, jacobian_frequency=0.125,
 )
 
 PROFILES = {
@@ -256,7 +292,7 @@ PROFILES = {
             paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
         ),
         Profile(
-            "cifar10", CIFAR10, ((SMALL, PAPER_SMALL),), (0.12, 0.25, 0.5, 1.0),
+            "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=50, chains=50, warmup=10, audit=100), "MDEQ-30A", images=50, stride=100, n0=100, n=1_000,
         ),
         Profile(

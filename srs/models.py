@@ -95,9 +95,9 @@ class Block(nn.Module):
 
     def forward(self, z: Tensor, injection: Tensor | None) -> Tensor:
         """(B, C, H, W) -> the same."""
-        h = self.drop(self.conv2(F.relu(self.gn1(self.conv1(z)))))
+        h = self.drop(self.conv2(F.relu(self.gn1(self.conv1(z)), inplace=True)))
         h = self.gn2(h if injection is None else h + injection)
-        return self.gn3(F.relu(h + z))
+        return self.gn3(F.relu(h + z, inplace=True))
 
 
 def _down(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
@@ -107,7 +107,7 @@ def _down(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
         last = i == times - 1
         width = outputs if last else inputs
         parts = {"conv": nn.Conv2d(inputs, width, 3, 2, 1, bias=False), "gnorm": nn.GroupNorm(groups, width)}
-        stages.append(_named(parts if last else parts | {"relu": nn.ReLU()}))
+        stages.append(_named(parts if last else parts | {"relu": nn.ReLU(inplace=True)}))
     return stages
 
 
@@ -125,7 +125,7 @@ def _named(parts: dict[str, nn.Module]) -> nn.Sequential:
 
 
 def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 class Stage(nn.Module):
@@ -144,7 +144,7 @@ class Stage(nn.Module):
             for i in range(len(c))
         )
         self.post_fuse_layers = nn.ModuleList(
-            _named({"relu": nn.ReLU(), "conv": WeightNormConv2d(n, n, 1),
+            _named({"relu": nn.ReLU(inplace=True), "conv": WeightNormConv2d(n, n, 1),
                     "gnorm": nn.GroupNorm(groups // 2, n, affine=False)})
             for n in c
         )
@@ -175,9 +175,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 width, H, W)."""
-        h = F.relu(self.bn1(self.conv1(x)))
-        h = F.relu(self.bn2(self.conv2(h)))
-        return F.relu(self.bn3(self.conv3(h)) + self.downsample(x))
+        h = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        h = F.relu(self.bn2(self.conv2(h)), inplace=True)
+        return F.relu(self.bn3(self.conv3(h)) + self.downsample(x), inplace=True)
 
 
 class MDEQ(nn.Module):
@@ -213,6 +213,7 @@ class MDEQ(nn.Module):
                 nn.init.normal_(conv.weight, 0, 0.01)
                 if conv.bias is not None:
                     nn.init.normal_(conv.bias, 0, 0.01)
+        self.to(memory_format=torch.channels_last)
 
     def inject(self, x: Tensor) -> Tensor:
         """The injection u (B, C0, H, W) of images x (B, C, H, W) in [0, 1]; begins a new dropout mask."""
@@ -228,7 +229,7 @@ class MDEQ(nn.Module):
 
     def f(self, z: Tensor, u: Tensor) -> Tensor:
         """One evaluation of f on the flat state, (B, D) -> (B, D)."""
-        return torch.cat([y.flatten(1) for y in self.fullstage(self._branches(z), u)], dim=1)
+        return torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in self.fullstage(self._branches(z), u)], dim=1)
 
     def head(self, z: Tensor) -> Tensor:
         """Logits (B, classes) from a flat state (B, D)."""
@@ -239,8 +240,9 @@ class MDEQ(nn.Module):
         return self.classifier(self.final_layer(y).mean(dim=(2, 3)))
 
     def _branches(self, z: Tensor) -> list[Tensor]:
-        sizes = [c * h * w for c, h, w in self.shapes]
-        return [part.reshape(-1, *shape) for part, shape in zip(z.split(sizes, dim=1), self.shapes)]
+        # The flat state holds each branch with channels last, which is what the convolutions compute in: no copies.
+        parts = z.split([c * h * w for c, h, w in self.shapes], dim=1)
+        return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, self.shapes)]
 
 
 def build(model: config.Model, data: config.Data, seed: int) -> MDEQ:

@@ -65,6 +65,11 @@ def images(name: str, split: str) -> Path:
     return Path(os.environ.get("SRS_DATA") or root() / "data" / "raw") / name / split
 
 
+def packed(name: str, part: str, key: str) -> Path:
+    """Decoded images of a folder that the user brought."""
+    return root() / "data" / "packed" / f"{name}-{part}-{key}.npz"
+
+
 def set_aside(path: Path, want: str) -> DamagedFile:
     """Rename a damaged file and return the exception that says so, for the caller to raise."""
     aside = path.with_name(path.name + ".damaged")

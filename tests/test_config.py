@@ -19,7 +19,7 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "config", "paths", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "data", "models", "train",
+    "config", "paths", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "data", "models", "losses", "train",
     "votes", "metrics", "certify", "closeup", "soundness", "tables", "audit_size", "figures",
     "soundness_figures", "exact_report", "soundness_report", "report",
 )  # fmt: skip
@@ -143,13 +143,18 @@ def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
 
 
 def other(value):
-    """A value of the same type that differs, and that every check lets pass."""
+    """A value of the same type that differs, and that every check lets pass; 0.5 for one that is not given."""
+    if value is None:
+        return 0.5
+    if dataclasses.is_dataclass(value):
+        name = {"Method": "steps", "Contraction": "weight"}[type(value).__name__]
+        return replace(value, **{name: other(getattr(value, name))})
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
         return value + 1
     if isinstance(value, str):
-        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid"}
+        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid", "implicit": "phantom", "none": "flips"}
         return others.get(value, value + "x")
     return (*value, value[-1])
 
@@ -159,8 +164,7 @@ def test_fingerprint_changes_with_every_field(record):
     seen = {fingerprint(record)}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        changed = replace(value, steps=value.steps + 1) if dataclasses.is_dataclass(value) else other(value)
-        seen.add(fingerprint(replace(record, **{field.name: changed})))
+        seen.add(fingerprint(replace(record, **{field.name: other(value)})))
     assert len(seen) == 1 + len(dataclasses.fields(record))
     assert fingerprint(record) == fingerprint(replace(record))
     assert re.fullmatch("[0-9a-f]{8}", fingerprint(record, 1, "a"))

@@ -279,7 +279,7 @@ def test_weights_of_another_architecture_are_refused_and_kept(tmp_path, small, e
     path = tmp_path / f"other{ending}"
     others = [models.build(config.DIGITS_LARGE, DIGITS, 0), models.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0)]
     for other in others:
-        (save_file if ending == ".safetensors" else torch.save)(other.state_dict(), path)
+        (save_file if ending == ".safetensors" else torch.save)({k: v.contiguous() for k, v in other.state_dict().items()}, path)
         with pytest.raises(ConfigError, match=rf"other{ending}.*SMALL on digits.*\['.+'\] differs"):
             models.load(path, DIGITS_SMALL, DIGITS)
         assert path.is_file()
@@ -317,7 +317,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_weights_are_set_aside(tmp_path, small, damage, ending):
     path = tmp_path / f"w{ending}"
-    (save_file if ending == ".safetensors" else torch.save)(small.state_dict(), path)
+    (save_file if ending == ".safetensors" else torch.save)({k: v.contiguous() for k, v in small.state_dict().items()}, path)
     content = damage(path.read_bytes())
     path.write_bytes(content)
     with pytest.raises(DamagedFile, match=rf"w{ending} is damaged"):

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srs import config, data, models, paths, train
-from srs.config import DIGITS, DIGITS_PAPER, ConfigError, Model, replace
+from srs import config, data, losses, models, paths, train
+from srs.config import DIGITS, DIGITS_PAPER, ConfigError, Contraction, Model, replace
+from srs.losses import implicit, jacobian_penalty
 from srs.paths import DamagedFile
-from srs.train import implicit, jacobian_penalty
 from tests.helpers import digits, smoke_run
 
 # Three epochs of three steps, with every phase: unrolled, implicit, with the penalty and, in the last epoch, without.
@@ -88,7 +88,7 @@ def test_resumed_training_ends_with_the_same_weights(unbroken):
 
 
 def test_training_killed_within_an_epoch_repeats_that_epoch(unbroken, monkeypatch):
-    run, calls, loss = run_of(), [], train.loss
+    run, calls, loss = run_of(), [], losses.loss
 
     def killed(*args, **more):
         calls.append(1)
@@ -96,7 +96,7 @@ def test_training_killed_within_an_epoch_repeats_that_epoch(unbroken, monkeypatc
             raise KeyboardInterrupt
         return loss(*args, **more)
 
-    monkeypatch.setattr(train, "loss", killed)
+    monkeypatch.setattr(losses, "loss", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(run)
     trained(run)
@@ -114,7 +114,7 @@ def test_finished_training_is_not_repeated(monkeypatch):
     run = run_of(replace(RECIPE, epochs=1))
     trained(run)
     stamp = paths.weights(run).stat().st_mtime_ns
-    monkeypatch.setattr(train, "loss", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(losses, "loss", lambda *_, **__: pytest.fail("trained again"))
     assert trained(run) == paths.weights(run)
     assert paths.weights(run).stat().st_mtime_ns == stamp
 
@@ -167,7 +167,7 @@ def test_card_says_what_was_made(unbroken):
     assert card["images"] == 96 and card["steps"] == 9
     for quality in (card, card["validation"]):
         assert 0 <= quality["clean_accuracy"] <= 1 and 0 <= quality["noisy_accuracy"] <= 1
-        assert set(quality["residual"]) == set(quality["agreement"]) == {"1", "3", "5", "10", "30"}
+        assert set(quality["residual"]) == set(quality["agreement"]) == {str(k) for k in train.QUALITY_STEPS}
         assert quality["agreement"]["30"] == 1
     assert {"torch", "python", "machine"} <= set(card)
 
@@ -264,6 +264,10 @@ LOSSES = {
     "unrolled": (RECIPE, dict(pretrain=True, penalise=False)),
     "implicit": (RECIPE, dict(pretrain=False, penalise=False)),
     "phantom": (replace(RECIPE, gradient="phantom"), dict(pretrain=False, penalise=False)),
+    "contractive": (replace(RECIPE, gradient="contractive"), dict(pretrain=False, penalise=False)),
+    "last alone": (
+        replace(RECIPE, gradient="contractive", contraction=Contraction(both=False)), dict(pretrain=False, penalise=False)
+    ),
     "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(pretrain=False, penalise=True)),
 }
 
@@ -276,11 +280,12 @@ def test_loss_decreases(recipe, how):
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     seen = []
     for _ in range(15):
-        loss = train.loss(model, x, y, recipe, **how)
+        value, earlier = losses.loss(model, x, y, recipe, **how)
         optimiser.zero_grad()
-        loss.backward()
+        value.backward()
         optimiser.step()
-        seen.append(loss.item())
+        seen.append(value.item())
+        assert not earlier.requires_grad
         used = [p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters()]
         assert all(used)
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
@@ -289,22 +294,22 @@ def test_loss_decreases(recipe, how):
 def test_penalty_adds_its_weight():
     x, y = digits(8)
     model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).eval()
-    losses = {}
+    found = {}
     for weight in (0.0, 1.0, 3.0):
         torch.manual_seed(1)
         recipe = replace(RECIPE, jacobian_weight=weight)
-        losses[weight] = train.loss(model, x, y, recipe, pretrain=True, penalise=True).item()
-    plain = train.loss(model, x, y, RECIPE, pretrain=True, penalise=False).item()
-    assert losses[0.0] == pytest.approx(plain)
-    assert losses[1.0] > plain
-    assert losses[3.0] - plain == pytest.approx(3 * (losses[1.0] - plain), rel=1e-3)
+        found[weight] = losses.loss(model, x, y, recipe, pretrain=True, penalise=True)[0].item()
+    plain = losses.loss(model, x, y, RECIPE, pretrain=True, penalise=False)[0].item()
+    assert found[0.0] == pytest.approx(plain)
+    assert found[1.0] > plain
+    assert found[3.0] - plain == pytest.approx(3 * (found[1.0] - plain), rel=1e-3)
 
 
 def test_augmentation_moves_and_flips_each_image_on_its_own():
     torch.manual_seed(0)
     x = torch.zeros(400, 3, 16, 16)
     x[:, :, 8, 5] = torch.tensor([0.2, 0.5, 1.0])
-    y = train._augment(x)
+    y = train._augment(x, "crops")
     assert y.shape == x.shape
     places = set()
     for image in y:
@@ -335,3 +340,71 @@ def test_command_line_tells_missing_data_in_one_sentence(srs_root, monkeypatch, 
     with pytest.raises(SystemExit):
         train.main(["--profile", "cifar10", "--model", "SMALL", "--sigma", "0.5"])
     assert "data folder = " in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- begun with another's weights
+
+FIRST = replace(RECIPE, recipe="first", pretrain_steps=100)
+THEN = replace(RECIPE, recipe="then", begin=FIRST, epochs=1, gradient="contractive")
+
+
+def test_a_recipe_begins_with_the_weights_of_another():
+    run, first = run_of(replace(THEN, lr=0.0)), run_of(FIRST)
+    trained(run)
+    for name, value in weights(first).items():
+        if "running" not in name and "tracked" not in name:
+            assert torch.equal(weights(run)[name], value), name
+    written = paths.weights(first).stat().st_mtime_ns
+    trained(run_of(THEN))
+    assert paths.weights(first).stat().st_mtime_ns == written  # trained once for both
+
+
+def test_a_training_in_pieces_goes_through_its_first_part_too():
+    whole = run_of(THEN)
+    trained(whole)
+    unbroken = weights(whole)
+    for path in paths.weights(whole).parent.glob("*"):
+        path.unlink()
+    for _ in range(FIRST.epochs + THEN.epochs):
+        trained(whole, stop_after=1)
+    assert_equal(weights(whole), unbroken)
+
+
+def test_every_start_of_a_contractive_recipe_is_drawn():
+    cold, earlier = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
+    torch.manual_seed(0)
+    drawn = [losses.start_anywhere(cold, earlier, THEN) for _ in range(60)]
+    for want in (cold, earlier, earlier.mean(0).expand(4, 3)):
+        assert 8 < sum(torch.equal(z, want) for z in drawn) < 35
+    assert all(torch.equal(losses.start_anywhere(cold, None, THEN), cold) for _ in range(20))
+
+
+def test_a_contractive_recipe_lessens_the_change_of_the_last_step():
+    x, y = digits(96)
+    changes = {}
+    for weight in (0.0, 10.0):
+        torch.manual_seed(0)
+        recipe = replace(THEN, contraction=Contraction(weight=weight, most_free_steps=2))
+        model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
+        optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+        for _ in range(20):
+            optimiser.zero_grad()
+            losses.loss(model, x, y, recipe, pretrain=False, penalise=False)[0].backward()
+            optimiser.step()
+        with torch.no_grad():
+            u = model.eval().inject(x)
+            z = model.f(model.f(model.initial(u), u), u)
+            changes[weight] = float(train.relative_residual(z, model.f(z, u)).mean())
+    assert changes[10.0] < 0.7 * changes[0.0]
+
+
+@pytest.mark.parametrize(("kind", "moves"), [("none", False), ("flips", True), ("crops", True)])
+def test_augmentation_by_kind(kind, moves):
+    torch.manual_seed(0)
+    x = torch.rand(50, 3, 8, 8)
+    y = train._augment(x, kind)
+    same = [torch.equal(a, b) for a, b in zip(x, y)]
+    mirrored = [torch.equal(a.flip(2), b) for a, b in zip(x, y)]
+    assert all(same) != moves
+    if kind == "flips":
+        assert all(a or b for a, b in zip(same, mirrored)) and 10 < sum(mirrored) < 40

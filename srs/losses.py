@@ -1,0 +1,106 @@
+"""What a DEQ is trained to make small: the paper's loss, and the one that teaches it to forget its start.
+
+The paper's: f is unrolled a few times from zero at first; then z* comes from Broyden's method without gradient and
+the gradient from the implicit function theorem, solved the same way. A Jacobian penalty (Bai et al. 2021) keeps f
+easy to solve. `contractive`: the solver starts anywhere, takes any small number of steps, and its last two iterates
+must agree and be right, so that few evaluations of f lead to the same answer from every start.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from srs.config import Train
+from srs.models import MDEQ
+from srs.solvers import broyden
+
+
+def loss(
+    model: MDEQ, x: Tensor, y: Tensor, recipe: Train, *, pretrain: bool, penalise: bool, earlier: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of noisy images x (B, C, H, W) under a recipe's gradient, with the Jacobian penalty or without.
+
+    Args:
+        model: the DEQ.
+        x: noisy images.
+        y: their classes.
+        recipe: gives the gradient and the weights of penalties.
+        pretrain: unroll f from zero, whatever the recipe's gradient.
+        penalise: add the Jacobian penalty.
+        earlier: solutions (B, D) of another batch, which a contractive recipe may start from; None: it starts from zero.
+
+    Returns:
+        The loss and the solutions (B, D), without gradient.
+    """
+    u = model.inject(x)
+    z = model.initial(u)
+    total = 0.0
+    if pretrain:
+        for _ in range(recipe.pretrain_layers):
+            z = model.f(z, u)
+    elif recipe.gradient == "contractive":
+        z, total = last_two(model, start_anywhere(z, earlier, recipe), u, y, recipe)
+    else:
+        with torch.no_grad():
+            z = broyden(model.f, z, u, max_steps=recipe.forward_steps).z
+        z = implicit(model, z, u, steps=recipe.backward_steps) if recipe.gradient == "implicit" else model.f(z, u)
+    total = total + F.cross_entropy(model.head(z), y)
+    if penalise:
+        total = total + recipe.jacobian_weight * jacobian_penalty(model, z, u)
+    return total, z.detach()
+
+
+def implicit(model: MDEQ, z: Tensor, u: Tensor, *, steps: int) -> Tensor:
+    """f(z*, u) with the implicit gradient: the adjoint g = grad + g J is solved by Broyden's method.
+
+    Args:
+        model: the DEQ.
+        z: a solution, (B, D), without gradient.
+        u: injection, with gradient.
+        steps: evaluations of the vector-Jacobian product.
+    """
+    z = z.detach().requires_grad_()
+    fz = model.f(z, u)
+
+    def adjoint(grad: Tensor) -> Tensor:
+        hook.remove()  # or the products below would come here again
+
+        def step(g: Tensor, grad: Tensor) -> Tensor:
+            return torch.autograd.grad(fz, z, g, retain_graph=True)[0] + grad
+
+        return broyden(step, torch.zeros_like(grad), grad, max_steps=steps).z
+
+    hook = fz.register_hook(adjoint)
+    return fz
+
+
+def start_anywhere(cold: Tensor, earlier: Tensor | None, recipe: Train) -> Tensor:
+    """A start (B, D) drawn from torch's generator: zero, the mean of earlier solutions, or each another image's own."""
+    names = recipe.contraction.starts
+    name = names[int(torch.randint(len(names), ()))]
+    if earlier is None or name == "zero":
+        return cold
+    return earlier.mean(dim=0, keepdim=True).expand_as(cold) if name == "mean" else earlier
+
+
+def last_two(model: MDEQ, z: Tensor, u: Tensor, y: Tensor, recipe: Train) -> tuple[Tensor, Tensor]:
+    """The last iterate (B, D) of a few steps from z, and what its change and the iterate before add to the loss."""
+    rule = recipe.contraction
+    free = int(torch.randint(rule.most_free_steps + 1, ()))
+    with torch.no_grad():
+        for _ in range(free):
+            z = model.f(z, u)
+    before = model.f(z, u)
+    after = model.f(before, u)
+    change = (after - before).square().sum(1) / after.detach().square().sum(1)
+    added = rule.weight * change.mean()
+    return after, added + F.cross_entropy(model.head(before), y) if rule.both else added
+
+
+def jacobian_penalty(model: MDEQ, z: Tensor, u: Tensor) -> Tensor:
+    """Hutchinson's estimate of |df/dz|_F^2 / D at z with one probe per sample (Bai et al. 2021, equation 9)."""
+    z = z.detach().requires_grad_()
+    fz = model.f(z, u)
+    probe = torch.randn_like(fz)
+    product = torch.autograd.grad(fz, z, probe, create_graph=True)[0]
+    return product.square().sum() / z.numel()
