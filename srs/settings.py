@@ -13,7 +13,7 @@ class ConfigError(ValueError):
     """A setting was refused; the message names the value and what would be right."""
 
 
-SOLVERS = ("naive", "anderson", "safe_anderson", "broyden")
+SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "released_anderson")
 FIXED_STARTS = ("clean", "centroid", "anchor")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")

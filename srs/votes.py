@@ -20,9 +20,11 @@ from srs import config, exact, starts, stopping
 from srs.bounds import ABSTAIN, top_class
 from srs.models import DEQ, choose_kernels
 from srs.paths import set_aside
-from srs.solvers import SOLVERS
+from srs.released import released_anderson
+from srs.solvers import SOLVERS as OURS
 
 STAGES = {"select": 0, "estimate": 1, "audit": 2, "pilot": 3}  # no two of them share randomness
+SOLVERS = OURS | {"released_anderson": released_anderson}
 BLOCK = 100  # samples per noise stream; part of what the noise is, so never change it
 
 

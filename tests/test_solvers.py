@@ -8,6 +8,7 @@ import torch
 from tests.helpers import PROBLEMS, Counted, difficulties, linear
 
 from srs import solvers
+from srs.released import released_anderson
 from srs.solvers import SOLVERS, anderson, broyden, fixed_point, relative_residual, safe_anderson
 
 ENOUGH = {"naive": 400, "anderson": 1500, "safe_anderson": 60, "broyden": 40}  # evaluations that solve every problem to 1e-9
@@ -268,3 +269,17 @@ def test_a_decided_sample_leaves_and_the_others_do_not_notice(solver):
     assert found.steps.tolist() == [2, 5] * 3 and seen == [6, 6, 3, 3, 3]
     torch.testing.assert_close(found.z[::2], short.z[::2], atol=1e-9, rtol=0)
     torch.testing.assert_close(found.z[1::2], long.z[1::2], atol=1e-9, rtol=0)
+
+
+# ---------------------------------------------------------------------------------------------- the released code's cost
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_released_cost_is_two_more_evaluations_for_the_same_answer(k):
+    problem = PROBLEMS["tanh"]
+    f = Counted(problem.f)
+    found = released_anderson(f, problem.z0, problem.u, max_steps=k)
+    assert torch.equal(found.z, anderson(problem.f, problem.z0, problem.u, max_steps=k).z)
+    assert f.evaluations == int(found.steps.sum()) == (k + 2) * len(problem.u)
+    with pytest.raises(ValueError, match="no tol"):
+        released_anderson(f, problem.z0, problem.u, max_steps=k, tol=0.1)
