@@ -60,9 +60,19 @@ def shipped_tallies(run: Run, method: Method) -> Path:
     return root() / "data" / "results" / run.profile.name / run.id / f"{method.name}.tsv"
 
 
+def timings(run: Run) -> Path:
+    """Seconds per vote of ours and of the released code's ways, tracked."""
+    return root() / "data" / "results" / run.profile.name / run.id / "bench.csv"
+
+
 def provenance(path: Path) -> Path:
     """What made a tally file, beside it."""
     return path.with_suffix(".json")
+
+
+def measured(run: Run, name: str) -> Path:
+    """A table of what was measured of a trained run besides its certificates."""
+    return work(run.profile) / "measured" / run.id / f"{name}.csv"
 
 
 def rows(run: Run, method: Method, rule: str) -> Path:

@@ -20,7 +20,7 @@ PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
     "settings", "config", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published", "results", "shown", "metrics",
-    "shipped", "data", "models", "losses", "train", "votes", "adaptive", "certify", "closeup", "soundness", "tables", "audit_size",
+    "shipped", "data", "models", "losses", "train", "votes", "adaptive", "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size",
     "figures", "soundness_figures", "exact_report", "soundness_report", "report",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
