@@ -39,7 +39,7 @@ ifeq ($(RUNS),)
 $(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
 endif
 
-.PHONY: all tables quickstart soundness test test-code test-notebooks lab help readme clean distclean
+.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
 
 all: $(SHOWN)/report.html  ## train, certify, and make every table and figure (default)
@@ -100,16 +100,24 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
+MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/speed_report.py
+$(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(MEASURE) | $(ENV)
+	$(call papermill,41_speed,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness 41_speed,$(NB)/$(n).ipynb) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
 
 quickstart: $(NB)/00_quickstart.ipynb  ## one image certified by RS and by SRS
 soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
+bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
+	for run in $(filter SMALL-s0.50-%,$(RUNS)); do $(PY) -m srs.bench --profile $(PROFILE) --recipe $${run##*-}; done
+
 tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
 	$(PY) -m srs.tables --profile $(PROFILE)
 	$(PY) -m srs.figures --profile $(PROFILE)
+	$(PY) -m srs.speed_report --profile $(PROFILE)
 	$(PY) -m srs.report --profile $(PROFILE)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters

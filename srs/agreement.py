@@ -7,14 +7,15 @@ Thresholds are chosen on the validation images and shown on the test images; bot
 import argparse
 import csv
 import io
-from dataclasses import dataclass, fields, replace
+import json
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import certify, config, data, paths, settings, shown, votes
+from srs import certify, config, data, models, paths, results, settings, shown, votes
 from srs.settings import Method, Run
 
 SPLITS = ("val", "test")
@@ -73,8 +74,11 @@ def measure(run: Run, split: str, size: Size = Size(), *, device: str = "cpu", p
         progress: whether to show a progress bar.
     """
     config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
-    path = paths.measured(run, f"agreement-{split}-{config.fingerprint(certify.vote_key(run), size)}")
-    if path.is_file():
+    path, key = paths.measured(run, f"agreement-{split}"), config.fingerprint(
+        certify.vote_key(run), size, *ways(size.chains)
+    )
+    told = paths.provenance(path)
+    if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
         return read(path)
     model, images = certify.load_model(run, device), data.load(run.profile.data, split)
     some = np.linspace(0, len(images.labels) - 1, size.images).astype(int)
@@ -105,7 +109,19 @@ def measure(run: Run, split: str, size: Size = Size(), *, device: str = "cpu", p
         for m, (differing, spent) in found.items()
     ]
     write(path, points)
+    results.write_json(told, results.provenance(
+        key=key, run=run.id, split=split, size=asdict(size), device=models.device_name(device), images=images.source,
+    ))  # fmt: skip
     return points
+
+
+def stored(run: Run, split: str) -> list[Point] | None:
+    """What was measured of a run here, or what is shipped of it; None if there is neither."""
+    here = paths.measured(run, f"agreement-{split}")
+    for path in (here, paths.shipped_measured(run, here.stem)):
+        if path.is_file():
+            return read(path)
+    return None
 
 
 def write(path: Path, points: list[Point]) -> None:

@@ -165,9 +165,18 @@ def read(path: Path) -> list[Timing]:
         raise paths.set_aside(path, "a table of timings") from None
 
 
-def contenders_of(run: Run) -> tuple[Contender, ...]:
-    """The released code's two ways, then every method of the run's profile."""
-    return (*released(), *(Contender(m.name, m) for m in run.profile.methods))
+def stored(run: Run) -> list[Timing] | None:
+    """The tracked timings of a run, or those of a short measurement made here; None if there are neither."""
+    for path in (paths.timings(run), paths.measured(run, "bench")):
+        if path.is_file():
+            return read(path)
+    return None
+
+
+def contenders_of(run: Run, copies: int) -> tuple[Contender, ...]:
+    """The released code's two ways, then every method of the run's profile, chains as long as the timed batch is wide."""
+    ours = [replace(m, batch=copies) if m.start == "previous" else m for m in run.profile.methods]
+    return (*released(copies), *(Contender(m.name, m) for m in ours))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -180,13 +189,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        contenders = [
-            replace(c, method=replace(c.method, batch=args.copies)) if c.method.start == "previous" else c
-            for c in contenders_of(run)
-        ]
-        timings = compare(
-            run, tuple(contenders), repetitions=args.repetitions, copies=args.copies, device=args.device
-        )
+        contenders = contenders_of(run, args.copies)
+        timings = compare(run, contenders, repetitions=args.repetitions, copies=args.copies, device=args.device)
     except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
     write(

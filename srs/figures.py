@@ -63,7 +63,8 @@ def save(fig: Figure, stem: Path, *, caption: str, made_by: str) -> None:
     shown.describe(stem, shown.About("figure", caption, made_by))
 
 
-def _colours(names) -> dict[str, tuple]:
+def colours(names) -> dict[str, tuple]:
+    """A colour-blind safe colour for each name, in their order."""
     return dict(zip(names, seaborn.color_palette("colorblind", len(names))))
 
 
@@ -101,7 +102,7 @@ def residual_traces(traces: Mapping[str, np.ndarray]) -> Figure:
         ax = fig.subplots()
         for (name, residual), line in zip(traces.items(), (SOLID, *BROKEN)):
             k = np.arange(1, len(residual) + 1)
-            colour = _colours(traces)[name]
+            colour = colours(traces)[name]
             ax.plot(k, np.median(residual, axis=1), color=colour, linestyle=line, label=name)
             ax.fill_between(k, *np.quantile(residual, (0.1, 0.9), axis=1), color=colour, alpha=0.15, linewidth=0)
         ax.set(yscale="log", xlabel="evaluations of f", ylabel=r"relative residual $|f(z)-z|\,/\,|f(z)|$", xlim=(1, None))
@@ -136,11 +137,11 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for i, (ax, (title, curves)) in enumerate(zip(axes, panels.items())):
-            colours = _colours(curves)
+            palette = colours(curves)
             broken = itertools.cycle(BROKEN)
             for label, (correct, radius) in curves.items():
                 line = next(broken) if label.startswith("SRS") else SOLID
-                ax.step(*_steps(correct, radius), where="pre", label=label, color=colours[label], linestyle=line)
+                ax.step(*_steps(correct, radius), where="pre", label=label, color=palette[label], linestyle=line)
             ax.set(title=title, ylim=(0, 102), xlim=(0, None))
             if i >= len(panels) - 2:
                 ax.set_xlabel(r"$\ell_2$ radius ([0, 1] pixels)")
@@ -201,11 +202,11 @@ def histograms(
 def _bars(ax: Axes, panel: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
     """Grouped bars in percent of each method's images."""
     width = (edges[1] - edges[0]) * 0.9 / len(panel)
-    colours = _colours(panel)
+    palette = colours(panel)
     for i, (name, values) in enumerate(panel.items()):
         share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
         left = edges[:-1] + 0.05 * (edges[1] - edges[0]) + i * width
-        ax.bar(left, share, width, align="edge", label=name, color=colours[name], linewidth=0)
+        ax.bar(left, share, width, align="edge", label=name, color=palette[name], linewidth=0)
     beyond = {name: int((v > edges[-1]).sum()) for name, v in panel.items()}
     if any(beyond.values()):
         told = "\n".join(f"{name}: {count}" for name, count in beyond.items() if count)

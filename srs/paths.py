@@ -60,9 +60,14 @@ def shipped_tallies(run: Run, method: Method) -> Path:
     return root() / "data" / "results" / run.profile.name / run.id / f"{method.name}.tsv"
 
 
+def shipped_measured(run: Run, name: str) -> Path:
+    """The same of our own run, tracked."""
+    return root() / "data" / "results" / run.profile.name / run.id / f"{name}.csv"
+
+
 def timings(run: Run) -> Path:
     """Seconds per vote of ours and of the released code's ways, tracked."""
-    return root() / "data" / "results" / run.profile.name / run.id / "bench.csv"
+    return shipped_measured(run, "bench")
 
 
 def provenance(path: Path) -> Path:

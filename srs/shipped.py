@@ -37,7 +37,8 @@ def take_from_zoo(run: Run) -> bool:
         return False
     paths.card(run).parent.mkdir(parents=True, exist_ok=True)
     for path in (paths.weights(run), paths.anchor(run)):
-        shutil.copyfile(paths.zoo(path, run), path)
+        if paths.zoo(path, run).is_file():
+            shutil.copyfile(paths.zoo(path, run), path)
     results.write_json(paths.card(run), json.loads(shelf.read_text()) | {"shipped": True})
     return True
 
@@ -81,6 +82,8 @@ def ship(profile: Profile) -> list[Path]:
         if not own.get("shipped"):
             for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
                 put.append(_copy(path, paths.zoo(path, run)))
+        for path in sorted(paths.measured(run, "any").parent.glob("*")):
+            put.append(_copy(path, paths.shipped_measured(run, "any").with_name(path.name)))
         tallies = [paths.tallies(run, method) for method in profile.methods]
         if all(path.is_file() for path in tallies):
             for path, method in zip(tallies, profile.methods):

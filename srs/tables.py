@@ -269,11 +269,15 @@ def name_of(prefix: str, run: Run) -> str:
     return f"{prefix}_{run.model.name}_s{run.sigma:.2f}{recipe}"
 
 
+def source_note(run: Run) -> str:
+    """What a caption must say of the images that a run was trained on."""
+    return " (JPEG copies of the images)" if "JPEG" in shipped.card(run).get("data", "") else ""
+
+
 def _setting(run: Run) -> str:
     p = run.profile
-    copies = " (JPEG copies of the images)" if "JPEG" in shipped.card(run).get("data", "") else ""
     return (
-        f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}{copies}, sigma = {run.sigma:.2f}, {p.images} test "
+        f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}{source_note(run)}, sigma = {run.sigma:.2f}, {p.images} test "
         f"images, N = {p.n}, alpha = {p.alpha:g}"
     )
 

@@ -104,6 +104,7 @@ def mean_solution(model: models.MDEQ, run: config.Run, images: data.Images, devi
 def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
     """What a model card reports: clean and noisy accuracy, and residual and agreement against solver steps."""
     quality = {}
+    model = models.fold(model)
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
         some = torch.linspace(0, len(images.labels) - 1, min(len(images.labels), QUALITY_IMAGES)).long()
@@ -112,16 +113,13 @@ def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
         for part in some.split(100):
             x, y = images.x(part).to(device), images.labels[part].to(device)
             noisy = x + run.sigma * torch.randn(x.shape, generator=generator).to(device)
-            classes = []
-            for k in QUALITY_STEPS:
-                z, u = _solve(model, noisy, k)
-                classes.append(model.head(z).argmax(1))
-                residuals.append(relative_residual(z, model.f(z, u)))
+            classes, found = _trace(model, noisy)
+            residuals.append(found)
             clean = model.head(_solve(model, x, QUALITY_STEPS[-1])[0]).argmax(1)
             right.append(torch.stack([clean == y, classes[-1] == y]).float().sum(1))
             same.append(torch.stack([c == classes[-1] for c in classes]).float().sum(1))
         clean, noisy = (torch.stack(right).sum(0) / len(some)).tolist()
-        residual = torch.cat([torch.cat(residuals[i :: len(QUALITY_STEPS)])[None] for i in range(len(QUALITY_STEPS))]).mean(1)
+        residual = torch.cat(residuals, dim=1).mean(dim=1)
         agreement = torch.stack(same).sum(0) / len(some)
         quality[split] = {
             "quality_images": len(some), "clean_accuracy": clean, "noisy_accuracy": noisy,
@@ -129,6 +127,20 @@ def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
             "agreement": dict(zip(map(str, QUALITY_STEPS), agreement.tolist())),
         }
     return {**quality["test"], "validation": quality["val"]}
+
+
+def _trace(model: models.MDEQ, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Classes (B,) after each of QUALITY_STEPS of one solve from zero, and the residuals (steps, B) there."""
+    u, classes, residuals = model.inject(x), [], []
+
+    def look(step: int, active: Tensor, z: Tensor) -> Tensor:
+        if step + 1 in QUALITY_STEPS:
+            classes.append(model.head(z).argmax(dim=1))
+            residuals.append(relative_residual(z, model.f(z, u)))
+        return torch.zeros_like(active, dtype=torch.bool)
+
+    SOLVERS["anderson"](model.f, model.initial(u), u, max_steps=QUALITY_STEPS[-1], decided=look)
+    return classes, torch.stack(residuals)
 
 
 def _solve(model: models.MDEQ, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def test_timings_come_back_and_damage_is_set_aside(tmp_path):
 def test_command_line_stores_what_it_measured(capsys):
     bench.main(["--profile", "smoke", "--repetitions", "1", "--copies", "10"])
     stored = bench.read(paths.timings(RUN))
-    assert [t.label for t in stored] == [c.label for c in bench.contenders_of(RUN)]
+    assert [t.label for t in stored] == [c.label for c in bench.contenders_of(RUN, 10)]
 
 
 # ---------------------------------------------------------------------------------------------- agreement

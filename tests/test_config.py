@@ -21,7 +21,7 @@ PACKAGE = Path(config.__file__).parent
 ORDER = (
     "settings", "config", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published", "results", "shown", "metrics",
     "shipped", "data", "models", "losses", "train", "votes", "adaptive", "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size",
-    "figures", "soundness_figures", "exact_report", "soundness_report", "report",
+    "figures", "speed_report", "soundness_figures", "exact_report", "soundness_report", "report",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
