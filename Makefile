@@ -96,7 +96,16 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
+# Diagrams and settings: nothing has to be trained for them.
+$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
+	$(call papermill,05_method,)
+
+# Coverage looks at what all the others left in the profile's folder, so it comes after them.
+COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb)
+$(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
+	$(call papermill,80_coverage,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.ipynb | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
@@ -106,6 +115,10 @@ soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
 tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
 	$(PY) -m srs.tables --profile $(PROFILE)
 	$(PY) -m srs.figures --profile $(PROFILE)
+	$(PY) -m srs.diagrams --profile $(PROFILE)
+	$(PY) -m srs.settings_report --profile $(PROFILE)
+	$(PY) -m srs.comparison --profile $(PROFILE)
+	$(PY) -m srs.coverage --profile $(PROFILE)
 	$(PY) -m srs.report --profile $(PROFILE)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters

@@ -19,9 +19,10 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "config", "paths", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "data", "models", "losses", "train",
-    "votes", "metrics", "certify", "closeup", "soundness", "tables", "audit_size", "figures",
-    "soundness_figures", "exact_report", "soundness_report", "report",
+    "config", "paths", "bounds", "exact", "solvers", "starts", "published", "published_others", "results", "shown", "data",
+    "models", "losses", "train", "votes", "metrics", "certify", "closeup", "soundness", "tables", "audit_size", "figures",
+    "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison",
+    "coverage", "report",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
