@@ -159,8 +159,9 @@ def _side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
 
 def make_settings(profile: Profile) -> dict[str, pd.DataFrame]:
     """Make and save the tables of hyper-parameters of a profile and of the paper's own settings."""
+    others = " and ".join(f"'{p.name}'" for p in shown_profiles(profile) if p.name in BESIDE)
     beside = "" if profile.name in BESIDE else f"profile '{profile.name}' beside "
-    whose = f"({beside}the paper's settings, profile 'paper')"
+    whose = f"({beside}the paper's settings: {others})"
     made = {
         "settings_architecture": (
             architecture(profile),

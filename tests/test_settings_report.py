@@ -33,9 +33,20 @@ SAMPLING = {
 }  # fmt: skip
 
 
-def lines(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """A table of settings as {name: cells}."""
-    return {row[0]: tuple(row[1:]) for row in frame.itertuples(index=False)}
+IMAGENET = {
+    "branches": "4", "channels per branch": "32, 64, 128, 256", "head channels": "28, 56, 112, 224",
+    "final channels": "2,048", "expansion in the residual block": "5", "input halved (times)": "2",
+    "dropout (variational)": "0.02", "batch size": "128", "epochs": "100", "optimiser": "sgd", "learning rate": "0.04",
+    "weight decay": "2e-05", "unrolled pre-training (steps)": "510,000", "unrolled layers": "5",
+    "forward solver steps (Broyden)": "14", "backward solver steps (Broyden)": "14", "Jacobian penalty: weight": "2.5",
+    "Jacobian penalty: share of batches": "0.08", "Jacobian penalty: epochs": "100 of 100",
+}  # fmt: skip
+
+
+def lines(frame: pd.DataFrame, profile: str = "paper") -> dict[str, tuple[str, ...]]:
+    """A profile's part of a table of settings as {name: cells}."""
+    columns = [column for column in frame if column.split(":")[0] == profile]
+    return {name: tuple(cells) for name, *cells in frame[["setting", *columns]].itertuples(index=False)}
 
 
 def shows(made: pd.DataFrame, expected: dict[str, tuple[str, ...]]) -> None:
@@ -46,12 +57,18 @@ def test_the_paper_s_settings_come_out_as_published():
     shows(settings_report.architecture(PAPER), ARCHITECTURE)
     shows(settings_report.training(PAPER), TRAINING)
     shows(settings_report.sampling(PAPER), {name: (value,) for name, value in SAMPLING.items()})
-    methods = settings_report.methods(PAPER).set_index("method")
+    methods = settings_report.methods(PAPER).query("profile == 'paper'").set_index("method")
     assert set(methods["solved together"][:3]) == {"400"} and set(methods["solved together"][3:]) == {"400 chains"}
     assert methods.loc["SRS-MDEQ-3A", "K (audited votes)"] == "400"
     assert methods.loc["SRS-MDEQ-3A", "solver steps of the first batch"] == "10"
     assert methods.loc["MDEQ-30A", "evaluations of f per vote"] == "30"
     assert methods.loc["MDEQ-30A", "K (audited votes)"] == "-"
+
+
+@pytest.mark.skipif("imagenet" not in PROFILES, reason="there is no profile imagenet yet")
+def test_the_paper_s_imagenet_settings_come_out_as_published():
+    both = lines(settings_report.architecture(PAPER), "imagenet") | lines(settings_report.training(PAPER), "imagenet")
+    assert {name: both[name] for name in IMAGENET} == {name: (value,) for name, value in IMAGENET.items()}
 
 
 def test_parameters_are_counted():
