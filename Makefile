@@ -5,6 +5,7 @@ PROFILE ?= digits
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON3 ?= python3
 WORKERS ?= 1
+RETRAIN ?=
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +18,9 @@ endif
 # One thread per job: the jobs share the cores, and sums are in the same order whoever runs beside them.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
+# glibc gives large buffers back to the system at once, and torch asks for them again at every operation: keep them.
+export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
+export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 
 # Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
 ifeq ($(CONDA_DEFAULT_ENV),srs)
@@ -70,16 +74,16 @@ part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
 
 SOLVE  := srs/data.py srs/models.py srs/solvers.py
-SAMPLE := $(SOLVE) srs/starts.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
-SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/tables.py srs/figures.py
+SAMPLE := $(SOLVE) srs/starts.py srs/stopping.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
+SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/shipped.py srs/tables.py srs/figures.py
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
 $(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp ;
-$(WORK)/settings/stamp: srs/config.py
+$(WORK)/settings/stamp: srs/config.py srs/settings.py
 	@$(PYTHON3) -m srs.config stamps $(PROFILE) && touch $@
 
-$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/train.py $(WORK)/settings/%.train.json | $(ENV)
-	$(call papermill,10_train,$(run_parameters))
+$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/losses.py srs/train.py $(WORK)/settings/%.train.json | $(ENV)
+	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
 
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) srs/bounds.py $(WORK)/settings/%.certify.json | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
@@ -97,7 +101,7 @@ $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wi
 	$(call papermill,40_soundness,)
 
 # Diagrams and settings: nothing has to be trained for them.
-$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
+$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
 	$(call papermill,05_method,)
 
 # Coverage looks at what all the others left in the profile's folder, so it comes after them.
@@ -139,7 +143,7 @@ lab: | $(ENV)  ## open the notebooks in JupyterLab
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model"
+	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped"
 
 readme: all  ## refresh the picture that the README shows
 	mkdir -p figures/readme

@@ -11,7 +11,7 @@ import numpy as np
 from srs import bounds, metrics, soundness, tables
 from srs.bounds import Counts, Rule
 from srs.config import Method, Run
-from srs.tables import Tallies
+from srs.shipped import Tallies
 
 KS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
 DRAWS = 10  # simulated audits of each image, over which radii are averaged

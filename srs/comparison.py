@@ -4,19 +4,18 @@ Published numbers come with their source; ours come from stored tallies and say 
 """
 
 import bisect
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from srs import bounds, metrics, paths, published, published_others, results, shown, tables
+from srs import bounds, metrics, paths, published, published_others, results, shipped, shown, tables
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
 from srs.published_others import LIPSCHITZ, LIPSCHITZ_RADII, SMOOTHING, SMOOTHING_RADII, SMOOTHING_SIGMA, Result
 
 NOTEBOOK = "80_coverage"
-COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # the paper's reference and its most accurate SRS row
+COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 RULES = {False: Rule.COHEN, True: Rule.AUDIT}
 OURS = "this repository"
 UNSTATED = "smoothing, as published"  # whether a published SRS row is the theorem's or the released formula's
@@ -80,13 +79,17 @@ def _paper(method: str, model: str, sigma: float) -> dict[str, str]:
 
 
 def _ours(run: Run, radii: Sequence[float], names: list[str]) -> list[dict[str, str]]:
-    """A row per compared method whose tallies are stored."""
-    methods = [m for m in run.profile.methods if m.name in COMPARED and paths.tallies(run, m).is_file()]
-    return [_our_row(run, m, radii, names) for m in methods]
+    """A row for the reference and one for the SRS method of most steps, where tallies are stored, else shipped."""
+    profile = run.profile
+    methods = [profile.method(profile.reference), *sorted(tables.serialized(profile), key=lambda m: m.steps)[-1:]]
+    for place in (paths.tallies, paths.shipped_tallies):
+        there = [method for method in methods if place(run, method).is_file()]
+        if there:
+            return [_our_row(run, m, results.read_tallies(place(run, m)), radii, names) for m in there]
+    return []
 
 
-def _our_row(run: Run, method: Method, radii: Sequence[float], names: list[str]) -> dict[str, str]:
-    own = results.read_tallies(paths.tallies(run, method))
+def _our_row(run: Run, method: Method, own: np.ndarray, radii: Sequence[float], names: list[str]) -> dict[str, str]:
     rule = RULES[method.serialized]
     certificates = metrics.certificates(own, rule=rule, sigma=run.sigma, alpha=run.profile.alpha)
     right = metrics.correct(certificates, own["label"])
@@ -96,18 +99,11 @@ def _our_row(run: Run, method: Method, radii: Sequence[float], names: list[str])
         "method": f"{method.name} {run.model.name}{recipe}",
         "certificate": tables.RULE_LABELS[rule],
         "sigma": f"{run.sigma:.2f}",
-        "data": f"{_source(run)}, {len(own)} images",
+        "data": f"{shipped.card(run).get('data', run.profile.data.name)}, {len(own)} images",
         **{name: tables.percent(count, len(own)) for name, count in zip(names, held)},
         "ACR": tables.radius(metrics.average_certified_radius(right, certificates.radius)),
         "source": OURS,
     }
-
-
-def _source(run: Run) -> str:
-    """Where the images came from, as the model card says it."""
-    path = paths.card(run)
-    card = json.loads(path.read_text()) if path.is_file() else {}
-    return card.get("data", run.profile.data.name)
 
 
 def make_comparison(profile: Profile) -> dict[str, pd.DataFrame]:

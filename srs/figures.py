@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from srs import bounds, metrics, paths, shown, tables
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
-from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES, Tallies
+from srs.shipped import Tallies, certified
+from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES
 
 WIDTH = 3.3  # inches, a column of the paper
 RRD_BINS = {"LARGE": 20}  # as in the paper's figures; 10 for every other size
@@ -217,10 +218,10 @@ def _bars(ax: Axes, panel: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
 # ------------------------------------------------------------------------------------------------ figures of a profile
 
 
-def runs_by_family(profile: Profile) -> dict[str, list[Run]]:
-    """The runs of each figure: one model size and recipe, every sigma."""
+def runs_by_family(profile: Profile, tallies: Tallies) -> dict[str, list[Run]]:
+    """The certified runs of each figure: one model size and recipe, every sigma."""
     families: dict[str, list[Run]] = {}
-    for run in profile.runs:
+    for run in certified(profile, tallies):
         recipe = "" if run.train.recipe == "paper" else f"_{run.train.recipe}"
         families.setdefault(run.model.name + recipe, []).append(run)
     return families
@@ -252,7 +253,7 @@ def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
 def make_curves(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the curves of certified accuracy of every model size: all methods, and all rules."""
     made = {}
-    for family, runs in runs_by_family(profile).items():
+    for family, runs in runs_by_family(profile, tallies).items():
         where = f"MDEQ-{family} on {profile.data.name}, {profile.images} images, N = {profile.n}"
         made[f"curves_{family}"] = (
             accuracy_curves({panel_title(run): _method_curves(run, tallies) for run in runs}),
@@ -272,7 +273,7 @@ def make_histograms(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the histograms of RRD, p_m and gap of every model size."""
     made = {}
     if tables.serialized(profile):
-        for family, runs in runs_by_family(profile).items():
+        for family, runs in runs_by_family(profile, tallies).items():
             where = f"MDEQ-{family} on {profile.data.name}, a panel per noise level"
             made |= _rrd_histograms(family, runs, tallies, where)
             made |= _p_m_histograms(family, runs, tallies, where)

@@ -38,7 +38,8 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
     "radii": "radii r of the tables", "noise": "noise", "seed": "seed",
     # a method
     "solver": "solver", "start": "start", "steps": "evaluations of f per vote",
-    "warmup": "solver steps of the first batch", "audit": "K (audited votes)",
+    "warmup": "solver steps of the first batch", "pilot": "copies of the pilot batch", "tol": "stops at residual",
+    "margin": "stops at lead", "audit": "K (audited votes)",
 }  # fmt: skip
 
 
@@ -101,10 +102,11 @@ def _training(model: Model, train: Train) -> dict[str, str]:
         "jacobian_weight": not train.jacobian_frequency,
         "jacobian_until": not train.jacobian_frequency,
     }
+    penalised = sum(epoch < train.jacobian_until * train.epochs for epoch in range(train.epochs))  # as srs.train counts
     own = {
         "begin": f"recipe {train.begin.recipe}" if train.begin else "random weights",
         "dropout": _text(model.dropout if train.dropout is None else train.dropout),
-        "jacobian_until": f"{round(train.jacobian_until * train.epochs)} of {train.epochs}",
+        "jacobian_until": f"{penalised} of {train.epochs}",
         **{name: "-" for name, never in unused.items() if never},
     }
     cells = _cells(train, skip=("recipe", "contraction")) | {LABELS[name]: text for name, text in own.items()}
@@ -125,11 +127,15 @@ def methods(profile: Profile) -> pd.DataFrame:
     for p in shown_profiles(profile):
         for m in p.methods:
             cells = {"profile": p.name, "method": m.name, **_cells(m, skip=("name",))}
-            if not m.serialized:
-                cells |= {LABELS["warmup"]: "-", LABELS["audit"]: "-"}
+            unused = {
+                "warmup": m.start not in ("previous", "centroid"), "pilot": m.start != "centroid", "tol": not m.tol,
+                "margin": not m.margin, "audit": not m.audit,
+            }  # fmt: skip
+            cells |= {LABELS[name]: "-" for name, never in unused.items() if never}
             batch = cells.pop(LABELS["batch"])
             rows.append(cells | {"solved together": f"{batch} chains" if m.start == "previous" else batch})
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.loc[:, (frame != "-").any()]
 
 
 def _cells(record: object, skip: Iterable[str] = ("name",)) -> dict[str, str]:

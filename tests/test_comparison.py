@@ -118,6 +118,19 @@ def test_published_srs_rows_claim_no_rule(tallies):
         assert set(paper["certificate"]) == {comparison.UNSTATED} and set(paper["data"]) == {published.DATA}
 
 
+def test_shipped_tallies_stand_in_for_our_own_and_are_not_mixed_with_them(tallies):
+    run, methods = SMOKE.runs[1], [SMOKE.method(name) for name in comparison.COMPARED]
+    before = comparison.smoothing(SMOKE)
+    for method in methods:
+        target = paths.shipped_tallies(run, method)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        paths.tallies(run, method).rename(target)
+    assert comparison.smoothing(SMOKE).equals(before)
+    paths.shipped_tallies(run, methods[0]).rename(paths.tallies(run, methods[0]))
+    ours = comparison.smoothing(SMOKE).query("source == @comparison.OURS")
+    assert list(ours["method"]) == ["MDEQ-30A SMALL"], "one row from here, the other from what is shipped"
+
+
 def test_a_run_certified_in_part_shows_that_part(tallies):
     paths.tallies(SMOKE.runs[1], SMOKE.method("SRS-MDEQ-3A")).unlink()
     ours = comparison.smoothing(SMOKE).query("source == @comparison.OURS")

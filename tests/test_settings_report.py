@@ -106,7 +106,8 @@ def with_method(method: Method) -> Profile:
 MODEL, RECIPE = SMOKE.models[0]
 ANOTHER = {  # where a field cannot just be another value of its type
     "channels": (16, 16), "head_channels": (4, 12), "begin": replace(RECIPE, recipe="first"), "groups": 4,
-    "data": config.CIFAR10, "alpha": 0.01, "start": "clean", "sigmas": (0.25,), "reference": "MDEQ-5A", "name": "other",
+    "data": config.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
+    "sigmas": (0.25,), "reference": "MDEQ-5A", "name": "other",
 }  # fmt: skip
 
 
@@ -117,7 +118,8 @@ def fields(record: object, *less: str) -> list[str]:
 CHANGES = (
     [(with_model, MODEL, name) for name in fields(MODEL)]
     + [(with_recipe, RECIPE, name) for name in fields(RECIPE, "contraction")]
-    + [(with_method, SMOKE.methods[-1], name) for name in fields(Method)]
+    + [(with_method, SMOKE.methods[-1], name) for name in fields(Method, "pilot")]
+    + [(with_method, replace(SMOKE.methods[-1], start="centroid"), "pilot")]
     + [(lambda profile: profile, SMOKE, name) for name in fields(SMOKE, "models", "methods")]
 )
 
