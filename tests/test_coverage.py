@@ -22,7 +22,7 @@ NOT_YET = ("32_ablations", "33_attacks", "35_imagenet")
 
 def test_28_tables_and_12_figures_each_once():
     assert [item.number for item in ITEMS] == [f"T{i}" for i in range(1, 29)] + [f"F{i}" for i in range(1, 13)]
-    main = [name for item in ITEMS if item.profiles == coverage.MAIN for name in item.artefacts]
+    main = [name for item in ITEMS if not item.imagenet for name in item.artefacts]
     assert len(main) == len(set(main)), "one artefact stands for two items"
 
 
@@ -72,6 +72,7 @@ def test_every_named_artefact_is_made_by_its_notebook(item: Item):
     if item.notebook in NOT_YET:
         pytest.skip(f"notebook {item.notebook} is not there yet")
     assert [name for name in item.artefacts if not is_made(name, item.notebook)] == []
+    assert not item.imagenet or is_made(item.imagenet, "30_certified_accuracy")
 
 
 def test_not_yet_made_is_not_there():
@@ -100,7 +101,7 @@ def test_what_needs_no_network_comes_out_under_the_names_listed(tmp_path, monkey
         "31_consistency": set(tables.make_consistency(digits, tallies)) | set(histograms),
         "80_coverage": set(comparison.make_comparison(digits)),
     }
-    items = [item for item in ITEMS if item.notebook in made and item.profiles == coverage.MAIN]
+    items = [item for item in ITEMS if item.notebook in made]
     assert len(items) == 8 + 7 + 4 + 2
     for item in items:
         assert set(item.artefacts) <= made[item.notebook], item.number
@@ -108,7 +109,9 @@ def test_what_needs_no_network_comes_out_under_the_names_listed(tmp_path, monkey
     table = coverage.make_coverage(digits).set_index("item")
     assert set(table.loc[[item.number for item in items], "in digits now"]) == {"yes"}
     assert table.loc["T25", "in digits now"] == "not made: attacks_empirical_LARGE"
-    assert table.loc["T16", "in digits now"] == "not in this profile"
+    assert table.loc["T16", "in digits now"] == "not made: imagenet_check"
+    shown.describe(paths.shown(digits, "imagenet_check"), shown.About("table", "", "35_imagenet"))
+    assert coverage.coverage(digits).set_index("item").loc["T16", "in digits now"] == "pipeline check only"
     assert f"{len(items)} are there" in shown.listed(paths.shown(digits, "x").parent)["coverage"].caption
 
 
@@ -119,9 +122,9 @@ def test_profiles_are_those_with_the_model_and_the_sigma():
     places = {item.number: coverage.made_in(item) for item in ITEMS}
     assert places["T1"] == places["F3"] == places["T25"] == ["digits", "paper"]
     assert places["T2"] == places["T15"] == places["T22"] == ["digits", "cifar10", "paper"]
-    assert places["T3"] == ["imagenet"]
+    assert places["T3"] == ["digits", "cifar10", "paper", "imagenet"]
     for item in ITEMS:
-        for name in (n for n in places[item.number] if n in config.PROFILES):
+        for name in (n for n in places[item.number] if n in coverage.MAIN):
             models = {run.model.name for run in config.PROFILES[name].runs}
             assert all(("LARGE" in artefact) <= ("LARGE" in models) for artefact in item.artefacts)
 
@@ -129,7 +132,15 @@ def test_profiles_are_those_with_the_model_and_the_sigma():
 def test_the_tests_profile_stands_for_digits(srs_root):
     lacking = coverage.missing(SMOKE)
     assert "T2" in lacking and "F4" in lacking and "T22" in lacking
-    assert not {"T1", "T3", "T13", "F3"} & set(lacking), "smoke has one small model at sigma 0.5"
+    assert not {"T1", "T13", "F3"} & set(lacking), "smoke has one small model at sigma 0.5"
+
+
+def test_the_profile_imagenet_has_the_tables_themselves(srs_root):
+    imagenet = replace(SMOKE, name="imagenet", sigmas=(0.25, 0.5, 1.0))
+    assert set(coverage.missing(imagenet)) == {"T3", "T16", "T17", "T20"}
+    assert coverage.missing(imagenet)["T16"] == ["certified_accuracy_SMALL_s0.25"]
+    shown.describe(paths.shown(imagenet, "certified_accuracy_SMALL_s0.25"), shown.About("table", "", ""))
+    assert coverage.missing(imagenet)["T16"] == []
 
 
 def test_a_sidecar_of_the_wrong_kind_does_not_count(srs_root):
