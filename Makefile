@@ -104,7 +104,16 @@ MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/spe
 $(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(MEASURE) | $(ENV)
 	$(call papermill,41_speed,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness 41_speed,$(NB)/$(n).ipynb) | $(ENV)
+# Diagrams and settings: nothing has to be trained for them.
+$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
+	$(call papermill,05_method,)
+
+# Coverage looks at what all the others left in the profile's folder, so it comes after them.
+COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 40_soundness 41_speed,$(NB)/$(n).ipynb)
+$(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
+	$(call papermill,80_coverage,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.ipynb | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
@@ -118,6 +127,10 @@ tables: | $(ENV)  ## tables, figures and report from stored tallies, without a n
 	$(PY) -m srs.tables --profile $(PROFILE)
 	$(PY) -m srs.figures --profile $(PROFILE)
 	$(PY) -m srs.speed_report --profile $(PROFILE)
+	$(PY) -m srs.diagrams --profile $(PROFILE)
+	$(PY) -m srs.settings_report --profile $(PROFILE)
+	$(PY) -m srs.comparison --profile $(PROFILE)
+	$(PY) -m srs.coverage --profile $(PROFILE)
 	$(PY) -m srs.report --profile $(PROFILE)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters

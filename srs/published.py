@@ -7,6 +7,7 @@ Source: the authors' README and the paper's OpenReview thread (X64IJvdftR); what
 from dataclasses import dataclass
 
 N, K, ALPHA = 10_000, 400, 0.001
+DATA = "CIFAR-10, 500 images"
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 

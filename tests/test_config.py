@@ -19,9 +19,11 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "settings", "config", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published", "results", "shown", "metrics",
-    "shipped", "data", "models", "losses", "train", "votes", "adaptive", "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size",
-    "figures", "speed_report", "soundness_figures", "exact_report", "soundness_report", "report",
+    "settings", "config", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
+    "published_others", "results", "shown", "metrics", "shipped", "data", "models", "losses", "train", "votes", "adaptive",
+    "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size", "figures", "speed_report",
+    "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
+    "report",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
