@@ -38,6 +38,15 @@ def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[
     )
 
 
+def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
+    """Three ways beyond the paper: samples that stop by themselves, one start for all images, the mean of a pilot."""
+    return (
+        Method("MDEQ-STOP", "safe_anderson", 30, batch=batch, tol=0.01),
+        Method("MDEQ-ANCHOR-3A", "anderson", 3, start="anchor", batch=batch),
+        Method("SRS-CENTROID-2A", "anderson", 2, start="centroid", batch=batch, warmup=10, audit=audit),
+    )
+
+
 # The paper's sizes; parameters counted in tests: 0.25 M and 11.1 M.
 SMALL = Model("SMALL", (8, 16, 32), (7, 14, 28), 200, dropout=0.20)
 LARGE = Model("LARGE", (32, 64, 128, 256), (14, 28, 56, 112), 1680, dropout=0.22)
@@ -77,7 +86,14 @@ PROFILES = {
         ),
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
-            paper_methods(batch=50, chains=50, warmup=10, audit=100), "MDEQ-30A", images=50, stride=100, n0=100, n=1_000,
+            paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
+            images=25, stride=200, n0=100, n=1_000,
+        ),
+        # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
+        Profile(
+            "cifar10_gpu", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
+            paper_methods(batch=400, chains=400, warmup=10, audit=400) + fast_methods(batch=400, audit=400), "MDEQ-30A",
+            images=500, stride=10, n0=100, n=10_000,
         ),
         Profile(
             "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),

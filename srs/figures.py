@@ -244,8 +244,9 @@ def _method_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
 
 
 def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
-    """The last SRS method under every rule, beside standard RS."""
+    """The paper's best SRS method under every rule, beside standard RS."""
     standard, srs = run.profile.method(run.profile.reference), tables.serialized(run.profile)[-1]
+    srs = next((m for m in run.profile.methods if m.name == "SRS-MDEQ-3A"), srs)
     curves = {f"{standard.name}, cohen": _curve(run, standard, tallies, Rule.COHEN)}
     short = srs.name.replace("-MDEQ", "")
     return curves | {f"{short}, {RULE_LABELS[rule]}": _curve(run, srs, tallies, rule) for rule in SRS_RULES}
