@@ -7,6 +7,7 @@ the finished runs of a profile there.
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +78,12 @@ def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
 def ship(profile: Profile) -> list[Path]:
     """Put weights, cards, tallies and provenance of the profile's finished runs where they are tracked; what was put."""
     put = []
-    for run in profile.runs:
+    first = [replace(run, train=run.train.begin) for run in profile.runs if run.train.begin]
+    for run in dict.fromkeys((*profile.runs, *first)):
         own = json.loads(paths.card(run).read_text()) if paths.card(run).is_file() else {"shipped": True}
         if not own.get("shipped"):
             for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
-                put.append(_copy(path, paths.zoo(path, run)))
+                put += [_copy(path, paths.zoo(path, run))] if path.is_file() else []
         for path in sorted(paths.measured(run, "any").parent.glob("*")):
             put.append(_copy(path, paths.shipped_measured(run, "any").with_name(path.name)))
         tallies = [paths.tallies(run, method) for method in profile.methods]
