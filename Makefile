@@ -153,9 +153,12 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped"
 
-readme: all  ## refresh the picture that the README shows
+readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
 	mkdir -p figures/readme
-	cp $(SHOWN)/curves_rules_SMALL.png figures/readme/
+	cp figures/digits/curves_rules_SMALL.png figures/readme/
+	$(PY) -m srs.figures --profile cifar10
+	cp figures/cifar10/curves_rules_SMALL_contractive.png figures/readme/
+	$(PY) -m srs.readme
 
 clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN)

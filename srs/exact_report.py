@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from srs import bounds, config, data, exact, models, paths, tables, votes
+from srs import bounds, config, data, exact, models, paths, settings, tables, votes
 
 NOTEBOOK = "40_soundness"
 PIXELS = 1_000_000  # drawn at a time to be timed
@@ -56,7 +56,7 @@ def vote_shares(run: config.Run) -> dict[str, str]:
     shares, spent, c_a = [], [], bounds.ABSTAIN
     for idx in run.profile.evaluated[:IMAGES]:
         both = []
-        for kind in config.NOISES:
+        for kind in settings.NOISES:
             start = time.perf_counter()
             kinds = replace(sampling, noise=kind)
             drawn = votes.draw_votes(model, images.x(idx), sampling.reference, kinds, run.sigma, idx=idx)

@@ -23,7 +23,7 @@ ORDER = (
     "published_others", "results", "shown", "metrics", "shipped", "data", "models", "losses", "train", "votes", "adaptive",
     "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size", "figures", "speed_report",
     "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
-    "report",
+    "report", "readme",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)

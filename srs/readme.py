@@ -1,0 +1,33 @@
+"""The main table that the README shows, put there from the shipped results: `python -m srs.readme`."""
+
+import re
+
+import pandas as pd
+
+from srs import config, paths, shipped, tables
+from srs.config import Run
+
+COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
+BLOCK = re.compile(r"(<!-- table: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def main_table(run: Run) -> pd.DataFrame:
+    """Certified accuracy of a shipped run, the paper's rows beside it, without what only the long table has room for."""
+    whole = tables.certified_accuracy(run, shipped.load(run.profile))
+    return whole[[c for c in whole if c in COLUMNS or c.startswith("r=")]]
+
+
+def filled(text: str) -> str:
+    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew."""
+
+    def fill(found: re.Match) -> str:
+        profile, model, sigma, recipe = found.groups()[1:5]
+        run = config.get_run(profile, model, float(sigma), recipe)
+        return found[1] + main_table(run).to_markdown(index=False, disable_numparse=True) + found[6]
+
+    return BLOCK.sub(fill, text)
+
+
+if __name__ == "__main__":
+    path = paths.root() / "README.md"
+    path.write_text(filled(path.read_text()))

@@ -1,0 +1,85 @@
+"""Tables of speed and agreement from stored measurements, against hand-made ones."""
+
+import pytest
+from tests.helpers import save_untrained, smoke_run
+
+from srs import agreement, bench, paths, speed_report, votes
+from srs.agreement import Point
+from srs.bench import Timing
+from srs.config import Method, replace
+
+RUN = smoke_run()
+PROFILE = RUN.profile
+POINTS = [
+    Point("zero", "anderson", 1, 0.0, 0.0, 200, 80, 1.0),
+    Point("zero", "anderson", 4, 0.0, 0.0, 200, 10, 4.0),
+    Point("centroid", "anderson", 1, 0.0, 0.0, 200, 30, 1.0),
+    Point("centroid", "naive", 8, 0.0, 0.0, 200, 0, 8.0),
+    Point("zero", "safe_anderson", 30, 0.1, 0.0, 200, 4, 5.5),
+    Point("zero", "safe_anderson", 30, 0.0, 0.4, 200, 12, 3.25),
+]
+
+
+def test_starts_and_cheapest_ways():
+    starts = speed_report.starts_table(POINTS)
+    assert starts.to_dict("records") == [
+        {"start": "zero", "1 NFE": "40.00", "4 NFE": "5.00"}, {"start": "centroid", "1 NFE": "15.00", "4 NFE": ""},
+    ]  # fmt: skip
+    cheapest = speed_report.agreement_table(POINTS)
+    assert list(cheapest["NFE/vote"]) == ["1.00", "3.25", "4.00", "5.50", "8.00"]
+    assert list(cheapest["stops at"]) == ["1 steps", "lead > 0.4", "4 steps", "residual <= 0.1", "8 steps"]
+    assert list(cheapest["disagreement %"]) == ["15.00", "6.00", "5.00", "2.00", "0.00"]
+
+
+def timing(label: str, nfe: float, seconds: float) -> Timing:
+    return Timing(label, 5, nfe, seconds, 1.0, 0.0, 0.5)
+
+
+def test_seconds_of_a_certificate_count_selection_start_and_audit():
+    ours = {
+        "MDEQ-30A": timing("MDEQ-30A", 30, 0.030), "SRS-MDEQ-3A": timing("SRS-MDEQ-3A", 3, 0.004),
+        "released MDEQ-30A": timing("released MDEQ-30A", 32, 0.064),
+        "released SRS-MDEQ-3A": timing("released SRS-MDEQ-3A", 5, 0.010),
+    }  # fmt: skip
+    n0, srs = PROFILE.n0, PROFILE.method("SRS-MDEQ-3A")
+    want = {
+        "MDEQ-30A": (n0 + 10_000) * 0.030,
+        # two first batches of the chains take warmup - steps evaluations more, each a thirtieth of a full solve
+        "SRS-MDEQ-3A": (n0 + 10_000) * 0.004 + srs.audit * 0.030 + 2 * srs.batch * (srs.warmup - 3) * 0.001,
+        "released MDEQ-30A": (n0 + 10_000) * 0.064,
+        "released SRS-MDEQ-3A": (n0 + 10_000) * 0.010 + srs.audit * 12 * 0.002,
+    }
+    for label, seconds in want.items():
+        assert speed_report.certificate_seconds(RUN, ours[label], ours) == pytest.approx(seconds)
+
+
+def test_a_profile_s_tables_are_made_from_what_is_stored(srs_root):
+    assert speed_report.make_agreement(PROFILE) == speed_report.make_speed(PROFILE) == {}
+    agreement.write(paths.measured(RUN, "agreement-test"), POINTS)
+    timings = [timing(c.label, c.method.steps, 0.01) for c in bench.contenders_of(RUN, 20)]
+    bench.write(paths.measured(RUN, "bench"), timings, run=RUN.id)
+    made = speed_report.make_agreement(PROFILE) | speed_report.make_speed(PROFILE)
+    assert set(made) == {"starts_SMALL_s0.50", "cheapest_votes_SMALL_s0.50", "speed_SMALL_s0.50"}
+    folder = paths.shown(PROFILE, "x").parent
+    assert (folder / "agreement_SMALL_s0.50.pdf").is_file() and (folder / "agreement_SMALL_s0.50.json").is_file()
+    assert len(made["speed_SMALL_s0.50"]) == len(timings)
+
+
+def test_adaptive_decisions_stand_beside_those_of_fixed_n(srs_root, monkeypatch):
+    save_untrained(RUN)
+    method = Method("RS-2A", "anderson", 2, batch=100)
+    table = speed_report.adaptive_table(RUN, method, (0.0, 0.5), images=3, n=120)
+    assert list(table["r"]) == ["0.00", "0.50"] and set(table["images"]) == {"3"}
+    for _, row in table.iterrows():
+        assert int(row["most votes"]) <= 120 and float(row["share of N %"]) <= 100
+        assert abs(int(row["certified, fixed N"]) - int(row["certified, adaptive"])) <= int(row["decided otherwise"])
+    with monkeypatch.context() as patch:  # votes are stored: the table is made again without the network
+        patch.setattr(votes, "draw_votes", lambda *args, **more: pytest.fail("drawn again"))
+        assert speed_report.adaptive_table(RUN, method, (0.0, 0.5), images=3, n=120).equals(table)
+
+
+def test_the_adaptive_method_needs_no_audit():
+    chosen = speed_report.adaptive_method(PROFILE)
+    assert not chosen.serialized and chosen.steps == 5
+    stopping = Method("STOP", "naive", 30, tol=0.1)
+    assert speed_report.adaptive_method(replace(PROFILE, methods=(*PROFILE.methods, stopping))) == stopping
