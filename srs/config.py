@@ -41,7 +41,7 @@ def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[
 def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
     """Three ways beyond the paper: samples that stop by themselves, one start for all images, the mean of a pilot."""
     return (
-        Method("MDEQ-STOP", "safe_anderson", 30, batch=batch, tol=0.01),
+        Method("MDEQ-STOP", "safe_anderson", 30, batch=batch, tol=0.003),
         Method("MDEQ-ANCHOR-3A", "anderson", 3, start="anchor", batch=batch),
         Method("SRS-CENTROID-2A", "anderson", 2, start="centroid", batch=batch, warmup=10, audit=audit),
     )
