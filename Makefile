@@ -30,10 +30,12 @@ endif
 WORK  := data/$(PROFILE)
 NB    := $(WORK)/notebooks
 SHOWN := figures/$(PROFILE)
-RUNS  := $(shell $(PYTHON3) -m srs.config runs $(PROFILE))
+RUNS  := $(shell $(PYTHON3) -m srs.targets runs $(PROFILE))
 ifeq ($(RUNS),)
-$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
+$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.targets profiles))
 endif
+
+BASELINES := $(shell $(PYTHON3) -m srs.targets baselines $(PROFILE))
 
 .PHONY: all tables quickstart soundness test test-code test-notebooks lab help readme clean distclean
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
@@ -69,14 +71,14 @@ papermill = $(call execute,$(1),$@,$(2))
 part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
 
-SOLVE  := srs/data.py srs/models.py srs/solvers.py
+SOLVE  := srs/data.py srs/models.py srs/resnet.py srs/solvers.py
 SAMPLE := $(SOLVE) srs/starts.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
 SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/tables.py srs/figures.py
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
 $(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp ;
 $(WORK)/settings/stamp: srs/config.py
-	@$(PYTHON3) -m srs.config stamps $(PROFILE) && touch $@
+	@$(PYTHON3) -m srs.targets stamps $(PROFILE) && touch $@
 
 $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/train.py $(WORK)/settings/%.train.json | $(ENV)
 	$(call papermill,10_train,$(run_parameters))
@@ -84,7 +86,8 @@ $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/train.py $(WORK)/s
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) srs/bounds.py $(WORK)/settings/%.certify.json | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
 
-CERTIFIED := $(foreach run,$(RUNS),$(NB)/20_certify-$(run).ipynb)
+CERTIFIED := $(foreach run,$(filter-out $(BASELINES),$(RUNS)),$(NB)/20_certify-$(run).ipynb)
+EXPLICIT  := $(foreach run,$(BASELINES),$(NB)/20_certify-$(run).ipynb)
 
 # With the notebook's own model and sigma, which every profile has.
 $(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE) srs/closeup.py srs/figures.py | $(ENV)
@@ -96,7 +99,14 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
+# Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.
+$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
+	$(call papermill,35_imagenet,)
+
+$(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
+	$(call papermill,36_explicit,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 35_imagenet 36_explicit 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
@@ -126,7 +136,7 @@ lab: | $(ENV)  ## open the notebooks in JupyterLab
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model"
+	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.targets profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model"
 
 readme: all  ## refresh the picture that the README shows
 	mkdir -p figures/readme
@@ -136,4 +146,4 @@ clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.config profiles),data/$(p) figures/$(p)) .venv
+	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.targets profiles),data/$(p) figures/$(p)) .venv

@@ -163,7 +163,7 @@ def vote_key(run: config.Run) -> str:
     """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
     path = paths.weights(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
-    code = results.code_digest("models", "solvers", "starts", "votes", "exact")
+    code = results.code_digest("models", "resnet", "solvers", "starts", "votes", "exact")
     return config.fingerprint(models.digest(path), run.sigma, run.profile.sampling, code)
 
 

@@ -3,56 +3,21 @@
 Everything a run depends on is a frozen dataclass here, above the code that it configures. Names from outside
 (notebook parameters, command lines, make) enter through `get_profile`, `get_run` and `read_parameters`, which
 refuse what they do not know before any work starts.
-
-`python -m srs.config runs digits` prints the ids that make uses as targets.
 """
 
 import argparse
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-
-class ConfigError(ValueError):
-    """A setting was refused; the message names the value and what would be right."""
-
+from srs.checks import ConfigError, check, check_count, check_sigma, one_of, pick, read_parameters  # noqa: F401, for all
 
 SOLVERS = ("naive", "anderson", "broyden")
 STARTS = ("zero", "clean", "previous")
 NOISES = ("gaussian", "grid")
 GRADIENTS = ("implicit", "phantom", "contractive")
 AUGMENTS = ("none", "flips", "crops")
-
-
-def check(ok: bool, what: str, value: object, right: str) -> None:
-    """Raise ConfigError in one sentence unless `ok`."""
-    if not ok:
-        raise ConfigError(f"{what} = {value!r} is refused: want {right}")
-
-
-def check_count(value: object, least: int, what: str) -> None:
-    """Refuse what is not a whole number of at least `least`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    check(whole and value >= least, what, value, f"a whole number, at least {least}")
-
-
-def check_sigma(sigma: object) -> None:
-    """Refuse what is not a noise level."""
-    number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
-    check(number and 0 < sigma < float("inf"), "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
-
-
-def one_of(names) -> str:
-    """The phrase that lists what would have been right."""
-    return "one of " + ", ".join(map(str, names))
-
-
-def _pick(name: str, table: dict, what: str):
-    check(isinstance(name, str) and name in table, what, name, one_of(table))
-    return table[name]
 
 
 @dataclass(frozen=True)
@@ -65,12 +30,14 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     levels: int = 255  # pixels are multiples of 1/levels; what grid noise needs
+    resize: int = 0  # image files: the shorter side is brought to this and the centre cut out; 0: they have the shape
 
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
 CIFAR10 = Data("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as released
-IMAGENET = Data("imagenet", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET)}
+IMAGENET = Data("imagenet", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256)
+IMAGENET_SAMPLE = replace(IMAGENET, name="imagenet-sample", classes=100)  # an image of each of 100 classes
+DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +52,18 @@ class Model:
     groups: int = 8
     expansion: int = 5
     downsamples: int = 0  # times the input is halved before the first branch
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """The size of an explicit residual network for small images (He et al. 2016; depth 110 in Cohen et al. 2019)."""
+
+    name: str  # without a dash, for run ids
+    depth: int  # 6 n + 2: a convolution, three stages of n blocks of two, a linear layer
+    widths: tuple[int, int, int] = (16, 32, 64)
+
+    def __post_init__(self):
+        check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
 
 
 @dataclass(frozen=True)
@@ -121,6 +100,7 @@ class Train:
     jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
     augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
     dropout: float | None = None  # instead of the model's own
+    quality_images: int | None = None  # of a split, that the model card is measured on, instead of train.QUALITY_IMAGES
 
     def __post_init__(self):
         check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
@@ -177,6 +157,10 @@ class Sampling:
         check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
 
 
+# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.resnet.
+EXPLICIT = Method("RS", "naive", 1)
+
+
 @dataclass(frozen=True)
 class Profile:
     """A whole experiment: data, models, noise levels, methods and sample sizes."""
@@ -195,6 +179,8 @@ class Profile:
     seed: int = 0
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     noise: str = "gaussian"
+    baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
+    note: str = ""  # opens every caption
 
     def __post_init__(self):
         for sigma in self.sigmas:
@@ -221,9 +207,20 @@ class Profile:
         """Every trained model of the profile, small models first."""
         return tuple(Run(self, m, t, s) for m, t in self.models for s in self.sigmas)
 
+    @property
+    def explicit(self) -> "Profile":
+        """The same experiment with the baselines in place of the DEQs: standard RS, one pass of a network per vote."""
+        rs = replace(EXPLICIT, batch=self.method(self.reference).batch)
+        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name)
+
+    @property
+    def every_run(self) -> tuple["Run", ...]:
+        """The runs of the DEQs, then those of the explicit baselines."""
+        return self.runs + (self.explicit.runs if self.baselines else ())
+
     def method(self, name: str) -> Method:
         """The method of that name; ConfigError if there is none."""
-        return _pick(name, {m.name: m for m in self.methods}, "method")
+        return pick(name, {m.name: m for m in self.methods}, "method")
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,7 @@ class Run:
     """One trained model: a size, a recipe and a noise level within a profile."""
 
     profile: Profile
-    model: Model
+    model: Model | ResNet
     train: Train
     sigma: float
 
@@ -254,9 +251,18 @@ def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[
     )
 
 
+def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
+    """The five rows of the paper's ImageNet tables, all by Broyden's method."""
+    rs = tuple(Method(f"MDEQ-{k}B", "broyden", k, batch=chains) for k in (1, 5, 14))
+    srs = (Method(f"SRS-MDEQ-{k}B", "broyden", k, "previous", chains, warmup, audit) for k in (1, 3))
+    return (*rs, *srs)
+
+
 # The paper's sizes; parameters counted in tests: 0.25 M and 11.1 M.
 SMALL = Model("SMALL", (8, 16, 32), (7, 14, 28), 200, dropout=0.20)
 LARGE = Model("LARGE", (32, 64, 128, 256), (14, 28, 56, 112), 1680, dropout=0.22)
+IMAGENET_SMALL = Model("SMALL", (32, 64, 128, 256), (28, 56, 112, 224), 2048, dropout=0.02, downsamples=2)
+RESNET110 = ResNet("ResNet110", 110)
 # 8x8 digits hold two resolutions: the same block, narrower, and a head too small to do the work of f itself.
 DIGITS_SMALL = Model("SMALL", (8, 16), (4, 8), 64, dropout=0.05, expansion=2)
 DIGITS_LARGE = Model("LARGE", (16, 16), (4, 8), 64, dropout=0.05, expansion=2)
@@ -283,6 +289,24 @@ CIFAR_CONTRACTIVE = replace(
     CIFAR_PAPER, recipe="contractive", epochs=5, gradient="contractive", contraction=Contraction(both=False),
     jacobian_weight=1.0, jacobian_frequency=0.125,
 )
+# Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
+IMAGENET_PAPER = Train(
+    "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
+    weight_decay=2e-5, forward_steps=14, backward_steps=14, jacobian_weight=2.5, jacobian_frequency=0.08,
+    jacobian_until=1.0,
+)
+# Six steps, so that each phase of a training has run once at full size. Nothing is learned.
+IMAGENET_CHECK = replace(
+    IMAGENET_PAPER, epochs=1, pretrain_steps=5, pretrain_layers=1, batch=15, forward_steps=2, backward_steps=2,
+    jacobian_frequency=0.0, quality_images=1,
+)
+# Cohen et al.'s recipe for CIFAR-10, but that the learning rate falls by a cosine, as the DEQs' does, not in steps. An
+# explicit network "unrolled" for one layer is the network itself: this is cross-entropy on noisy images and no more.
+RESNET_GAUSSIAN = Train(
+    "gaussian", epochs=90, pretrain_steps=1_000_000, pretrain_layers=1, batch=400, optimiser="sgd", lr=0.1,
+    weight_decay=1e-4, jacobian_frequency=0.0,
+)
+DIGITS_RESNET = (ResNet("ResNet14", 14), replace(RESNET_GAUSSIAN, epochs=10, batch=48, augment="none"))
 
 PROFILES = {
     p.name: p
@@ -290,6 +314,7 @@ PROFILES = {
         Profile(
             "digits", DIGITS, ((DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
+            baselines=(DIGITS_RESNET,),
         ),
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
@@ -298,11 +323,24 @@ PROFILES = {
         Profile(
             "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=400, chains=400, warmup=10, audit=400), "MDEQ-30A", images=500, stride=20, n0=100, n=10_000,
+            baselines=((RESNET110, RESNET_GAUSSIAN),),
+        ),
+        Profile(  # 500 of the 50,000 validation images
+            "imagenet", IMAGENET, ((IMAGENET_SMALL, IMAGENET_PAPER),), (0.25, 0.5, 1.0),
+            imagenet_methods(chains=400, warmup=10, audit=400), "MDEQ-14B", images=500, stride=100, n0=100, n=10_000,
+            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+        ),
+        # Everything that `imagenet` does, at full size of model and image, but on two images with few noisy copies.
+        Profile(
+            "imagenet_sample", IMAGENET_SAMPLE, ((IMAGENET_SMALL, IMAGENET_CHECK),), (0.5,),
+            imagenet_methods(chains=4, warmup=4, audit=4), "MDEQ-14B", images=2, stride=50, n0=4, n=12,
+            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), note="A pipeline check, not a result.",
         ),
         # What the tests run: every stage of `digits`, none of its statistics.
         Profile(
             "smoke", DIGITS, ((DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)),), (0.5,),
             paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
+            baselines=((ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)),),
         ),
     )
 }
@@ -310,16 +348,16 @@ PROFILES = {
 
 def get_profile(name: str) -> Profile:
     """The profile of that name; ConfigError if there is none."""
-    return _pick(name, PROFILES, "profile")
+    return pick(name, PROFILES, "profile")
 
 
 def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Run:
     """The run of a profile with that model, sigma and recipe; ConfigError names what is unknown."""
     p = get_profile(profile)
     check_sigma(sigma)
-    _pick(model, {r.model.name: r for r in p.runs}, f"model of profile {profile}")
-    _pick(recipe, {r.train.recipe: r for r in p.runs if r.model.name == model}, f"recipe of model {model}")
-    runs = {r.sigma: r for r in p.runs if (r.model.name, r.train.recipe) == (model, recipe)}
+    pick(model, {r.model.name: r for r in p.every_run}, f"model of profile {profile}")
+    pick(recipe, {r.train.recipe: r for r in p.every_run if r.model.name == model}, f"recipe of model {model}")
+    runs = {r.sigma: r for r in p.every_run if (r.model.name, r.train.recipe) == (model, recipe)}
     check(float(sigma) in runs, "sigma", sigma, one_of(runs) + f" in profile {profile}")
     return runs[float(sigma)]
 
@@ -332,67 +370,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="paper")
 
 
-def read_parameters(namespace: dict, **types: type) -> None:
-    """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
-
-    Args:
-        namespace: the notebook's `globals()`, in its first code cell after the parameters.
-        types: the type of each parameter that the notebook has; int passes for float.
-
-    Raises:
-        ConfigError: a plain value under another name, a missing parameter or one of another type.
-    """
-    ipython = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    given = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ipython and isinstance(v, plain)}
-    for name, value in given.items():
-        check(name in types, "parameter", name, one_of(types))
-        want = (int, float) if types[name] is float else types[name]
-        right = isinstance(value, want) and (types[name] is bool or not isinstance(value, bool))
-        check(right, name, value, f"a {types[name].__name__}")
-    for name in types:
-        check(name in given, "parameters", sorted(given), f"{name} among them")
-
-
 def fingerprint(*settings: object) -> str:
     """Eight hex digits that change with any field of the settings (dataclasses or plain values)."""
     plain = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) else s for s in settings]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def write_stamps(profile: Profile) -> None:
-    """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
-    root = Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
-    folder = root / "data" / profile.name / "settings"
-    folder.mkdir(parents=True, exist_ok=True)
-    for run in profile.runs:
-        settings = dataclasses.asdict(run)
-        certify = settings.pop("profile")
-        training = settings | {"data": certify["data"], "seed": certify["seed"]}
-        sampling = {k: v for k, v in certify.items() if k not in ("models", "sigmas", "radii")}
-        for kind, content in (("train", training), ("certify", sampling)):
-            path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
-            if not path.is_file() or path.read_text() != text:
-                path.write_text(text)
-
-
-def main() -> None:
-    """Print what make needs to know of a profile."""
-    parser = argparse.ArgumentParser(prog="python -m srs.config", description=main.__doc__)
-    parser.add_argument("what", choices=["profiles", "runs", "stamps"])
-    parser.add_argument("profile", nargs="?", default="digits")
-    args = parser.parse_args()
-    try:
-        profile = get_profile(args.profile)
-    except ConfigError as error:
-        parser.error(str(error))
-    if args.what == "profiles":
-        print(*PROFILES)
-    elif args.what == "runs":
-        print(*(run.id for run in profile.runs))
-    else:
-        write_stamps(profile)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from srs import config
 from srs.paths import set_aside
+from srs.resnet import ResNet
 
 
 # What reading a damaged file of weights has been seen to raise.
@@ -245,14 +246,18 @@ class MDEQ(nn.Module):
         return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, self.shapes)]
 
 
-def build(model: config.Model, data: config.Data, seed: int) -> MDEQ:
-    """An untrained MDEQ; the same seed gives the same weights."""
+def build(model: config.Model | config.ResNet, data: config.Data, seed: int) -> MDEQ | ResNet:
+    """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MDEQ(model, data)
+        return _network(model, data)
 
 
-def save(model: MDEQ, path: Path) -> None:
+def _network(model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+    return (ResNet if isinstance(model, config.ResNet) else MDEQ)(model, data)
+
+
+def save(model: nn.Module, path: Path) -> None:
     """Write the weights to a safetensors file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -260,8 +265,8 @@ def save(model: MDEQ, path: Path) -> None:
     part.replace(path)
 
 
-def load(path: Path, model: config.Model, data: config.Data) -> MDEQ:
-    """The MDEQ of a weight file: safetensors, or a checkpoint in the public MDEQ layout (.pth, .pth.tar).
+def load(path: Path, model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+    """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict`, its names may begin with
     `module.` or, behind a normalisation layer, `1.`. It is read with `weights_only`, so it runs no code.
@@ -281,7 +286,7 @@ def load(path: Path, model: config.Model, data: config.Data) -> MDEQ:
             state = {k.removeprefix("module.").removeprefix("1.").removeprefix("module."): v for k, v in state.items()}
     except UNREADABLE:
         raise set_aside(path, "a whole weight file") from None
-    network = MDEQ(model, data)
+    network = _network(model, data)
     own = network.state_dict()
     wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
     config.check(not wrong, "checkpoint", path.name, f"weights of {model.name} on {data.name}; {wrong[:1]} differs")

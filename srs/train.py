@@ -83,37 +83,39 @@ def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_a
 @torch.no_grad()
 def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
     """What a model card reports: clean and noisy accuracy, and residual and agreement against solver steps."""
-    quality = {}
+    quality, full = {}, run.profile.method(run.profile.reference)
+    ladder = (*(k for k in QUALITY_STEPS if k < full.steps), full.steps)
+    most = run.train.quality_images or QUALITY_IMAGES
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
-        some = torch.linspace(0, len(images.labels) - 1, min(len(images.labels), QUALITY_IMAGES)).long()
+        some = torch.linspace(0, len(images.labels) - 1, min(len(images.labels), most)).long()
         generator = torch.Generator().manual_seed(_seed(run, "quality", 0))
         right, residuals, same = [], [], []
         for part in some.split(100):
             x, y = images.x(part).to(device), images.labels[part].to(device)
             noisy = x + run.sigma * torch.randn(x.shape, generator=generator).to(device)
             classes = []
-            for k in QUALITY_STEPS:
-                z, u = _solve(model, noisy, k)
+            for k in ladder:
+                z, u = _solve(model, noisy, full.solver, k)
                 classes.append(model.head(z).argmax(1))
                 residuals.append(relative_residual(z, model.f(z, u)))
-            clean = model.head(_solve(model, x, QUALITY_STEPS[-1])[0]).argmax(1)
+            clean = model.head(_solve(model, x, full.solver, full.steps)[0]).argmax(1)
             right.append(torch.stack([clean == y, classes[-1] == y]).float().sum(1))
             same.append(torch.stack([c == classes[-1] for c in classes]).float().sum(1))
         clean, noisy = (torch.stack(right).sum(0) / len(some)).tolist()
-        residual = torch.cat([torch.cat(residuals[i :: len(QUALITY_STEPS)])[None] for i in range(len(QUALITY_STEPS))]).mean(1)
+        residual = torch.cat([torch.cat(residuals[i :: len(ladder)])[None] for i in range(len(ladder))]).mean(1)
         agreement = torch.stack(same).sum(0) / len(some)
         quality[split] = {
             "quality_images": len(some), "clean_accuracy": clean, "noisy_accuracy": noisy,
-            "residual": dict(zip(map(str, QUALITY_STEPS), residual.tolist())),
-            "agreement": dict(zip(map(str, QUALITY_STEPS), agreement.tolist())),
+            "residual": dict(zip(map(str, ladder), residual.tolist())),
+            "agreement": dict(zip(map(str, ladder), agreement.tolist())),
         }
     return {**quality["test"], "validation": quality["val"]}
 
 
-def _solve(model: models.MDEQ, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _solve(model: models.DEQ, x: Tensor, solver: str, steps: int) -> tuple[Tensor, Tensor]:
     u = model.inject(x)
-    return SOLVERS["anderson"](model.f, model.initial(u), u, max_steps=steps).z, u
+    return SOLVERS[solver](model.f, model.initial(u), u, max_steps=steps).z, u
 
 
 def _train_epoch(run, model, optimiser, images, epoch, device) -> None:
@@ -219,7 +221,7 @@ def _is_done(run: config.Run) -> bool:
 
 
 def _settings(run: config.Run) -> str:
-    code = results.code_digest("data", "losses", "models", "solvers", "train")
+    code = results.code_digest("data", "losses", "models", "resnet", "solvers", "train")
     return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import papermill
 
-SMALL = {"40_soundness": {"certificates": 200}}
+SMALL = {"35_imagenet": {"check": False}, "40_soundness": {"certificates": 200}}
 
 
 def main(folder: Path) -> None:

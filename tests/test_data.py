@@ -113,7 +113,7 @@ def test_imagenet_is_cut_to_size_and_its_val_counts_as_test(folder):
     small = replace(IMAGENET, classes=2)
     fill(folder / "imagenet" / "val", classes=2, each=1, size=(260, 300), ending="jpeg")
     images = data.load(small, "test")
-    assert images.pixels.shape == (2, 3, 224, 224)
+    assert images.x(slice(None)).shape == (2, 3, 224, 224) and images.x(1).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
