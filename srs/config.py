@@ -333,7 +333,7 @@ PROFILES = {
         # Everything that `imagenet` does, at full size of model and image, but on two images with few noisy copies.
         Profile(
             "imagenet_sample", IMAGENET_SAMPLE, ((IMAGENET_SMALL, IMAGENET_CHECK),), (0.5,),
-            imagenet_methods(chains=4, warmup=4, audit=4), "MDEQ-14B", images=2, stride=50, n0=4, n=12,
+            imagenet_methods(chains=4, warmup=4, audit=2), "MDEQ-14B", images=2, stride=50, n0=2, n=12,
             radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), note="A pipeline check, not a result.",
         ),
         # What the tests run: every stage of `digits`, none of its statistics.

@@ -72,7 +72,7 @@ def known() -> dict[str, published.Row]:
     rows, log = {PAPER_LABEL: published.RESNET110, LOG_LABEL: published.COHEN_LOG}, cohen_log()
     if log is not None:
         percent = 100 * metrics.certified_accuracy(*log, published.RADII)
-        rows[LOG_LABEL] = published.Row(tuple(percent.round(1)), acr=metrics.average_certified_radius(*log))
+        rows[LOG_LABEL] = published.Row(tuple(percent.round(1).tolist()), acr=metrics.average_certified_radius(*log))
     return rows
 
 
@@ -106,7 +106,7 @@ def _measured(run: Run, method: Method, rule: Rule, tallies: Tallies, quality: p
 
 def _known(profile: Profile, name: str, row: published.Row) -> dict[str, str]:
     at = dict(zip(row.radii, row.percent))
-    percent = {f"r={r:.2f}": f"{at[r]:g}" if r in at else "" for r in profile.radii}
+    percent = {f"r={r:.2f}": str(at[r]) if r in at else "" for r in profile.radii}
     return {"sigma": f"{PUBLISHED_SIGMA:.2f}", "network": "ResNet-110", "rule": name, **percent, "ACR": tables.number(row.acr, 3)}
 
 
@@ -121,7 +121,7 @@ def curves(profile: Profile, tallies: Tallies) -> Figure:
     for sigma in profile.sigmas:
         lines = compared(profile, sigma)
         panels[figures.panel_title(lines[0][0])] = {
-            label(run, method): _certificates(run, method, rule, tallies) for run, method, rule in lines
+            label(run, method).replace("MDEQ-", ""): _certificates(run, method, rule, tallies) for run, method, rule in lines
         }
     return figures.accuracy_curves(panels)
 
