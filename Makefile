@@ -5,6 +5,7 @@ PROFILE ?= digits
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON3 ?= python3
 WORKERS ?= 1
+RETRAIN ?=
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +18,9 @@ endif
 # One thread per job: the jobs share the cores, and sums are in the same order whoever runs beside them.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
+# glibc gives large buffers back to the system at once, and torch asks for them again at every operation: keep them.
+export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
+export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 
 # Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
 ifeq ($(CONDA_DEFAULT_ENV),srs)
@@ -30,14 +34,14 @@ endif
 WORK  := data/$(PROFILE)
 NB    := $(WORK)/notebooks
 SHOWN := figures/$(PROFILE)
-RUNS  := $(shell $(PYTHON3) -m srs.targets runs $(PROFILE))
+RUNS  := $(shell $(PYTHON3) -m srs.config runs $(PROFILE))
 ifeq ($(RUNS),)
-$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.targets profiles))
+$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
 endif
 
-BASELINES := $(shell $(PYTHON3) -m srs.targets baselines $(PROFILE))
+BASELINES := $(shell $(PYTHON3) -m srs.config baselines $(PROFILE))
 
-.PHONY: all tables quickstart soundness test test-code test-notebooks lab help readme clean distclean
+.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
 
 all: $(SHOWN)/report.html  ## train, certify, and make every table and figure (default)
@@ -72,16 +76,16 @@ part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
 
 SOLVE  := srs/data.py srs/models.py srs/resnet.py srs/solvers.py
-SAMPLE := $(SOLVE) srs/starts.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
-SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/tables.py srs/figures.py
+SAMPLE := $(SOLVE) srs/starts.py srs/stopping.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
+SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/shipped.py srs/tables.py srs/figures.py
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
 $(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp ;
-$(WORK)/settings/stamp: srs/config.py
-	@$(PYTHON3) -m srs.targets stamps $(PROFILE) && touch $@
+$(WORK)/settings/stamp: srs/config.py srs/settings.py
+	@$(PYTHON3) -m srs.config stamps $(PROFILE) && touch $@
 
-$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/train.py $(WORK)/settings/%.train.json | $(ENV)
-	$(call papermill,10_train,$(run_parameters))
+$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/losses.py srs/train.py $(WORK)/settings/%.train.json | $(ENV)
+	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
 
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) srs/bounds.py $(WORK)/settings/%.certify.json | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
@@ -100,22 +104,43 @@ $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wi
 	$(call papermill,40_soundness,)
 
 # Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.
-$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
+$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
 	$(call papermill,35_imagenet,)
 
 $(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
 	$(call papermill,36_explicit,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 35_imagenet 36_explicit 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
+MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/speed_report.py
+$(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(MEASURE) | $(ENV)
+	$(call papermill,41_speed,)
+
+# Diagrams and settings: nothing has to be trained for them.
+$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
+	$(call papermill,05_method,)
+
+# Coverage looks at what all the others left in the profile's folder, so it comes after them.
+COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
+$(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
+	$(call papermill,80_coverage,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.ipynb | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
 
 quickstart: $(NB)/00_quickstart.ipynb  ## one image certified by RS and by SRS
 soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
+bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
+	for run in $(filter SMALL-s0.50-%,$(RUNS)); do $(PY) -m srs.bench --profile $(PROFILE) --recipe $${run##*-}; done
+
 tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
 	$(PY) -m srs.tables --profile $(PROFILE)
 	$(PY) -m srs.figures --profile $(PROFILE)
+	$(PY) -m srs.speed_report --profile $(PROFILE)
+	$(PY) -m srs.diagrams --profile $(PROFILE)
+	$(PY) -m srs.settings_report --profile $(PROFILE)
+	$(PY) -m srs.comparison --profile $(PROFILE)
+	$(PY) -m srs.coverage --profile $(PROFILE)
 	$(PY) -m srs.report --profile $(PROFILE)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
@@ -136,7 +161,7 @@ lab: | $(ENV)  ## open the notebooks in JupyterLab
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.targets profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model"
+	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped"
 
 readme: all  ## refresh the picture that the README shows
 	mkdir -p figures/readme
@@ -146,4 +171,4 @@ clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.targets profiles),data/$(p) figures/$(p)) .venv
+	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.config profiles),data/$(p) figures/$(p)) .venv

@@ -11,7 +11,7 @@ import numpy as np
 from srs import bounds, metrics, soundness, tables
 from srs.bounds import Counts, Rule
 from srs.config import Method, Run
-from srs.tables import Tallies
+from srs.shipped import Tallies
 
 KS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
 DRAWS = 10  # simulated audits of each image, over which radii are averaged
@@ -61,11 +61,15 @@ class TradeOff:
 
 
 def nfe(run: Run, method: Method, n: int, k: int) -> int:
-    """Evaluations of f per image: (n0 + n) steps, the longer first batches, and the standard solve of K votes."""
+    """Evaluations of f per image: (n0 + n) steps, what the start costs, and the standard solve of K votes."""
     sampling = run.profile.sampling
-    longer = method.warmup - method.steps if method.warmup else 0
-    first = min(method.batch, sampling.n0) + min(method.batch, n)
-    return (sampling.n0 + n) * method.steps + first * longer + k * sampling.reference.steps
+    first, longer = min(method.batch, sampling.n0) + min(method.batch, n), method.warmup - method.steps
+    start = {
+        "previous": first * longer if method.warmup else 0,
+        "centroid": method.pilot * method.warmup,
+        "clean": sampling.reference.steps,
+    }.get(method.start, 0)
+    return start + (sampling.n0 + n) * method.steps + k * sampling.reference.steps
 
 
 def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) -> float:

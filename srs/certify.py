@@ -124,6 +124,9 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
         counts = [count_votes(v, method, profile.sampling, standard[i] if standard else None) for i, v in enumerate(drawn)]
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
+        told = vote_file(run, method, key, 0).with_name("provenance.json")
+        if told.is_file():
+            paths.provenance(path).write_text(told.read_text())
         _write_rows(run, method, results.read_tallies(path))
         written[method.name] = path
     return written
@@ -163,8 +166,16 @@ def vote_key(run: config.Run) -> str:
     """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
     path = paths.weights(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
-    code = results.code_digest("models", "resnet", "solvers", "starts", "votes", "exact")
-    return config.fingerprint(models.digest(path), run.sigma, run.profile.sampling, code)
+    code = results.code_digest("models", "resnet", "solvers", "starts", "stopping", "votes", "exact")
+    anchor = models.digest(paths.anchor(run)) if paths.anchor(run).is_file() else None
+    return config.fingerprint(models.digest(path), anchor, run.sigma, run.profile.sampling, code)
+
+
+def load_model(run: config.Run, device: str = "cpu") -> models.DEQ:
+    """A run's trained model as it is certified: folded for inference, with its anchor if it has one."""
+    model = models.fold(models.load(paths.weights(run), run.model, run.profile.data)).to(device)
+    model.anchor = models.load_anchor(paths.anchor(run)).to(device) if paths.anchor(run).is_file() else None
+    return model
 
 
 def vote_file(run: config.Run, method: config.Method, key: str, idx: int) -> Path:
@@ -177,7 +188,7 @@ def _draw_share(
 ) -> None:
     """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
     torch.set_num_threads(threads)
-    model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
+    model = load_model(run, device)
     images = data.load(run.profile.data, "test")
     need, have = run.profile.evaluated[-1] + 1, len(images.labels)
     config.check(have >= need, f"{run.profile.data.name} test images", have, f"at least {need}")

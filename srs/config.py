@@ -1,241 +1,29 @@
 """What is run: models, training recipes, sampling methods and profiles. Standard library only.
 
-Everything a run depends on is a frozen dataclass here, above the code that it configures. Names from outside
-(notebook parameters, command lines, make) enter through `get_profile`, `get_run` and `read_parameters`, which
-refuse what they do not know before any work starts.
+The dataclasses are those of `settings`, and stand here too. Names from outside (notebook parameters, command lines,
+make) enter through `get_profile`, `get_run` and `read_parameters`, which refuse what they do not know before any work
+starts.
+
+`python -m srs.config runs digits` prints the ids that make uses as targets.
 """
 
 import argparse
 import dataclasses
-import hashlib
 import json
-from dataclasses import dataclass, replace
+import os
+from dataclasses import replace
+from pathlib import Path
 
-from srs.checks import ConfigError, check, check_count, check_sigma, one_of, pick, read_parameters  # noqa: F401, for all
-
-SOLVERS = ("naive", "anderson", "broyden")
-STARTS = ("zero", "clean", "previous")
-NOISES = ("gaussian", "grid")
-GRADIENTS = ("implicit", "phantom", "contractive")
-AUGMENTS = ("none", "flips", "crops")
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set: where its images come from and how they are normalised inside the model."""
-
-    name: str
-    shape: tuple[int, int, int]  # (channels, height, width) of one image, pixels in [0, 1]
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    levels: int = 255  # pixels are multiples of 1/levels; what grid noise needs
-    resize: int = 0  # image files: the shorter side is brought to this and the centre cut out; 0: they have the shape
-
+from srs.settings import (  # noqa: F401
+    EXPLICIT, FIXED_STARTS, ConfigError, Contraction, Data, Method, Model, Profile, ResNet, Run, Sampling, Train, check,
+    check_count, check_sigma, fingerprint, one_of, pick,
+)
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
 CIFAR10 = Data("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as released
-IMAGENET = Data("imagenet", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256)
+IMAGENET = Data("imagenet", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET_SAMPLE = replace(IMAGENET, name="imagenet-sample", classes=100)  # an image of each of 100 classes
 DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
-
-
-@dataclass(frozen=True)
-class Model:
-    """The size of an MDEQ: one entry of `channels` per resolution, each half the one before."""
-
-    name: str
-    channels: tuple[int, ...]
-    head_channels: tuple[int, ...]
-    final_channels: int
-    dropout: float
-    groups: int = 8
-    expansion: int = 5
-    downsamples: int = 0  # times the input is halved before the first branch
-
-
-@dataclass(frozen=True)
-class ResNet:
-    """The size of an explicit residual network for small images (He et al. 2016; depth 110 in Cohen et al. 2019)."""
-
-    name: str  # without a dash, for run ids
-    depth: int  # 6 n + 2: a convolution, three stages of n blocks of two, a linear layer
-    widths: tuple[int, int, int] = (16, 32, 64)
-
-    def __post_init__(self):
-        check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """How a DEQ is taught to forget its start: any start, any number of evaluations, then two that must agree."""
-
-    starts: tuple[str, ...] = ("zero", "mean", "other")  # drawn per batch; the last two from the batch before
-    most_free_steps: int = 5  # 0 to this many evaluations without gradient, drawn per batch, then two with
-    weight: float = 2.0  # of the relative squared change between the last two iterates
-    both: bool = True  # cross-entropy on both of the last two iterates, or on the last alone
-
-
-@dataclass(frozen=True)
-class Train:
-    """A training recipe with every number that it needs."""
-
-    recipe: str
-    epochs: int
-    pretrain_steps: int  # steps of unrolled training before the recipe's own gradients begin
-    begin: "Train | None" = None  # the recipe whose weights this one begins with; None: random weights
-    batch: int = 96
-    pretrain_layers: int = 8
-    optimiser: str = "adam"
-    lr: float = 1e-3
-    lr_end: float = 0.0  # the learning rate falls to this by a cosine
-    weight_decay: float = 0.0
-    clip: float = 0.0  # largest norm of a gradient; 0: as it comes
-    forward_steps: int = 8  # Broyden
-    backward_steps: int = 7
-    gradient: str = "implicit"  # "phantom": differentiate the last step only; "contractive": see `contraction`
-    contraction: Contraction = Contraction()
-    jacobian_weight: float = 0.5
-    jacobian_frequency: float = 0.05
-    jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
-    augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
-    dropout: float | None = None  # instead of the model's own
-    quality_images: int | None = None  # of a split, that the model card is measured on, instead of train.QUALITY_IMAGES
-
-    def __post_init__(self):
-        check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
-        check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
-        check("-" not in self.recipe, "recipe", self.recipe, "a name without a dash: run ids are MODEL-sSIGMA-RECIPE")
-
-
-@dataclass(frozen=True)
-class Method:
-    """How votes are drawn: standard RS (start `zero`) or SRS (a start from an earlier solution)."""
-
-    name: str
-    solver: str
-    steps: int  # evaluations of f per vote; the released code spends two more for the same answer
-    start: str = "zero"
-    batch: int = 400  # noisy copies solved together; with start `previous` it is the number of chains
-    warmup: int = 0  # solver steps of the first batch of `previous`
-    audit: int = 0  # K: votes that are solved again by the standard DEQ
-
-    def __post_init__(self):
-        check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
-        check(self.start in STARTS, "start", self.start, one_of(STARTS))
-        for what, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("audit", 0)):
-            check_count(getattr(self, what), least, f"{what} of {self.name}")
-
-    @property
-    def serialized(self) -> bool:
-        """Whether votes may differ from the standard DEQ's, so that a certificate needs an audit."""
-        return self.start != "zero"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How much is sampled of each image, and what serialized votes are audited by."""
-
-    classes: int
-    n0: int = 100  # samples that select c_A
-    n: int = 10_000  # samples that estimate p_A
-    seed: int = 0
-    reference: Method = Method("MDEQ-30A", "anderson", 30)
-    noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see srs.exact
-    levels: int = 255  # of the grid
-    tf32: bool = False  # let a GPU round products to 10 bits: another base classifier, faster
-
-    def __post_init__(self):
-        for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
-            check_count(getattr(self, what), least, what)
-        check(not self.reference.serialized, "reference method", self.reference.name, "one that starts from zero")
-        check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
-        check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
-
-    def check_method(self, method: Method) -> None:
-        """Refuse a method whose audit is larger than the sample."""
-        check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
-
-
-# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.resnet.
-EXPLICIT = Method("RS", "naive", 1)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A whole experiment: data, models, noise levels, methods and sample sizes."""
-
-    name: str
-    data: Data
-    models: tuple[tuple[Model, Train], ...]
-    sigmas: tuple[float, ...]
-    methods: tuple[Method, ...]
-    reference: str  # the method whose votes all others are compared with and audited by
-    images: int  # evaluated test images
-    stride: int  # every stride-th test image
-    n0: int
-    n: int
-    alpha: float = 0.001
-    seed: int = 0
-    radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-    noise: str = "gaussian"
-    baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
-    note: str = ""  # opens every caption
-
-    def __post_init__(self):
-        for sigma in self.sigmas:
-            check_sigma(sigma)
-        check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
-        check(self.images >= 1, "images", self.images, "at least 1 image")
-        self.method(self.reference)
-        for m in self.methods:
-            self.sampling.check_method(m)
-
-    @property
-    def sampling(self) -> Sampling:
-        """What is sampled of each image."""
-        reference = self.method(self.reference)
-        return Sampling(self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels)
-
-    @property
-    def evaluated(self) -> tuple[int, ...]:
-        """Positions in the test split of the images that are certified."""
-        return tuple(range(0, self.images * self.stride, self.stride))
-
-    @property
-    def runs(self) -> tuple["Run", ...]:
-        """Every trained model of the profile, small models first."""
-        return tuple(Run(self, m, t, s) for m, t in self.models for s in self.sigmas)
-
-    @property
-    def explicit(self) -> "Profile":
-        """The same experiment with the baselines in place of the DEQs: standard RS, one pass of a network per vote."""
-        rs = replace(EXPLICIT, batch=self.method(self.reference).batch)
-        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name)
-
-    @property
-    def every_run(self) -> tuple["Run", ...]:
-        """The runs of the DEQs, then those of the explicit baselines."""
-        return self.runs + (self.explicit.runs if self.baselines else ())
-
-    def method(self, name: str) -> Method:
-        """The method of that name; ConfigError if there is none."""
-        return pick(name, {m.name: m for m in self.methods}, "method")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trained model: a size, a recipe and a noise level within a profile."""
-
-    profile: Profile
-    model: Model | ResNet
-    train: Train
-    sigma: float
-
-    @property
-    def id(self) -> str:
-        """The name under which this run's artefacts lie."""
-        return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
 
 
 def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
@@ -256,6 +44,15 @@ def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, .
     rs = tuple(Method(f"MDEQ-{k}B", "broyden", k, batch=chains) for k in (1, 5, 14))
     srs = (Method(f"SRS-MDEQ-{k}B", "broyden", k, "previous", chains, warmup, audit) for k in (1, 3))
     return (*rs, *srs)
+
+
+def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
+    """Three ways beyond the paper: samples that stop by themselves, one start for all images, the mean of a pilot."""
+    return (
+        Method("MDEQ-STOP", "safe_anderson", 30, batch=batch, tol=0.01),
+        Method("MDEQ-ANCHOR-3A", "anderson", 3, start="anchor", batch=batch),
+        Method("SRS-CENTROID-2A", "anderson", 2, start="centroid", batch=batch, warmup=10, audit=audit),
+    )
 
 
 # The paper's sizes; parameters counted in tests: 0.25 M and 11.1 M.
@@ -298,7 +95,7 @@ IMAGENET_PAPER = Train(
 # Six steps, so that each phase of a training has run once at full size. Nothing is learned.
 IMAGENET_CHECK = replace(
     IMAGENET_PAPER, epochs=1, pretrain_steps=5, pretrain_layers=1, batch=15, forward_steps=2, backward_steps=2,
-    jacobian_frequency=0.0, quality_images=1,
+    jacobian_frequency=0.0,
 )
 # Cohen et al.'s recipe for CIFAR-10, but that the learning rate falls by a cosine, as the DEQs' does, not in steps. An
 # explicit network "unrolled" for one layer is the network itself: this is cross-entropy on noisy images and no more.
@@ -318,7 +115,14 @@ PROFILES = {
         ),
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
-            paper_methods(batch=50, chains=50, warmup=10, audit=100), "MDEQ-30A", images=50, stride=100, n0=100, n=1_000,
+            paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
+            images=25, stride=200, n0=100, n=1_000,
+        ),
+        # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
+        Profile(
+            "cifar10_gpu", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
+            paper_methods(batch=400, chains=400, warmup=10, audit=400) + fast_methods(batch=400, audit=400), "MDEQ-30A",
+            images=500, stride=10, n0=100, n=10_000,
         ),
         Profile(
             "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
@@ -334,7 +138,7 @@ PROFILES = {
         Profile(
             "imagenet_sample", IMAGENET_SAMPLE, ((IMAGENET_SMALL, IMAGENET_CHECK),), (0.5,),
             imagenet_methods(chains=4, warmup=4, audit=2), "MDEQ-14B", images=2, stride=50, n0=2, n=12,
-            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), note="A pipeline check, not a result.",
+            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), card_images=1, note="A pipeline check, not a result.",
         ),
         # What the tests run: every stage of `digits`, none of its statistics.
         Profile(
@@ -370,7 +174,63 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="paper")
 
 
-def fingerprint(*settings: object) -> str:
-    """Eight hex digits that change with any field of the settings (dataclasses or plain values)."""
-    plain = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) else s for s in settings]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+def read_parameters(namespace: dict, **types: type) -> None:
+    """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
+
+    Args:
+        namespace: the notebook's `globals()`, in its first code cell after the parameters.
+        types: the type of each parameter that the notebook has; int passes for float.
+
+    Raises:
+        ConfigError: a plain value under another name, a missing parameter or one of another type.
+    """
+    ipython = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    given = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ipython and isinstance(v, plain)}
+    for name, value in given.items():
+        check(name in types, "parameter", name, one_of(types))
+        want = (int, float) if types[name] is float else types[name]
+        right = isinstance(value, want) and (types[name] is bool or not isinstance(value, bool))
+        check(right, name, value, f"a {types[name].__name__}")
+    for name in types:
+        check(name in given, "parameters", sorted(given), f"{name} among them")
+
+
+def write_stamps(profile: Profile) -> None:
+    """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
+    root = Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
+    folder = root / "data" / profile.name / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in profile.every_run:
+        settings = dataclasses.asdict(run)
+        certify = settings.pop("profile")
+        training = settings | {"data": certify["data"], "seed": certify["seed"]}
+        sampling = {k: v for k, v in certify.items() if k not in ("models", "baselines", "sigmas", "radii", "note")}
+        for kind, content in (("train", training), ("certify", sampling)):
+            path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
+            if not path.is_file() or path.read_text() != text:
+                path.write_text(text)
+
+
+def main() -> None:
+    """Print what make needs to know of a profile."""
+    parser = argparse.ArgumentParser(prog="python -m srs.config", description=main.__doc__)
+    parser.add_argument("what", choices=["profiles", "runs", "baselines", "stamps"])
+    parser.add_argument("profile", nargs="?", default="digits")
+    args = parser.parse_args()
+    try:
+        profile = get_profile(args.profile)
+    except ConfigError as error:
+        parser.error(str(error))
+    if args.what == "profiles":
+        print(*PROFILES)
+    elif args.what == "runs":
+        print(*(run.id for run in profile.every_run))
+    elif args.what == "baselines":
+        print(*(run.id for run in profile.explicit.runs))
+    else:
+        write_stamps(profile)
+
+
+if __name__ == "__main__":
+    main()

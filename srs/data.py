@@ -24,6 +24,7 @@ SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
 HELD_OUT = 10  # every tenth training image is for validation: settings are chosen there, never on the test split
 PACKED = 64  # images up to this height are packed
+SHORTER_SIDE = {"imagenet": 256, "imagenet-sample": 256}  # before the centre is cut out; others must have their shape
 # Where the publisher has another name for a split. The sample has validation images alone, so it is trained on these too.
 ELSEWHERE = {("imagenet", "test"): "val", ("imagenet-sample", "test"): "val", ("imagenet-sample", "train"): "val"}
 
@@ -146,7 +147,7 @@ def _folder(folder: Path, data: config.Data) -> Images:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    fit = [v2.Resize(data.resize), v2.CenterCrop(data.shape[1:])] if data.resize else []
+    fit = [v2.Resize(SHORTER_SIDE[data.name]), v2.CenterCrop(data.shape[1:])] if data.name in SHORTER_SIDE else []
     mode = [v2.Grayscale()] if data.shape[0] == 1 else []
     read = ImageFolder(str(folder))
     transform = v2.Compose([*mode, *fit, v2.PILToTensor()])

@@ -7,22 +7,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from srs import bounds, certify, config, figures, metrics, paths, published, shown, tables, train
+from srs import bounds, certify, config, figures, metrics, paths, published_others, shipped, shown, tables, train
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
 from srs.figures import Curve
-from srs.tables import Tallies
+from srs.published_others import SMOOTHING_RADII, SMOOTHING_SIGMA, Result
+from srs.shipped import Tallies
 
 NOTEBOOK = "36_explicit"
 LOG = "cohen_resnet110_cifar10_sigma0.50.tsv"
-PUBLISHED_SIGMA = 0.5  # of all that is known of ResNet-110
 PAPER_LABEL, LOG_LABEL = "as published (paper, CIFAR-10)", "as published (log of Cohen et al. 2019, CIFAR-10)"
 
 
 def prepare(profile: Profile, *, device: str = "cpu", workers: int = 1) -> None:
-    """Train and certify the baselines that have no tallies yet; the others stay as they are."""
+    """Train and certify the baselines that have no tallies here or among what is shipped; the others stay as they are."""
     for run in profile.explicit.runs:
-        if not paths.tallies(run, run.profile.methods[0]).is_file():
+        if not any(place(run, config.EXPLICIT).is_file() for place in (paths.tallies, paths.shipped_tallies)):
             train.train(run, device=device)
             certify.certify(run, device=device, workers=workers)
 
@@ -31,7 +31,7 @@ def load(profile: Profile) -> Tallies:
     """The stored tallies of the DEQs and of the explicit baselines.
 
     Raises:
-        config.ConfigError: a file is missing.
+        config.ConfigError: there are none of the DEQs or none of the baselines.
         ValueError: they were not evaluated on the same images.
     """
     tallies = tables.load(profile) | tables.load(profile.explicit)
@@ -41,12 +41,14 @@ def load(profile: Profile) -> Tallies:
     return tallies
 
 
-def compared(profile: Profile, sigma: float) -> list[tuple[Run, Method, Rule]]:
-    """What is set side by side: the baselines, then each DEQ by the full solve and by the last of the SRS methods."""
-    found = [(run, run.profile.methods[0], Rule.COHEN) for run in profile.explicit.runs if run.sigma == sigma]
-    for run in (run for run in profile.runs if run.sigma == sigma):
+def compared(profile: Profile, sigma: float, tallies: Tallies) -> list[tuple[Run, Method, Rule]]:
+    """What is set side by side: the baselines, then each DEQ by the full solve and by the SRS method of most steps."""
+    explicit, deqs = (shipped.certified(p, tallies) for p in (profile.explicit, profile))
+    found = [(run, run.profile.methods[0], Rule.COHEN) for run in explicit if run.sigma == sigma]
+    for run in (run for run in deqs if run.sigma == sigma):
         found.append((run, profile.method(profile.reference), Rule.COHEN))
-        found += [(run, method, Rule.AUDIT) for method in tables.serialized(profile)[-1:]]
+        most = sorted(tables.serialized(profile), key=lambda method: method.steps)[-1:]
+        found += [(run, method, Rule.AUDIT) for method in most]
     return found
 
 
@@ -67,12 +69,13 @@ def cohen_log() -> Curve | None:
     return (log["correct"] == 1) & (log["predict"] != bounds.ABSTAIN), log["radius"]
 
 
-def known() -> dict[str, published.Row]:
-    """The published rows of ResNet-110, the log's computed anew where there is a copy of it."""
-    rows, log = {PAPER_LABEL: published.RESNET110, LOG_LABEL: published.COHEN_LOG}, cohen_log()
+def known() -> dict[str, Result]:
+    """What was published of ResNet-110, by label; the log's computed anew where there is a copy of it."""
+    rows, log = {PAPER_LABEL: published_others.RESNET110, LOG_LABEL: published_others.COHEN_LOG}, cohen_log()
     if log is not None:
-        percent = 100 * metrics.certified_accuracy(*log, published.RADII)
-        rows[LOG_LABEL] = published.Row(tuple(percent.round(1).tolist()), acr=metrics.average_certified_radius(*log))
+        percent = (100 * metrics.certified_accuracy(*log, SMOOTHING_RADII)).round(1).tolist()
+        acr = metrics.average_certified_radius(*log)
+        rows[LOG_LABEL] = config.replace(rows[LOG_LABEL], percent=tuple(percent), acr=acr)
     return rows
 
 
@@ -81,8 +84,8 @@ def baseline(profile: Profile, tallies: Tallies) -> pd.DataFrame:
     quality = pd.concat(map(tables.model_quality, (profile, profile.explicit))).set_index(["model", "recipe", "sigma"])
     rows = []
     for sigma in profile.sigmas:
-        rows += [_measured(*line, tallies, quality) for line in compared(profile, sigma)]
-        if sigma == PUBLISHED_SIGMA:
+        rows += [_measured(*line, tallies, quality) for line in compared(profile, sigma, tallies)]
+        if sigma == SMOOTHING_SIGMA:
             rows += [_known(profile, name, row) for name, row in known().items()]
     return pd.DataFrame(rows).fillna("")
 
@@ -104,10 +107,11 @@ def _measured(run: Run, method: Method, rule: Rule, tallies: Tallies, quality: p
     }
 
 
-def _known(profile: Profile, name: str, row: published.Row) -> dict[str, str]:
-    at = dict(zip(row.radii, row.percent))
-    percent = {f"r={r:.2f}": str(at[r]) if r in at else "" for r in profile.radii}
-    return {"sigma": f"{PUBLISHED_SIGMA:.2f}", "network": "ResNet-110", "rule": name, **percent, "ACR": tables.number(row.acr, 3)}
+def _known(profile: Profile, name: str, row: Result) -> dict[str, str]:
+    at = dict(zip(SMOOTHING_RADII, row.percent))
+    percent = {f"r={r:.2f}": str(at.get(r, "")) for r in profile.radii}
+    identity = {"sigma": f"{SMOOTHING_SIGMA:.2f}", "network": row.name, "rule": name}
+    return identity | percent | {"ACR": tables.number(row.acr, 3)}
 
 
 def _certificates(run: Run, method: Method, rule: Rule, tallies: Tallies) -> Curve:
@@ -119,7 +123,7 @@ def curves(profile: Profile, tallies: Tallies) -> Figure:
     """Certified accuracy against radius of the baselines and the DEQs, a panel per sigma."""
     panels = {}
     for sigma in profile.sigmas:
-        lines = compared(profile, sigma)
+        lines = compared(profile, sigma, tallies)
         panels[figures.panel_title(lines[0][0])] = {
             label(run, method).replace("MDEQ-", ""): _certificates(run, method, rule, tallies) for run, method, rule in lines
         }
@@ -136,7 +140,7 @@ def make(profile: Profile) -> tuple[dict[str, pd.DataFrame], dict[str, Figure]]:
         f"Explicit residual networks under standard RS beside the DEQs ({where}, alpha = {profile.alpha:g}): certified "
         "accuracy in percent at l2 radius r. An evaluation of f (NFE) is a pass of the whole network for a ResNet and of "
         f"its one layer for a DEQ, so seconds compare what NFE do not. Rows 'as published' are ResNet-110 on CIFAR-10 at "
-        f"sigma = {PUBLISHED_SIGMA:g}: the paper's own row, and the public log of Cohen et al. (2019), "
+        f"sigma = {SMOOTHING_SIGMA:g}: the paper's own row, and the public log of Cohen et al. (2019), "
         + ("recomputed here from its 500 images" if cohen_log() else "as known from its 500 images; no copy of it is at hand")
         + ("." if profile.data.name == "cifar10" else f". Those are of other data than {profile.data.name}.")
     )

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from srs import bounds, metrics, paths, shown, tables
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
-from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES, Tallies
+from srs.shipped import Tallies, certified
+from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES
 
 WIDTH = 3.3  # inches, a column of the paper
 RRD_BINS = {"LARGE": 20}  # as in the paper's figures; 10 for every other size
@@ -62,7 +63,8 @@ def save(fig: Figure, stem: Path, *, caption: str, made_by: str) -> None:
     shown.describe(stem, shown.About("figure", shown.marked(stem, caption), made_by))
 
 
-def _colours(names) -> dict[str, tuple]:
+def colours(names) -> dict[str, tuple]:
+    """A colour-blind safe colour for each name, in their order."""
     return dict(zip(names, seaborn.color_palette("colorblind", len(names))))
 
 
@@ -100,7 +102,7 @@ def residual_traces(traces: Mapping[str, np.ndarray]) -> Figure:
         ax = fig.subplots()
         for (name, residual), line in zip(traces.items(), (SOLID, *BROKEN)):
             k = np.arange(1, len(residual) + 1)
-            colour = _colours(traces)[name]
+            colour = colours(traces)[name]
             ax.plot(k, np.median(residual, axis=1), color=colour, linestyle=line, label=name)
             ax.fill_between(k, *np.quantile(residual, (0.1, 0.9), axis=1), color=colour, alpha=0.15, linewidth=0)
         ax.set(yscale="log", xlabel="evaluations of f", ylabel=r"relative residual $|f(z)-z|\,/\,|f(z)|$", xlim=(1, None))
@@ -135,11 +137,11 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for i, (ax, (title, curves)) in enumerate(zip(axes, panels.items())):
-            colours = _colours(curves)
+            palette = colours(curves)
             broken = itertools.cycle(BROKEN)
             for label, (correct, radius) in curves.items():
                 line = next(broken) if label.startswith("SRS") else SOLID
-                ax.step(*_steps(correct, radius), where="pre", label=label, color=colours[label], linestyle=line)
+                ax.step(*_steps(correct, radius), where="pre", label=label, color=palette[label], linestyle=line)
             ax.set(title=title, ylim=(0, 102), xlim=(0, None))
             if i >= len(panels) - 2:
                 ax.set_xlabel(r"$\ell_2$ radius ([0, 1] pixels)")
@@ -200,11 +202,11 @@ def histograms(
 def _bars(ax: Axes, panel: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
     """Grouped bars in percent of each method's images."""
     width = (edges[1] - edges[0]) * 0.9 / len(panel)
-    colours = _colours(panel)
+    palette = colours(panel)
     for i, (name, values) in enumerate(panel.items()):
         share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
         left = edges[:-1] + 0.05 * (edges[1] - edges[0]) + i * width
-        ax.bar(left, share, width, align="edge", label=name, color=colours[name], linewidth=0)
+        ax.bar(left, share, width, align="edge", label=name, color=palette[name], linewidth=0)
     beyond = {name: int((v > edges[-1]).sum()) for name, v in panel.items()}
     if any(beyond.values()):
         told = "\n".join(f"{name}: {count}" for name, count in beyond.items() if count)
@@ -217,10 +219,10 @@ def _bars(ax: Axes, panel: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
 # ------------------------------------------------------------------------------------------------ figures of a profile
 
 
-def runs_by_family(profile: Profile) -> dict[str, list[Run]]:
-    """The runs of each figure: one model size and recipe, every sigma."""
+def runs_by_family(profile: Profile, tallies: Tallies) -> dict[str, list[Run]]:
+    """The certified runs of each figure: one model size and recipe, every sigma."""
     families: dict[str, list[Run]] = {}
-    for run in profile.runs:
+    for run in certified(profile, tallies):
         recipe = "" if run.train.recipe == "paper" else f"_{run.train.recipe}"
         families.setdefault(run.model.name + recipe, []).append(run)
     return families
@@ -242,8 +244,9 @@ def _method_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
 
 
 def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
-    """The last SRS method under every rule, beside standard RS."""
+    """The paper's best SRS method under every rule, beside standard RS."""
     standard, srs = run.profile.method(run.profile.reference), tables.serialized(run.profile)[-1]
+    srs = next((m for m in run.profile.methods if m.name == "SRS-MDEQ-3A"), srs)
     curves = {f"{standard.name}, cohen": _curve(run, standard, tallies, Rule.COHEN)}
     short = srs.name.replace("-MDEQ", "")
     return curves | {f"{short}, {RULE_LABELS[rule]}": _curve(run, srs, tallies, rule) for rule in SRS_RULES}
@@ -252,7 +255,7 @@ def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
 def make_curves(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the curves of certified accuracy of every model size: all methods, and all rules."""
     made = {}
-    for family, runs in runs_by_family(profile).items():
+    for family, runs in runs_by_family(profile, tallies).items():
         where = f"MDEQ-{family} on {profile.data.name}, {profile.images} images, N = {profile.n}"
         made[f"curves_{family}"] = (
             accuracy_curves({panel_title(run): _method_curves(run, tallies) for run in runs}),
@@ -272,7 +275,7 @@ def make_histograms(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the histograms of RRD, p_m and gap of every model size."""
     made = {}
     if tables.serialized(profile):
-        for family, runs in runs_by_family(profile).items():
+        for family, runs in runs_by_family(profile, tallies).items():
             where = f"MDEQ-{family} on {profile.data.name}, a panel per noise level"
             made |= _rrd_histograms(family, runs, tallies, where)
             made |= _p_m_histograms(family, runs, tallies, where)

@@ -12,7 +12,7 @@ from srs import (
 )  # fmt: skip
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
-from srs.tables import Tallies
+from srs.shipped import Tallies
 
 NOTEBOOK = "35_imagenet"
 SIGMA = 1.0  # of the published table, see `published.IMAGENET`
@@ -38,7 +38,7 @@ def _settings(p: Profile) -> dict[str, str]:
     state = sum(c * (size >> i) ** 2 for i, c in enumerate(model.channels))
     return {
         "image (channels, height, width)": _text(images.shape),
-        "shorter side before the centre is cut out": str(images.resize),
+        "shorter side before the centre is cut out": str(data.SHORTER_SIDE[images.name]),
         "classes": str(images.classes),
         "branches": str(len(model.channels)),
         "channels": _text(model.channels),
@@ -146,7 +146,7 @@ def check(profile: Profile, sample: Profile, *, device: str = "cpu") -> tuple[pd
         "audit included."
     )
     seen = (
-        f"{sample.note} What the loader makes of an image file (shorter side {sample.data.resize}, centre "
+        f"{sample.note} What the loader makes of an image file (shorter side {data.SHORTER_SIDE[sample.data.name]}, centre "
         f"{sample.data.shape[1]} x {sample.data.shape[2]}) and noisy copies, clipped to [0, 1] for display only."
     )
     tables.save(frame, paths.shown(profile, "imagenet_check"), caption=done, made_by=NOTEBOOK)

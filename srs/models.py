@@ -4,7 +4,9 @@ Sampling and certification use `DEQ` and nothing else, so any model with these m
 Names of weights are those of the public MDEQ checkpoints, so that such a checkpoint loads as it is.
 """
 
+import copy
 import hashlib
+import itertools
 import pickle
 import platform
 import struct
@@ -16,8 +18,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from srs import config
+from srs import config, resnet
 from srs.paths import set_aside
 from srs.resnet import ResNet
 
@@ -250,10 +253,11 @@ def build(model: config.Model | config.ResNet, data: config.Data, seed: int) -> 
     """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _network(model, data)
+        return network(model, data)
 
 
-def _network(model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+def network(model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+    """A network of that size, initialised from torch's own generator."""
     return (ResNet if isinstance(model, config.ResNet) else MDEQ)(model, data)
 
 
@@ -286,12 +290,50 @@ def load(path: Path, model: config.Model | config.ResNet, data: config.Data) -> 
             state = {k.removeprefix("module.").removeprefix("1.").removeprefix("module."): v for k, v in state.items()}
     except UNREADABLE:
         raise set_aside(path, "a whole weight file") from None
-    network = _network(model, data)
-    own = network.state_dict()
+    loaded = network(model, data)
+    own = loaded.state_dict()
     wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
     config.check(not wrong, "checkpoint", path.name, f"weights of {model.name} on {data.name}; {wrong[:1]} differs")
-    network.load_state_dict(state)
-    return network.eval()
+    loaded.load_state_dict(state)
+    return loaded.eval()
+
+
+def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
+    """The inference form of a trained network: weight norms become kernels, batch norms part of their convolution.
+
+    What it computes is the same up to rounding; nothing is computed anew at every evaluation that the weights fix.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in list(model.modules()):
+        for name, conv in list(module.named_children()):
+            if isinstance(conv, WeightNormConv2d):
+                plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, 1, conv.padding, bias=False)
+                plain.weight = nn.Parameter(conv.weight.detach().clone(memory_format=torch.channels_last))
+                setattr(module, name, plain)
+            elif isinstance(conv, VariationalDropout):
+                setattr(module, name, nn.Identity())
+        in_order = isinstance(module, (nn.Sequential, Bottleneck, resnet.Block, ResNet))
+        children = [*module.named_children()] if in_order else []
+        for (name, conv), (after, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, after, nn.Identity())
+    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def save_anchor(anchor: Tensor, path: Path) -> None:
+    """Write a state (D,) that solvers may start from, whole or not at all."""
+    part = path.with_suffix(".part")
+    save_file({"anchor": anchor.contiguous()}, part)
+    part.replace(path)
+
+
+def load_anchor(path: Path) -> Tensor:
+    """The state (D,) of an anchor file; DamagedFile if it cannot be read."""
+    try:
+        return load_file(path)["anchor"]
+    except UNREADABLE:
+        raise set_aside(path, "an anchor") from None
 
 
 def digest(path: Path) -> str:

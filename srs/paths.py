@@ -30,6 +30,16 @@ def card(run: Run) -> Path:
     return weights(run).with_suffix(".json")
 
 
+def anchor(run: Run) -> Path:
+    """The model's mean solution over noisy training images: what the start `anchor` begins with."""
+    return weights(run).with_suffix(".anchor.safetensors")
+
+
+def zoo(path: Path, run: Run) -> Path:
+    """Where the shipped copy of a run's weights, anchor or card lies."""
+    return root() / "data" / "zoo" / run.profile.data.name / path.name
+
+
 def checkpoint(run: Run) -> Path:
     """Where an unfinished training goes on."""
     return work(run.profile) / "models" / f"{run.id}.checkpoint"
@@ -43,6 +53,31 @@ def votes(run: Run, method: Method, key: str) -> Path:
 def tallies(run: Run, method: Method) -> Path:
     """The integer counts of every certified image: what all tables and figures are made from."""
     return work(run.profile) / "tallies" / run.id / f"{method.name}.tsv"
+
+
+def shipped_tallies(run: Run, method: Method) -> Path:
+    """The tallies of our own certified run, tracked."""
+    return root() / "data" / "results" / run.profile.name / run.id / f"{method.name}.tsv"
+
+
+def shipped_measured(run: Run, name: str) -> Path:
+    """The same of our own run, tracked."""
+    return root() / "data" / "results" / run.profile.name / run.id / f"{name}.csv"
+
+
+def timings(run: Run) -> Path:
+    """Seconds per vote of ours and of the released code's ways, tracked."""
+    return shipped_measured(run, "bench")
+
+
+def provenance(path: Path) -> Path:
+    """What made a tally file, beside it."""
+    return path.with_suffix(".json")
+
+
+def measured(run: Run, name: str) -> Path:
+    """A table of what was measured of a trained run besides its certificates."""
+    return work(run.profile) / "measured" / run.id / f"{name}.csv"
 
 
 def rows(run: Run, method: Method, rule: str) -> Path:

@@ -13,8 +13,12 @@ from torch import Tensor
 
 Layer = Callable[[Tensor, Tensor], Tensor]  # f(z, u): (B, D), (B, ...) -> (B, D)
 
+Decided = Callable[[int, Tensor, Tensor], Tensor]  # (step, active samples, their new iterates) -> (b,) bool: answer known
+
 MEMORY = 6  # Anderson's history, as in the released code
 REGULARISATION = 1e-4  # lambda of Anderson's least squares, as in the released code
+SCALED = 1e-6  # the same relative to the mean squared residual, so that it means the same near the solution
+LARGEST_MIX = 1e3  # sum |a_i| of a mix beyond which it is the least squares' rounding error that is added up
 
 
 class Solution(NamedTuple):
@@ -30,7 +34,9 @@ def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     return (fz - z).norm(dim=1) / (fz.norm(dim=1) + 1e-9)
 
 
-def fixed_point(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0) -> Solution:
+def fixed_point(
+    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
+) -> Solution:
     """The naive iteration z <- f(z, u).
 
     Args:
@@ -39,6 +45,7 @@ def fixed_point(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float =
         u: injection, batch first; its rows follow the unsolved samples.
         max_steps: evaluations of f that one sample may cost, at least 1.
         tol: a sample is solved when its relative residual is at most this; 0 spends max_steps.
+        decided: another reason to stop, asked after every step: whether each sample's answer is already known.
 
     Returns:
         The last iterate, its residual and its cost per sample.
@@ -46,35 +53,47 @@ def fixed_point(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float =
     Raises:
         ValueError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
     """
-    return _iterate(f, z0, u, _naive_step, (), max_steps, tol)
+    return _iterate(f, z0, u, _naive_step, (), max_steps, tol, decided)
 
 
-def anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0) -> Solution:
+def anderson(
+    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
+) -> Solution:
     """Anderson acceleration (Walker and Ni 2011): the mix of the last f(z) with the least squared residual.
 
     Arguments, result and errors as for `fixed_point`. Mixing 1, memory 6 and lambda 1e-4, as released.
     """
-    b, d = z0.shape
-    images = z0.new_zeros(b, MEMORY, d)  # f(z) of the last steps
-    residuals = z0.new_zeros(b, MEMORY, d)  # f(z) - z of the same
-    gram = z0.new_zeros(b, MEMORY, MEMORY)  # inner products of the residuals
-    return _iterate(f, z0, u, _anderson_step, (images, residuals, gram), max_steps, tol)
+    return _iterate(f, z0, u, _released_mix, _history(z0, max_steps), max_steps, tol, decided)
 
 
-def broyden(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0) -> Solution:
+def safe_anderson(
+    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
+) -> Solution:
+    """Anderson acceleration with a least squares that is safe-guarded and does not depend on the scale of z.
+
+    Arguments, result and errors as for `fixed_point`. Where the least squares of a sample is singular or its mix
+    explodes, that sample alone takes the plain step f(z).
+    """
+    return _iterate(f, z0, u, _safe_mix, _history(z0, max_steps), max_steps, tol, decided)
+
+
+def broyden(
+    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
+) -> Solution:
     """Broyden's good method on g(z) = f(z) - z, the inverse Jacobian kept as -I + sum of u v^T.
 
     Arguments, result and errors as for `fixed_point`.
     """
     b, d = z0.shape
     left, right = z0.new_zeros(2, b, max(max_steps, 1), d)
-    return _iterate(f, z0, u, _broyden_step, (left, right, torch.zeros_like(z0), torch.zeros_like(z0)), max_steps, tol)
+    state = (left, right, torch.zeros_like(z0), torch.zeros_like(z0))
+    return _iterate(f, z0, u, _broyden_step, state, max_steps, tol, decided)
 
 
-SOLVERS = {"naive": fixed_point, "anderson": anderson, "broyden": broyden}
+SOLVERS = {"naive": fixed_point, "anderson": anderson, "safe_anderson": safe_anderson, "broyden": broyden}
 
 
-def _iterate(f, z0, u, step, state, max_steps, tol) -> Solution:
+def _iterate(f, z0, u, step, state, max_steps, tol, decided) -> Solution:
     if max_steps < 1:
         raise ValueError(f"max_steps = {max_steps} is refused: want at least 1 evaluation of f")
     if tol < 0:
@@ -88,11 +107,13 @@ def _iterate(f, z0, u, step, state, max_steps, tol) -> Solution:
     for k in range(max_steps):
         fz = f(z, u)
         last = k == max_steps - 1
-        r = relative_residual(z, fz) if tol > 0 or last else None
+        r = relative_residual(z, fz) if tol > 0 or decided or last else None
         z = step(k, z, fz, state)
         if r is None:
             continue
         unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
+        if decided:
+            unsolved &= ~decided(k, active, z)
         done = torch.ones_like(unsolved) if last else ~unsolved
         out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
         if done.any() and not last:
@@ -107,19 +128,47 @@ def _naive_step(k, z, fz, state):
     return fz
 
 
-def _anderson_step(k, z, fz, state):
+def _history(z0, max_steps):
+    b, d = z0.shape
+    m = min(MEMORY, max(max_steps, 1))
+    images, residuals = z0.new_zeros(2, b, m, d)  # f(z) of the last steps, and f(z) - z of the same
+    return images, residuals, z0.new_zeros(b, m, m)  # and the inner products of the residuals
+
+
+def _released_mix(k, z, fz, state):
+    h, ones = _remember(k, z, fz, state)
+    if k == 0:
+        return fz
+    # Minimise |sum a_i r_i|^2 + lambda |a|^2 over sum a_i = 1: a is H^-1 1, scaled.
+    a = torch.linalg.solve_ex(h + REGULARISATION * torch.eye(len(h[0]), dtype=z.dtype, device=z.device), ones)[0]
+    return _mix(a / a.sum(dim=1, keepdim=True), state)
+
+
+def _safe_mix(k, z, fz, state):
+    h, ones = _remember(k, z, fz, state)
+    if k == 0:
+        return fz
+    h = h / h.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+    a, info = torch.linalg.solve_ex(h + SCALED * torch.eye(len(h[0]), dtype=z.dtype, device=z.device), ones)
+    a = a / a.sum(dim=1, keepdim=True)
+    safe = (info == 0) & (a.abs().sum(dim=1) < LARGEST_MIX)  # False where a is not a number
+    return torch.where(safe[:, None], _mix(a, state), fz)
+
+
+def _remember(k, z, fz, state):
     images, residuals, gram = state
-    slot, n = k % MEMORY, min(k + 1, MEMORY)
+    m = images.shape[1]
+    slot, n = k % m, min(k + 1, m)
     images[:, slot], residuals[:, slot] = fz, fz - z
     products = (residuals @ residuals[:, slot, :, None])[..., 0]  # (b, m)
     gram[:, slot], gram[:, :, slot] = products, products
-    if n == 1:
-        return fz
-    # Minimise |sum a_i r_i|^2 + lambda |a|^2 over sum a_i = 1: a is H^-1 1, scaled.
-    h = gram[:, :n, :n] + REGULARISATION * torch.eye(n, dtype=z.dtype, device=z.device)
-    a = torch.linalg.solve_ex(h, torch.ones_like(h[..., 0]))[0]
-    mix = torch.zeros_like(gram[:, 0])  # as wide as the memory: a product with a part of it would copy that first
-    mix[:, :n] = a / a.sum(dim=1, keepdim=True)
+    return gram[:, :n, :n], torch.ones_like(gram[:, :n, 0])
+
+
+def _mix(a, state):
+    images = state[0]
+    mix = a.new_zeros(images.shape[:2])  # as wide as the memory: a product with a part of it would copy that first
+    mix[:, : a.shape[1]] = a
     return (mix[:, None] @ images)[:, 0]
 
 

@@ -19,7 +19,8 @@ from srs.config import Method, Profile, Run
 from srs.exact_report import NOTEBOOK
 from srs.soundness import FailureRate
 from srs.soundness_figures import RULES
-from srs.tables import RULE_LABELS, SRS_RULES, Tallies
+from srs.shipped import Tallies, certified
+from srs.tables import RULE_LABELS, SRS_RULES
 
 SMALL_N, SMALL_K = 1_000, 100  # cheap enough for so many certificates that alpha = 0.001 can be told from alpha + 3 SE
 SMALL_TIMES = 4
@@ -192,7 +193,7 @@ def make_caps(profile: Profile) -> Step:
 def audit_gain(profile: Profile, tallies: Tallies) -> pd.DataFrame:
     """Mean radius of `audit` at an equal and at the default split beside theorem31's, over images either certifies."""
     rows = []
-    for run in profile.runs:
+    for run in certified(profile, tallies):
         for method in tables.serialized(profile):
             own = tallies[run.id, method.name]
             rule = {"sigma": run.sigma, "alpha": profile.alpha}
@@ -222,7 +223,7 @@ def make_rules_by_image(profile: Profile, tallies: Tallies) -> Step:
     if not tables.serialized(profile):
         return Step({}, {})
     method = tables.serialized(profile)[-1]
-    for family, runs in figures.runs_by_family(profile).items():
+    for family, runs in figures.runs_by_family(profile, tallies).items():
         panels = {figures.panel_title(run): _radii(run, method, tallies) for run in runs}
         made[f"rules_by_image_{family}"] = (
             soundness_figures.rules_by_image(panels),
@@ -256,10 +257,10 @@ def make_audit_size(profile: Profile, tallies: Tallies) -> Step:
     usual = tables.serialized(profile)[-1].audit
     for ending, n, k in (("", profile.n, usual), ("_large_n", published.N, published.K)):
         methods = tables.serialized(profile)
-        found = [audit_size.trade_off(run, method, tallies, n) for run in profile.runs for method in methods]
+        found = [audit_size.trade_off(run, method, tallies, n) for run in certified(profile, tallies) for method in methods]
         caption = f"{_size_caption(profile, n)} Columns from 'K': at the usual K, beside plain RS that spends as much."
         made[f"audit_size{ending}"] = (pd.DataFrame([audit_size.row(one, k) for one in found]), caption)
-        for family, runs in figures.runs_by_family(profile).items():
+        for family, runs in figures.runs_by_family(profile, tallies).items():
             panels = {figures.panel_title(run): _size_curves(run, found, tallies, n) for run in runs}
             figure = soundness_figures.audit_size(panels)
             made[f"audit_size_{family}{ending}_figure"] = (figure, _size_caption(profile, n))

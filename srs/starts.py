@@ -1,7 +1,5 @@
 """Where a noisy copy's solver starts. A start sees the copies of one image batch after batch, in order."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 
@@ -17,22 +15,25 @@ class Zero:
         return cold
 
 
-class Clean(Zero):
-    """The solution of the noise-free image (the paper's ablation): votes are independent given the image.
+class Fixed(Zero):
+    """One state for every copy: given that state, votes are independent.
+
+    It is the noise-free image's solution (`clean`, the paper's ablation), the mean solution of a few pilot copies of
+    the image (`centroid`), or one that no image has a part in (`anchor`).
 
     Args:
-        solve: called once, gives the noise-free image's solution (1, D).
+        z: the state (1, D).
     """
 
-    def __init__(self, solve: Callable[[], Tensor]):
-        self.z = solve()
+    def __init__(self, z: Tensor):
+        self.z = z
 
     def first(self, cold: Tensor) -> Tensor:
-        """The noise-free solution for every copy."""
+        """The state, for every copy."""
         return self.z.expand_as(cold)
 
     def next(self, cold: Tensor, z: Tensor) -> Tensor:
-        """The noise-free solution for every copy."""
+        """The state, for every copy."""
         return self.first(cold)
 
 

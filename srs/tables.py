@@ -4,7 +4,6 @@ Percentages come from integer counts, to one decimal; radii are rounded down, ne
 have "seconds" in their name, so that two runs can be compared with times aside.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from srs import bounds, metrics, paths, published, results, shown
+from srs import bounds, metrics, paths, published, shipped, shown
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
 from srs.metrics import Certificates
+from srs.shipped import Tallies, certified, load
 
 ACCURACY_NOTEBOOK = "30_certified_accuracy"
 CONSISTENCY_NOTEBOOK = "31_consistency"
@@ -38,27 +38,8 @@ UNSOUND_NOTE = (
 CONFIDENCE = 0.95  # of the intervals over images
 RHO = 0.001  # failure probability of the high-probability statement, as Cohen et al. 2019 set it
 
-Tallies = dict[tuple[str, str], np.ndarray]  # keyed (run.id, method.name)
 
-
-# ------------------------------------------------------------------------------------------------ votes
-
-
-def load(profile: Profile) -> Tallies:
-    """The stored tallies of every run and method of a profile.
-
-    Raises:
-        config.ConfigError: a file is missing.
-        ValueError: the methods of a run were not evaluated on the same images.
-    """
-    tallies = {
-        (run.id, method.name): results.read_tallies(paths.tallies(run, method))
-        for run in profile.runs
-        for method in profile.methods
-    }
-    for (run_id, _), one in tallies.items():
-        metrics.require_same_images(tallies[run_id, profile.reference], one)
-    return tallies
+# ------------------------------------------------------------------------------------------------ certificates
 
 
 def serialized(profile: Profile) -> tuple[Method, ...]:
@@ -151,14 +132,14 @@ def _measured(run: Run, method: Method, tallies: Tallies, rule: Rule) -> dict[st
 
 
 def _published_rows(run: Run) -> dict[str, published.Row]:
-    return published.rows(run.model.name, run.sigma, "imagenet" if run.profile.data.resize else "cifar10")
+    return published.rows(run.model.name, run.sigma, run.profile.data.name)
 
 
 def _published(run: Run, method: str, row: published.Row) -> dict[str, str]:
     at = dict(zip(row.radii, row.percent or ()))
     return {
         "method": method,
-        "rule": PUBLISHED_IMAGENET_LABEL if run.profile.data.resize else PUBLISHED_LABEL,
+        "rule": PUBLISHED_IMAGENET_LABEL if run.profile.data.name == "imagenet" else PUBLISHED_LABEL,
         **{_at(r): str(at.get(r, "")) for r in run.profile.radii},
         "ACR": number(row.acr, 2),
         "seconds/image": number(row.seconds, 2),
@@ -193,7 +174,7 @@ def accuracy_with_confidence(run: Run, tallies: Tallies) -> pd.DataFrame:
 def mean_rrd(profile: Profile, tallies: Tallies) -> pd.DataFrame:
     """Mean RRD of every SRS method under every rule, model by model; `images` are those that standard RS certifies."""
     rows = []
-    for run in profile.runs:
+    for run in certified(profile, tallies):
         for method in serialized(profile):
             by_rule = {rule: rrd(run, method, tallies, rule) for rule in SRS_RULES}
             means = {RULE_LABELS[rule]: number(v.mean() if v.size else None, 3) for rule, v in by_rule.items()}
@@ -205,7 +186,7 @@ def mean_rrd(profile: Profile, tallies: Tallies) -> pd.DataFrame:
 def p_m_and_gap(profile: Profile, tallies: Tallies) -> pd.DataFrame:
     """Per SRS method: how many votes for c_A the standard DEQ does not give, and Theorem 3.1's bound on that."""
     rows = []
-    for run in profile.runs:
+    for run in certified(profile, tallies):
         for method in serialized(profile):
             own = tallies[run.id, method.name]
             p_m = metrics.p_m(own)
@@ -236,8 +217,7 @@ def model_quality(profile: Profile) -> pd.DataFrame:
 
 
 def _quality(run: Run) -> dict[str, str]:
-    path = paths.card(run)
-    card = json.loads(path.read_text()) if path.is_file() else {}
+    card = shipped.card(run)
     residual, agreement = card.get("residual", {}), card.get("agreement", {})
     full = run.profile.method(run.profile.reference).steps
     return {
@@ -295,10 +275,15 @@ def name_of(prefix: str, run: Run) -> str:
     return f"{prefix}_{run.model.name}_s{run.sigma:.2f}{recipe}"
 
 
+def source_note(run: Run) -> str:
+    """What a caption must say of the images that a run was trained on."""
+    return " (JPEG copies of the images)" if "JPEG" in shipped.card(run).get("data", "") else ""
+
+
 def _setting(run: Run) -> str:
     p = run.profile
     return (
-        f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}, sigma = {run.sigma:.2f}, {p.images} test "
+        f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}{source_note(run)}, sigma = {run.sigma:.2f}, {p.images} test "
         f"images, N = {p.n}, alpha = {p.alpha:g}"
     )
 
@@ -306,7 +291,8 @@ def _setting(run: Run) -> str:
 def _published_note(run: Run) -> str:
     if not _published_rows(run):
         return ""
-    label, images = (PUBLISHED_IMAGENET_LABEL, "ImageNet") if run.profile.data.resize else (PUBLISHED_LABEL, "CIFAR-10")
+    imagenet = run.profile.data.name == "imagenet"
+    label, images = (PUBLISHED_IMAGENET_LABEL, "ImageNet") if imagenet else (PUBLISHED_LABEL, "CIFAR-10")
     cap = radius(float(bounds.largest_radius(Rule.THEOREM31, published.N, published.K, run.sigma, published.ALPHA)))
     other = "" if run.profile.data.name in ("cifar10", "imagenet") else (
         f" They are of other data and larger models than these on {run.profile.data.name}: compare how rows relate to "
@@ -351,7 +337,7 @@ def make_quality(profile: Profile) -> dict[str, pd.DataFrame]:
 def make_certified_accuracy(profile: Profile, tallies: Tallies) -> dict[str, pd.DataFrame]:
     """Make and save the main table and the table of confidence of every run."""
     made = {}
-    for run in profile.runs:
+    for run in certified(profile, tallies):
         made[name_of("certified_accuracy", run)] = (certified_accuracy(run, tallies), _accuracy_caption(run))
         made[name_of("confidence", run)] = (accuracy_with_confidence(run, tallies), _confidence_caption(run))
     return _save_all(profile, made, ACCURACY_NOTEBOOK)

@@ -17,18 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import config, data, losses, models, paths, results
+from srs import config, data, losses, models, paths, results, shipped
 from srs.solvers import SOLVERS, relative_residual
 
 QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 30)  # where a model card reports residual and agreement
 QUALITY_IMAGES = 1_000  # noisy images of the validation and test splits that a card is measured on
-PHASES = {"train": 0, "quality": 1}
+ANCHOR_IMAGES = 250  # noisy training images whose mean solution is the start `anchor`
+PHASES = {"train": 0, "quality": 1, "anchor": 2}
 
 
-def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None) -> Path:
-    """Train a run's model and write weights and model card; resumes where an earlier call was killed.
+def train(
+    run: config.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False
+) -> Path:
+    """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
 
-    A training that is done is not repeated unless its settings or the code that it runs have changed since.
+    A training that is done is not repeated unless its settings or the code that it runs have changed since. Weights of
+    the same recipe that are shipped with the repository are taken instead of training.
 
     Every epoch draws its order, noise and dropout from a seed of its own, so a resumed training ends with the
     same weights as an unbroken one.
@@ -38,17 +42,18 @@ def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_a
         device: a torch device.
         progress: whether to show a progress bar.
         stop_after: end after this many epochs of this call, with a checkpoint and no weights (for long runs).
+        retrain: train even where weights are shipped.
 
     Returns:
         The path of the weights (not yet there after `stop_after`).
     """
     recipe, target = run.train, paths.weights(run)
-    if _is_done(run):
+    if _is_done(run) or not retrain and shipped.take_from_zoo(run):
         return target
     if recipe.begin is not None:
         first = replace(run, train=recipe.begin)
         with _alone(paths.weights(first)):
-            train(first, device=device, progress=progress, stop_after=stop_after)
+            train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain)
         if not paths.weights(first).is_file():
             return target
     models.choose_kernels(tf32=False)
@@ -71,51 +76,88 @@ def train(run: config.Run, *, device: str = "cpu", progress: bool = True, stop_a
     model.eval()
     card = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": len(images.labels), "settings": _settings(run), "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
+        "images": len(images.labels), "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
+        "seconds_before": 0.0 if recipe.begin is None else shipped.card(first)["seconds"], "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **measure_quality(model, run, device),
     }
     models.save(model, target)
+    models.save_anchor(mean_solution(model, run, images, device), paths.anchor(run))
     results.write_json(paths.card(run), results.provenance(**card, device=device, seed=run.profile.seed))
     paths.checkpoint(run).unlink(missing_ok=True)
     return target
 
 
 @torch.no_grad()
+def mean_solution(model: models.MDEQ, run: config.Run, images: data.Images, device: str) -> Tensor:
+    """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
+    some = _some(len(images.labels), run.profile.card_images or ANCHOR_IMAGES)
+    generator = torch.Generator().manual_seed(_seed(run, "anchor", 0))
+    total = 0.0
+    for part in some.split(100):
+        x = images.x(part)
+        noisy = x + run.sigma * torch.randn(x.shape, generator=generator)
+        total = total + _solve(model, noisy.to(device), run)[0].sum(dim=0)
+    return total.cpu() / len(some)
+
+
+@torch.no_grad()
 def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
     """What a model card reports: clean and noisy accuracy, and residual and agreement against solver steps."""
-    quality, full = {}, run.profile.method(run.profile.reference)
-    ladder = (*(k for k in QUALITY_STEPS if k < full.steps), full.steps)
-    most = run.train.quality_images or QUALITY_IMAGES
+    quality, steps = {}, quality_steps(run)
+    model = models.fold(model)
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
-        some = torch.linspace(0, len(images.labels) - 1, min(len(images.labels), most)).long()
+        some = _some(len(images.labels), run.profile.card_images or QUALITY_IMAGES)
         generator = torch.Generator().manual_seed(_seed(run, "quality", 0))
         right, residuals, same = [], [], []
         for part in some.split(100):
             x, y = images.x(part).to(device), images.labels[part].to(device)
             noisy = x + run.sigma * torch.randn(x.shape, generator=generator).to(device)
-            classes = []
-            for k in ladder:
-                z, u = _solve(model, noisy, full.solver, k)
-                classes.append(model.head(z).argmax(1))
-                residuals.append(relative_residual(z, model.f(z, u)))
-            clean = model.head(_solve(model, x, full.solver, full.steps)[0]).argmax(1)
+            classes, found = _trace(model, noisy, run)
+            residuals.append(found)
+            clean = model.head(_solve(model, x, run)[0]).argmax(1)
             right.append(torch.stack([clean == y, classes[-1] == y]).float().sum(1))
             same.append(torch.stack([c == classes[-1] for c in classes]).float().sum(1))
         clean, noisy = (torch.stack(right).sum(0) / len(some)).tolist()
-        residual = torch.cat([torch.cat(residuals[i :: len(ladder)])[None] for i in range(len(ladder))]).mean(1)
+        residual = torch.cat(residuals, dim=1).mean(dim=1)
         agreement = torch.stack(same).sum(0) / len(some)
         quality[split] = {
             "quality_images": len(some), "clean_accuracy": clean, "noisy_accuracy": noisy,
-            "residual": dict(zip(map(str, ladder), residual.tolist())),
-            "agreement": dict(zip(map(str, ladder), agreement.tolist())),
+            "residual": dict(zip(map(str, steps), residual.tolist())),
+            "agreement": dict(zip(map(str, steps), agreement.tolist())),
         }
     return {**quality["test"], "validation": quality["val"]}
 
 
-def _solve(model: models.DEQ, x: Tensor, solver: str, steps: int) -> tuple[Tensor, Tensor]:
-    u = model.inject(x)
-    return SOLVERS[solver](model.f, model.initial(u), u, max_steps=steps).z, u
+def quality_steps(run: config.Run) -> tuple[int, ...]:
+    """Where the run's model card reports residual and agreement: QUALITY_STEPS as far as the full solve goes, and its end."""
+    full = run.profile.method(run.profile.reference).steps
+    return (*(k for k in QUALITY_STEPS if k < full), full)
+
+
+def _some(count: int, most: int) -> Tensor:
+    """At most so many positions of `count`, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).long()
+
+
+def _trace(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[list[Tensor], Tensor]:
+    """Classes (B,) after each of `quality_steps` of one full solve from zero, and the residuals (steps, B) there."""
+    u, classes, residuals, steps = model.inject(x), [], [], quality_steps(run)
+
+    def look(step: int, active: Tensor, z: Tensor) -> Tensor:
+        if step + 1 in steps:
+            classes.append(model.head(z).argmax(dim=1))
+            residuals.append(relative_residual(z, model.f(z, u)))
+        return torch.zeros_like(active, dtype=torch.bool)
+
+    full = run.profile.method(run.profile.reference)
+    SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=full.steps, decided=look)
+    return classes, torch.stack(residuals)
+
+
+def _solve(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[Tensor, Tensor]:
+    u, full = model.inject(x), run.profile.method(run.profile.reference)
+    return SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=full.steps).z, u
 
 
 def _train_epoch(run, model, optimiser, images, epoch, device) -> None:
@@ -182,7 +224,7 @@ def _optimiser(model: models.MDEQ, recipe: config.Train) -> torch.optim.Optimize
 
 
 def _seed(run: config.Run, phase: str, epoch: int) -> int:
-    return (run.profile.seed * 2 + PHASES[phase]) * 100_000 + epoch
+    return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch
 
 
 def _checkpoint(run, model, optimiser, epochs, seconds) -> None:
@@ -215,7 +257,8 @@ def _is_done(run: config.Run) -> bool:
     if not (card.is_file() and paths.weights(run).is_file()):
         return False
     try:
-        return json.loads(card.read_text())["settings"] == _settings(run)
+        told = json.loads(card.read_text())
+        return told["settings"] == _settings(run) and not told.get("shipped")
     except (ValueError, KeyError, TypeError):
         raise paths.set_aside(card, "a model card") from None
 
@@ -230,11 +273,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m srs.train", description=main.__doc__)
     config.add_run_arguments(parser)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--retrain", action="store_true", help="train even where weights are shipped")
     parser.add_argument("--stop-after", type=int, help="end after this many epochs, to be resumed later")
     args = parser.parse_args(argv)
     try:
         run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        print(train(run, device=args.device, stop_after=args.stop_after))
+        print(train(run, device=args.device, stop_after=args.stop_after, retrain=args.retrain))
     except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 

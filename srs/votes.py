@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srs import config, exact, starts
+from srs import config, exact, starts, stopping
 from srs.bounds import ABSTAIN, top_class
 from srs.models import DEQ, choose_kernels
 from srs.paths import set_aside
-from srs.solvers import SOLVERS
+from srs.released import released_anderson
+from srs.solvers import SOLVERS as OURS
 
-STAGES = {"select": 0, "estimate": 1, "audit": 2}  # selection, estimation and the audit's draw share no randomness
+STAGES = {"select": 0, "estimate": 1, "audit": 2, "pilot": 3}  # no two of them share randomness
+SOLVERS = OURS | {"released_anderson": released_anderson}
 BLOCK = 100  # samples per noise stream; part of what the noise is, so never change it
 
 
@@ -36,7 +38,7 @@ class ImageVotes:
     estimate: np.ndarray  # (n,) int16 votes that estimate p_A
     audited: np.ndarray  # (k,) int32 positions in `estimate` that were solved again, in the audit's random order
     standard: np.ndarray  # (k,) int16 what the standard DEQ votes there
-    nfe: np.ndarray  # (3,) int64 evaluations of f in selection, estimation, audit
+    nfe: np.ndarray  # (3,) int64 evaluations of f in selection (with the start), estimation, audit
     seconds: np.ndarray  # (3,) float64 wall time of the same
 
 
@@ -73,7 +75,7 @@ def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tu
 @torch.inference_mode()
 def sample(
     model: DEQ, x: Tensor, method: config.Method, sigma: float, samples: np.ndarray,
-    draw: Callable[[np.ndarray], Tensor | np.ndarray], *, clean_steps: int = 30, levels: int | None = None,
+    draw: Callable[[np.ndarray], Tensor | np.ndarray], *, fixed: Tensor | None = None, levels: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Votes for the noisy copies x + sigma e of those sample numbers, solved batch after batch.
 
@@ -86,36 +88,59 @@ def sample(
         sigma: noise level in units of [0, 1] pixels.
         samples: sample numbers, in the order in which they are solved.
         draw: gives the standard normal noise of sample numbers.
-        clean_steps: solver steps for the noise-free image where the start is `clean`.
+        fixed: the state (1, D) that every copy starts from, see `fixed_start`; None for starts `zero` and `previous`.
         levels: None if not given; else `draw` gives whole numbers, noise of that sigma in units of 1/levels.
 
     Returns:
         Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
     """
-    solve = SOLVERS[method.solver]
-    nfe = 0
-
-    def solve_clean() -> Tensor:
-        u = model.inject(x[None])
-        return SOLVERS["anderson"](model.f, model.initial(u), u, max_steps=clean_steps).z
-
-    if method.start == "clean":
-        start, nfe = starts.Clean(solve_clean), clean_steps
-    else:
-        start = {"zero": starts.Zero, "previous": starts.Previous}[method.start]()
+    solve, nfe, z = SOLVERS[method.solver], 0, None
+    start = starts.Previous() if method.start == "previous" else starts.Zero() if fixed is None else starts.Fixed(fixed)
     votes = np.empty(len(samples), np.int16)
-    z = None
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
         e = draw(part)
         u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
         cold = model.initial(u)
-        steps = method.steps if z is not None or not method.warmup else method.warmup
-        solution = solve(model.f, start.first(cold) if z is None else start.next(cold, z), u, max_steps=steps)
+        warm = method.start == "previous" and z is None and method.warmup
+        z0 = start.first(cold) if z is None else start.next(cold, z)
+        decision = stopping.Decision(model.head, len(part), method.margin) if method.margin else None
+        solution = solve(
+            model.f, z0, u, max_steps=method.warmup if warm else method.steps, tol=method.tol, decided=decision
+        )
         z = solution.z
-        votes[i : i + method.batch] = predict(model.head(z))
+        votes[i : i + method.batch] = predict(decision.logits if decision else model.head(z))
         nfe += int(solution.steps.sum())
     return votes, nfe
+
+
+@torch.inference_mode()
+def fixed_start(
+    model: DEQ, x: Tensor, method: config.Method, sigma: float, draw: Callable[[np.ndarray], Tensor | np.ndarray],
+    *, reference: config.Method, levels: int | None = None,
+) -> tuple[Tensor | None, int]:
+    """The one state (1, D) that all copies of an image start from, and the evaluations of f that it cost.
+
+    `clean`: the noise-free image's solution by the reference method. `centroid`: the mean solution of a pilot of
+    noisy copies that no stage sees again. `anchor`: the model's own, for every image. None for the other starts.
+
+    Raises:
+        config.ConfigError: start `anchor` of a model that has none.
+    """
+    solve = SOLVERS[reference.solver]
+    if method.start == "clean":
+        u = model.inject(x[None])
+        return solve(model.f, model.initial(u), u, max_steps=reference.steps).z, reference.steps
+    if method.start == "centroid":
+        e = draw(np.arange(method.pilot))
+        u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
+        solution = solve(model.f, model.initial(u), u, max_steps=method.warmup)
+        return solution.z.mean(dim=0, keepdim=True), int(solution.steps.sum())
+    if method.start == "anchor":
+        anchor = getattr(model, "anchor", None)
+        config.check(anchor is not None, "start", "anchor", "a model with an anchor; `python -m srs.train` writes one")
+        return anchor[None], 0
+    return None, 0
 
 
 def predict(logits: Tensor) -> np.ndarray:
@@ -145,9 +170,11 @@ def draw_votes(
             return lambda samples: noise(*where, samples)
         return lambda samples: grid_noise(*where, samples, sigma=sigma, levels=levels)
 
+    fixed, nfe_start = fixed_start(model, x, method, sigma, draw("pilot"), reference=reference, levels=levels)
+
     def solve(method: config.Method, samples: np.ndarray, stage: str) -> tuple[np.ndarray, int]:
-        steps = reference.steps
-        return sample(model, x, method, sigma, samples, draw(stage), clean_steps=steps, levels=levels)
+        where = fixed if method.start in config.FIXED_STARTS else None
+        return sample(model, x, method, sigma, samples, draw(stage), fixed=where, levels=levels)
 
     select, nfe_select = solve(method, np.arange(n0), "select")
     clock.append(time.perf_counter())
@@ -160,7 +187,7 @@ def draw_votes(
     clock.append(time.perf_counter())
     return ImageVotes(
         idx, label, select, estimate, audited.astype(np.int32), standard,
-        np.array([nfe_select, nfe_estimate, nfe_audit]), np.diff(clock),
+        np.array([nfe_start + nfe_select, nfe_estimate, nfe_audit]), np.diff(clock),
     )
 
 

@@ -19,9 +19,11 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "checks", "config", "paths", "targets", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "data",
-    "resnet", "models", "losses", "train", "votes", "metrics", "certify", "closeup", "soundness", "tables", "audit_size", "figures",
-    "soundness_figures", "exact_report", "soundness_report", "report", "explicit_report", "imagenet_report",
+    "settings", "config", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
+    "published_others", "results", "shown", "metrics", "shipped", "data", "resnet", "models", "losses", "train", "votes", "adaptive",
+    "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size", "figures", "speed_report",
+    "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
+    "report", "explicit_report", "imagenet_report",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
@@ -133,8 +135,9 @@ def test_ids_are_unique_and_lead_back(profile):
 def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     cifar = ["MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A"]
     imagenet = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
-    assert [m.name for m in profile.methods] == (imagenet if "imagenet" in profile.name else cifar)
-    for m in profile.methods:
+    assert [m.name for m in profile.methods[:6]] == (imagenet if "imagenet" in profile.name else cifar)
+    assert all(m.serialized == m.name.startswith("SRS") == (m.audit > 0) for m in profile.methods)
+    for m in profile.methods[:6]:
         steps, solver = re.search(r"(\d+)([ANB])$", m.name).groups()
         assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive", "B": "broyden"}[solver])
         assert m.serialized == m.name.startswith("SRS") == (m.start == "previous")
@@ -163,6 +166,8 @@ def other(value):
         return replace(value, **{name: other(getattr(value, name))})
     if isinstance(value, bool):
         return not value
+    if isinstance(value, float) and value < 1:
+        return value + 0.5
     if isinstance(value, (int, float)):
         return value + 1
     if isinstance(value, str):
@@ -221,7 +226,7 @@ def test_no_module_is_longer_than_400_lines(module):
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        ("checks", set()), ("config", set()), ("paths", set()), ("targets", set()), ("bounds", {"numpy", "scipy"}), ("solvers", {"torch"}),
+        ("settings", set()), ("config", set()), ("paths", set()), ("bounds", {"numpy", "scipy"}), ("solvers", {"torch"}),
         ("starts", {"torch"}), ("results", {"numpy"}), ("metrics", {"numpy", "scipy"}),
     ],
 )
@@ -230,7 +235,7 @@ def test_modules_import_no_more_than_they_promise(module, allowed):
     assert others - set(sys.stdlib_module_names) <= allowed
 
 
-@pytest.mark.parametrize("module", ["metrics", "tables", "figures", "report"])
+@pytest.mark.parametrize("module", ["metrics", "tables", "figures"])
 def test_tables_and_figures_need_no_torch(module):
     seen, todo = set(), {module}
     while todo:
@@ -250,10 +255,10 @@ def test_config_runs_on_the_standard_library_alone():
 
 
 def test_command_line_names_the_runs():
-    assert python("-m", "srs.targets", "profiles").stdout.split() == list(PROFILES)
-    assert python("-m", "srs.targets", "runs", "digits").stdout.split() == [r.id for r in PROFILES["digits"].every_run]
-    explicit = python("-m", "srs.targets", "baselines", "digits").stdout.split()
+    assert python("-m", "srs.config", "profiles").stdout.split() == list(PROFILES)
+    assert python("-m", "srs.config", "runs", "digits").stdout.split() == [r.id for r in PROFILES["digits"].every_run]
+    explicit = python("-m", "srs.config", "baselines", "digits").stdout.split()
     assert explicit == [r.id for r in PROFILES["digits"].explicit.runs] and explicit[0] == "ResNet14-s0.12-gaussian"
-    assert python("-m", "srs.targets", "baselines", "cifar10").stdout.split() == []
-    refused = python("-m", "srs.targets", "runs", "digit")
+    assert python("-m", "srs.config", "baselines", "cifar10").stdout.split() == []
+    refused = python("-m", "srs.config", "runs", "digit")
     assert refused.returncode == 2 and "profile = 'digit' is refused" in refused.stderr and "Traceback" not in refused.stderr

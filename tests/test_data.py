@@ -178,7 +178,7 @@ def test_a_damaged_large_image_is_named_when_it_is_asked_for(folder):
 
 
 def test_the_sample_of_imagenet_has_validation_images_alone(folder):
-    small = replace(config.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72), resize=80)
+    small = replace(config.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
     fill(folder / "imagenet-sample" / "val", classes=2, each=10, size=(90, 100), ending="jpeg")
     assert [len(data.load(small, split).labels) for split in ("train", "val", "test")] == [18, 2, 20]
     with pytest.raises(ConfigError, match="imagenet.train.*SRS_DATA"):

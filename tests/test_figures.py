@@ -61,7 +61,7 @@ def test_histogram_without_images_says_so():
 
 
 def test_colours_are_distinct():
-    assert len(set(figures._colours("abcdef").values())) == 6
+    assert len(set(figures.colours("abcdef").values())) == 6
 
 
 def test_make_figures_end_to_end(tmp_path, monkeypatch):

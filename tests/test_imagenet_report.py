@@ -14,7 +14,7 @@ SMOKE = config.get_profile("smoke")
 FULL, SAMPLE = config.get_profile("imagenet"), config.get_profile("imagenet_sample")
 # The pipeline in seconds: images just above the size at which they stay files, two narrow branches.
 TINY = replace(
-    SAMPLE, data=replace(IMAGENET_SAMPLE, classes=3, shape=(3, 72, 72), resize=80),
+    SAMPLE, data=replace(IMAGENET_SAMPLE, classes=3, shape=(3, 72, 72)),
     models=((Model("SMALL", (8, 16), (2, 4), 16, dropout=0.02, expansion=1, downsamples=2), SAMPLE.models[0][1]),), stride=5,
 )  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_the_pipeline_runs_from_files_to_the_report(images):
     assert (srs["k"] == np.minimum(TINY.method("SRS-MDEQ-3B").audit, srs["n_a"])).all()
     assert srs["nfe_estimate"].tolist() == [4 * TINY.method("SRS-MDEQ-3B").warmup + 3 * (TINY.n - 4)] * 2
     card = json.loads(paths.card(run).read_text())
-    assert card["quality_images"] == 1 and set(card["residual"]) == {"1", "2", "3", "4", "5", "6", "8", "10", "14"}
+    assert card["quality_images"] == TINY.card_images == 1 and set(card["residual"]) == {"1", "2", "3", "4", "5", "6", "8", "10", "14"}
 
     for folder in (paths.shown(TINY, "x").parent, paths.shown(SMOKE, "x").parent):
         listed = shown.listed(folder)

@@ -64,6 +64,19 @@ def test_warm_logits_are_the_authors(golden, key):
     assert (cold - ours).abs().max() > 1e-3  # so the start did matter
 
 
+@pytest.mark.parametrize("key", ["naive-3", "anderson-10", "broyden-5"])
+def test_folded_logits_are_the_authors(golden, key):
+    stored, model = golden
+    ours, _ = logits(models.fold(model), torch.from_numpy(stored["x"]), key)
+    np.testing.assert_allclose(ours, stored[f"logits/{key}"], atol=SHUT[key.split("-")[0]], rtol=0)
+
+
+def test_safe_anderson_agrees_with_the_released_one(golden):
+    stored, model = golden
+    ours, _ = logits(model, torch.from_numpy(stored["x"]), "safe_anderson-30")
+    np.testing.assert_allclose(ours, stored["logits/anderson-30"], atol=1e-3, rtol=0)
+
+
 def test_golden_file_holds_nothing_that_is_not_compared(golden):
     stored, _ = golden
     keys = {k for k in stored.files if k.startswith("logits/")}
@@ -99,6 +112,21 @@ def test_logits_are_what_they_were_when_the_model_conformed():
         for key, value in ours.items():
             assert value.std() > 0.05, "weights that give the same logits to every image show nothing"
             np.testing.assert_allclose(value, stored[key], atol=1e-3 if "broyden" in key else 1e-4, rtol=0, err_msg=key)
+
+
+@pytest.mark.parametrize("size", [SMALL, Model("DEEP", (8, 16), (2, 4), 16, dropout=0.1, downsamples=2)], ids=lambda m: m.name)
+def test_folded_model_computes_the_same_and_leaves_its_original_alone(size):
+    model = models.build(size, CIFAR10, 0).eval()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    folded = models.fold(model)
+    assert not any(isinstance(m, (torch.nn.BatchNorm2d, models.WeightNormConv2d)) for m in folded.modules())
+    x = torch.rand(3, *CIFAR10.shape)
+    torch.testing.assert_close(folded.inject(x), model.inject(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(folded, x, "naive-3")[0], logits(model, x, "naive-3")[0], atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 # ---------------------------------------------------------------------------------------------- size and shape

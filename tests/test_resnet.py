@@ -84,6 +84,13 @@ def test_logits_are_those_of_the_architecture_written_out(depth, data):
     assert ours.std(dim=0).min() > 1e-3
 
 
+def test_the_inference_form_computes_the_same_without_a_batch_norm():
+    model, x = network(ResNet("X", 14, (4, 6, 8))), images(5)
+    folded = models.fold(model)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(logits(folded, x), logits(model, x), atol=1e-4, rtol=1e-4)
+
+
 def test_only_the_images_it_is_given_count():
     model, x = network(), images(6)
     torch.testing.assert_close(logits(model, x)[2:4], logits(model, x[2:4]), atol=1e-5, rtol=1e-5)

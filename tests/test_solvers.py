@@ -7,9 +7,11 @@ import pytest
 import torch
 from tests.helpers import PROBLEMS, Counted, difficulties, linear
 
-from srs.solvers import SOLVERS, anderson, broyden, fixed_point, relative_residual
+from srs import solvers
+from srs.released import released_anderson
+from srs.solvers import SOLVERS, anderson, broyden, fixed_point, relative_residual, safe_anderson
 
-ENOUGH = {"naive": 400, "anderson": 1500, "broyden": 40}  # evaluations that solve every problem to 1e-9
+ENOUGH = {"naive": 400, "anderson": 1500, "safe_anderson": 60, "broyden": 40}  # evaluations that solve every problem to 1e-9
 TOL = 1e-9
 
 each_solver = pytest.mark.parametrize("solver", SOLVERS)
@@ -195,14 +197,17 @@ def torchdeq(name):
         return getattr(importlib.import_module("torchdeq.solver"), name)
 
 
-THEIRS = {"naive": "fixed_point_iter", "anderson": "anderson_solver", "broyden": "broyden_solver"}
+THEIRS = {
+    "naive": "fixed_point_iter", "anderson": "anderson_solver", "safe_anderson": "anderson_solver",
+    "broyden": "broyden_solver",
+}  # fmt: skip
 
 
 @each_problem
 @each_solver
 def test_torchdeq_finds_the_same_fixed_point(solver, problem):
     theirs = torchdeq(THEIRS[solver])
-    z, _, _ = theirs(lambda z: problem.f(z, problem.u), problem.z0, max_iter=ENOUGH[solver], tol=1e-9, stop_mode="rel")
+    z, _, _ = theirs(lambda z: problem.f(z, problem.u), problem.z0, max_iter=max(ENOUGH[solver], 1500 * ("anderson" in solver)), tol=1e-9, stop_mode="rel")
     ours = SOLVERS[solver](problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
     torch.testing.assert_close(ours.z, z, atol=1e-6, rtol=0)
 
@@ -224,3 +229,57 @@ def test_iterates_are_torchdeq_s(problem, k):
     # Broyden is done with these two after a few steps; then torchdeq's divides rounding errors to infinity.
     if problem.name not in ("rotation", "difficulties") or k < 4:
         torch.testing.assert_close(ours(broyden), theirs("broyden", k), atol=1e-7, rtol=0)
+
+
+# ---------------------------------------------------------------------------------------------- safe-guards, early decisions
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_safe_anderson_does_not_depend_on_the_scale(scale):
+    problem = PROBLEMS["linear"]
+    plain = safe_anderson(problem.f, problem.z0, problem.u, max_steps=6).z
+    scaled = safe_anderson(problem.f, problem.z0, scale * problem.u, max_steps=6).z
+    torch.testing.assert_close(scaled / scale, plain, atol=1e-6, rtol=1e-6)
+
+
+def test_safe_anderson_takes_the_plain_step_for_a_singular_sample_alone(monkeypatch):
+    """A sample that has settled gives a gram matrix of zeros; its neighbour's mix must not notice."""
+    problem = PROBLEMS["linear"]
+    z0 = torch.cat([problem.solution[:1], problem.z0[1:]])
+    together = safe_anderson(problem.f, z0, problem.u, max_steps=5)
+    alone = safe_anderson(problem.f, z0[1:], problem.u[1:], max_steps=5)
+    torch.testing.assert_close(together.z[1:], alone.z, atol=1e-9, rtol=0)
+    torch.testing.assert_close(together.z[0], problem.solution[0], atol=1e-9, rtol=0)
+    monkeypatch.setattr(solvers, "LARGEST_MIX", 0.0)  # now no mix is safe
+    guarded = safe_anderson(problem.f, z0, problem.u, max_steps=5)
+    torch.testing.assert_close(guarded.z, fixed_point(problem.f, z0, problem.u, max_steps=5).z)
+
+
+@each_solver
+def test_a_decided_sample_leaves_and_the_others_do_not_notice(solver):
+    problem, solve = PROBLEMS["tanh"], SOLVERS[solver]
+    seen = []
+
+    def decided(step, active, z):
+        seen.append(len(active))
+        return (active % 2 == 0) & (step == 1)
+
+    found = solve(problem.f, problem.z0, problem.u, max_steps=5, decided=decided)
+    short, long = (solve(problem.f, problem.z0, problem.u, max_steps=k) for k in (2, 5))
+    assert found.steps.tolist() == [2, 5] * 3 and seen == [6, 6, 3, 3, 3]
+    torch.testing.assert_close(found.z[::2], short.z[::2], atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.z[1::2], long.z[1::2], atol=1e-9, rtol=0)
+
+
+# ---------------------------------------------------------------------------------------------- the released code's cost
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_released_cost_is_two_more_evaluations_for_the_same_answer(k):
+    problem = PROBLEMS["tanh"]
+    f = Counted(problem.f)
+    found = released_anderson(f, problem.z0, problem.u, max_steps=k)
+    assert torch.equal(found.z, anderson(problem.f, problem.z0, problem.u, max_steps=k).z)
+    assert f.evaluations == int(found.steps.sum()) == (k + 2) * len(problem.u)
+    with pytest.raises(ValueError, match="no tol"):
+        released_anderson(f, problem.z0, problem.u, max_steps=k, tol=0.1)

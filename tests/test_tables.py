@@ -143,8 +143,25 @@ def test_load_refuses_missing_and_unpaired_tallies(tallies):
     with pytest.raises(ValueError, match="different images"):
         tables.load(SMOKE)
     path.unlink()
+    with pytest.warns(UserWarning, match=RUN.id):
+        left = tables.load(SMOKE)
+    assert {run_id for run_id, _ in left} == {run.id for run in SMOKE.runs} - {RUN.id}
+    for run in SMOKE.runs:
+        paths.tallies(run, SMOKE.methods[-1]).unlink()
     with pytest.raises(config.ConfigError, match="result file"):
         tables.load(SMOKE)
+
+
+def test_shipped_tallies_stand_in_for_missing_ones(tallies):
+    for run in SMOKE.runs:
+        for method in SMOKE.methods:
+            here, there = paths.tallies(run, method), paths.shipped_tallies(run, method)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            here.rename(there)
+    again = tables.load(SMOKE)
+    assert again.keys() == tallies.keys() and all((again[key] == tallies[key]).all() for key in tallies)
+    results.write_tallies(paths.tallies(RUN, SMOKE.methods[0]), [synthetic.tally(idx=999)])  # of a run that is not complete
+    assert (tables.load(SMOKE)[RUN.id, SMOKE.methods[0].name] == tallies[RUN.id, SMOKE.methods[0].name]).all()
 
 
 def test_make_tables_writes_the_same_bytes_again(tallies, tmp_path):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srs import config, data, losses, models, paths, train
+from srs import config, data, losses, models, paths, shipped, train
 from srs.config import DIGITS, DIGITS_PAPER, ConfigError, Contraction, Model, replace
 from srs.losses import implicit, jacobian_penalty
 from srs.paths import DamagedFile
@@ -408,3 +408,41 @@ def test_augmentation_by_kind(kind, moves):
     assert all(same) != moves
     if kind == "flips":
         assert all(a or b for a, b in zip(same, mirrored)) and 10 < sum(mirrored) < 40
+
+
+# ---------------------------------------------------------------------------------------------- shipped weights
+
+
+def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(monkeypatch):
+    run = run_of(replace(RECIPE, epochs=1))
+    trained(run)
+    made = weights(run)
+    profile = replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,))
+    assert {path.name for path in shipped.ship(profile)} == {
+        path.name for path in (paths.weights(run), paths.anchor(run), paths.card(run))
+    }
+    for path in paths.weights(run).parent.glob("*"):
+        path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
+        trained(run)
+        assert json.loads(paths.card(run).read_text())["shipped"] and paths.anchor(run).is_file()
+        assert_equal(weights(run), made)
+        other = run_of(replace(RECIPE, epochs=1, lr=1e-4))
+        with pytest.raises(pytest.fail.Exception, match="trained"):
+            trained(other)
+        with pytest.raises(pytest.fail.Exception, match="trained"):
+            trained(run, retrain=True)
+    assert shipped.ship(profile) == []  # a copy of what is shipped is not shipped again
+
+
+def test_anchor_is_the_mean_solution_of_noisy_training_images():
+    run = run_of(replace(RECIPE, epochs=1))
+    trained(run)
+    anchor = models.load_anchor(paths.anchor(run))
+    model = models.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
+    settled, u = train._solve(model, data.load(run.profile.data, "train").x(slice(None)), run)
+    z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
+    assert anchor.shape == settled[0].shape
+    assert (anchor - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()
+    assert (z - settled).norm() < (cold - settled).norm()

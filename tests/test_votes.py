@@ -21,6 +21,8 @@ SIGMA = 0.5
 RS = Method("RS", "anderson", 4, batch=8)
 SRS = Method("SRS", "naive", 2, start="previous", batch=8, warmup=5, audit=12)
 CLEAN = Method("CLEAN", "naive", 2, start="clean", batch=8, audit=12)
+CENTROID = Method("CENTROID", "naive", 2, start="centroid", batch=50, audit=12, warmup=30, pilot=6)
+ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
 SAMPLING = Sampling(3, n0=20, n=100, seed=4, reference=Method("REF", "anderson", 6, batch=7))
 
 
@@ -90,8 +92,10 @@ def drawer(idx=0, stage="estimate"):
     return lambda samples: noise(SHAPE, SAMPLING.seed, idx, stage, samples)
 
 
-def sampled(model, method, count=50, **more):
-    return sample(model, X, method, SIGMA, np.arange(count), drawer(), **more)
+def sampled(model, method, count=50, reference=SAMPLING.reference, **more):
+    fixed, spent = votes.fixed_start(model, X, method, SIGMA, drawer(stage="pilot"), reference=reference)
+    drawn, nfe = sample(model, X, method, SIGMA, np.arange(count), drawer(), fixed=fixed, **more)
+    return drawn, nfe + spent
 
 
 def test_votes_are_the_classes_of_the_noisy_copies():
@@ -114,7 +118,7 @@ def test_votes_are_the_classes_of_the_noisy_copies():
         (SRS, 8 * 5 + 42 * 2),
         (replace(SRS, warmup=0), 50 * 2),
         (replace(SRS, batch=50), 50 * 5),
-        (CLEAN, 30 + 50 * 2),
+        (CLEAN, SAMPLING.reference.steps + 50 * 2),
     ],
     ids=["rs", "one-batch", "singles", "srs", "no-warmup", "all-warmup", "clean"],
 )  # fmt: skip
@@ -144,12 +148,57 @@ def test_previous_start_is_where_the_slot_ended():
 
 def test_clean_start_is_the_solution_without_noise():
     model = three_classes(rate=0.5)
-    sampled(model, replace(CLEAN, steps=1), clean_steps=40)
+    sampled(model, replace(CLEAN, steps=1), reference=Method("R", "anderson", 40))
     alone, batches = model.calls[:40], model.calls[40:]
     assert all(torch.equal(u, X.flatten()[None]) for _, u in alone)
     assert len(batches) == 7
     for z, _ in batches:
         torch.testing.assert_close(z, X.flatten().expand_as(z), atol=1e-5, rtol=0)
+
+
+def test_centroid_start_is_the_mean_solution_of_the_pilot():
+    model = three_classes(rate=0.5)
+    _, nfe = sampled(model, CENTROID)
+    assert nfe == model.evaluations == 6 * 30 + 50 * 2
+    pilot = X + SIGMA * drawer(stage="pilot")(np.arange(6))  # solutions of this model are the copies themselves
+    for z, _ in model.calls[30::2]:
+        torch.testing.assert_close(z, pilot.flatten(1).mean(0).expand_as(z), atol=1e-5, rtol=0)
+
+
+def test_anchor_start_is_the_model_s_and_asked_for():
+    model = three_classes(rate=0.5)
+    with pytest.raises(config.ConfigError, match="anchor"):
+        sampled(model, ANCHOR)
+    model.anchor = torch.full((4,), 0.25)
+    sampled(model, ANCHOR)
+    assert all(torch.equal(z, model.anchor.expand_as(z)) for z, _ in model.calls[::2])
+
+
+@pytest.mark.parametrize("start", ["CENTROID", "ANCHOR"])
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_votes_from_a_fixed_start_do_not_depend_on_batch_or_order(start, batch):
+    method = replace(globals()[start], steps=1, warmup=2, tol=0.01, margin=0.3)
+    model = three_classes(rate=0.6)
+    model.anchor = torch.full((4,), 0.25)
+    wanted, nfe = sampled(model, method)
+    drawn, cost = sampled(model, replace(method, batch=batch))
+    np.testing.assert_array_equal(drawn, wanted)
+    assert cost == nfe
+    fixed, _ = votes.fixed_start(model, X, method, SIGMA, drawer(stage="pilot"), reference=SAMPLING.reference)
+    order = np.random.default_rng(0).permutation(50)
+    shuffled, _ = sample(model, X, replace(method, batch=batch), SIGMA, order, drawer(), fixed=fixed)
+    np.testing.assert_array_equal(shuffled, wanted[order])
+
+
+def test_tolerance_and_margin_save_evaluations_and_keep_easy_votes():
+    """The surest copies stop first; what stops is the vote that the same copy would give later."""
+    model = three_classes(rate=0.5)
+    long = replace(RS, solver="naive", steps=40)
+    wanted, full = sampled(model, long)
+    for change in (dict(tol=1e-3), dict(margin=0.6)):
+        drawn, nfe = sampled(model, replace(long, **change))
+        assert nfe < full / 2
+        assert np.mean(drawn == wanted) > 0.9
 
 
 def test_warmup_is_for_the_first_batch():
@@ -265,9 +314,10 @@ def test_cost_of_each_stage_is_what_was_evaluated(method):
     model = three_classes(rate=0.5)
     drawn = draw_votes(model, X, method, SAMPLING, SIGMA)
     assert drawn.nfe.sum() == model.evaluations
-    extra = {"RS": 0, "SRS": 8 * (5 - 2), "CLEAN": SAMPLING.reference.steps}[method.name]
+    first = {"RS": 0, "SRS": 8 * (5 - 2), "CLEAN": SAMPLING.reference.steps}[method.name]
+    again = first if method.name == "SRS" else 0  # the clean image is solved once for both stages
     k = len(drawn.audited)
-    assert drawn.nfe.tolist() == [20 * method.steps + extra, 100 * method.steps + extra, k * SAMPLING.reference.steps]
+    assert drawn.nfe.tolist() == [20 * method.steps + first, 100 * method.steps + again, k * SAMPLING.reference.steps]
     assert (drawn.seconds >= 0).all() and drawn.seconds.shape == (3,)
 
 

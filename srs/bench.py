@@ -1,0 +1,204 @@
+"""Seconds and evaluations of f per vote, ours and the released code's, in one process and by turns.
+
+Every repetition takes another image, and every contender votes on the same copies of it, one after the other, so that a
+machine that slows down slows all of them. What is compared is medians and ratios, never a bare time.
+`python -m srs.bench --profile cifar10 --sigma 0.5 --recipe contractive`
+"""
+
+import argparse
+import csv
+import io
+import time
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from srs import certify, config, data, models, paths, results, shown, votes
+from srs.config import Method, Run
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to vote: a method, and whether the model is folded (ours) or as it was trained (released)."""
+
+    label: str
+    method: Method
+    folded: bool = True
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one contender took: medians over the repetitions, per vote where not said otherwise."""
+
+    label: str
+    repetitions: int
+    nfe: float  # evaluations of f
+    seconds: float
+    ratio: float  # median over repetitions of the first contender's seconds over this one's
+    differing: float  # share of votes that differ from the first contender's on the same copies
+    peak_share: float  # floating-point operations per second over those of a large matrix product in the same repetition
+
+
+def released(batch: int = 400) -> tuple[Contender, ...]:
+    """The released code's MDEQ-30A and SRS-MDEQ-3A: two evaluations more, unfolded, batches of 400."""
+    full = Method("released MDEQ-30A", "released_anderson", 30, batch=batch)
+    srs = Method("released SRS-MDEQ-3A", "released_anderson", 3, start="previous", batch=batch, warmup=30)
+    return tuple(Contender(m.name, m, folded=False) for m in (full, srs))
+
+
+def compare(
+    run: Run, contenders: tuple[Contender, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu",
+    progress: bool = True,
+) -> list[Timing]:
+    """Time contenders on the trained model of a run; the first one is what the others are compared with.
+
+    The first batch of `previous` is longer than the others and is not timed: at N = 10,000 it is a small part.
+
+    Args:
+        run: a trained run.
+        contenders: what votes.
+        repetitions: images, one after the other.
+        copies: noisy copies of each image.
+        device: a torch device.
+        progress: whether to show a progress bar.
+    """
+    config.check_count(repetitions, 1, "repetitions")
+    folded = certify.load_model(run, device)
+    plain = models.load(paths.weights(run), run.model, run.profile.data).to(device)
+    images, profile = data.load(run.profile.data, "test"), run.profile
+    flop = flops(folded, images.x(slice(0, 1)).to(device))
+    seconds, nfe, wrong = (np.zeros((repetitions, len(contenders))) for _ in range(3))
+    peaks = np.zeros(repetitions)
+    for i in tqdm(range(repetitions), desc=f"bench {run.id}", unit="image", disable=not progress):
+        idx = profile.evaluated[i % profile.images]
+        x = images.x(idx).to(device)
+        peaks[i] = matrix_peak(device)
+        first = None
+        for j, contender in enumerate(contenders):
+            drawn, seconds[i, j], nfe[i, j] = _vote(contender, folded if contender.folded else plain, x, run, idx, copies)
+            first = drawn if first is None else first
+            wrong[i, j] = np.mean(drawn != first)
+    work = nfe / copies * flop["f"] + flop["head"] + flop["inject"]
+    share = work * copies / seconds / peaks[:, None]
+    return [
+        Timing(
+            c.label, repetitions, *(float(np.median(v[:, j])) for v in (nfe / copies, seconds / copies)),
+            float(np.median(seconds[:, 0] / seconds[:, j])), float(wrong[:, j].mean()), float(np.median(share[:, j])),
+        )
+        for j, c in enumerate(contenders)
+    ]  # fmt: skip
+
+
+def _vote(
+    contender: Contender, model: models.MDEQ, x: torch.Tensor, run: Run, idx: int, copies: int
+) -> tuple[np.ndarray, float, int]:
+    """The votes on the copies, and the seconds and evaluations of f that they took, starts and warm-up aside."""
+    method, seed, shape = contender.method, run.profile.seed, tuple(x.shape)
+    pilot = lambda samples: votes.noise(shape, seed, idx, "pilot", samples)  # noqa: E731
+    e = votes.noise(shape, seed, idx, "estimate", np.arange(2 * copies))  # drawn before the clock runs
+    fixed, _ = votes.fixed_start(
+        model, x, method, run.sigma, pilot, reference=run.profile.method(run.profile.reference)
+    )
+    timed = np.arange(copies, 2 * copies)
+    draw = lambda samples: e[samples]  # noqa: E731
+    if method.start == "previous":  # the votes come from a chain that has run for a batch
+        config.check(method.batch == copies, "batch", method.batch, f"{copies}, the copies that are timed")
+        drawn = votes.sample(model, x, method, run.sigma, np.arange(2 * copies), draw)[0][copies:]
+        began = time.perf_counter()
+        _, nfe = votes.sample(model, x, replace(method, warmup=0), run.sigma, timed, draw)
+        return drawn, _since(began, x), nfe
+    began = time.perf_counter()
+    drawn, nfe = votes.sample(model, x, method, run.sigma, timed, draw, fixed=fixed)
+    return drawn, _since(began, x), nfe
+
+
+def _since(began: float, x: torch.Tensor) -> float:
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def flops(model: models.MDEQ, x: torch.Tensor) -> dict[str, int]:
+    """Floating-point operations of one image in f, the head and the injection (a multiply-add counts two)."""
+    u = model.inject(x)
+    z, counted = model.initial(u), {}
+    for name, call in (("f", lambda: model.f(z, u)), ("head", lambda: model.head(z)), ("inject", lambda: model.inject(x))):
+        with FlopCounterMode(display=False) as counter:
+            call()
+        counted[name] = counter.get_total_flops() // len(x)
+    return counted
+
+
+def matrix_peak(device: str, size: int = 1024, tries: int = 5) -> float:
+    """Floating-point operations per second of a large float32 matrix product, the best of a few tries."""
+    a = torch.ones(size, size, device=device)
+    best = np.inf
+    for _ in range(tries):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, _since(began, a))
+    return 2 * size**3 / best
+
+
+def write(path: Path, timings: list[Timing], **facts: object) -> None:
+    """Store timings as a table with what they were measured on beside it."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([f.name for f in fields(Timing)])
+    table.writerows(map(astuple, timings))
+    shown.write_whole(path, text.getvalue().encode())
+    results.write_json(paths.provenance(path), results.provenance(**facts))
+
+
+def read(path: Path) -> list[Timing]:
+    """The stored timings of a file; ConfigError if there is none, DamagedFile if it does not parse."""
+    config.check(path.is_file(), "timings", str(path), "an existing file; `make bench` makes one")
+    try:
+        with path.open(newline="") as file:
+            return [Timing(**{f.name: f.type(row[f.name]) for f in fields(Timing)}) for row in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError):
+        raise paths.set_aside(path, "a table of timings") from None
+
+
+def stored(run: Run) -> list[Timing] | None:
+    """The tracked timings of a run, or those of a short measurement made here; None if there are neither."""
+    for path in (paths.timings(run), paths.measured(run, "bench")):
+        if path.is_file():
+            return read(path)
+    return None
+
+
+def contenders_of(run: Run, copies: int) -> tuple[Contender, ...]:
+    """The released code's two ways, then every method of the run's profile, chains as long as the timed batch is wide."""
+    ours = [replace(m, batch=copies) if m.start == "previous" else m for m in run.profile.methods]
+    return (*released(copies), *(Contender(m.name, m) for m in ours))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Time one run's methods against the released code's cost and store the table."""
+    parser = argparse.ArgumentParser(prog="python -m srs.bench", description=main.__doc__)
+    config.add_run_arguments(parser)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=400)
+    args = parser.parse_args(argv)
+    try:
+        run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
+        contenders = contenders_of(run, args.copies)
+        timings = compare(run, contenders, repetitions=args.repetitions, copies=args.copies, device=args.device)
+    except (config.ConfigError, paths.DamagedFile) as error:
+        parser.error(str(error))
+    write(
+        paths.timings(run), timings, run=run.id, device=models.device_name(args.device), threads=torch.get_num_threads(),
+        copies=args.copies, methods=[asdict(c.method) for c in contenders], weights=models.digest(paths.weights(run)),
+    )
+    print(paths.timings(run))
+
+
+if __name__ == "__main__":
+    main()

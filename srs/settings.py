@@ -1,0 +1,276 @@
+"""What can be set: frozen dataclasses with everything that a run depends on. Standard library only.
+
+Every one refuses values that make no sense when it is made, in one sentence, before any work starts.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+
+class ConfigError(ValueError):
+    """A setting was refused; the message names the value and what would be right."""
+
+
+SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "released_anderson")
+FIXED_STARTS = ("clean", "centroid", "anchor")  # one state for every copy of an image
+STARTS = ("zero", "previous", *FIXED_STARTS)
+NOISES = ("gaussian", "grid")
+GRADIENTS = ("implicit", "phantom", "contractive")
+AUGMENTS = ("none", "flips", "crops")
+
+
+def check(ok: bool, what: str, value: object, right: str) -> None:
+    """Raise ConfigError in one sentence unless `ok`."""
+    if not ok:
+        raise ConfigError(f"{what} = {value!r} is refused: want {right}")
+
+
+def check_count(value: object, least: int, what: str) -> None:
+    """Refuse what is not a whole number of at least `least`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    check(whole and value >= least, what, value, f"a whole number, at least {least}")
+
+
+def check_sigma(sigma: object) -> None:
+    """Refuse what is not a noise level."""
+    number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
+    check(number and 0 < sigma < float("inf"), "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+
+
+def one_of(names) -> str:
+    """The phrase that lists what would have been right."""
+    return "one of " + ", ".join(map(str, names))
+
+
+def pick(name: str, table: dict, what: str):
+    """The entry of that name; ConfigError lists what there is."""
+    check(isinstance(name, str) and name in table, what, name, one_of(table))
+    return table[name]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: where its images come from and how they are normalised inside the model."""
+
+    name: str
+    shape: tuple[int, int, int]  # (channels, height, width) of one image, pixels in [0, 1]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    levels: int = 255  # pixels are multiples of 1/levels; what grid noise needs
+
+
+@dataclass(frozen=True)
+class Model:
+    """The size of an MDEQ: one entry of `channels` per resolution, each half the one before."""
+
+    name: str
+    channels: tuple[int, ...]
+    head_channels: tuple[int, ...]
+    final_channels: int
+    dropout: float
+    groups: int = 8
+    expansion: int = 5
+    downsamples: int = 0  # times the input is halved before the first branch
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """The size of an explicit residual network for small images (He et al. 2016; depth 110 in Cohen et al. 2019)."""
+
+    name: str  # without a dash, for run ids
+    depth: int  # 6 n + 2: a convolution, three stages of n blocks of two, a linear layer
+    widths: tuple[int, int, int] = (16, 32, 64)
+
+    def __post_init__(self):
+        check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """How a DEQ is taught to forget its start: any start, any number of evaluations, then two that must agree."""
+
+    starts: tuple[str, ...] = ("zero", "mean", "other")  # drawn per batch; the last two from the batch before
+    most_free_steps: int = 5  # 0 to this many evaluations without gradient, drawn per batch, then two with
+    weight: float = 2.0  # of the relative squared change between the last two iterates
+    both: bool = True  # cross-entropy on both of the last two iterates, or on the last alone
+
+
+@dataclass(frozen=True)
+class Train:
+    """A training recipe with every number that it needs."""
+
+    recipe: str
+    epochs: int
+    pretrain_steps: int  # steps of unrolled training before the recipe's own gradients begin
+    begin: "Train | None" = None  # the recipe whose weights this one begins with; None: random weights
+    batch: int = 96
+    pretrain_layers: int = 8
+    optimiser: str = "adam"
+    lr: float = 1e-3
+    lr_end: float = 0.0  # the learning rate falls to this by a cosine
+    weight_decay: float = 0.0
+    clip: float = 0.0  # largest norm of a gradient; 0: as it comes
+    forward_steps: int = 8  # Broyden
+    backward_steps: int = 7
+    gradient: str = "implicit"  # "phantom": differentiate the last step only; "contractive": see `contraction`
+    contraction: Contraction = Contraction()
+    jacobian_weight: float = 0.5
+    jacobian_frequency: float = 0.05
+    jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
+    augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
+    dropout: float | None = None  # instead of the model's own
+
+    def __post_init__(self):
+        check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
+        check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
+        check("-" not in self.recipe, "recipe", self.recipe, "a name without a dash: run ids are MODEL-sSIGMA-RECIPE")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How votes are drawn: standard RS (start `zero`) or SRS (a start from an earlier solution)."""
+
+    name: str
+    solver: str
+    steps: int  # evaluations of f per vote; the released code spends two more for the same answer
+    start: str = "zero"
+    batch: int = 400  # noisy copies solved together; with start `previous` it is the number of chains
+    warmup: int = 0  # solver steps of the first batch of `previous`, or of the pilot of `centroid`
+    audit: int = 0  # K: votes that are solved again by the standard DEQ
+    tol: float = 0.0  # a sample is solved when its relative residual is at most this; 0: after `steps`
+    margin: float = 0.0  # ... or when its class is unchanged and leads by this much in probability; 0: never
+    pilot: int = 16  # noisy copies whose mean solution is the start `centroid`
+
+    def __post_init__(self):
+        check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
+        check(self.start in STARTS, "start", self.start, one_of(STARTS))
+        warmup = 1 if self.start == "centroid" else 0
+        for what, least in (("steps", 1), ("batch", 1), ("warmup", warmup), ("audit", 0), ("pilot", 1)):
+            check_count(getattr(self, what), least, f"{what} of {self.name}")
+        for what in ("tol", "margin"):
+            check(0 <= getattr(self, what) < 1, f"{what} of {self.name}", getattr(self, what), "a number from 0 to below 1")
+
+    @property
+    def serialized(self) -> bool:
+        """Whether the start depends on the image, so that a certificate needs an audit.
+
+        From the starts `zero` and `anchor`, which are the same for every image, votes are those of a classifier of its
+        own, which plain randomized smoothing certifies.
+        """
+        return self.start not in ("zero", "anchor")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much is sampled of each image, and what serialized votes are audited by."""
+
+    classes: int
+    n0: int = 100  # samples that select c_A
+    n: int = 10_000  # samples that estimate p_A
+    seed: int = 0
+    reference: Method = Method("MDEQ-30A", "anderson", 30)
+    noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see srs.exact
+    levels: int = 255  # of the grid
+    tf32: bool = False  # let a GPU round products to 10 bits: another base classifier, faster
+
+    def __post_init__(self):
+        for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
+            check_count(getattr(self, what), least, what)
+        check(not self.reference.serialized, "reference method", self.reference.name, "one that starts from zero")
+        check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
+        check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
+
+    def check_method(self, method: Method) -> None:
+        """Refuse a method whose audit is larger than the sample."""
+        check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
+
+
+# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.resnet.
+EXPLICIT = Method("RS", "naive", 1)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole experiment: data, models, noise levels, methods and sample sizes."""
+
+    name: str
+    data: Data
+    models: tuple[tuple[Model, Train], ...]
+    sigmas: tuple[float, ...]
+    methods: tuple[Method, ...]
+    reference: str  # the method whose votes all others are compared with and audited by
+    images: int  # evaluated test images
+    stride: int  # every stride-th test image
+    n0: int
+    n: int
+    alpha: float = 0.001
+    seed: int = 0
+    radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    noise: str = "gaussian"
+    baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
+    card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
+    note: str = ""  # opens every caption
+
+    def __post_init__(self):
+        for sigma in self.sigmas:
+            check_sigma(sigma)
+        check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
+        check(self.images >= 1, "images", self.images, "at least 1 image")
+        self.method(self.reference)
+        for m in self.methods:
+            self.sampling.check_method(m)
+
+    @property
+    def sampling(self) -> Sampling:
+        """What is sampled of each image."""
+        reference = self.method(self.reference)
+        return Sampling(self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels)
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """Positions in the test split of the images that are certified."""
+        return tuple(range(0, self.images * self.stride, self.stride))
+
+    @property
+    def runs(self) -> tuple["Run", ...]:
+        """Every trained model of the profile, small models first."""
+        return tuple(Run(self, m, t, s) for m, t in self.models for s in self.sigmas)
+
+    @property
+    def explicit(self) -> "Profile":
+        """The same experiment with the baselines in place of the DEQs: standard RS, one pass of a network per vote."""
+        rs = replace(EXPLICIT, batch=self.method(self.reference).batch)
+        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name)
+
+    @property
+    def every_run(self) -> tuple["Run", ...]:
+        """The runs of the DEQs, then those of the explicit baselines."""
+        return self.runs + self.explicit.runs
+
+    def method(self, name: str) -> Method:
+        """The method of that name; ConfigError if there is none."""
+        return pick(name, {m.name: m for m in self.methods}, "method")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model: a size, a recipe and a noise level within a profile."""
+
+    profile: Profile
+    model: Model | ResNet
+    train: Train
+    sigma: float
+
+    @property
+    def id(self) -> str:
+        """The name under which this run's artefacts lie."""
+        return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
+
+
+def fingerprint(*settings: object) -> str:
+    """Eight hex digits that change with any field of the settings (dataclasses or plain values)."""
+    plain = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) else s for s in settings]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,103 @@
+"""What the repository brings along: trained weights in data/zoo, tallies of our own certified runs in data/results.
+
+What was computed here comes first; what is shipped stands in for it. `python -m srs.shipped --profile cifar10` puts
+the finished runs of a profile there.
+"""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from srs import config, metrics, paths, results, shown
+from srs.config import Profile, Run
+
+Tallies = dict[tuple[str, str], np.ndarray]  # keyed (run.id, method.name)
+
+
+def recipe_key(run: Run) -> str:
+    """What a shipped model must have been made with to stand in for training the run."""
+    return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed)
+
+
+def card(run: Run) -> dict:
+    """The model card of a run: its own, or the shipped one; empty if there is neither."""
+    for path in (paths.card(run), paths.zoo(paths.card(run), run)):
+        if path.is_file():
+            return json.loads(path.read_text())
+    return {}
+
+
+def take_from_zoo(run: Run) -> bool:
+    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there."""
+    shelf = paths.zoo(paths.card(run), run)
+    if not shelf.is_file() or json.loads(shelf.read_text())["recipe_key"] != recipe_key(run):
+        return False
+    paths.card(run).parent.mkdir(parents=True, exist_ok=True)
+    for path in (paths.weights(run), paths.anchor(run)):
+        if paths.zoo(path, run).is_file():
+            shutil.copyfile(paths.zoo(path, run), path)
+    results.write_json(paths.card(run), json.loads(shelf.read_text()) | {"shipped": True})
+    return True
+
+
+def load(profile: Profile) -> Tallies:
+    """The stored tallies of every run of a profile that is certified, here or in what is shipped.
+
+    A run whose methods are all there is taken from what was computed here, else from what is shipped.
+
+    Raises:
+        config.ConfigError: no run is complete in either place.
+        ValueError: the methods of a run were not evaluated on the same images.
+    """
+    tallies = {}
+    for run in profile.runs:
+        for place in (paths.tallies, paths.shipped_tallies):
+            files = {(run.id, method.name): place(run, method) for method in profile.methods}
+            if all(path.is_file() for path in files.values()):
+                tallies |= {key: results.read_tallies(path) for key, path in files.items()}
+                break
+    first = paths.tallies(profile.runs[0], profile.methods[0])
+    config.check(tallies != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
+    left_out = [run.id for run in profile.runs if (run.id, profile.reference) not in tallies]
+    if left_out:
+        warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
+    for (run_id, _), one in tallies.items():
+        metrics.require_same_images(tallies[run_id, profile.reference], one)
+    return tallies
+
+
+def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
+    """The runs that tables and figures can show."""
+    return tuple(run for run in profile.runs if (run.id, profile.reference) in tallies)
+
+
+def ship(profile: Profile) -> list[Path]:
+    """Put weights, cards, tallies and provenance of the profile's finished runs where they are tracked; what was put."""
+    put = []
+    for run in profile.every_run:
+        own = json.loads(paths.card(run).read_text()) if paths.card(run).is_file() else {"shipped": True}
+        if not own.get("shipped"):
+            for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
+                put.append(_copy(path, paths.zoo(path, run)))
+        for path in sorted(paths.measured(run, "any").parent.glob("*")):
+            put.append(_copy(path, paths.shipped_measured(run, "any").with_name(path.name)))
+        tallies = [paths.tallies(run, method) for method in run.profile.methods]
+        if all(path.is_file() for path in tallies):
+            for path, method in zip(tallies, run.profile.methods):
+                put.append(_copy(path, paths.shipped_tallies(run, method)))
+                put.append(_copy(paths.provenance(path), paths.provenance(put[-1])))
+    return put
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target
+
+
+if __name__ == "__main__":
+    for path in ship(shown.profile_argument("python -m srs.shipped", "Track the finished runs of a profile.")):
+        print(path)

@@ -1,0 +1,88 @@
+"""Adaptive decisions against fixed N, and against the probability with which they may be wrong."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from tests.helpers import three_classes
+
+from srs import adaptive, config, votes
+from srs.adaptive import Live, Looks, decide, estimate, stored
+from srs.bounds import lower_confidence_bound
+from srs.config import Method, Sampling, replace
+
+SIGMA, ALPHA = 0.5, 0.05
+LOOKS = Looks(2_000)
+
+
+def drawn(p: float, seed: int, n: int = 2_000) -> adaptive.Count:
+    return stored(np.where(np.random.default_rng(seed).random(n) < p, 3, 1), 3)
+
+
+def test_looks_grow_and_end_at_n():
+    assert Looks(10_000).at[:3] == (50, 75, 112) and Looks(10_000).at[-1] == 10_000
+    assert Looks(40).at == (40,)
+    assert list(LOOKS.at) == sorted(set(LOOKS.at))
+
+
+@pytest.mark.parametrize("r", [0.1, 0.5])
+def test_a_wrong_yes_is_rarer_than_alpha(r):
+    """p_A just below what r needs: the worst case of the test."""
+    p = norm.cdf(r / SIGMA) - 1e-9
+    wrong = sum(decide(drawn(p, seed), r, sigma=SIGMA, alpha=ALPHA, looks=LOOKS).certified for seed in range(400))
+    assert wrong <= 400 * ALPHA + 3 * (400 * ALPHA * (1 - ALPHA)) ** 0.5
+
+
+def test_a_test_that_does_not_spend_alpha_would_be_caught(monkeypatch):
+    monkeypatch.setattr(adaptive, "len", lambda looks: 1, raising=False)  # the whole alpha at every look
+    p = norm.cdf(0.5 / SIGMA) - 1e-9
+    wrong = sum(decide(drawn(p, seed), 0.5, sigma=SIGMA, alpha=ALPHA, looks=LOOKS).certified for seed in range(400))
+    assert wrong > 400 * ALPHA + 3 * (400 * ALPHA * (1 - ALPHA)) ** 0.5
+
+
+def test_clear_cases_are_decided_early_and_as_by_fixed_n():
+    for p, certified in ((0.999, True), (0.4, False), (0.7, False)):
+        for seed in range(20):
+            found = decide(drawn(p, seed), 0.5, sigma=SIGMA, alpha=ALPHA, looks=LOOKS)
+            assert found.certified == certified and found.n < 400
+    # Between the two, the number of votes grows as the case gets harder.
+    spent = [np.mean([decide(drawn(p, s), 0.5, sigma=SIGMA, alpha=ALPHA, looks=LOOKS).n for s in range(30)]) for p in (0.99, 0.93, 0.88)]
+    assert spent == sorted(spent) and spent[0] < spent[-1] / 3
+
+
+def test_half_is_not_certified_at_radius_zero():
+    assert not decide(stored(np.tile([3, 1], 1_000), 3), 0.0, sigma=SIGMA, alpha=ALPHA, looks=LOOKS).certified
+
+
+def test_estimated_radius_holds_with_the_confidence_it_claims():
+    for p in (0.6, 0.85, 0.99):
+        true = SIGMA * norm.ppf(p)
+        radii = [estimate(drawn(p, seed), sigma=SIGMA, alpha=ALPHA, gain=0.05, looks=LOOKS).radius for seed in range(200)]
+        assert np.mean(np.array(radii) > true) <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / 200) ** 0.5
+
+
+def test_estimate_stops_where_votes_no_longer_pay():
+    few, many = (estimate(drawn(0.9, 0), sigma=SIGMA, alpha=ALPHA, gain=gain, looks=LOOKS) for gain in (1.0, 1e-9))
+    assert few.n < many.n == 2_000 and 0 < few.radius < many.radius
+    assert estimate(drawn(0.1, 0), sigma=SIGMA, alpha=ALPHA, gain=1e-9, looks=LOOKS).n == 50
+    fixed = SIGMA * norm.ppf(lower_confidence_bound(drawn(0.9, 0)(2_000), 2_000, ALPHA))
+    assert 0.85 * fixed < many.radius < fixed
+
+
+def test_live_votes_are_those_of_a_fixed_sample():
+    x = torch.tensor([[[0.7, 0.2], [0.4, 0.5]]])
+    method, sampling = Method("RS", "anderson", 4, batch=8), Sampling(3, n0=20, n=100, seed=4)
+    live = Live(three_classes(), x, method, sampling, SIGMA, idx=5)
+    whole = votes.draw_votes(three_classes(), x, method, sampling, SIGMA, idx=5)
+    count = stored(whole.estimate, live.c_a)
+    assert [live(n) for n in (3, 50, 50, 100)] == [count(n) for n in (3, 50, 50, 100)]
+    assert live.nfe == whole.nfe.sum()
+
+
+def test_methods_that_need_an_audit_are_refused():
+    x, sampling = torch.zeros(1, 2, 2), Sampling(3, n0=20, n=100)
+    for change in (dict(start="previous"), dict(start="clean")):
+        with pytest.raises(config.ConfigError, match="SRS"):
+            Live(three_classes(), x, replace(Method("SRS", "naive", 1), **change), sampling, SIGMA, idx=0)
+    with pytest.raises(config.ConfigError, match="r = -1"):
+        decide(drawn(0.5, 0), -1, sigma=SIGMA, alpha=ALPHA)
