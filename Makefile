@@ -39,6 +39,8 @@ ifeq ($(RUNS),)
 $(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
 endif
 
+BASELINES := $(shell $(PYTHON3) -m srs.config baselines $(PROFILE))
+
 .PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
 
@@ -73,7 +75,7 @@ papermill = $(call execute,$(1),$@,$(2))
 part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
 
-SOLVE  := srs/data.py srs/models.py srs/solvers.py
+SOLVE  := srs/data.py srs/models.py srs/resnet.py srs/solvers.py
 SAMPLE := $(SOLVE) srs/starts.py srs/stopping.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
 SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/shipped.py srs/tables.py srs/figures.py
 
@@ -88,7 +90,8 @@ $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/losses.py srs/trai
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) srs/bounds.py $(WORK)/settings/%.certify.json | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
 
-CERTIFIED := $(foreach run,$(RUNS),$(NB)/20_certify-$(run).ipynb)
+CERTIFIED := $(foreach run,$(filter-out $(BASELINES),$(RUNS)),$(NB)/20_certify-$(run).ipynb)
+EXPLICIT  := $(foreach run,$(BASELINES),$(NB)/20_certify-$(run).ipynb)
 
 # With the notebook's own model and sigma, which every profile has.
 $(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE) srs/closeup.py srs/figures.py | $(ENV)
@@ -100,6 +103,13 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
+# Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.
+$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
+	$(call papermill,35_imagenet,)
+
+$(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
+	$(call papermill,36_explicit,)
+
 MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/speed_report.py
 $(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(MEASURE) | $(ENV)
 	$(call papermill,41_speed,)
@@ -109,7 +119,7 @@ $(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py s
 	$(call papermill,05_method,)
 
 # Coverage looks at what all the others left in the profile's folder, so it comes after them.
-COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 40_soundness 41_speed,$(NB)/$(n).ipynb)
+COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
 $(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
 	$(call papermill,80_coverage,)
 

@@ -166,12 +166,12 @@ def vote_key(run: config.Run) -> str:
     """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
     path = paths.weights(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
-    code = results.code_digest("models", "solvers", "starts", "stopping", "votes", "exact")
+    code = results.code_digest("models", "resnet", "solvers", "starts", "stopping", "votes", "exact")
     anchor = models.digest(paths.anchor(run)) if paths.anchor(run).is_file() else None
     return config.fingerprint(models.digest(path), anchor, run.sigma, run.profile.sampling, code)
 
 
-def load_model(run: config.Run, device: str = "cpu") -> models.MDEQ:
+def load_model(run: config.Run, device: str = "cpu") -> models.DEQ:
     """A run's trained model as it is certified: folded for inference, with its anchor if it has one."""
     model = models.fold(models.load(paths.weights(run), run.model, run.profile.data)).to(device)
     model.anchor = models.load_anchor(paths.anchor(run)).to(device) if paths.anchor(run).is_file() else None

@@ -46,7 +46,7 @@ def lipschitz(profile: Profile) -> pd.DataFrame:
         for method in (m for m in COMPARED if known[m].percent):
             cells = [at_least_and_at_most(known[method].percent, published.RADII, r) for r in LIPSCHITZ_RADII]
             rows.append(_paper(method, model, sigma) | dict(zip(names, cells)))
-    for run in profile.runs:
+    for run in profile.every_run:
         rows += _ours(run, LIPSCHITZ_RADII, names)
     return pd.DataFrame(rows).fillna("")[["method", "certificate", "sigma", "data", *names, "source"]]
 
@@ -60,7 +60,7 @@ def smoothing(profile: Profile) -> pd.DataFrame:
         for method in (m for m in COMPARED if at == SMOOTHING_SIGMA):
             cells = dict(zip(names, map(str, known[method].percent)))
             rows.append(_paper(method, model, at) | cells | {"ACR": tables.number(known[method].acr, 2)})
-    for run in profile.runs:
+    for run in profile.every_run:
         rows += _ours(run, SMOOTHING_RADII, names) if run.sigma == SMOOTHING_SIGMA else []
     return pd.DataFrame(rows).fillna("")[["method", "certificate", "sigma", "data", *names, "ACR", "source"]]
 

@@ -15,14 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from srs.settings import (  # noqa: F401
-    FIXED_STARTS, ConfigError, Contraction, Data, Method, Model, Profile, Run, Sampling, Train, check, check_count,
-    check_sigma, fingerprint, one_of, pick,
+    EXPLICIT, FIXED_STARTS, ConfigError, Contraction, Data, Method, Model, Profile, ResNet, Run, Sampling, Train, check,
+    check_count, check_sigma, fingerprint, one_of, pick,
 )
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
 CIFAR10 = Data("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as released
 IMAGENET = Data("imagenet", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET)}
+IMAGENET_SAMPLE = replace(IMAGENET, name="imagenet-sample", classes=100)  # an image of each of 100 classes
+DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
 
 
 def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
@@ -38,6 +39,13 @@ def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[
     )
 
 
+def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
+    """The five rows of the paper's ImageNet tables, all by Broyden's method."""
+    rs = tuple(Method(f"MDEQ-{k}B", "broyden", k, batch=chains) for k in (1, 5, 14))
+    srs = (Method(f"SRS-MDEQ-{k}B", "broyden", k, "previous", chains, warmup, audit) for k in (1, 3))
+    return (*rs, *srs)
+
+
 def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
     """Three ways beyond the paper: samples that stop by themselves, one start for all images, the mean of a pilot."""
     return (
@@ -50,6 +58,8 @@ def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
 # The paper's sizes; parameters counted in tests: 0.25 M and 11.1 M.
 SMALL = Model("SMALL", (8, 16, 32), (7, 14, 28), 200, dropout=0.20)
 LARGE = Model("LARGE", (32, 64, 128, 256), (14, 28, 56, 112), 1680, dropout=0.22)
+IMAGENET_SMALL = Model("SMALL", (32, 64, 128, 256), (28, 56, 112, 224), 2048, dropout=0.02, downsamples=2)
+RESNET110 = ResNet("ResNet110", 110)
 # 8x8 digits hold two resolutions: the same block, narrower, and a head too small to do the work of f itself.
 DIGITS_SMALL = Model("SMALL", (8, 16), (4, 8), 64, dropout=0.05, expansion=2)
 DIGITS_LARGE = Model("LARGE", (16, 16), (4, 8), 64, dropout=0.05, expansion=2)
@@ -76,6 +86,24 @@ CIFAR_CONTRACTIVE = replace(
     CIFAR_PAPER, recipe="contractive", epochs=5, gradient="contractive", contraction=Contraction(both=False),
     jacobian_weight=1.0, jacobian_frequency=0.125,
 )
+# Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
+IMAGENET_PAPER = Train(
+    "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
+    weight_decay=2e-5, forward_steps=14, backward_steps=14, jacobian_weight=2.5, jacobian_frequency=0.08,
+    jacobian_until=1.0,
+)
+# Six steps, so that each phase of a training has run once at full size. Nothing is learned.
+IMAGENET_CHECK = replace(
+    IMAGENET_PAPER, epochs=1, pretrain_steps=5, pretrain_layers=1, batch=15, forward_steps=2, backward_steps=2,
+    jacobian_frequency=0.0,
+)
+# Cohen et al.'s recipe for CIFAR-10, but that the learning rate falls by a cosine, as the DEQs' does, not in steps. An
+# explicit network "unrolled" for one layer is the network itself: this is cross-entropy on noisy images and no more.
+RESNET_GAUSSIAN = Train(
+    "gaussian", epochs=90, pretrain_steps=1_000_000, pretrain_layers=1, batch=400, optimiser="sgd", lr=0.1,
+    weight_decay=1e-4, jacobian_frequency=0.0,
+)
+DIGITS_RESNET = (ResNet("ResNet14", 14), replace(RESNET_GAUSSIAN, epochs=10, batch=48, augment="none"))
 
 PROFILES = {
     p.name: p
@@ -83,6 +111,7 @@ PROFILES = {
         Profile(
             "digits", DIGITS, ((DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
+            baselines=(DIGITS_RESNET,),
         ),
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
@@ -98,11 +127,24 @@ PROFILES = {
         Profile(
             "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=400, chains=400, warmup=10, audit=400), "MDEQ-30A", images=500, stride=20, n0=100, n=10_000,
+            baselines=((RESNET110, RESNET_GAUSSIAN),),
+        ),
+        Profile(  # 500 of the 50,000 validation images
+            "imagenet", IMAGENET, ((IMAGENET_SMALL, IMAGENET_PAPER),), (0.25, 0.5, 1.0),
+            imagenet_methods(chains=400, warmup=10, audit=400), "MDEQ-14B", images=500, stride=100, n0=100, n=10_000,
+            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+        ),
+        # Everything that `imagenet` does, at full size of model and image, but on two images with few noisy copies.
+        Profile(
+            "imagenet_sample", IMAGENET_SAMPLE, ((IMAGENET_SMALL, IMAGENET_CHECK),), (0.5,),
+            imagenet_methods(chains=4, warmup=4, audit=2), "MDEQ-14B", images=2, stride=50, n0=2, n=12,
+            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), card_images=1, note="A pipeline check, not a result.",
         ),
         # What the tests run: every stage of `digits`, none of its statistics.
         Profile(
             "smoke", DIGITS, ((DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)),), (0.5,),
             paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
+            baselines=((ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)),),
         ),
     )
 }
@@ -117,9 +159,9 @@ def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Ru
     """The run of a profile with that model, sigma and recipe; ConfigError names what is unknown."""
     p = get_profile(profile)
     check_sigma(sigma)
-    pick(model, {r.model.name: r for r in p.runs}, f"model of profile {profile}")
-    pick(recipe, {r.train.recipe: r for r in p.runs if r.model.name == model}, f"recipe of model {model}")
-    runs = {r.sigma: r for r in p.runs if (r.model.name, r.train.recipe) == (model, recipe)}
+    pick(model, {r.model.name: r for r in p.every_run}, f"model of profile {profile}")
+    pick(recipe, {r.train.recipe: r for r in p.every_run if r.model.name == model}, f"recipe of model {model}")
+    runs = {r.sigma: r for r in p.every_run if (r.model.name, r.train.recipe) == (model, recipe)}
     check(float(sigma) in runs, "sigma", sigma, one_of(runs) + f" in profile {profile}")
     return runs[float(sigma)]
 
@@ -159,11 +201,11 @@ def write_stamps(profile: Profile) -> None:
     root = Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
     folder = root / "data" / profile.name / "settings"
     folder.mkdir(parents=True, exist_ok=True)
-    for run in profile.runs:
+    for run in profile.every_run:
         settings = dataclasses.asdict(run)
         certify = settings.pop("profile")
         training = settings | {"data": certify["data"], "seed": certify["seed"]}
-        sampling = {k: v for k, v in certify.items() if k not in ("models", "sigmas", "radii")}
+        sampling = {k: v for k, v in certify.items() if k not in ("models", "baselines", "sigmas", "radii", "note")}
         for kind, content in (("train", training), ("certify", sampling)):
             path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
             if not path.is_file() or path.read_text() != text:
@@ -173,7 +215,7 @@ def write_stamps(profile: Profile) -> None:
 def main() -> None:
     """Print what make needs to know of a profile."""
     parser = argparse.ArgumentParser(prog="python -m srs.config", description=main.__doc__)
-    parser.add_argument("what", choices=["profiles", "runs", "stamps"])
+    parser.add_argument("what", choices=["profiles", "runs", "baselines", "stamps"])
     parser.add_argument("profile", nargs="?", default="digits")
     args = parser.parse_args()
     try:
@@ -183,7 +225,9 @@ def main() -> None:
     if args.what == "profiles":
         print(*PROFILES)
     elif args.what == "runs":
-        print(*(run.id for run in profile.runs))
+        print(*(run.id for run in profile.every_run))
+    elif args.what == "baselines":
+        print(*(run.id for run in profile.explicit.runs))
     else:
         write_stamps(profile)
 

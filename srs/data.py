@@ -1,13 +1,16 @@
 """Images and labels: the bundled digits, CIFAR-10, ImageNet, or any folder of images under SRS_DATA.
 
 An image folder is SRS_DATA/<name>/{train,test}/<class>/*; ImageNet's own `val` counts as test. Where there is
-none, CIFAR-10 is torchvision's download with its checksum.
+none, CIFAR-10 is torchvision's download with its checksum. Small images are decoded once and packed; large ones stay
+files, which are decoded when they are asked for.
 """
 
 import importlib.util
 import os
 import tempfile
 import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,18 +23,48 @@ from srs import config, paths
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
 HELD_OUT = 10  # every tenth training image is for validation: settings are chosen there, never on the test split
+PACKED = 64  # images up to this height are packed
+SHORTER_SIDE = {"imagenet": 256, "imagenet-sample": 256}  # before the centre is cut out; others must have their shape
+# Where the publisher has another name for a split. The sample has validation images alone, so it is trained on these too.
+ELSEWHERE = {("imagenet", "test"): "val", ("imagenet-sample", "test"): "val", ("imagenet-sample", "train"): "val"}
+
+
+class Files:
+    """Pixels (N, C, H, W) of image files, uint8, decoded when they are asked for: ImageNet does not fit in memory.
+
+    Args:
+        files: the files.
+        decode: gives the pixels (C, H, W) of a file.
+    """
+
+    def __init__(self, files: Sequence[str], decode: Callable[[str], Tensor]):
+        self.files, self.decode = np.asarray(files), decode
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i) -> "Tensor | Files":
+        """The pixels of one image, or some of the files."""
+        picked = self.files[i.numpy() if isinstance(i, Tensor) else i]
+        return self.decode(str(picked)) if isinstance(picked, str) else Files(picked, self.decode)
+
+    def decoded(self) -> Tensor:
+        """The pixels of all of them."""
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return torch.stack(list(pool.map(self.decode, map(str, self.files))))
 
 
 class Images(NamedTuple):
-    """A split in memory: pixels in [0, 1] as float32, or as uint8 / 255 where the source has 8 bits."""
+    """A split: pixels in [0, 1] as float32, or as uint8 / 255 where the source has 8 bits."""
 
-    pixels: Tensor  # (N, C, H, W)
+    pixels: Tensor | Files  # (N, C, H, W)
     labels: Tensor  # (N,) int64
     source: str  # in words, for provenance
 
     def x(self, i) -> Tensor:
         """Images i in [0, 1], float32."""
         picked = self.pixels[i]
+        picked = picked.decoded() if isinstance(picked, Files) else picked
         return picked.float() / 255 if picked.dtype == torch.uint8 else picked
 
 
@@ -49,8 +82,9 @@ def load(data: config.Data, split: str) -> Images:
         keep = held_out if split == "val" else ~held_out
         images = images._replace(pixels=images.pixels[keep], labels=images.labels[keep])
     config.check(len(images.labels) > 0, f"{data.name} {split}", 0, "at least one image")
-    for x in (images.x(i) for i in range(len(images.labels))) if images.pixels.is_floating_point() else [images.x(0)]:
-        check_image(x, data)
+    eight_bits = isinstance(images.pixels, Files) or images.pixels.dtype == torch.uint8
+    for i in range(1 if eight_bits else len(images.labels)):
+        check_image(images.x(i), data)
     return images
 
 
@@ -73,8 +107,8 @@ def _digits(part: str) -> Images:
 
 def _folder_or_download(data: config.Data, part: str) -> Images:
     folder = paths.images(data.name, part)
-    if data.name == "imagenet" and part == "test" and not folder.is_dir():
-        folder = paths.images(data.name, "val")
+    if not folder.is_dir():
+        folder = paths.images(data.name, ELSEWHERE.get((data.name, part), part))
     if folder.is_dir():
         return _packed(folder, data, part)
     config.check(
@@ -90,7 +124,7 @@ def _folder_or_download(data: config.Data, part: str) -> Images:
 
 def _packed(folder: Path, data: config.Data, part: str) -> Images:
     """An image folder, decoded once: 50,000 JPEG files take minutes, the packed file a second."""
-    if data.shape[1] > 64:
+    if data.shape[1] > PACKED:
         return _folder(folder, data)
     listed = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.glob("*/*"))
     path = paths.packed(data.name, part, config.fingerprint(str(folder.resolve()), listed))
@@ -101,6 +135,7 @@ def _packed(folder: Path, data: config.Data, part: str) -> Images:
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
             raise paths.set_aside(path, "packed images") from None
     images = _folder(folder, data)
+    images = images._replace(pixels=images.pixels.decoded())
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part_file:
         np.savez(part_file, pixels=images.pixels.numpy(), labels=images.labels.numpy(), source=images.source)
@@ -112,19 +147,21 @@ def _folder(folder: Path, data: config.Data) -> Images:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    size = data.shape[1:]
-    fit = [v2.Resize(256), v2.CenterCrop(size)] if data.name == "imagenet" else []
+    fit = [v2.Resize(SHORTER_SIDE[data.name]), v2.CenterCrop(data.shape[1:])] if data.name in SHORTER_SIDE else []
     mode = [v2.Grayscale()] if data.shape[0] == 1 else []
-    read = ImageFolder(str(folder), transform=v2.Compose([*mode, *fit, v2.PILToTensor()]))
+    read = ImageFolder(str(folder))
+    transform = v2.Compose([*mode, *fit, v2.PILToTensor()])
     config.check(len(read.classes) == data.classes, f"classes in {folder}", len(read.classes), f"{data.classes}")
-    samples = []
-    for i, (path, _) in enumerate(read.samples):
+
+    def decode(path: str) -> Tensor:
         try:
-            x, _ = read[i]
+            x = transform(read.loader(path))
         except (OSError, SyntaxError):  # what PIL raises of a damaged file, by its format
             config.check(False, "image file", path, "an image that can be read")
         config.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
-        samples.append(x)
-    kinds = {Path(path).suffix.lower() for path, _ in read.samples}
+        return x
+
+    files = [path for path, _ in read.samples]
+    kinds = {Path(path).suffix.lower() for path in files}
     note = " (JPEG copies: pixels differ slightly from the official files)" if kinds & {".jpg", ".jpeg"} else ""
-    return Images(torch.stack(samples), torch.tensor(read.targets), f"{data.name} from an image folder{note}")
+    return Images(Files(files, decode), torch.tensor(read.targets), f"{data.name} from an image folder{note}")

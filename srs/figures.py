@@ -60,7 +60,7 @@ def save(fig: Figure, stem: Path, *, caption: str, made_by: str) -> None:
             content = io.BytesIO()
             fig.savefig(content, format=kind, metadata=metadata)
             shown.write_whole(shown.beside(stem, f".{kind}"), content.getvalue())
-    shown.describe(stem, shown.About("figure", caption, made_by))
+    shown.describe(stem, shown.About("figure", shown.marked(stem, caption), made_by))
 
 
 def colours(names) -> dict[str, tuple]:

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from srs import config
+from srs import config, resnet
 from srs.paths import set_aside
+from srs.resnet import ResNet
 
 
 # What reading a damaged file of weights has been seen to raise.
@@ -248,14 +249,19 @@ class MDEQ(nn.Module):
         return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, self.shapes)]
 
 
-def build(model: config.Model, data: config.Data, seed: int) -> MDEQ:
-    """An untrained MDEQ; the same seed gives the same weights."""
+def build(model: config.Model | config.ResNet, data: config.Data, seed: int) -> MDEQ | ResNet:
+    """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MDEQ(model, data)
+        return network(model, data)
 
 
-def save(model: MDEQ, path: Path) -> None:
+def network(model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+    """A network of that size, initialised from torch's own generator."""
+    return (ResNet if isinstance(model, config.ResNet) else MDEQ)(model, data)
+
+
+def save(model: nn.Module, path: Path) -> None:
     """Write the weights to a safetensors file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -263,8 +269,8 @@ def save(model: MDEQ, path: Path) -> None:
     part.replace(path)
 
 
-def load(path: Path, model: config.Model, data: config.Data) -> MDEQ:
-    """The MDEQ of a weight file: safetensors, or a checkpoint in the public MDEQ layout (.pth, .pth.tar).
+def load(path: Path, model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+    """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict`, its names may begin with
     `module.` or, behind a normalisation layer, `1.`. It is read with `weights_only`, so it runs no code.
@@ -284,16 +290,16 @@ def load(path: Path, model: config.Model, data: config.Data) -> MDEQ:
             state = {k.removeprefix("module.").removeprefix("1.").removeprefix("module."): v for k, v in state.items()}
     except UNREADABLE:
         raise set_aside(path, "a whole weight file") from None
-    network = MDEQ(model, data)
-    own = network.state_dict()
+    loaded = network(model, data)
+    own = loaded.state_dict()
     wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
     config.check(not wrong, "checkpoint", path.name, f"weights of {model.name} on {data.name}; {wrong[:1]} differs")
-    network.load_state_dict(state)
-    return network.eval()
+    loaded.load_state_dict(state)
+    return loaded.eval()
 
 
-def fold(model: MDEQ) -> MDEQ:
-    """The inference form of a trained MDEQ: weight norms become kernels, batch norms part of their convolution.
+def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
+    """The inference form of a trained network: weight norms become kernels, batch norms part of their convolution.
 
     What it computes is the same up to rounding; nothing is computed anew at every evaluation that the weights fix.
     """
@@ -306,7 +312,8 @@ def fold(model: MDEQ) -> MDEQ:
                 setattr(module, name, plain)
             elif isinstance(conv, VariationalDropout):
                 setattr(module, name, nn.Identity())
-        children = [*module.named_children()] if isinstance(module, (nn.Sequential, Bottleneck)) else []
+        in_order = isinstance(module, (nn.Sequential, Bottleneck, resnet.Block, ResNet))
+        children = [*module.named_children()] if in_order else []
         for (name, conv), (after, norm) in itertools.pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))

@@ -100,6 +100,11 @@ def images(name: str, split: str) -> Path:
     return Path(os.environ.get("SRS_DATA") or root() / "data" / "raw") / name / split
 
 
+def golden(name: str) -> Path:
+    """A result of others that the user brought: SRS_DATA/golden/<file>."""
+    return Path(os.environ.get("SRS_DATA") or root() / "data" / "raw") / "golden" / name
+
+
 def packed(name: str, part: str, key: str) -> Path:
     """Decoded images of a folder that the user brought."""
     return root() / "data" / "packed" / f"{name}-{part}-{key}.npz"

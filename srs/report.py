@@ -80,10 +80,10 @@ def _execution(path: Path) -> Execution:
 
 def settings(profile: Profile) -> list[tuple[str, str]]:
     """The profile's settings as (name, value), models and methods in a line each."""
-    plain = {name: value for name, value in asdict(profile).items() if name not in ("data", "models", "methods")}
+    plain = {name: value for name, value in asdict(profile).items() if name not in ("data", "models", "methods", "baselines")}
     lines = [(name, _text(value)) for name, value in plain.items()]
     lines.append(("data", _in_a_line(asdict(profile.data))))
-    for model, train in profile.models:
+    for model, train in (*profile.models, *profile.baselines):
         lines.append((f"model {model.name}", _in_a_line(asdict(model))))
         lines.append((f"training of {model.name}", _in_a_line(asdict(train))))
     return lines + [(f"method {m.name}", _in_a_line(asdict(m))) for m in profile.methods]
@@ -124,7 +124,7 @@ def build(profile: Profile) -> Path:
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     html = page.from_string(TEMPLATE).render(
         profile=profile, sections=sections, executions=ran, settings=settings(profile), environment=environment(),
-        unsound=tables.RULE_LABELS[Rule.RELEASED], published=tables.PUBLISHED_LABEL,
+        unsound=tables.RULE_LABELS[Rule.RELEASED], published=lambda row: any(cell.startswith("as published") for cell in row),
         clock=clock, total=sum(e.seconds or 0 for e in ran), seconds={e.notebook: e.seconds for e in ran},
     )  # fmt: skip
     path = shown.beside(paths.shown(profile, NAME), ".html")
@@ -157,6 +157,9 @@ nav li { display: inline-block; margin-right: 1em; }
 </head>
 <body>
 <h1>Serialized randomized smoothing for deep equilibrium models: profile {{ profile.name }}</h1>
+{% if profile.note %}
+<p><b>{{ profile.note }}</b></p>
+{% endif %}
 <p>Every table and figure below is made from stored votes. SRS rows stand under three rules: <b>audit</b> (ours),
 <b>theorem31</b> (the paper's Theorem 3.1), and <b>released (unsound)</b>, the formula of the authors' code, whose
 certificates do not hold and which is shown for comparison only.</p>
@@ -178,7 +181,7 @@ certificates do not hold and which is shown for comparison only.</p>
 <div class="wide"><table>
 <tr>{% for cell in item.rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
 {% for row in item.rows[1:] %}
-<tr{% if unsound in row %} class="unsound"{% elif published in row %} class="published"{% endif %}>
+<tr{% if unsound in row %} class="unsound"{% elif published(row) %} class="published"{% endif %}>
 {%- for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>

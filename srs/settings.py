@@ -6,7 +6,7 @@ Every one refuses values that make no sense when it is made, in one sentence, be
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class ConfigError(ValueError):
@@ -74,6 +74,18 @@ class Model:
     groups: int = 8
     expansion: int = 5
     downsamples: int = 0  # times the input is halved before the first branch
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """The size of an explicit residual network for small images (He et al. 2016; depth 110 in Cohen et al. 2019)."""
+
+    name: str  # without a dash, for run ids
+    depth: int  # 6 n + 2: a convolution, three stages of n blocks of two, a linear layer
+    widths: tuple[int, int, int] = (16, 32, 64)
+
+    def __post_init__(self):
+        check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,10 @@ class Sampling:
         check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
 
 
+# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.resnet.
+EXPLICIT = Method("RS", "naive", 1)
+
+
 @dataclass(frozen=True)
 class Profile:
     """A whole experiment: data, models, noise levels, methods and sample sizes."""
@@ -194,6 +210,9 @@ class Profile:
     seed: int = 0
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     noise: str = "gaussian"
+    baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
+    card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
+    note: str = ""  # opens every caption
 
     def __post_init__(self):
         for sigma in self.sigmas:
@@ -220,6 +239,17 @@ class Profile:
         """Every trained model of the profile, small models first."""
         return tuple(Run(self, m, t, s) for m, t in self.models for s in self.sigmas)
 
+    @property
+    def explicit(self) -> "Profile":
+        """The same experiment with the baselines in place of the DEQs: standard RS, one pass of a network per vote."""
+        rs = replace(EXPLICIT, batch=self.method(self.reference).batch)
+        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name)
+
+    @property
+    def every_run(self) -> tuple["Run", ...]:
+        """The runs of the DEQs, then those of the explicit baselines."""
+        return self.runs + self.explicit.runs
+
     def method(self, name: str) -> Method:
         """The method of that name; ConfigError if there is none."""
         return pick(name, {m.name: m for m in self.methods}, "method")
@@ -230,7 +260,7 @@ class Run:
     """One trained model: a size, a recipe and a noise level within a profile."""
 
     profile: Profile
-    model: Model
+    model: Model | ResNet
     train: Train
     sigma: float
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from srs import config, models, paths, shown, tables
-from srs.config import Model, Profile, Train
+from srs.config import Model, Profile, ResNet, Train
 
 NOTEBOOK = "05_method"
 BESIDE = ("paper", "imagenet")  # profiles that are shown with every other, where there are such
@@ -22,6 +22,7 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
     "channels": "channels per branch", "head_channels": "head channels", "final_channels": "final channels",
     "expansion": "expansion in the residual block", "groups": "group-norm groups",
     "downsamples": "input halved (times)",
+    "depth": "layers", "widths": "channels per stage",
     # a recipe
     "begin": "begins with", "pretrain_steps": "unrolled pre-training (steps)", "pretrain_layers": "unrolled layers",
     "epochs": "epochs", "batch": "batch size", "optimiser": "optimiser", "lr": "learning rate",
@@ -35,7 +36,8 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
     # a profile
     "data": "data", "sigmas": "noise levels sigma", "images": "test images", "stride": "every n-th test image",
     "n0": "n0 (selection)", "n": "N (estimation)", "alpha": "alpha", "reference": "audits and is compared with",
-    "radii": "radii r of the tables", "noise": "noise", "seed": "seed",
+    "radii": "radii r of the tables", "noise": "noise", "seed": "seed", "baselines": "explicit networks",
+    "card_images": "images of a model card (where limited)", "note": "note",
     # a method
     "solver": "solver", "start": "start", "steps": "evaluations of f per vote",
     "warmup": "solver steps of the first batch", "pilot": "copies of the pilot batch", "tol": "stops at residual",
@@ -51,37 +53,40 @@ def shown_profiles(profile: Profile) -> list[Profile]:
 
 def architecture(profile: Profile) -> pd.DataFrame:
     """The sizes of every model: a column per profile and model, the paper's beside ours."""
-    shown_models = [(p, model) for p in shown_profiles(profile) for model, _ in p.models]
+    shown_models = [(p, model) for p in shown_profiles(profile) for model, _ in (*p.models, *p.baselines)]
     return _side_by_side({f"{p.name}: {model.name}": _architecture(model, p.data) for p, model in shown_models})
 
 
-def _architecture(model: Model, data: config.Data) -> dict[str, str]:
+def _architecture(model: Model | ResNet, data: config.Data) -> dict[str, str]:
     channels, height, width = data.shape
     dimension, parameters = _counted(model, data)
+    own = _cells(model)
+    if isinstance(model, Model):
+        groups = f"{model.groups} ({model.groups // 2} after fusion)"
+        own = {"branches": str(len(model.channels)), **own, LABELS["groups"]: groups}
     return {
         "input": f"{channels} x {height} x {width}",
         "classes": str(data.classes),
-        "branches": str(len(model.channels)),
-        **_cells(model),
-        LABELS["groups"]: f"{model.groups} ({model.groups // 2} after fusion)",
+        **own,
         "dimension of z": _text(dimension),
         "parameters (counted)": _text(parameters),
     }
 
 
 @functools.cache
-def _counted(model: Model, data: config.Data) -> tuple[int, int]:
+def _counted(model: Model | ResNet, data: config.Data) -> tuple[int, int]:
     """The dimension of z and the number of parameters of a network, built without memory for its weights."""
     with torch.device("meta"):
-        network = models.MDEQ(model, data)
-    return sum(c * h * w for c, h, w in network.shapes), sum(p.numel() for p in network.parameters())
+        network = models.network(model, data)
+        dimension = network.initial(network.inject(torch.zeros(1, *data.shape))).shape[1]
+    return dimension, sum(p.numel() for p in network.parameters())
 
 
 def training(profile: Profile) -> pd.DataFrame:
     """Every number of every recipe and of those it begins with: a column per profile, model and recipe."""
     columns = {}
     for p in shown_profiles(profile):
-        for model, recipe in p.models:
+        for model, recipe in (*p.models, *p.baselines):
             for train in _chain(recipe):
                 columns[f"{p.name}: {model.name}, {train.recipe}"] = _training(model, train)
     return _side_by_side(columns)
@@ -92,8 +97,9 @@ def _chain(train: Train) -> list[Train]:
     return [*(_chain(train.begin) if train.begin else []), train]
 
 
-def _training(model: Model, train: Train) -> dict[str, str]:
-    contractive = train.gradient == "contractive"
+def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
+    contractive, explicit = train.gradient == "contractive", isinstance(model, ResNet)
+    solved = ("pretrain_steps", "pretrain_layers", "gradient", "forward_steps", "backward_steps", "dropout")
     unused = {  # settings that this recipe never reads
         "pretrain_layers": not train.pretrain_steps,
         "forward_steps": contractive,
@@ -105,9 +111,10 @@ def _training(model: Model, train: Train) -> dict[str, str]:
     penalised = sum(epoch < train.jacobian_until * train.epochs for epoch in range(train.epochs))  # as srs.train counts
     own = {
         "begin": f"recipe {train.begin.recipe}" if train.begin else "random weights",
-        "dropout": _text(model.dropout if train.dropout is None else train.dropout),
+        "dropout": _text(train.dropout if explicit or train.dropout is not None else model.dropout),
         "jacobian_until": f"{penalised} of {train.epochs}",
         **{name: "-" for name, never in unused.items() if never},
+        **({name: "-" for name in solved} if explicit else {}),
     }
     cells = _cells(train, skip=("recipe", "contraction")) | {LABELS[name]: text for name, text in own.items()}
     return cells | ({f"contraction: {k}": v for k, v in _cells(train.contraction).items()} if contractive else {})
@@ -117,7 +124,9 @@ def sampling(profile: Profile) -> pd.DataFrame:
     """What is sampled and certified: a column per profile."""
     columns = {}
     for p in shown_profiles(profile):
-        columns[p.name] = _cells(p, skip=("name", "models", "methods")) | {"data": p.data.name}
+        explicit = ", ".join(model.name for model, _ in p.baselines)
+        own = {"data": p.data.name, LABELS["baselines"]: explicit or "-", LABELS["note"]: p.note or "-"}
+        columns[p.name] = _cells(p, skip=("name", "models", "methods")) | own
     return _side_by_side(columns)
 
 

@@ -7,7 +7,7 @@ the finished runs of a profile there.
 import json
 import shutil
 import warnings
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,13 @@ Tallies = dict[tuple[str, str], np.ndarray]  # keyed (run.id, method.name)
 
 def recipe_key(run: Run) -> str:
     """What a shipped model must have been made with to stand in for training the run."""
-    return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed)
+    return config.fingerprint(_told(run.profile.data), _told(run.model), _told(run.train), run.sigma, run.profile.seed)
+
+
+def _told(record: object) -> dict:
+    """The fields that differ from their default: a setting that is added later leaves the key of older models alone."""
+    values = {f.name: (getattr(record, f.name), f.default) for f in fields(record)}
+    return {k: _told(v) if is_dataclass(v) else v for k, (v, default) in values.items() if v != default}
 
 
 def card(run: Run) -> dict:
@@ -78,17 +84,17 @@ def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
 def ship(profile: Profile) -> list[Path]:
     """Put weights, cards, tallies and provenance of the profile's finished runs where they are tracked; what was put."""
     put = []
-    first = [replace(run, train=run.train.begin) for run in profile.runs if run.train.begin]
-    for run in dict.fromkeys((*profile.runs, *first)):
+    first = [replace(run, train=run.train.begin) for run in profile.every_run if run.train.begin]
+    for run in dict.fromkeys((*profile.every_run, *first)):
         own = json.loads(paths.card(run).read_text()) if paths.card(run).is_file() else {"shipped": True}
         if not own.get("shipped"):
             for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
                 put += [_copy(path, paths.zoo(path, run))] if path.is_file() else []
         for path in sorted(paths.measured(run, "any").parent.glob("*")):
             put.append(_copy(path, paths.shipped_measured(run, "any").with_name(path.name)))
-        tallies = [paths.tallies(run, method) for method in profile.methods]
+        tallies = [paths.tallies(run, method) for method in run.profile.methods]
         if all(path.is_file() for path in tallies):
-            for path, method in zip(tallies, profile.methods):
+            for path, method in zip(tallies, run.profile.methods):
                 put.append(_copy(path, paths.shipped_tallies(run, method)))
                 put.append(_copy(paths.provenance(path), paths.provenance(put[-1])))
     return put

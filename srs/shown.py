@@ -36,6 +36,12 @@ def write_whole(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
+def marked(stem: Path, caption: str) -> str:
+    """The caption, opened by the note of the profile in whose folder the artefact lies, where it has one."""
+    profile = config.PROFILES.get(stem.parent.name)
+    return f"{profile.note} {caption}" if profile and not caption.startswith(profile.note) else caption
+
+
 def describe(stem: Path, about: About) -> None:
     """Write the sidecar: the artefact is complete."""
     results.write_json(beside(stem, ".json"), asdict(about))

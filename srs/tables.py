@@ -30,6 +30,7 @@ RULE_LABELS = {
     Rule.RELEASED: "released (unsound)",
 }
 PUBLISHED_LABEL = "as published (paper, CIFAR-10)"
+PUBLISHED_IMAGENET_LABEL = "as published (paper, ImageNet)"
 UNSOUND_NOTE = (
     "Rows under 'released (unsound)' follow the authors' code, whose certificates do not hold: they are shown for "
     "comparison with the published tables only."
@@ -100,8 +101,7 @@ def _at(r: float) -> str:
 
 def certified_accuracy(run: Run, tallies: Tallies) -> pd.DataFrame:
     """The paper's main table of one model and sigma: accuracy, ACR, agreement and cost of every method and rule."""
-    known = published.rows(run.model.name, run.sigma)
-    rows = []
+    known, rows = _published_rows(run), []
     for method in run.profile.methods:
         rows += [_measured(run, method, tallies, rule) for rule in bounds.rules_for(method.serialized)]
         if method.name in known:
@@ -131,11 +131,15 @@ def _measured(run: Run, method: Method, tallies: Tallies, rule: Rule) -> dict[st
     }
 
 
+def _published_rows(run: Run) -> dict[str, published.Row]:
+    return published.rows(run.model.name, run.sigma, run.profile.data.name)
+
+
 def _published(run: Run, method: str, row: published.Row) -> dict[str, str]:
-    at = dict(zip(published.RADII, row.percent or ()))
+    at = dict(zip(row.radii, row.percent or ()))
     return {
         "method": method,
-        "rule": PUBLISHED_LABEL,
+        "rule": PUBLISHED_IMAGENET_LABEL if run.profile.data.name == "imagenet" else PUBLISHED_LABEL,
         **{_at(r): str(at.get(r, "")) for r in run.profile.radii},
         "ACR": number(row.acr, 2),
         "seconds/image": number(row.seconds, 2),
@@ -215,14 +219,15 @@ def model_quality(profile: Profile) -> pd.DataFrame:
 def _quality(run: Run) -> dict[str, str]:
     card = shipped.card(run)
     residual, agreement = card.get("residual", {}), card.get("agreement", {})
+    full = run.profile.method(run.profile.reference).steps
     return {
         "parameters": number(card.get("parameters"), 0),
         "clean accuracy %": _share(card.get("clean_accuracy")),
         "noisy accuracy %": _share(card.get("noisy_accuracy")),
         "residual after 1 step": _scientific(residual.get("1")),
-        "residual after 30 steps": _scientific(residual.get("30")),
-        "votes as after 30 steps, 1 step %": _share(agreement.get("1")),
-        "votes as after 30 steps, 5 steps %": _share(agreement.get("5")),
+        f"residual after {full} steps": _scientific(residual.get(str(full))),
+        f"votes as after {full} steps, 1 step %": _share(agreement.get("1")),
+        f"votes as after {full} steps, 5 steps %": _share(agreement.get("5")),
         "training steps": number(card.get("steps"), 0),
         "training seconds": number(card.get("seconds"), 0),
     }
@@ -248,6 +253,7 @@ def save(frame: pd.DataFrame, stem: Path, *, caption: str, made_by: str) -> None
         caption: plain text.
         made_by: name of the notebook.
     """
+    caption = shown.marked(stem, caption)
     markdown = frame.to_markdown(index=False, disable_numparse=True)
     tex = frame.to_latex(
         index=False, escape=True, caption=_escape(caption), label=f"tab:{stem.name}", column_format="l" * frame.shape[1]
@@ -283,15 +289,17 @@ def _setting(run: Run) -> str:
 
 
 def _published_note(run: Run) -> str:
-    if not published.rows(run.model.name, run.sigma):
+    if not _published_rows(run):
         return ""
+    imagenet = run.profile.data.name == "imagenet"
+    label, images = (PUBLISHED_IMAGENET_LABEL, "ImageNet") if imagenet else (PUBLISHED_LABEL, "CIFAR-10")
     cap = radius(float(bounds.largest_radius(Rule.THEOREM31, published.N, published.K, run.sigma, published.ALPHA)))
-    other = "" if run.profile.data.name == "cifar10" else (
+    other = "" if run.profile.data.name in ("cifar10", "imagenet") else (
         f" They are of other data and larger models than these on {run.profile.data.name}: compare how rows relate to "
         "each other, not their values."
     )  # fmt: skip
     return (
-        f" Rows '{PUBLISHED_LABEL}' are the paper's own figures (500 CIFAR-10 images, N = {published.N}, one A100)."
+        f" Rows '{label}' are the paper's own figures (500 {images} images, N = {published.N}, one A100)."
         f"{other} At the paper's settings Theorem 3.1 certifies no radius above {cap}: published SRS entries beyond it "
         "are out of the theorem's reach and within the released formula's."
     )

@@ -9,6 +9,7 @@ from srs.results import Tally
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {
     "MDEQ-1A": 0.3, "MDEQ-5A": 0.1, "MDEQ-30A": 0.0, "SRS-MDEQ-1N": 0.04, "SRS-MDEQ-1A": 0.02, "SRS-MDEQ-3A": 0.004,
+    "MDEQ-1B": 0.3, "MDEQ-5B": 0.1, "MDEQ-14B": 0.0, "SRS-MDEQ-1B": 0.02, "SRS-MDEQ-3B": 0.004, "RS": 0.0,
 }  # fmt: skip
 
 

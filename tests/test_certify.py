@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ def test_shards_together_are_the_whole(fresh):
 
 
 def test_two_workers_equal_one(fresh, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(config.Path(config.__file__).parents[1])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(config.__file__).parents[1])]))
     certified(workers=2)
     assert all_counts() == fresh
 

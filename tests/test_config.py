@@ -20,10 +20,10 @@ PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
     "settings", "config", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
-    "published_others", "results", "shown", "metrics", "shipped", "data", "models", "losses", "train", "votes", "adaptive",
-    "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size", "figures", "speed_report",
+    "published_others", "results", "shown", "metrics", "shipped", "data", "resnet", "models", "losses", "train", "votes",
+    "adaptive", "certify", "agreement", "bench", "closeup", "soundness", "tables", "audit_size", "figures", "speed_report",
     "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
-    "report", "readme",
+    "report", "explicit_report", "imagenet_report", "readme",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
@@ -61,6 +61,7 @@ REFUSED = {
     "warmup": (lambda: replace(RS, warmup=-1), "warmup of X = -1", "at least 0"),
     "audit": (lambda: replace(RS, audit=-1), "audit of X = -1", "at least 0"),
     "steps float": (lambda: replace(RS, steps=1.5), "steps of X = 1.5", "whole number"),
+    "depth": (lambda: config.ResNet("X", 111), "depth = 111", "6 n + 2"),
     "serialized reference": (lambda: Sampling(10, reference=replace(RS, start="previous")), "reference method = 'X'", "from zero"),
     "sampling n": (lambda: Sampling(10, n=0), "n = 0", "at least 1"),
     "sampling n0": (lambda: Sampling(10, n0=-2), "n0 = -2", "at least 1"),
@@ -122,27 +123,38 @@ def test_missing_parameters_are_refused(name):
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_ids_are_unique_and_lead_back(profile):
     runs, methods = profile.runs, profile.methods
-    assert len({r.id for r in runs}) == len(runs) == len(profile.models) * len(profile.sigmas)
+    assert len({r.id for r in profile.every_run}) == (len(profile.models) + len(profile.baselines)) * len(profile.sigmas)
+    assert len(runs) == len(profile.models) * len(profile.sigmas)
     assert len({m.name for m in methods}) == len(methods)
-    for r in runs:
+    for r in profile.every_run:
         assert get_run(profile.name, r.model.name, r.sigma, r.train.recipe) == r
     assert all(profile.method(m.name) is m for m in methods)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
-    assert [m.name for m in profile.methods[:6]] == [
-        "MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A",
-    ]  # fmt: skip
+    cifar = ["MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A"]
+    imagenet = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
+    assert [m.name for m in profile.methods[:6]] == (imagenet if "imagenet" in profile.name else cifar)
     assert all(m.serialized == m.name.startswith("SRS") == (m.audit > 0) for m in profile.methods)
     for m in profile.methods[:6]:
-        steps, solver = re.search(r"(\d+)([AN])$", m.name).groups()
-        assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive"}[solver])
+        steps, solver = re.search(r"(\d+)([ANB])$", m.name).groups()
+        assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive", "B": "broyden"}[solver])
         assert m.serialized == m.name.startswith("SRS") == (m.start == "previous")
         assert (m.audit > 0) == m.serialized
     assert not profile.method(profile.reference).serialized
     assert len(profile.evaluated) == profile.images and profile.evaluated[0] == 0
     assert set(range(0, profile.images * profile.stride, profile.stride)) == set(profile.evaluated)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_explicit_networks_are_certified_by_standard_smoothing_on_the_same_images(profile):
+    explicit = profile.explicit
+    assert [m.name for m in explicit.methods] == ["RS"] == [explicit.reference] and explicit.methods[0].steps == 1
+    assert not explicit.methods[0].serialized and explicit.evaluated == profile.evaluated
+    same = ("n", "n0", "seed", "noise", "levels", "classes")
+    assert all(getattr(explicit.sampling, name) == getattr(profile.sampling, name) for name in same)
+    assert all(isinstance(run.model, config.ResNet) for run in explicit.runs) and not explicit.baselines
 
 
 def other(value):
@@ -244,6 +256,9 @@ def test_config_runs_on_the_standard_library_alone():
 
 def test_command_line_names_the_runs():
     assert python("-m", "srs.config", "profiles").stdout.split() == list(PROFILES)
-    assert python("-m", "srs.config", "runs", "digits").stdout.split() == [r.id for r in PROFILES["digits"].runs]
+    assert python("-m", "srs.config", "runs", "digits").stdout.split() == [r.id for r in PROFILES["digits"].every_run]
+    explicit = python("-m", "srs.config", "baselines", "digits").stdout.split()
+    assert explicit == [r.id for r in PROFILES["digits"].explicit.runs] and explicit[0] == "ResNet14-s0.12-gaussian"
+    assert python("-m", "srs.config", "baselines", "cifar10").stdout.split() == []
     refused = python("-m", "srs.config", "runs", "digit")
     assert refused.returncode == 2 and "profile = 'digit' is refused" in refused.stderr and "Traceback" not in refused.stderr

@@ -113,7 +113,76 @@ def test_imagenet_is_cut_to_size_and_its_val_counts_as_test(folder):
     small = replace(IMAGENET, classes=2)
     fill(folder / "imagenet" / "val", classes=2, each=1, size=(260, 300), ending="jpeg")
     images = data.load(small, "test")
-    assert images.pixels.shape == (2, 3, 224, 224)
+    assert images.x(slice(None)).shape == (2, 3, 224, 224) and images.x(1).dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(260, 300), (400, 256), (100, 171), (224, 224)])
+def test_the_crop_is_imagenet_s(folder, size):
+    """Shorter side to 256, bilinear with antialiasing, and the middle 224 x 224: written out with PIL alone."""
+    written, = fill(folder / "imagenet" / "val", classes=1, each=1, size=size)
+    height, width = (round_down(256 * side / min(size)) for side in size)
+    with Image.fromarray(written) as image:
+        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+    top, left = round((height - 224) / 2), round((width - 224) / 2)
+    wanted = torch.from_numpy(resized[top : top + 224, left : left + 224]).permute(2, 0, 1) / 255
+    torch.testing.assert_close(data.load(replace(IMAGENET, classes=1), "test").x(0), wanted)
+
+
+def round_down(value):
+    return int(value + 1e-9)
+
+
+LARGE = config.Data("large", (3, 80, 96), 3, (0.5,) * 3, (0.25,) * 3)
+
+
+def test_large_images_are_decoded_when_they_are_asked_for(folder, monkeypatch, srs_root):
+    written = fill(folder / "large" / "test", classes=3, each=4, size=(80, 96))
+    images, opened = data.load(LARGE, "test"), []
+    decode = images.pixels.decode
+    images.pixels.decode = lambda path: opened.append(path) or decode(path)
+    assert len(images.labels) == len(images.pixels) == 12 and not list(srs_root.rglob("*.npz"))
+
+    def pixels(*which):
+        return torch.from_numpy(np.stack([written[i] for i in which])).permute(0, 3, 1, 2) / 255
+
+    for picked, which in (
+        (torch.tensor([5, 0]), (5, 0)), (torch.tensor([7]), (7,)), (slice(2, 4), (2, 3)), (torch.arange(12) > 9, (10, 11)),
+    ):  # fmt: skip
+        opened.clear()
+        torch.testing.assert_close(images.x(picked), pixels(*which))
+        assert len(opened) == len(which)
+    for one in (3, torch.tensor(3), np.int64(3)):
+        torch.testing.assert_close(images.x(one), pixels(3)[0])
+    last = images.pixels[torch.arange(12) > 8]  # no file is opened
+    assert len(last) == 3 and len(opened) == 2 + 3
+    torch.testing.assert_close(last.decoded().float() / 255, pixels(9, 10, 11))
+
+
+def test_large_images_are_split_like_small_ones(folder):
+    fill(folder / "large" / "train", classes=3, each=10, size=(80, 96))
+    train, val = data.load(LARGE, "train"), data.load(LARGE, "val")
+    assert (len(train.labels), len(val.labels)) == (27, 3) == (len(train.pixels), len(val.pixels))
+    assert val.labels.tolist() == [0, 1, 2]
+    assert len({*train.pixels.files, *val.pixels.files}) == 30
+
+
+def test_a_damaged_large_image_is_named_when_it_is_asked_for(folder):
+    fill(folder / "large" / "test", classes=3, each=1, size=(80, 96))
+    damaged = folder / "large" / "test" / "class2" / "0.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    images = data.load(LARGE, "test")
+    images.x(0)
+    for picked in (2, torch.tensor([1, 2])):
+        with pytest.raises(ConfigError, match="class2.*an image that can be read"):
+            images.x(picked)
+
+
+def test_the_sample_of_imagenet_has_validation_images_alone(folder):
+    small = replace(config.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
+    fill(folder / "imagenet-sample" / "val", classes=2, each=10, size=(90, 100), ending="jpeg")
+    assert [len(data.load(small, split).labels) for split in ("train", "val", "test")] == [18, 2, 20]
+    with pytest.raises(ConfigError, match="imagenet.train.*SRS_DATA"):
+        data.load(IMAGENET, "train")  # the real one is never trained on its validation images
 
 
 @pytest.mark.parametrize(

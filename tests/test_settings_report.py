@@ -50,7 +50,7 @@ def lines(frame: pd.DataFrame, profile: str = "paper") -> dict[str, tuple[str, .
 
 
 def shows(made: pd.DataFrame, expected: dict[str, tuple[str, ...]]) -> None:
-    assert {name: lines(made)[name] for name in expected} == expected
+    assert {name: lines(made)[name][: len(expected[name])] for name in expected} == expected
 
 
 def test_the_paper_s_settings_come_out_as_published():
@@ -72,7 +72,9 @@ def test_the_paper_s_imagenet_settings_come_out_as_published():
 
 
 def test_parameters_are_counted():
-    small, large = (int(n.replace(",", "")) for n in lines(settings_report.architecture(PAPER))["parameters (counted)"])
+    counts = (int(n.replace(",", "")) for n in lines(settings_report.architecture(PAPER))["parameters (counted)"])
+    small, large, resnet = counts
+    assert resnet == 1_730_714
     assert small == pytest.approx(0.25e6, rel=0.02) and large == pytest.approx(11.1e6, rel=0.02)
 
 

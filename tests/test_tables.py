@@ -9,7 +9,7 @@ import pytest
 from tests import synthetic
 from tests.synthetic import array, tally
 
-from srs import config, metrics, paths, results, tables
+from srs import config, metrics, paths, results, shown, tables
 from srs.bounds import Rule
 
 SMOKE = replace(config.get_profile("smoke"), sigmas=(0.25, 0.5))
@@ -73,6 +73,29 @@ def test_published_rows_follow_ours(tallies):
     assert row["ACR"] == "0.59" and row["NFE/image"] == ""
     assert tables.PUBLISHED_LABEL not in set(tables.certified_accuracy(SMOKE.runs[0], tallies)["rule"])
     assert "other data" in tables._published_note(RUN) and "0.991" in tables._published_note(RUN)
+
+
+def test_published_rows_are_those_of_the_profile_s_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
+    profile = replace(config.get_profile("imagenet"), images=5)
+    synthetic.write_profile(profile)
+    made = tables.load(profile)
+    frames = {run.sigma: tables.certified_accuracy(run, made) for run in profile.runs}
+    row = frames[1.0][frames[1.0]["rule"] == tables.PUBLISHED_IMAGENET_LABEL].iloc[-1]
+    assert row["method"] == "SRS-MDEQ-3B" and row["r=3.00"] == "11" and row["seconds/image"] == "27.48"
+    assert not frames[0.5]["rule"].str.contains("published").any()  # CIFAR-10's stand at 0.5, for models of the same name
+    note = tables._published_note(profile.runs[2])
+    assert "1.982" in note and "ImageNet" in note and "other data" not in note
+
+
+def test_a_profile_s_note_opens_the_caption_of_whatever_lies_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
+    sample = config.get_profile("imagenet_sample")
+    for profile, caption in ((sample, f"{sample.note} Of it."), (SMOKE, "Of it.")):
+        stem = paths.shown(profile, "t")
+        tables.save(pd.DataFrame({"a": ["1"]}), stem, caption="Of it.", made_by="nb")
+        assert caption in stem.with_suffix(".md").read_text() and caption in stem.with_suffix(".tex").read_text()
+        assert shown.listed(stem.parent)["t"].caption == caption
 
 
 def test_confidence_shows_sound_rules_only(tallies):

@@ -441,7 +441,7 @@ def test_anchor_is_the_mean_solution_of_noisy_training_images():
     trained(run)
     anchor = models.load_anchor(paths.anchor(run))
     model = models.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
-    settled, u = train._solve(model, data.load(run.profile.data, "train").x(slice(None)), 30)
+    settled, u = train._solve(model, data.load(run.profile.data, "train").x(slice(None)), run)
     z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
     assert anchor.shape == settled[0].shape
     assert (anchor - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()

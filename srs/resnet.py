@@ -1,0 +1,77 @@
+"""The explicit residual network that Cohen et al. (2019) smooth, behind the same protocol as a DEQ.
+
+An explicit network is a DEQ whose layer forgets its state: f(z, u) = phi(u), the network's last features, whatever z
+is. So its fixed point is reached by one evaluation of f from any start, and one evaluation is one pass of the network:
+standard RS with one evaluation per vote (`config.EXPLICIT`) is Cohen et al.'s procedure, drawn by the same code, on the
+same noise and with its cost in the same unit as a DEQ's. Names of weights are those of the public checkpoints.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srs import config
+
+
+class Block(nn.Module):
+    """He et al.'s basic block: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        changes = stride != 1 or inputs != outputs
+        shortcut = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)] if changes else []
+        self.downsample = nn.Sequential(*shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        h = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(h)) + self.downsample(x), inplace=True)
+
+
+class ResNet(nn.Module):
+    """A residual classifier of small images in [0, 1]; normalisation is its first layer, so noise is added before it.
+
+    Args:
+        model: depth and widths.
+        data: shape, classes and normalisation of the images.
+    """
+
+    def __init__(self, model: config.ResNet, data: config.Data):
+        super().__init__()
+        self.model, self.data, w = model, data, model.widths
+        for name, values in (("mean", data.mean), ("std", data.std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        self.conv1 = nn.Conv2d(data.shape[0], w[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(w[0])
+        blocks = (model.depth - 2) // 6
+        self.layer1, self.layer2, self.layer3 = (
+            nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
+            for inputs, outputs, stride in ((w[0], w[0], 1), (w[0], w[1], 2), (w[1], w[2], 2))
+        )
+        self.fc = nn.Linear(w[2], data.classes)
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+        self.to(memory_format=torch.channels_last)
+
+    def inject(self, x: Tensor) -> Tensor:
+        """u: the normalised images, of images x (B, C, H, W) in [0, 1]."""
+        config.check(x.shape[1:] == self.data.shape, "image shape", tuple(x.shape[1:]), f"{self.data.shape}")
+        return (x - self.mean) / self.std
+
+    def initial(self, u: Tensor) -> Tensor:
+        """Zero features (B, D); any other start would do as well."""
+        return u.new_zeros(len(u), self.fc.in_features)
+
+    def f(self, z: Tensor, u: Tensor) -> Tensor:
+        """The features phi(u) (B, D), one pass of the network; z plays no part."""
+        h = F.relu(self.bn1(self.conv1(u.contiguous(memory_format=torch.channels_last))), inplace=True)
+        return self.layer3(self.layer2(self.layer1(h))).mean(dim=(2, 3))
+
+    def head(self, z: Tensor) -> Tensor:
+        """Logits (B, classes) of features."""
+        return self.fc(z)

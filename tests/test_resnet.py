@@ -1,0 +1,206 @@
+"""The explicit network: its architecture against a plain reading of the paper that made it, and its votes against Cohen's."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from srs import certify, config, losses, models, paths, train, votes
+from srs.config import CIFAR10, DIGITS, RESNET110, ConfigError, ResNet, replace
+from srs.resnet import ResNet as Network
+from srs.solvers import SOLVERS
+from tests.helpers import digits, smoke_run
+
+TINY = ResNet("ResNet8", 8, (4, 6, 8))
+
+
+def network(model=TINY, data=CIFAR10, seed=0):
+    """An untrained network in eval mode whose batch norms do something."""
+    built = models.build(model, data, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in (*built.named_parameters(), *built.named_buffers()):
+            if "bn" in name or ".downsample.1." in name:
+                if value.is_floating_point():
+                    value.uniform_(0.5, 1.5, generator=generator)
+    return built.eval()
+
+
+def images(count, data=CIFAR10):
+    return torch.rand(count, *data.shape, generator=torch.Generator().manual_seed(3))
+
+
+@torch.inference_mode()
+def logits(model, x):
+    u = model.inject(x)
+    return model.head(model.f(model.initial(u), u))
+
+
+def by_hand(state, x, data, blocks):
+    """He et al. (2016), section 4.2, written out on a state dict: what the class must compute."""
+
+    def conv_bn(h, conv, bn, stride):
+        weight = state[f"{conv}.weight"]
+        h = F.conv2d(h, weight, stride=stride, padding=weight.shape[-1] // 2)
+        scale = state[f"{bn}.weight"] / torch.sqrt(state[f"{bn}.running_var"] + 1e-5)
+        return (h - state[f"{bn}.running_mean"][:, None, None]) * scale[:, None, None] + state[f"{bn}.bias"][:, None, None]
+
+    h = (x - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[:, None, None]
+    h = conv_bn(h, "conv1", "bn1", 1).clamp(min=0)
+    for stage in (1, 2, 3):
+        for i in range(blocks):
+            at, stride = f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1
+            shortcut = conv_bn(h, f"{at}.downsample.0", f"{at}.downsample.1", stride) if stride == 2 else h
+            inner = conv_bn(h, f"{at}.conv1", f"{at}.bn1", stride).clamp(min=0)
+            h = (conv_bn(inner, f"{at}.conv2", f"{at}.bn2", 1) + shortcut).clamp(min=0)
+    return h.mean(dim=(2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+# ---------------------------------------------------------------------------------------------- architecture
+
+
+def test_resnet_110_has_1_7_million_parameters():
+    count = sum(p.numel() for p in Network(RESNET110, CIFAR10).parameters())
+
+    def stage(inputs, width, blocks):
+        convolutions = 9 * inputs * width + 9 * width * width * (2 * blocks - 1)
+        shortcut = (inputs * width + 2 * width) if inputs != width else 0
+        return convolutions + 2 * width * 2 * blocks + shortcut
+
+    assert count == (27 * 16 + 32) + stage(16, 16, 18) + stage(16, 32, 18) + stage(32, 64, 18) + 65 * 10
+    assert round(count / 1e6, 1) == 1.7
+
+
+def test_resnet_110_has_110_layers():
+    names = [n for n, p in Network(RESNET110, CIFAR10).named_parameters() if p.dim() > 1 and "downsample" not in n]
+    assert len(names) == 110
+
+
+@pytest.mark.parametrize(("depth", "data"), [(8, CIFAR10), (14, CIFAR10), (20, DIGITS)])
+def test_logits_are_those_of_the_architecture_written_out(depth, data):
+    model, x = network(ResNet("X", depth, (4, 6, 8)), data), images(5, data)
+    ours = logits(model, x)
+    torch.testing.assert_close(ours, by_hand(model.state_dict(), x, data, (depth - 2) // 6), atol=1e-4, rtol=1e-4)
+    assert ours.std(dim=0).min() > 1e-3
+
+
+def test_the_inference_form_computes_the_same_without_a_batch_norm():
+    model, x = network(ResNet("X", 14, (4, 6, 8))), images(5)
+    folded = models.fold(model)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(logits(folded, x), logits(model, x), atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_images_it_is_given_count():
+    model, x = network(), images(6)
+    torch.testing.assert_close(logits(model, x)[2:4], logits(model, x[2:4]), atol=1e-5, rtol=1e-5)
+
+
+def test_another_image_shape_is_refused():
+    with pytest.raises(ConfigError, match=r"image shape = \(3, 8, 8\)"):
+        network().inject(torch.rand(1, 3, 8, 8))
+
+
+# ---------------------------------------------------------------------------------------------- a degenerate DEQ
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_one_evaluation_solves_it_from_any_start(solver):
+    model = network()
+    with torch.inference_mode():
+        u = model.inject(images(3))
+        fixed = model.f(model.initial(u), u)
+        start = torch.randn(fixed.shape, generator=torch.Generator().manual_seed(1))
+        once = SOLVERS[solver](model.f, start, u, max_steps=1)
+        torch.testing.assert_close(once.z, fixed)
+        more = SOLVERS[solver](model.f, once.z, u, max_steps=3, tol=1e-6)
+    assert more.steps.tolist() == [1, 1, 1] and float(more.residual.max()) < 1e-6
+
+
+def test_votes_are_cohen_s_on_the_same_noise():
+    """The sampling code of the DEQs gives what his loop gives: the argmax of each noisy copy."""
+    model, (x, _), sigma = network(data=DIGITS), digits(2), 0.5
+    sampling = config.Sampling(10, n0=30, n=250, seed=4)
+    with torch.no_grad():  # no class is ahead of the others
+        model.fc.bias -= logits(model, x[1] + sigma * votes.noise(DIGITS.shape, 5, 0, "select", np.arange(64))).mean(0)
+    drawn = votes.draw_votes(model, x[1], config.EXPLICIT, sampling, sigma, idx=7)
+    for stage, votes_drawn in (("select", drawn.select), ("estimate", drawn.estimate)):
+        noisy = x[1] + sigma * votes.noise(DIGITS.shape, 4, 7, stage, np.arange(len(votes_drawn)))
+        assert np.array_equal(votes_drawn, by_hand(model.state_dict(), noisy, DIGITS, 1).argmax(1).numpy())
+    assert drawn.nfe.tolist() == [30, 250, 0] and len(drawn.audited) == 0
+    assert len(set(drawn.estimate.tolist())) > 2
+
+
+def test_it_is_certified_by_cohen_s_rule():
+    x = digits(1)[0][0]
+    certificate = certify.certify_image(network(data=DIGITS), x, config.EXPLICIT, config.Sampling(10, n=200), sigma=0.25)
+    plain = certify.certify_image(
+        network(data=DIGITS), x, config.EXPLICIT, config.Sampling(10, n=200), sigma=0.25, rule="cohen"
+    )
+    assert certificate[:4] == plain[:4] and certificate.nfe == 300
+
+
+# ---------------------------------------------------------------------------------------------- public checkpoints
+
+NAMES = {
+    "conv1.weight", "bn1.weight", "bn1.running_var", "bn1.num_batches_tracked", "layer1.0.conv1.weight", "layer1.0.bn2.bias",
+    "layer2.0.downsample.0.weight", "layer2.0.downsample.1.running_mean", "layer3.0.conv2.weight", "fc.weight", "fc.bias",
+}  # fmt: skip
+PREFIXES = ("", "1.", "module.", "module.1.", "1.module.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_checkpoint_of_cohen_et_al_loads(tmp_path, prefix):
+    model = network()
+    state = model.state_dict()
+    assert set(state) >= NAMES and not any(name.startswith("layer1.0.downsample") or "mean" == name for name in state)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model.head(model.f(None, model.inject(images(2)))).sum().backward()
+    optimiser.step()  # so that its state holds tensors, as theirs does
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    content = {"epoch": 90, "arch": "cifar_resnet110", "state_dict": {prefix + k: v for k, v in state.items()},
+               "optimizer": optimiser.state_dict()}
+    torch.save(content, tmp_path / "checkpoint.pth.tar", _use_new_zipfile_serialization=False)  # as torch 1.0 wrote it
+    loaded = models.load(tmp_path / "checkpoint.pth.tar", TINY, CIFAR10)
+    assert not loaded.training
+    torch.testing.assert_close(logits(loaded, images(3)), by_hand(state, images(3), CIFAR10, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_another_kind_of_network_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    models.save(network(data=DIGITS), path)
+    with pytest.raises(ConfigError, match="weights of SMALL on digits"):
+        models.load(path, config.DIGITS_SMALL, DIGITS)
+    with pytest.raises(ConfigError, match="weights of X on digits"):
+        models.load(path, ResNet("X", 14, (4, 6, 8)), DIGITS)
+    assert isinstance(models.load(path, TINY, DIGITS), Network)
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+EXPLICIT = smoke_run().profile.explicit.runs[0]
+
+
+@pytest.mark.parametrize(
+    "run", [run for p in config.PROFILES.values() for run in p.explicit.runs[:1]], ids=lambda run: run.profile.name
+)
+def test_the_recipe_is_cross_entropy_alone(run):
+    model = models.build(TINY, DIGITS, 0).eval()
+    x, y = digits(8)
+    pretrain = run.train.pretrain_steps > 0
+    ours, _ = losses.loss(model, x, y, run.train, pretrain=pretrain, penalise=False)
+    plain = -torch.log_softmax(by_hand(model.state_dict(), x, DIGITS, 1), dim=1)[torch.arange(8), y].mean()
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-4)
+    steps = run.train.epochs * (50_000 if run.profile.name == "paper" else 1_500) // run.train.batch
+    assert run.train.pretrain_steps >= steps and run.train.jacobian_frequency == 0
+
+
+def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):
+    train.train(EXPLICIT, progress=False)
+    card = paths.card(EXPLICIT).read_text()
+    assert '"residual": {\n  "1":' in card and '"recipe": "gaussian"' in card
+    written = certify.certify(replace(EXPLICIT, profile=replace(EXPLICIT.profile, images=2)), progress=False)
+    assert list(written) == ["RS"] and written["RS"] == paths.tallies(EXPLICIT, config.EXPLICIT)
+    trained = models.load(paths.weights(EXPLICIT), EXPLICIT.model, DIGITS)
+    x, y = digits(200)
+    assert (logits(trained, x).argmax(1) == y).float().mean() > 0.5  # one epoch, clean images it was trained on
