@@ -19,9 +19,9 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "config", "paths", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "data", "models", "losses", "train",
-    "votes", "metrics", "certify", "closeup", "soundness", "tables", "audit_size", "figures",
-    "soundness_figures", "exact_report", "soundness_report", "report",
+    "config", "threats", "paths", "bounds", "exact", "solvers", "starts", "published", "results", "shown", "points", "data", "models",
+    "losses", "adversary", "library", "train", "votes", "metrics", "certify", "closeup", "soundness", "tables", "attacks", "white_box",
+    "audit_size", "figures", "attack_report", "white_box_report", "soundness_figures", "exact_report", "soundness_report", "report",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
@@ -210,7 +210,7 @@ def test_no_module_is_longer_than_400_lines(module):
     ("module", "allowed"),
     [
         ("config", set()), ("paths", set()), ("bounds", {"numpy", "scipy"}), ("solvers", {"torch"}),
-        ("starts", {"torch"}), ("results", {"numpy"}), ("metrics", {"numpy", "scipy"}),
+        ("starts", {"torch"}), ("results", {"numpy"}), ("threats", set()), ("metrics", {"numpy", "scipy"}),
     ],
 )
 def test_modules_import_no_more_than_they_promise(module, allowed):
@@ -218,7 +218,7 @@ def test_modules_import_no_more_than_they_promise(module, allowed):
     assert others - set(sys.stdlib_module_names) <= allowed
 
 
-@pytest.mark.parametrize("module", ["metrics", "tables", "figures"])
+@pytest.mark.parametrize("module", ["metrics", "tables", "figures", "attack_report", "white_box_report"])
 def test_tables_and_figures_need_no_torch(module):
     seen, todo = set(), {module}
     while todo:
