@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import config, data, losses, models, paths, results, shipped
+from srs import adversary, config, data, losses, models, paths, results, shipped
 from srs.solvers import SOLVERS, relative_residual
+from srs.threats import AdversarialTrain
 
 QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 30)  # where a model card reports residual and agreement
 QUALITY_IMAGES = 1_000  # noisy images of the validation and test splits that a card is measured on
@@ -174,15 +175,16 @@ def _train_epoch(run, model, optimiser, images, epoch, device) -> None:
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_end + (recipe.lr - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * step / total))
         picked = order[i * recipe.batch : (i + 1) * recipe.batch]
-        x, y = images.x(picked), images.labels[picked]
+        pretrain = step < recipe.pretrain_steps
+        x, y = images.x(picked), images.labels[picked].to(device)
         x = _augment(x, recipe.augment)
-        x = (x + run.sigma * torch.randn(x.shape)).to(device)
+        if isinstance(recipe, AdversarialTrain) and not pretrain:
+            x, y = adversary.harden(model, x.to(device), y, run.sigma, recipe.adversarial)
+        else:
+            x = (x + run.sigma * torch.randn(x.shape)).to(device)
         penalise = penalised and float(torch.rand(())) < recipe.jacobian_frequency
         optimiser.zero_grad(set_to_none=True)
-        pretrain = step < recipe.pretrain_steps
-        total_loss, earlier = losses.loss(
-            model, x, y.to(device), recipe, pretrain=pretrain, penalise=penalise, earlier=earlier
-        )
+        total_loss, earlier = losses.loss(model, x, y, recipe, pretrain=pretrain, penalise=penalise, earlier=earlier)
         total_loss.backward()
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -264,7 +266,8 @@ def _is_done(run: config.Run) -> bool:
 
 
 def _settings(run: config.Run) -> str:
-    code = results.code_digest("data", "losses", "models", "resnet", "solvers", "train")
+    attacked = ("adversary",) if isinstance(run.train, AdversarialTrain) else ()
+    code = results.code_digest("data", "losses", "models", "resnet", "solvers", "train", *attacked)
     return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
 
 

@@ -1,0 +1,133 @@
+"""Attacks on a DEQ and on its smoothed classifier: gradients through the solver's states, PGD-l2, and Smooth-PGD.
+
+Works on any model of `models.DEQ` whose methods torch can differentiate. Nothing here clips to [0, 1]; see `threats`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from srs import losses
+from srs.models import DEQ, MDEQ
+from srs.solvers import SOLVERS
+from srs.threats import Adversarial, Gradient
+
+Loss = Callable[[Tensor], Tensor]  # logits (B, classes) -> what the attacker wants large, a number
+
+
+def loss_gradient(model: DEQ, x: Tensor, loss: Loss, gradient: Gradient) -> Tensor:
+    """dL/dx (B, C, H, W) at images x through the solver's state z_n (Yang, Pang, Liu 2022, section 4).
+
+    Args:
+        model: the DEQ, in eval mode.
+        x: images, noise included.
+        loss: of the logits of all images.
+        gradient: which state, and how the loss is differentiated there.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        u = model.inject(x)
+        if gradient.kind == "adjoint":
+            z, adjoint = simultaneous_adjoint(model, u.detach(), loss, gradient)
+            return torch.autograd.grad(model.f(z, u), x, adjoint)[0]
+        z = solve(model, u.detach(), gradient)
+        if gradient.kind == "implicit":
+            z = losses.implicit(model, z, u, steps=gradient.backward)
+        elif gradient.kind == "phantom":
+            z = model.f(z, u)
+        else:
+            for _ in range(gradient.unroll):
+                z = (1 - gradient.beta) * z + gradient.beta * model.f(z, u)
+        return torch.autograd.grad(loss(model.head(z)), x)[0]
+
+
+@torch.no_grad()
+def solve(model: DEQ, u: Tensor, gradient: Gradient) -> Tensor:
+    """The state z_n (B, D) after `gradient.state` evaluations of f from the cold start."""
+    return SOLVERS[gradient.solver](model.f, model.initial(u), u, max_steps=gradient.state).z
+
+
+def simultaneous_adjoint(model: DEQ, u: Tensor, loss: Loss, gradient: Gradient) -> tuple[Tensor, Tensor]:
+    """The state z_n and the adjoint u_n (B, D) that ran along with the solver (Yang, Pang, Liu 2022, section 4.1).
+
+    u_0 = 0 and u_{t+1} = (1 - beta) u_t + beta (dL/dz_t + u_t df/dz_t), at the points z_t where the solver evaluates f.
+    At a fixed point of both, u is the adjoint of the implicit function theorem.
+    """
+    adjoint = torch.zeros_like(model.initial(u))
+
+    def f(z: Tensor, u: Tensor) -> Tensor:
+        nonlocal adjoint
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            fz = model.f(z, u)
+            pulled = torch.autograd.grad(fz, z, adjoint)[0] + torch.autograd.grad(loss(model.head(z)), z)[0]
+        adjoint = (1 - gradient.beta) * adjoint + gradient.beta * pulled
+        return fz.detach()
+
+    z = SOLVERS[gradient.solver](f, model.initial(u), u, max_steps=gradient.state).z
+    return z, adjoint
+
+
+def smoothed_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """-log of the mean softmax over each image's noisy copies (Salman et al. 2019, equation 6), summed over images.
+
+    Args:
+        logits: (B m, classes), the copies of an image one after another; with m = 1 it is the cross-entropy.
+        y: (B,) classes.
+    """
+    copies = len(logits) // len(y)
+    log_p = F.log_softmax(logits, dim=1).gather(1, y.repeat_interleave(copies)[:, None]).view(len(y), copies)
+    return (math.log(copies) - torch.logsumexp(log_p, dim=1)).sum()
+
+
+def smoothed_gradient(model: DEQ, x: Tensor, y: Tensor, noise: Tensor, gradient: Gradient) -> Tensor:
+    """The gradient (B, C, H, W) of `smoothed_cross_entropy` at images x through their copies x + noise (B, m, C, H, W)."""
+    copies = (x[:, None] + noise).flatten(0, 1)
+    return loss_gradient(model, copies, lambda logits: smoothed_cross_entropy(logits, y), gradient).view_as(noise).sum(1)
+
+
+def pgd(x: Tensor, gradient: Callable[[Tensor], Tensor], radius: float | Tensor, *, steps: int, step: float) -> Tensor:
+    """Images (B, C, H, W) after projected gradient ascent in the l2 ball about x (Madry et al. 2018), from x itself.
+
+    Args:
+        x: where it starts and what the ball is about.
+        gradient: of what is to become large, at images.
+        radius: of the ball, one for all or one per image (B,).
+        steps: number of steps.
+        step: length of each, along the normalised gradient; 0 where the gradient is 0.
+    """
+    radius = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x))
+    moved = torch.zeros_like(x)
+    for _ in range(steps):
+        g = gradient(x + moved)
+        moved = moved + step * g / _norms(g).clamp_min(torch.finfo(x.dtype).tiny)
+        moved = moved * (_column(radius, x) / _norms(moved).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
+    return x + moved
+
+
+def harden(model: MDEQ, x: Tensor, y: Tensor, sigma: float, adversarial: Adversarial) -> tuple[Tensor, Tensor]:
+    """Attacked noisy copies (B m, C, H, W) of a batch and their classes, to be trained on (SmoothAdv, Salman et al. 2019).
+
+    The noise comes from torch's generator; the copies that are attacked are those that are returned. While it is
+    attacked the model is in eval mode, so that the attack moves no batch statistics.
+    """
+    noise = sigma * torch.randn(len(x), adversarial.vectors, *x.shape[1:]).to(x)
+    training = model.training
+    model.eval()
+    attacked = pgd(
+        x, lambda x: smoothed_gradient(model, x, y, noise, adversarial.gradient), adversarial.radius,
+        steps=adversarial.steps, step=adversarial.step,
+    )
+    model.train(training)
+    return (attacked[:, None] + noise).flatten(0, 1), y.repeat_interleave(adversarial.vectors)
+
+
+def _norms(x: Tensor) -> Tensor:
+    return _column(x.flatten(1).norm(dim=1), x)
+
+
+def _column(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,284 @@
+"""Gradients through a DEQ's solver and the attacks that use them, against closed forms, autograd and a library."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from srs import adversary, config, models
+from srs.adversary import loss_gradient, pgd, smoothed_cross_entropy, smoothed_gradient
+from srs.config import ConfigError
+from srs.solvers import fixed_point
+from srs.threats import Adversarial, Attack, Gradient, hardened, smoothadv
+from tests.helpers import LinearDEQ, digits
+
+NAIVE = dict(solver="naive")
+
+
+class Linear:
+    """z = A z + B x with logits C z, in double precision: every gradient is known in closed form."""
+
+    def __init__(self, d=6, pixels=8, classes=3, norm=0.7):
+        g = torch.Generator().manual_seed(3)
+        a = torch.randn(d, d, dtype=torch.float64, generator=g)
+        self.a = norm * a / torch.linalg.matrix_norm(a, 2)
+        self.b = torch.randn(d, pixels, dtype=torch.float64, generator=g)
+        self.c = torch.randn(classes, d, dtype=torch.float64, generator=g)
+
+    def inject(self, x):
+        return x.flatten(1) @ self.b.mT
+
+    def initial(self, u):
+        return torch.zeros_like(u)
+
+    def f(self, z, u):
+        return z @ self.a.mT + u
+
+    def head(self, z):
+        return z @ self.c.mT
+
+    def pull(self, z, y):
+        """dL/dz (B, D) of the cross-entropy at states z."""
+        return (torch.softmax(self.head(z), 1) - F.one_hot(y, len(self.c))) @ self.c
+
+
+MODEL = Linear()
+X = torch.rand(4, 1, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 0])
+EYE = torch.eye(6, dtype=torch.float64)
+
+
+def gradient_of(gradient, model=MODEL, x=X, y=Y):
+    return loss_gradient(model, x, lambda logits: smoothed_cross_entropy(logits, y), gradient)
+
+
+def states(n):
+    """z_0 ... z_n of the naive iteration."""
+    z, u = [torch.zeros(4, 6, dtype=torch.float64)], MODEL.inject(X)
+    for _ in range(n):
+        z.append(z[-1] @ MODEL.a.mT + u)
+    return z
+
+
+def exact():
+    z = torch.linalg.solve(EYE - MODEL.a, MODEL.inject(X).mT).mT
+    return (torch.linalg.solve((EYE - MODEL.a).mT, MODEL.pull(z, Y).mT).mT @ MODEL.b).view_as(X)
+
+
+# ---------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        Gradient("implicit", 60, backward=40), Gradient("implicit", 40, "broyden", 40), Gradient("adjoint", 150),
+        Gradient("adjoint", 150, "naive"), Gradient("adjoint", 200, "broyden", beta=0.5),
+        Gradient("unrolled", 60, unroll=100), Gradient("unrolled", 2, unroll=150), Gradient("unrolled", 1, unroll=300, beta=0.5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_converged_gradients_are_the_implicit_one(gradient):
+    assert torch.allclose(gradient_of(gradient), exact(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "k", "beta"), [(1, 1, 1.0), (3, 2, 1.0), (2, 4, 0.5), (5, 3, 0.3)])
+def test_unrolled_gradient_is_the_truncated_series(n, k, beta):
+    z, step = states(n)[-1], (1 - beta) * EYE + beta * MODEL.a
+    series = sum(torch.linalg.matrix_power(step, j) for j in range(k))
+    for _ in range(k):
+        z = z @ step.mT + beta * MODEL.inject(X)
+    want = (MODEL.pull(z, Y) @ series @ MODEL.b * beta).view_as(X)
+    assert torch.allclose(gradient_of(Gradient("unrolled", n, unroll=k, beta=beta, **NAIVE)), want)
+
+
+@pytest.mark.parametrize(("n", "beta"), [(1, 1.0), (4, 1.0), (6, 0.5)])
+def test_simultaneous_adjoint_follows_its_recurrence(n, beta):
+    z, adjoint = states(n), torch.zeros(4, 6, dtype=torch.float64)
+    for t in range(n):
+        adjoint = (1 - beta) * adjoint + beta * (MODEL.pull(z[t], Y) + adjoint @ MODEL.a)
+    want = (adjoint @ MODEL.b).view_as(X)
+    assert torch.allclose(gradient_of(Gradient("adjoint", n, beta=beta, **NAIVE)), want)
+
+
+def network(dtype=torch.float64):
+    """A small untrained MDEQ whose kernels are so large that images differ."""
+    model = models.build(config.DIGITS_SMALL, config.DIGITS, 0).to(dtype).eval()
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("weight") and value.dim() == 4:
+                value.normal_(0, value[0].numel() ** -0.5, generator=g)
+    return model.requires_grad_(False)
+
+
+def test_unrolled_and_phantom_gradients_of_an_mdeq_are_autograd_s():
+    model, (x, y) = network(), digits(3)
+    x = x.double()
+    for n, k, gradient in ((3, 2, Gradient("unrolled", 3, unroll=2, **NAIVE)), (4, 1, Gradient("phantom", 4, **NAIVE))):
+        leaf = x.clone().requires_grad_()
+        u = model.inject(leaf)
+        z = fixed_point(model.f, model.initial(u), u.detach(), max_steps=n).z.detach()
+        for _ in range(k):
+            z = model.f(z, u)
+        F.cross_entropy(model.head(z), y, reduction="sum").backward()
+        assert torch.allclose(gradient_of(gradient, model, x, y), leaf.grad)
+
+
+class Tanh(Linear):
+    """z = tanh(A z + B x)."""
+
+    def f(self, z, u):
+        return torch.tanh(super().f(z, u))
+
+
+@pytest.mark.parametrize("gradient", [Gradient("implicit", 60, backward=60), Gradient("adjoint", 200, beta=0.7)], ids=str)
+def test_gradient_of_a_nonlinear_deq_is_that_of_finite_differences(gradient):
+    model = Tanh()
+
+    def loss(x):
+        u = model.inject(x)
+        z = fixed_point(model.f, model.initial(u), u, max_steps=200).z
+        return F.cross_entropy(model.head(z), Y, reduction="sum").item()
+
+    got = gradient_of(gradient, model)
+    for direction in torch.randn(4, *X.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)):
+        slope = (loss(X + 1e-5 * direction) - loss(X - 1e-5 * direction)) / 2e-5
+        assert float((got * direction).sum()) == pytest.approx(slope, rel=1e-6)
+
+
+def test_cost_is_what_is_spent():
+    class Counted(Linear):
+        spent = 0
+
+        def f(self, z, u):
+            Counted.spent += 1
+            return super().f(z, u)
+
+    for gradient, evaluations in ((Gradient("implicit", 7, backward=5), 8), (Gradient("phantom", 7), 8),
+                                  (Gradient("unrolled", 4, unroll=3), 7), (Gradient("adjoint", 6), 7)):  # fmt: skip
+        Counted.spent = 0
+        gradient_of(gradient, Counted())
+        assert Counted.spent == evaluations
+    assert [Gradient("implicit", 7, backward=5).cost, Gradient("unrolled", 4, unroll=3).cost, Gradient("adjoint", 6).cost] == [14, 10, 14]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gradient("exact"), lambda: Gradient(solver="newton"), lambda: Gradient(state=0), lambda: Gradient(beta=0.0),
+        lambda: Attack("x", vectors=-1), lambda: Attack("x", step=0.0), lambda: Attack("x", radii=(-1.0,)),
+        lambda: Adversarial(radius=0.0), lambda: Adversarial(vectors=0), lambda: Adversarial(steps=0),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(make):
+    with pytest.raises(ConfigError, match="is refused: want"):
+        make()
+
+
+# ---------------------------------------------------------------------------------------------- what is attacked
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_smoothed_loss_is_minus_log_of_the_mean_softmax(copies):
+    logits = torch.randn(2 * copies, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([4, 1])
+    mean = torch.softmax(logits, 1).view(2, copies, 5).mean(1)
+    assert smoothed_cross_entropy(logits, y).item() == pytest.approx(-sum(math.log(mean[i, c]) for i, c in enumerate(y)))
+    if copies == 1:
+        assert smoothed_cross_entropy(logits, y).item() == pytest.approx(F.cross_entropy(logits, y, reduction="sum").item())
+
+
+def test_smoothed_gradient_is_that_of_the_mean_softmax_over_the_copies():
+    noise = torch.randn(4, 3, *X.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    got = smoothed_gradient(MODEL, X, Y, noise, Gradient("implicit", 60, backward=60))
+    leaf = X.clone().requires_grad_()
+    logits = torch.linalg.solve(EYE - MODEL.a, MODEL.inject((leaf[:, None] + noise).flatten(0, 1)).mT).mT @ MODEL.c.mT
+    mean = torch.softmax(logits, 1).view(4, 3, 3).mean(1)
+    (-torch.log(mean[range(4), Y])).sum().backward()
+    assert torch.allclose(got, leaf.grad, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- PGD
+
+
+def two_classes(rate=0.5):
+    weight = torch.tensor([[1.0, 0.5, -0.5, 2.0], [0.0, -1.0, 0.5, 1.0]])
+    return LinearDEQ(weight, torch.zeros(2), rate), weight[1] - weight[0]
+
+
+@pytest.mark.parametrize("vectors", [0, 1, 4])
+def test_pgd_on_a_linear_deq_walks_straight_to_the_edge_of_the_ball(vectors):
+    """Two classes and linear logits: the gradient points along w_1 - w_0 wherever it is taken."""
+    model, along = two_classes()
+    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    radius = torch.tensor([0.35, 1.2])
+    noise = 0.3 * torch.randn(2, max(vectors, 1), 1, 2, 2) * (vectors > 0)
+    gradient = Gradient("unrolled", 2, unroll=2)
+    got = pgd(x, lambda x: smoothed_gradient(model, x, y, noise, gradient), radius, steps=20, step=0.1)
+    toward = torch.stack([along, -along]) / along.norm()
+    assert torch.allclose(got, x + (radius[:, None] * toward).view_as(x), atol=1e-5)
+    short = pgd(x, lambda x: smoothed_gradient(model, x, y, noise, gradient), radius, steps=3, step=0.1)
+    assert torch.allclose((short - x).flatten(1).norm(dim=1), torch.tensor([0.3, 0.3]))
+
+
+def test_pgd_stays_in_the_ball_and_leaves_zero_one():
+    model, _ = two_classes()
+    x, y = torch.ones(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    seen = []
+
+    def gradient(x):
+        seen.append(x)
+        return smoothed_gradient(model, x, y, torch.zeros(3, 1, 1, 2, 2), Gradient("phantom", 3))
+
+    got = pgd(x, gradient, 0.75, steps=12, step=0.4)
+    for z in (*seen, got):
+        assert (z - x).flatten(1).norm(dim=1).max() <= 0.75 * (1 + 1e-6)
+    assert got.max() > 1.1, "attacked images are not clipped: certificates hold outside [0, 1] too"
+
+
+def test_pgd_without_a_gradient_or_without_steps_stays():
+    x = torch.rand(2, 1, 2, 2)
+    assert torch.equal(pgd(x, torch.zeros_like, 1.0, steps=5, step=0.1), x)
+    assert torch.equal(pgd(x, torch.ones_like, 1.0, steps=0, step=0.1), x)
+    assert torch.equal(pgd(x, torch.ones_like, 0.0, steps=2, step=0.1), x)
+
+
+def test_pgd_finds_more_than_chance():
+    model = Tanh()
+
+    def loss(x):
+        return F.cross_entropy(model.head(adversary.solve(model, model.inject(x), Gradient(state=60))), Y, reduction="none")
+
+    found = pgd(X, lambda x: gradient_of(Gradient("unrolled", 4, unroll=4), model, x), 0.5, steps=10, step=0.1)
+    g = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        e = torch.randn(X.shape, dtype=torch.float64, generator=g)
+        assert (loss(found) > loss(X + 0.5 * e / e.flatten(1).norm(dim=1)[:, None, None, None])).all()
+
+
+# ---------------------------------------------------------------------------------------------- adversarial training
+
+
+def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was():
+    model, (x, y) = models.build(config.DIGITS_SMALL, config.DIGITS, 0).train(), digits(5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rule = Adversarial(radius=0.5, steps=2, vectors=3, gradient=Gradient("unrolled", 2, unroll=1))
+    torch.manual_seed(0)
+    copies, labels = adversary.harden(model, x, y, 0.25, rule)
+    torch.manual_seed(0)
+    noise = 0.25 * torch.randn(5, 3, *x.shape[1:])
+    moved = (copies.view_as(noise) - noise - x[:, None]).flatten(2)
+    assert labels.tolist() == [c for c in y.tolist() for _ in range(3)]
+    assert torch.allclose(moved, moved[:, :1].expand_as(moved), atol=1e-6), "the copies of an image share its attack"
+    assert torch.allclose(moved.norm(dim=2), torch.tensor(0.5), atol=1e-4)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_hardened_recipe_keeps_the_rest():
+    recipe = hardened(config.DIGITS_PAPER, "adversarial", Adversarial(radius=1.0), epochs=2, begin=config.DIGITS_PAPER)
+    assert (recipe.recipe, recipe.epochs, recipe.begin, recipe.lr) == ("adversarial", 2, config.DIGITS_PAPER, config.DIGITS_PAPER.lr)
+    paper = smoothadv(config.PAPER_SMALL)
+    assert (paper.recipe, paper.epochs, paper.begin) == ("smoothadv", 120, None)
+    assert (paper.adversarial.radius, paper.adversarial.steps, paper.adversarial.vectors, paper.adversarial.step) == (0.5, 2, 4, 0.5)
