@@ -199,7 +199,7 @@ def robust_curves(panels: dict[str, tuple[dict[str, figures.Curve], dict[str, li
             for (name, curve), line in zip(curves.items(), (figures.SOLID, *figures.BROKEN)):
                 ax.step(*figures._steps(*curve), where="pre", color="black", linestyle=line, label=f"certified: {name}")
             for (name, counts), marker in zip(left.items(), MARKERS):
-                colour = figures._colours(left)[name]
+                colour = figures.colours(left)[name]
                 ax.plot(radii, 100 * np.array(counts) / images, marker=marker, markersize=2.5, linewidth=0.6, color=colour, label=name)
             ax.set(title=title, ylim=(-2, 104), xlim=(0, None), xlabel=r"$\ell_2$ radius ([0, 1] pixels)")
             if i % columns == 0:

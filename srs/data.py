@@ -117,7 +117,11 @@ def _folder_or_download(data: config.Data, part: str) -> Images:
     )
     from torchvision.datasets import CIFAR10
 
-    raw = CIFAR10(str(paths.root() / "data" / "raw"), train=part == "train", download=True)
+    try:
+        raw = CIFAR10(str(paths.root() / "data" / "raw"), train=part == "train", download=True)
+    except (OSError, RuntimeError) as error:  # no network, or a file that is not what its checksum says
+        right = "a network to download it, or SRS_DATA set to a folder that holds cifar10/{train,test}/<class>/*"
+        config.check(False, "CIFAR-10", str(error), right)
     pixels = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(raw.targets), "CIFAR-10, official files")
 

@@ -120,7 +120,7 @@ def cosine_curves(cosines: Mapping[str, pd.DataFrame]) -> Figure:
         axes = fig.subplots(1, len(cosines), sharey=True, squeeze=False).ravel()
         for i, (ax, (model, found)) in enumerate(zip(axes, cosines.items())):
             found = found[found["gradient"] != RESIDUAL]
-            colours = figures._colours(found["gradient"].unique())
+            colours = figures.colours(found["gradient"].unique())
             for (name, some), line, marker in zip(found.groupby("gradient", sort=False), LINES, "os^Dv"):
                 by_state = some.groupby("state")["cosine"]
                 states = np.array(list(by_state.groups))

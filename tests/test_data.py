@@ -242,3 +242,15 @@ def test_bad_images_are_refused(change, named):
     data.check_image(x, DIGITS)
     with pytest.raises(ConfigError, match=named):
         data.check_image(change(x), DIGITS)
+
+
+def test_without_a_network_one_sentence_says_what_to_do(srs_root, monkeypatch):
+    import torchvision.datasets
+
+    def fails(*args, **more):
+        raise OSError("name or service not known")
+
+    monkeypatch.delenv("SRS_DATA", raising=False)
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fails)
+    with pytest.raises(config.ConfigError, match="service not known.*SRS_DATA"):
+        data.load(config.CIFAR10, "test")
