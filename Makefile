@@ -96,7 +96,15 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
+ATTACK := srs/threats.py srs/adversary.py srs/library.py srs/attacks.py srs/points.py
+$(NB)/33_attacks.ipynb: notebooks/33_attacks.ipynb $(CERTIFIED) $(SAMPLE) $(ATTACK) srs/attack_report.py $(SHOW) | $(ENV)
+	$(call papermill,33_attacks,)
+
+# With the notebook's own model and sigma.
+$(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(ATTACK) srs/white_box.py srs/white_box_report.py srs/figures.py srs/tables.py | $(ENV)
+	$(call papermill,34_white_box,)
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(foreach n,00_quickstart 30_certified_accuracy 31_consistency 33_attacks 34_white_box 40_soundness,$(NB)/$(n).ipynb) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for

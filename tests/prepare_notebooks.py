@@ -8,7 +8,7 @@ from pathlib import Path
 
 import papermill
 
-SMALL = {"40_soundness": {"certificates": 200}}
+SMALL = {"34_white_box": {"sigma": 0.5}, "40_soundness": {"certificates": 200}}
 
 
 def main(folder: Path) -> None:
