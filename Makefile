@@ -103,6 +103,14 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
+ATTACK := srs/threats.py srs/adversary.py srs/library.py srs/attacks.py srs/points.py
+$(NB)/33_attacks.ipynb: notebooks/33_attacks.ipynb $(CERTIFIED) $(SAMPLE) $(ATTACK) srs/attack_report.py $(SHOW) | $(ENV)
+	$(call papermill,33_attacks,)
+
+# With the notebook's own model and sigma.
+$(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(ATTACK) srs/white_box.py srs/white_box_report.py srs/figures.py srs/tables.py | $(ENV)
+	$(call papermill,34_white_box,)
+
 # Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.
 $(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
 	$(call papermill,35_imagenet,)
@@ -119,7 +127,7 @@ $(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py s
 	$(call papermill,05_method,)
 
 # Coverage looks at what all the others left in the profile's folder, so it comes after them.
-COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
+COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 33_attacks 34_white_box 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
 $(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
 	$(call papermill,80_coverage,)
 

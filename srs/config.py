@@ -47,9 +47,10 @@ def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, .
 
 
 def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
-    """Three ways beyond the paper: samples that stop by themselves, one start for all images, the mean of a pilot."""
+    """Ways beyond the paper: samples that stop by themselves, one start for all images, the mean of a pilot."""
     return (
         Method("MDEQ-STOP", "safe_anderson", 30, batch=batch, tol=0.003),
+        Method("MDEQ-ANCHOR-2A", "anderson", 2, start="anchor", batch=batch),
         Method("MDEQ-ANCHOR-3A", "anderson", 3, start="anchor", batch=batch),
         Method("SRS-CENTROID-2A", "anderson", 2, start="centroid", batch=batch, warmup=10, audit=audit),
     )
@@ -86,6 +87,11 @@ CIFAR_CONTRACTIVE = replace(
     CIFAR_PAPER, recipe="contractive", epochs=5, gradient="contractive", contraction=Contraction(both=False),
     jacobian_weight=1.0, jacobian_frequency=0.125,
 )
+# Both recipes at the outer noise levels: a shorter training that begins with the same recipe's model of the level beside.
+CIFAR_AT = tuple(
+    (sigma, replace(recipe, begin=recipe, begin_sigma=beside, epochs=epochs))
+    for sigma, beside in ((0.12, 0.25), (1.0, 0.5)) for recipe, epochs in ((CIFAR_PAPER, 1), (CIFAR_CONTRACTIVE, 2))
+)
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
     "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
@@ -116,13 +122,13 @@ PROFILES = {
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
-            images=25, stride=200, n0=100, n=1_000,
+            images=25, stride=200, n0=100, n=1_000, recipes_at=CIFAR_AT,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(
             "cifar10_gpu", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=400, chains=400, warmup=10, audit=400) + fast_methods(batch=400, audit=400), "MDEQ-30A",
-            images=500, stride=10, n0=100, n=10_000,
+            images=500, stride=10, n0=100, n=10_000, recipes_at=CIFAR_AT,
         ),
         Profile(
             "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
@@ -205,7 +211,7 @@ def write_stamps(profile: Profile) -> None:
         settings = dataclasses.asdict(run)
         certify = settings.pop("profile")
         training = settings | {"data": certify["data"], "seed": certify["seed"]}
-        sampling = {k: v for k, v in certify.items() if k not in ("models", "baselines", "sigmas", "radii", "note")}
+        sampling = {k: v for k, v in certify.items() if k not in ("models", "recipes_at", "baselines", "sigmas", "radii", "note")}
         for kind, content in (("train", training), ("certify", sampling)):
             path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
             if not path.is_file() or path.read_text() != text:

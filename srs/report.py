@@ -80,12 +80,14 @@ def _execution(path: Path) -> Execution:
 
 def settings(profile: Profile) -> list[tuple[str, str]]:
     """The profile's settings as (name, value), models and methods in a line each."""
-    plain = {name: value for name, value in asdict(profile).items() if name not in ("data", "models", "methods", "baselines")}
+    plain = {name: value for name, value in asdict(profile).items() if name not in ("data", "models", "recipes_at", "methods", "baselines")}
     lines = [(name, _text(value)) for name, value in plain.items()]
     lines.append(("data", _in_a_line(asdict(profile.data))))
     for model, train in (*profile.models, *profile.baselines):
         lines.append((f"model {model.name}", _in_a_line(asdict(model))))
         lines.append((f"training of {model.name}", _in_a_line(asdict(train))))
+    for sigma, train in profile.recipes_at:
+        lines.append((f"training of recipe {train.recipe} at sigma {sigma:g}", _in_a_line(asdict(train))))
     return lines + [(f"method {m.name}", _in_a_line(asdict(m))) for m in profile.methods]
 
 

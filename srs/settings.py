@@ -106,6 +106,7 @@ class Train:
     epochs: int
     pretrain_steps: int  # steps of unrolled training before the recipe's own gradients begin
     begin: "Train | None" = None  # the recipe whose weights this one begins with; None: random weights
+    begin_sigma: float | None = None  # the noise level of those weights; None: this one's own
     batch: int = 96
     pretrain_layers: int = 8
     optimiser: str = "adam"
@@ -211,6 +212,7 @@ class Profile:
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     noise: str = "gaussian"
     baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
+    recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
     card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
     note: str = ""  # opens every caption
 
@@ -237,7 +239,8 @@ class Profile:
     @property
     def runs(self) -> tuple["Run", ...]:
         """Every trained model of the profile, small models first."""
-        return tuple(Run(self, m, t, s) for m, t in self.models for s in self.sigmas)
+        own = {(s, t.recipe): t for s, t in self.recipes_at}
+        return tuple(Run(self, m, own.get((s, t.recipe), t), s) for m, t in self.models for s in self.sigmas)
 
     @property
     def explicit(self) -> "Profile":
@@ -268,6 +271,12 @@ class Run:
     def id(self) -> str:
         """The name under which this run's artefacts lie."""
         return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
+
+    @property
+    def first(self) -> "Run | None":
+        """The run whose weights this one begins with; None if they are random."""
+        begin = self.train.begin
+        return begin and replace(self, train=begin, sigma=self.train.begin_sigma or self.sigma)
 
 
 def fingerprint(*settings: object) -> str:

@@ -24,7 +24,7 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
     "downsamples": "input halved (times)",
     "depth": "layers", "widths": "channels per stage",
     # a recipe
-    "begin": "begins with", "pretrain_steps": "unrolled pre-training (steps)", "pretrain_layers": "unrolled layers",
+    "begin": "begins with", "begin_sigma": "... of noise level", "pretrain_steps": "unrolled pre-training (steps)", "pretrain_layers": "unrolled layers",
     "epochs": "epochs", "batch": "batch size", "optimiser": "optimiser", "lr": "learning rate",
     "lr_end": "learning rate at the end (cosine)", "weight_decay": "weight decay", "clip": "largest gradient norm",
     "gradient": "gradient", "forward_steps": "forward solver steps (Broyden)",
@@ -89,6 +89,9 @@ def training(profile: Profile) -> pd.DataFrame:
         for model, recipe in (*p.models, *p.baselines):
             for train in _chain(recipe):
                 columns[f"{p.name}: {model.name}, {train.recipe}"] = _training(model, train)
+            for sigma, train in p.recipes_at:
+                if train.recipe == recipe.recipe:
+                    columns[f"{p.name}: {model.name}, {train.recipe} at sigma {sigma:g}"] = _training(model, train)
     return _side_by_side(columns)
 
 
@@ -105,6 +108,7 @@ def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
         "forward_steps": contractive,
         "backward_steps": train.gradient != "implicit",
         "clip": not train.clip,
+        "begin_sigma": train.begin_sigma is None,
         "jacobian_weight": not train.jacobian_frequency,
         "jacobian_until": not train.jacobian_frequency,
     }
@@ -126,7 +130,7 @@ def sampling(profile: Profile) -> pd.DataFrame:
     for p in shown_profiles(profile):
         explicit = ", ".join(model.name for model, _ in p.baselines)
         own = {"data": p.data.name, LABELS["baselines"]: explicit or "-", LABELS["note"]: p.note or "-"}
-        columns[p.name] = _cells(p, skip=("name", "models", "methods")) | own
+        columns[p.name] = _cells(p, skip=("name", "models", "recipes_at", "methods")) | own
     return _side_by_side(columns)
 
 

@@ -84,7 +84,7 @@ def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
 def ship(profile: Profile) -> list[Path]:
     """Put weights, cards, tallies and provenance of the profile's finished runs where they are tracked; what was put."""
     put = []
-    first = [replace(run, train=run.train.begin) for run in profile.every_run if run.train.begin]
+    first = [run.first for run in profile.every_run if run.first]
     for run in dict.fromkeys((*profile.every_run, *first)):
         own = json.loads(paths.card(run).read_text()) if paths.card(run).is_file() else {"shipped": True}
         if not own.get("shipped"):

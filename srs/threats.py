@@ -192,8 +192,8 @@ def white_box(run: Run) -> WhiteBox:
     """The comparison for a run, sized for its profile."""
     recipe, small = run.train, run.profile.name == "smoke"
     adversarial = Adversarial(vectors=1, gradient=Gradient("unrolled", state=3, unroll=3))
-    short = dict(epochs=1 if small else 4, lr=recipe.lr / 2) if run.profile.data.name == "digits" else {}
-    hardening = hardened(recipe, "adversarial", adversarial, begin=recipe, pretrain_steps=0, **short)
+    again = dict(begin=recipe, epochs=max(1, recipe.epochs // 4), pretrain_steps=0, lr=recipe.lr / 2)
+    hardening = hardened(recipe, "adversarial", adversarial, **again)
     radii = (0.5,) if small else (0.25, 0.5, 0.75, 1.0)
     attacks = (Attack("none", steps=0, radii=(0.0,)), *white_box_attacks(ready_made(recipe), radii, 2 if small else 20))
     images = min(run.profile.images, 25)

@@ -51,8 +51,8 @@ def train(
     recipe, target = run.train, paths.weights(run)
     if _is_done(run) or not retrain and shipped.take_from_zoo(run):
         return target
-    if recipe.begin is not None:
-        first = replace(run, train=recipe.begin)
+    first = run.first
+    if first is not None:
         with _alone(paths.weights(first)):
             train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain)
         if not paths.weights(first).is_file():
@@ -60,7 +60,7 @@ def train(
     models.choose_kernels(tf32=False)
     images = data.load(run.profile.data, "train")
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
-    if recipe.begin is None:
+    if first is None:
         model = models.build(network, run.profile.data, run.profile.seed).to(device)
     else:
         model = models.load(paths.weights(first), network, run.profile.data).to(device)
@@ -78,7 +78,7 @@ def train(
     card = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
         "images": len(images.labels), "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
-        "seconds_before": 0.0 if recipe.begin is None else shipped.card(first)["seconds"], "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
+        "seconds_before": 0.0 if first is None else shipped.card(first)["seconds"], "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **measure_quality(model, run, device),
     }
     models.save(model, target)

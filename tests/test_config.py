@@ -158,6 +158,16 @@ def test_explicit_networks_are_certified_by_standard_smoothing_on_the_same_image
     assert all(isinstance(run.model, config.ResNet) for run in explicit.runs) and not explicit.baselines
 
 
+def test_a_noise_level_may_have_a_recipe_of_its_own():
+    p = PROFILES["smoke"]
+    model, recipe = p.models[0]
+    own = replace(recipe, begin=recipe, begin_sigma=0.25, epochs=1)
+    p = replace(p, sigmas=(0.25, 0.5), recipes_at=((0.5, own), (0.25, replace(own, recipe="another"))))
+    assert [run.train for run in p.runs] == [recipe, own] and len({run.id for run in p.runs}) == 2
+    assert p.runs[0].first is None and p.runs[1].first == p.runs[0]
+    assert replace(p.runs[1], train=replace(own, begin_sigma=None)).first.sigma == 0.5
+
+
 def other(value):
     """A value of the same type that differs, and that every check lets pass; 0.5 for one that is not given."""
     if value is None:

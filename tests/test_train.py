@@ -359,6 +359,14 @@ def test_a_recipe_begins_with_the_weights_of_another():
     assert paths.weights(first).stat().st_mtime_ns == written  # trained once for both
 
 
+def test_a_recipe_may_begin_with_another_noise_level():
+    run = run_of(replace(THEN, lr=0.0, begin=replace(FIRST, recipe="elsewhere"), begin_sigma=0.25))
+    trained(run)
+    elsewhere = paths.weights(run.first)
+    assert run.sigma == 0.5 and elsewhere.name == "SMALL-s0.25-elsewhere.safetensors" and elsewhere.is_file()
+    assert not list(elsewhere.parent.glob("*s0.50-elsewhere*"))
+
+
 def test_a_training_in_pieces_goes_through_its_first_part_too():
     whole = run_of(THEN)
     trained(whole)
