@@ -23,11 +23,12 @@ from srs.config import Method, Run
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to vote: a method, and whether the model is folded (ours) or as it was trained (released)."""
+    """One way to vote: a method, and whether the model is folded (ours) or as it was trained (released), and compiled."""
 
     label: str
     method: Method
     folded: bool = True
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,24 @@ def compare(
     config.check_count(repetitions, 1, "repetitions")
     folded = certify.load_model(run, device)
     plain = models.load(paths.weights(run), run.model, run.profile.data).to(device)
+    forms = {(True, False): folded, (False, False): plain}
+    if any(c.compiled for c in contenders):
+        forms[True, True] = certify.load_model(replace(run, profile=replace(run.profile, compiled=True)), device)
     images, profile = data.load(run.profile.data, "test"), run.profile
     flop = flops(folded, images.x(slice(0, 1)).to(device))
     seconds, nfe, wrong = (np.zeros((repetitions, len(contenders))) for _ in range(3))
     peaks = np.zeros(repetitions)
+    for contender in contenders:
+        if contender.compiled:  # the first call of a compiled function compiles it
+            idx = profile.evaluated[0]
+            _vote(contender, forms[True, True], images.x(idx).to(device), run, idx, copies)
     for i in tqdm(range(repetitions), desc=f"bench {run.id}", unit="image", disable=not progress):
         idx = profile.evaluated[i % profile.images]
         x = images.x(idx).to(device)
         peaks[i] = matrix_peak(device)
         first = None
         for j, contender in enumerate(contenders):
-            drawn, seconds[i, j], nfe[i, j] = _vote(contender, folded if contender.folded else plain, x, run, idx, copies)
+            drawn, seconds[i, j], nfe[i, j] = _vote(contender, forms[contender.folded, contender.compiled], x, run, idx, copies)
             first = drawn if first is None else first
             wrong[i, j] = np.mean(drawn != first)
     work = nfe / copies * flop["f"] + flop["head"] + flop["inject"]
@@ -173,10 +181,11 @@ def stored(run: Run) -> list[Timing] | None:
     return None
 
 
-def contenders_of(run: Run, copies: int) -> tuple[Contender, ...]:
-    """The released code's two ways, then every method of the run's profile, chains as long as the timed batch is wide."""
+def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Contender, ...]:
+    """The released code's two ways, then every method of the run's profile (compiled, too, if asked), chains as long as the timed batch is wide."""
     ours = [replace(m, batch=copies) if m.start == "previous" else m for m in run.profile.methods]
-    return (*released(copies), *(Contender(m.name, m) for m in ours))
+    twice = [Contender(f"{m.name}, compiled", m, compiled=True) for m in ours] if compiled else []
+    return (*released(copies), *(Contender(m.name, m) for m in ours), *twice)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -186,10 +195,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--copies", type=int, default=400)
+    parser.add_argument("--compiled", action="store_true", help="time our methods with a compiled f, too")
     args = parser.parse_args(argv)
     try:
         run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        contenders = contenders_of(run, args.copies)
+        contenders = contenders_of(run, args.copies, compiled=args.compiled)
         timings = compare(run, contenders, repetitions=args.repetitions, copies=args.copies, device=args.device)
     except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))

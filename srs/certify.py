@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import bounds, config, data, metrics, models, paths, results, votes
+from srs import bounds, config, data, inference, metrics, models, paths, results, votes
 
 
 class Certificate(NamedTuple):
@@ -166,16 +166,16 @@ def vote_key(run: config.Run) -> str:
     """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
     path = paths.weights(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
-    code = results.code_digest("models", "resnet", "solvers", "starts", "stopping", "votes", "exact")
+    code = results.code_digest("models", "inference", "resnet", "solvers", "starts", "stopping", "votes", "exact")
     anchor = models.digest(paths.anchor(run)) if paths.anchor(run).is_file() else None
     return config.fingerprint(models.digest(path), anchor, run.sigma, run.profile.sampling, code)
 
 
 def load_model(run: config.Run, device: str = "cpu") -> models.DEQ:
-    """A run's trained model as it is certified: folded for inference, with its anchor if it has one."""
-    model = models.fold(models.load(paths.weights(run), run.model, run.profile.data)).to(device)
+    """A run's trained model as it is certified: the inference form of `srs.inference`, with its anchor if it has one."""
+    model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
     model.anchor = models.load_anchor(paths.anchor(run)).to(device) if paths.anchor(run).is_file() else None
-    return model
+    return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
 
 
 def vote_file(run: config.Run, method: config.Method, key: str, idx: int) -> Path:
@@ -220,7 +220,7 @@ def _record_provenance(run: config.Run, method: config.Method, key: str, device:
     if not path.is_file():
         results.write_json(path, results.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
-            weights=models.digest(paths.weights(run)), dtype="float32", device=models.device_name(device),
+            weights=models.digest(paths.weights(run)), dtype=run.profile.precision, device=models.device_name(device),
         ))
 
 

@@ -122,7 +122,7 @@ PROFILES = {
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
-            images=25, stride=200, n0=100, n=1_000, recipes_at=CIFAR_AT,
+            images=20, stride=250, n0=100, n=1_000, recipes_at=CIFAR_AT,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(

@@ -18,6 +18,7 @@ FIXED_STARTS = ("clean", "centroid", "anchor")  # one state for every copy of an
 STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")
 GRADIENTS = ("implicit", "phantom", "contractive")
+PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: a GPU rounds products to 10 bits
 AUGMENTS = ("none", "flips", "crops")
 
 
@@ -175,13 +176,15 @@ class Sampling:
     reference: Method = Method("MDEQ-30A", "anderson", 30)
     noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see srs.exact
     levels: int = 255  # of the grid
-    tf32: bool = False  # let a GPU round products to 10 bits: another base classifier, faster
+    precision: str = "float32"  # one of PRECISIONS: another one is another base classifier, faster
+    compiled: bool = False  # whether f is compiled
 
     def __post_init__(self):
         for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
             check_count(getattr(self, what), least, what)
         check(not self.reference.serialized, "reference method", self.reference.name, "one that starts from zero")
         check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
+        check(self.precision in PRECISIONS, "precision", self.precision, one_of(PRECISIONS))
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
 
     def check_method(self, method: Method) -> None:
@@ -211,6 +214,8 @@ class Profile:
     seed: int = 0
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     noise: str = "gaussian"
+    precision: str = "float32"
+    compiled: bool = False
     baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
     recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
     card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
@@ -229,7 +234,10 @@ class Profile:
     def sampling(self) -> Sampling:
         """What is sampled of each image."""
         reference = self.method(self.reference)
-        return Sampling(self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels)
+        return Sampling(
+            self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels, self.precision,
+            self.compiled,
+        )  # fmt: skip
 
     @property
     def evaluated(self) -> tuple[int, ...]:

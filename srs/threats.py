@@ -136,12 +136,14 @@ def smoothed_attacks(radii: tuple[float, ...] = RADII, vectors: tuple[int, ...] 
 
 BATTERIES = {
     "digits": Battery(smoothed_attacks(), images=5, n=25),
-    "cifar10": Battery(smoothed_attacks(), images=10, n=100),
+    "cifar10": Battery(smoothed_attacks(), images=5, n=50),
+    "cifar10_gpu": Battery(smoothed_attacks(), images=100, n=100),
     "paper": Battery(smoothed_attacks(), images=500, n=100),
     "smoke": Battery(smoothed_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
 }
 # Digits: three of the eight models, so that all attacks take about a minute.
-ATTACKED = {"digits": (("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5)), "cifar10": (("SMALL", 0.5),), "smoke": (("SMALL", 0.5),)}
+ATTACKED = {"digits": (("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5)), "cifar10": (("SMALL", 0.5),), "cifar10_gpu": (("SMALL", 0.5), ("LARGE", 0.5)),
+    "smoke": (("SMALL", 0.5),)}
 
 
 def attacked_runs(profile: Profile) -> tuple[Run, ...]:

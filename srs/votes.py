@@ -158,7 +158,7 @@ def draw_votes(
     The audit solves again, by the reference method from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
     """
-    choose_kernels(tf32=sampling.tf32)
+    choose_kernels(tf32=sampling.precision == "tf32")
     clock = [time.perf_counter()]
     reference, n0, n = sampling.reference, sampling.n0, sampling.n
 

@@ -197,7 +197,7 @@ def test_other_weights_and_other_methods_have_votes_of_their_own(done):
 def test_provenance_says_what_made_the_votes(finished, monkeypatch):
     monkeypatch.setenv("SRS_ROOT", str(finished[0]))
     told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
-    assert told["run"] == RUN.id and told["sigma"] == RUN.sigma and told["dtype"] == "float32" and told["sampling"]["tf32"] is False
+    assert told["run"] == RUN.id and told["sigma"] == RUN.sigma and told["dtype"] == "float32" and told["sampling"]["precision"] == "float32"
     assert told["weights"] == models.digest(paths.weights(RUN))
     assert told["sampling"]["n"] == 40 and told["sampling"]["seed"] == 0 and told["method"]["name"] == SRS.name
     assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)

@@ -20,7 +20,7 @@ PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
     "settings", "config", "threats", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
-    "published_others", "results", "shown", "points", "metrics", "shipped", "data", "resnet", "models", "losses",
+    "published_others", "results", "shown", "points", "metrics", "shipped", "data", "resnet", "models", "inference", "losses",
     "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "closeup", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "attack_report", "white_box_report", "speed_report",
     "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
@@ -182,7 +182,7 @@ def other(value):
     if isinstance(value, (int, float)):
         return value + 1
     if isinstance(value, str):
-        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid", "implicit": "phantom", "none": "flips"}
+        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid", "implicit": "phantom", "none": "flips", "float32": "bfloat16"}
         return others.get(value, value + "x")
     return (*value, value[-1])
 

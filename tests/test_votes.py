@@ -379,7 +379,7 @@ def test_votes_that_hold_objects_are_not_read(stored):
 def test_tf32_is_off_unless_asked_for(tf32):
     x = torch.rand(1, 8, 8)
     torch.backends.cudnn.allow_tf32 = not tf32
-    sampling = config.Sampling(10, n0=2, n=2, tf32=tf32)
+    sampling = config.Sampling(10, n0=2, n=2, precision="tf32" if tf32 else "float32")
     model = models.build(config.DIGITS_SMALL, config.DIGITS, 0).eval()
     votes.draw_votes(model, x, config.Method("RS", "naive", 1), sampling, 0.5)
     assert torch.backends.cudnn.allow_tf32 is tf32 and torch.backends.cuda.matmul.allow_tf32 is tf32

@@ -1,0 +1,64 @@
+"""A trained DEQ as it is run: folded, in some precision, compiled or not. The base classifier is what it is run as.
+
+So both choices are settings of a profile, votes are kept apart by them, and provenance records them.
+"""
+
+import torch
+from torch import Tensor
+
+from srs import models
+from srs.settings import PRECISIONS, check, one_of
+
+
+class Bfloat16:
+    """A DEQ whose convolutions are computed in bfloat16; states, the solver's sums and logits stay float32.
+
+    Args:
+        model: the DEQ.
+    """
+
+    def __init__(self, model: models.MDEQ):
+        self.model = model
+
+    @property
+    def anchor(self) -> Tensor | None:
+        """The model's own anchor."""
+        return getattr(self.model, "anchor", None)
+
+    def inject(self, x: Tensor) -> Tensor:
+        """The injection of images x."""
+        return self._lowered(self.model.inject, x)
+
+    def initial(self, u: Tensor) -> Tensor:
+        """The cold start."""
+        return self.model.initial(u)
+
+    def f(self, z: Tensor, u: Tensor) -> Tensor:
+        """One evaluation of f."""
+        return self._lowered(self.model.f, z, u)
+
+    def head(self, z: Tensor) -> Tensor:
+        """Logits of a solution."""
+        return self._lowered(self.model.head, z)
+
+    def _lowered(self, call, *given: Tensor) -> Tensor:
+        with torch.autocast(given[0].device.type, torch.bfloat16):
+            return call(*given).float()
+
+
+def prepare(model: models.MDEQ | models.ResNet, *, precision: str = "float32", compiled: bool = False) -> models.DEQ:
+    """The inference form of a trained network.
+
+    Args:
+        model: the network, on its device; it is copied.
+        precision: "float32"; "tf32", where the device has it, chosen by `votes.draw_votes`; or "bfloat16".
+        compiled: whether f is compiled, for any batch size, which takes a minute before the first evaluation.
+
+    Raises:
+        config.ConfigError: an unknown precision.
+    """
+    check(precision in PRECISIONS, "precision", precision, one_of(PRECISIONS))
+    model = models.fold(model)
+    if compiled:
+        model.f = torch.compile(model.f, dynamic=True)
+    return Bfloat16(model) if precision == "bfloat16" else model
