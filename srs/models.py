@@ -348,5 +348,7 @@ def choose_kernels(*, tf32: bool) -> None:
 
 
 def device_name(device: str) -> str:
-    """The kind of device, in words, for provenance."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "CPU"
+    """The kind of device, in words, for provenance: what decides how sums are rounded."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

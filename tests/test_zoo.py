@@ -1,0 +1,64 @@
+"""What the repository ships: weights of the recipes that config states, and certificates that come out again."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from tests.conftest import shared_data
+
+from srs import certify, config, data, inference, models, paths, results, shipped, votes
+
+CIFAR10 = config.get_profile("cifar10")
+SHIPPED = [run for run in CIFAR10.runs if paths.zoo(paths.card(run), run).is_file()]
+CERTIFIED = [run for run in SHIPPED if paths.shipped_tallies(run, CIFAR10.method("MDEQ-30A")).is_file()]
+NOT_COMPARED = ("seconds", "n_wrong", "n_differ")  # the last two need the reference method's votes on all copies
+
+
+def test_something_is_shipped():
+    assert {run.id for run in SHIPPED} >= {"SMALL-s0.25-contractive", "SMALL-s0.50-contractive"}
+
+
+@pytest.mark.parametrize("run", SHIPPED, ids=lambda run: run.id)
+def test_shipped_weights_are_of_the_recipe_that_config_states(run):
+    card = json.loads(paths.zoo(paths.card(run), run).read_text())
+    assert card["recipe_key"] == shipped.recipe_key(run), "make would train this run anew: train and ship it again"
+    assert (card["run"], card["sigma"], card["recipe"]) == (run.id, run.sigma, run.train.recipe)
+    model = models.load(paths.zoo(paths.weights(run), run), run.model, CIFAR10.data)
+    assert sum(p.numel() for p in model.parameters()) == card["parameters"]
+
+
+@pytest.mark.parametrize("run", CERTIFIED, ids=lambda run: run.id)
+def test_shipped_tallies_are_of_the_shipped_weights_and_of_the_profile(run):
+    weights = models.digest(paths.zoo(paths.weights(run), run))
+    for method in CIFAR10.methods:
+        path = paths.shipped_tallies(run, method)
+        told = json.loads(paths.provenance(path).read_text())
+        assert told["weights"] == weights, method.name
+        assert told["sampling"] == json.loads(json.dumps(dataclasses.asdict(CIFAR10.sampling))), method.name
+        assert told["method"] == dataclasses.asdict(method)
+        tally = results.read_tallies(path)
+        assert tally["idx"].tolist() == list(CIFAR10.evaluated) and set(tally["n"]) == {CIFAR10.n}
+
+
+@pytest.mark.parametrize("name", ["MDEQ-ANCHOR-2A", "SRS-MDEQ-1A"])
+@pytest.mark.parametrize("run", [run for run in CERTIFIED if run.sigma == 0.5], ids=lambda run: run.id)
+def test_a_shipped_certificate_comes_out_again(run, name):
+    """Votes for one image from shipped weights and the image itself: the same counts, on the same kind of machine."""
+    method = CIFAR10.method(name)
+    path = paths.shipped_tallies(run, method)
+    told = json.loads(paths.provenance(path).read_text())
+    here = models.device_name("cpu"), torch.__version__.split("+")[0]
+    if (told["device"], told["torch"].split("+")[0]) != here:
+        pytest.skip(f"shipped results were made on {told['device']} with torch {told['torch']}, this is {here}")
+    images = data._folder(shared_data("cifar10", "test"), CIFAR10.data)  # decodes the one image that is asked for
+    row = results.read_tallies(path)[3]
+    model = models.load(paths.zoo(paths.weights(run), run), run.model, CIFAR10.data)
+    model.anchor = models.load_anchor(paths.zoo(paths.anchor(run), run))
+    drawn = votes.draw_votes(
+        inference.prepare(model), images.x(int(row["idx"])), method, CIFAR10.sampling, run.sigma, idx=int(row["idx"]),
+        label=int(images.labels[int(row["idx"])]),
+    )  # fmt: skip
+    again = dataclasses.asdict(certify.count_votes(drawn, method, CIFAR10.sampling))
+    same = {name: (int(row[name]), value) for name, value in again.items() if name not in NOT_COMPARED}
+    assert {name: pair for name, pair in same.items() if pair[0] != pair[1]} == {}
