@@ -20,6 +20,8 @@ from tqdm import tqdm
 from srs import certify, config, data, models, paths, results, shown, votes
 from srs.config import Method, Run
 
+COMPILED = ", compiled"  # ends the label of a contender whose f is compiled
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -184,7 +186,7 @@ def stored(run: Run) -> list[Timing] | None:
 def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Contender, ...]:
     """The released code's two ways, then every method of the run's profile (compiled, too, if asked), chains as long as the timed batch is wide."""
     ours = [replace(m, batch=copies) if m.start == "previous" else m for m in run.profile.methods]
-    twice = [Contender(f"{m.name}, compiled", m, compiled=True) for m in ours] if compiled else []
+    twice = [Contender(m.name + COMPILED, m, compiled=True) for m in ours] if compiled else []
     return (*released(copies), *(Contender(m.name, m) for m in ours), *twice)
 
 

@@ -10,7 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from srs import adaptive, agreement, bench, bounds, certify, config, data, figures, paths, shown, tables, votes
+from tqdm import tqdm
+
+from srs import (
+    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, shown, tables, votes,
+)  # fmt: skip
 from srs.adaptive import Looks
 from srs.agreement import Point
 from srs.bench import Timing
@@ -108,8 +112,9 @@ def certificate_seconds(run: Run, timing: Timing, by_label: dict[str, Timing]) -
     """Seconds of one certificate at N = 10,000, from measured seconds per vote: selection, estimation, start and audit."""
     profile, n0 = run.profile, run.profile.n0
     named = {m.name: m for m in profile.methods}
-    method = named.get(timing.label)
-    reference = by_label.get(profile.reference, timing)
+    method = named.get(timing.label.removesuffix(bench.COMPILED))
+    compiled = bench.COMPILED if timing.label.endswith(bench.COMPILED) else ""
+    reference = by_label.get(profile.reference + compiled, timing)
     votes_cost = (n0 + LARGE_N) * timing.seconds
     if method is None:  # the released code; its SRS audits too
         k = max(m.audit for m in profile.methods) if "SRS" in timing.label else 0
@@ -126,21 +131,20 @@ def certificate_seconds(run: Run, timing: Timing, by_label: dict[str, Timing]) -
 # ------------------------------------------------------------------------------------------------ adaptive
 
 
-def adaptive_table(run: Run, method: config.Method, radii: Sequence[float], images: int, n: int) -> pd.DataFrame:
-    """What deciding "is the radius at least r?" costs adaptively against a fixed N, on the same votes.
+def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) -> None:
+    """Draw n votes for some images and store the votes for c_A at every look of the adaptive test.
 
     Args:
         run: a trained run.
         method: how votes are drawn; one that needs no audit.
-        radii: the radii asked for.
-        images: how many of the profile's images.
+        images: how many of the profile's images, evenly spread.
         n: the fixed number of votes, and the most of the adaptive test.
     """
     profile, model = run.profile, certify.load_model(run)
-    test, looks, alpha = data.load(profile.data, "test"), Looks(n), profile.alpha
-    sampling = config.replace(profile.sampling, n=n)
-    counts = []
-    for idx in profile.evaluated[:images]:
+    test, sampling = data.load(profile.data, "test"), config.replace(profile.sampling, n=n)
+    rows = []
+    some = np.linspace(0, profile.images - 1, min(images, profile.images)).astype(int)
+    for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
         key = config.fingerprint(certify.vote_key(run), method, n)
         path = paths.votes(run, method, f"adaptive-{key}") / f"{idx:05d}.npz"
         if not path.is_file():
@@ -148,12 +152,38 @@ def adaptive_table(run: Run, method: config.Method, radii: Sequence[float], imag
             votes.write(path, drawn)
         drawn = votes.read(path)
         c_a = bounds.top_class(drawn.select, sampling.classes)
-        counts.append(adaptive.stored(drawn.estimate, c_a))
-    rows = []
+        count = adaptive.stored(drawn.estimate, c_a)
+        rows += [{"method": method.name, "idx": idx, "n": k, "n_a": count(k)} for k in Looks(n).at]
+    path = paths.measured(run, "adaptive")
+    shown.write_whole(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+    results.write_json(paths.provenance(path), results.provenance(
+        run=run.id, weights=models.digest(paths.weights(run)), device=models.device_name("cpu"), images=test.source,
+    ))  # fmt: skip
+
+
+def stored_adaptive(run: Run) -> pd.DataFrame | None:
+    """The votes for c_A at every look, as measured here or as shipped; None if there are neither."""
+    for path in (paths.measured(run, "adaptive"), paths.shipped_measured(run, "adaptive")):
+        if path.is_file():
+            return pd.read_csv(path)
+    return None
+
+
+def adaptive_table(stored: pd.DataFrame, radii: Sequence[float], *, sigma: float, alpha: float) -> pd.DataFrame:
+    """What deciding "is the radius at least r?" costs adaptively against a fixed N, on the same votes.
+
+    Args:
+        stored: what `measure_adaptive` stored.
+        radii: the radii asked for.
+        sigma: noise level.
+        alpha: failure probability.
+    """
+    counts = [dict(zip(some["n"], some["n_a"])).__getitem__ for _, some in stored.groupby("idx")]
+    n, rows = int(stored["n"].max()), []
     for r in radii:
-        found = [adaptive.decide(count, r, sigma=run.sigma, alpha=alpha, looks=looks) for count in counts]
+        found = [adaptive.decide(count, r, sigma=sigma, alpha=alpha, looks=Looks(n)) for count in counts]
         low = bounds.lower_confidence_bound([count(n) for count in counts], n, alpha)
-        fixed = (low >= norm.cdf(r / run.sigma)) & (low > 0.5)
+        fixed = (low >= norm.cdf(r / sigma)) & (low > 0.5)
         yes = np.array([f.certified for f in found])
         rows.append({
             "r": f"{r:.2f}", "images": str(len(counts)), "certified, fixed N": str(int(fixed.sum())),
@@ -213,22 +243,26 @@ def make_speed(profile: Profile) -> dict[str, pd.DataFrame]:
 
 
 def adaptive_method(profile: Profile) -> config.Method:
-    """The cheapest method of a profile that needs no audit and is more than a step: what adaptive votes are shown with."""
-    candidates = [m for m in profile.methods if not m.serialized and m.steps > 1]
-    return min(candidates, key=lambda m: m.steps if not (m.tol or m.margin) else 0)
+    """The shortest method of a profile that needs no audit and is more than a step: what adaptive votes are shown with."""
+    return min((m for m in profile.methods if not m.serialized and m.steps > 1), key=lambda m: m.steps)
 
 
-def make_adaptive(run: Run, method: config.Method, *, images: int, n: int) -> dict[str, pd.DataFrame]:
-    """Make and save the table of adaptive decisions of one run."""
-    profile = run.profile
-    caption = (
-        f"Deciding whether the radius is at least r, adaptively and with fixed N = {n}, on the same votes of {method.name} "
-        f"(MDEQ-{run.model.name}, recipe '{run.train.recipe}', {profile.data.name}, sigma = {run.sigma:.2f}, alpha = "
-        f"{profile.alpha:g}). The adaptive test looks after 50, 75, 112, ... votes and spends an equal part of alpha at each look."
-    )
-    return _save(profile, {
-        tables.name_of("adaptive", run): (adaptive_table(run, method, profile.radii, images, n), caption)
-    })  # fmt: skip
+def make_adaptive(profile: Profile) -> dict[str, pd.DataFrame]:
+    """Make and save the table of adaptive decisions of every run that was measured, here or in what is shipped."""
+    made = {}
+    for run in profile.runs:
+        stored = stored_adaptive(run)
+        if stored is None:
+            continue
+        caption = (
+            f"Deciding whether the radius is at least r, adaptively and with fixed N = {stored['n'].max()}, on the same votes "
+            f"of {stored['method'][0]} (MDEQ-{run.model.name}, recipe '{run.train.recipe}', {profile.data.name}"
+            f"{tables.source_note(run)}, sigma = {run.sigma:.2f}, alpha = {profile.alpha:g}). The adaptive test looks after 50, "
+            "75, 112, ... votes and spends an equal part of alpha at each look."
+        )
+        frame = adaptive_table(stored, profile.radii, sigma=run.sigma, alpha=profile.alpha)
+        made[tables.name_of("adaptive", run)] = (frame, caption)
+    return _save(profile, made)
 
 
 def _save(profile: Profile, made: dict[str, tuple[pd.DataFrame, str]]) -> dict[str, pd.DataFrame]:
@@ -239,5 +273,5 @@ def _save(profile: Profile, made: dict[str, tuple[pd.DataFrame, str]]) -> dict[s
 
 if __name__ == "__main__":
     which = shown.profile_argument("python -m srs.speed_report", "Make the tables of agreement and speed of a profile.")
-    for name in make_agreement(which) | make_speed(which):
+    for name in make_agreement(which) | make_speed(which) | make_adaptive(which):
         print(name)

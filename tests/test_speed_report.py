@@ -1,9 +1,11 @@
 """Tables of speed and agreement from stored measurements, against hand-made ones."""
 
+import pandas as pd
 import pytest
 from tests.helpers import save_untrained, smoke_run
 
 from srs import agreement, bench, paths, speed_report, votes
+from srs.adaptive import Looks
 from srs.agreement import Point
 from srs.bench import Timing
 from srs.config import Method, replace
@@ -51,6 +53,11 @@ def test_seconds_of_a_certificate_count_selection_start_and_audit():
     }
     for label, seconds in want.items():
         assert speed_report.certificate_seconds(RUN, ours[label], ours) == pytest.approx(seconds)
+    for label in ("MDEQ-30A", "SRS-MDEQ-3A"):  # compiled: half of it, audit and all
+        ours[label + bench.COMPILED] = replace(ours[label], label=label + bench.COMPILED, seconds=ours[label].seconds / 2)
+    for label in ("MDEQ-30A", "SRS-MDEQ-3A"):
+        seconds = speed_report.certificate_seconds(RUN, ours[label + bench.COMPILED], ours)
+        assert seconds == pytest.approx(want[label] / 2)
 
 
 def test_a_profile_s_tables_are_made_from_what_is_stored(srs_root):
@@ -68,18 +75,32 @@ def test_a_profile_s_tables_are_made_from_what_is_stored(srs_root):
 def test_adaptive_decisions_stand_beside_those_of_fixed_n(srs_root, monkeypatch):
     save_untrained(RUN)
     method = Method("RS-2A", "anderson", 2, batch=100)
-    table = speed_report.adaptive_table(RUN, method, (0.0, 0.5), images=3, n=120)
+    assert speed_report.make_adaptive(PROFILE) == {}
+    speed_report.measure_adaptive(RUN, method, images=3, n=120)
+    stored = speed_report.stored_adaptive(RUN)
+    table = speed_report.adaptive_table(stored, (0.0, 0.5), sigma=0.5, alpha=0.001)
     assert list(table["r"]) == ["0.00", "0.50"] and set(table["images"]) == {"3"}
     for _, row in table.iterrows():
         assert int(row["most votes"]) <= 120 and float(row["share of N %"]) <= 100
         assert abs(int(row["certified, fixed N"]) - int(row["certified, adaptive"])) <= int(row["decided otherwise"])
-    with monkeypatch.context() as patch:  # votes are stored: the table is made again without the network
+    assert set(speed_report.make_adaptive(PROFILE)) == {"adaptive_SMALL_s0.50"}
+    with monkeypatch.context() as patch:  # votes are stored: the same again without the network
         patch.setattr(votes, "draw_votes", lambda *args, **more: pytest.fail("drawn again"))
-        assert speed_report.adaptive_table(RUN, method, (0.0, 0.5), images=3, n=120).equals(table)
+        speed_report.measure_adaptive(RUN, method, images=3, n=120)
+    assert speed_report.stored_adaptive(RUN).equals(stored)
+
+
+def test_adaptive_decisions_are_those_of_the_stored_counts():
+    """An image with 48 of 50 votes for c_A is decided at the first look, one with half of them never."""
+    clear = [{"idx": 0, "n": n, "n_a": round(0.96 * n)} for n in Looks(1_000).at]
+    even = [{"idx": 1, "n": n, "n_a": n // 2} for n in Looks(1_000).at]
+    row = speed_report.adaptive_table(pd.DataFrame(clear + even), (0.0,), sigma=0.5, alpha=0.001).iloc[0]
+    assert (row["certified, fixed N"], row["certified, adaptive"], row["decided otherwise"]) == ("1", "1", "0")
+    assert row["most votes"] == "1000" and row["mean votes"] == "525"
 
 
 def test_the_adaptive_method_needs_no_audit():
     chosen = speed_report.adaptive_method(PROFILE)
     assert not chosen.serialized and chosen.steps == 5
-    stopping = Method("STOP", "naive", 30, tol=0.1)
-    assert speed_report.adaptive_method(replace(PROFILE, methods=(*PROFILE.methods, stopping))) == stopping
+    anchored = Method("ANCHOR", "naive", 2, start="anchor")
+    assert speed_report.adaptive_method(replace(PROFILE, methods=(*PROFILE.methods, anchored))) == anchored
