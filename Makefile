@@ -118,7 +118,7 @@ $(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/
 $(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
 	$(call papermill,36_explicit,)
 
-MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/speed_report.py
+MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/scaling.py srs/speed_report.py
 $(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(MEASURE) | $(ENV)
 	$(call papermill,41_speed,)
 

@@ -13,7 +13,8 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from srs import (
-    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, shown, tables, votes,
+    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, scaling, shown, tables,
+    votes,
 )  # fmt: skip
 from srs.adaptive import Looks
 from srs.agreement import Point
@@ -108,14 +109,38 @@ def speed_table(run: Run, timings: Sequence[Timing]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def certificate_seconds(run: Run, timing: Timing, by_label: dict[str, Timing]) -> float:
-    """Seconds of one certificate at N = 10,000, from measured seconds per vote: selection, estimation, start and audit."""
+def cost_by_n(run: Run, timings: Sequence[Timing], samples: Sequence[int] = (1_000, LARGE_N, 100_000)) -> pd.DataFrame:
+    """How many times faster than the released MDEQ-30A a certificate is at other N: an audit weighs less in a larger sample."""
+    by_label, first = {t.label: t for t in timings}, timings[0]
+    rows = []
+    for t in timings:
+        faster = {n: certificate_seconds(run, first, by_label, n) / certificate_seconds(run, t, by_label, n) for n in samples}
+        rows.append({"method": t.label, **{f"N = {n} (seconds)": tables.number(faster[n], 1) for n in samples}})
+    return pd.DataFrame(rows)
+
+
+def scaling_table(stored: pd.DataFrame) -> pd.DataFrame:
+    """Cost of an evaluation of f per image against image size and workers, beside what would be in proportion."""
+    rows = []
+    for what, some in stored.groupby("what", sort=False):
+        value, cost = some["value"].to_numpy(), some["milliseconds"].to_numpy()
+        expected = (value / value[0]) ** 2 if what == "image side" else value[0] / value
+        for v, c, e in zip(value, cost, expected):
+            rows.append({
+                "against": what, "value": str(v), "ms per evaluation and image (seconds)": tables.number(c, 3),
+                "times the first (seconds)": tables.number(c / cost[0], 2), "in proportion": tables.number(e, 2),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def certificate_seconds(run: Run, timing: Timing, by_label: dict[str, Timing], n: int = LARGE_N) -> float:
+    """Seconds of one certificate at N = n, from measured seconds per vote: selection, estimation, start and audit."""
     profile, n0 = run.profile, run.profile.n0
     named = {m.name: m for m in profile.methods}
     method = named.get(timing.label.removesuffix(bench.COMPILED))
     compiled = bench.COMPILED if timing.label.endswith(bench.COMPILED) else ""
     reference = by_label.get(profile.reference + compiled, timing)
-    votes_cost = (n0 + LARGE_N) * timing.seconds
+    votes_cost = (n0 + n) * timing.seconds
     if method is None:  # the released code; its SRS audits too
         k = max(m.audit for m in profile.methods) if "SRS" in timing.label else 0
         per_step = by_label["released MDEQ-30A"].seconds / by_label["released MDEQ-30A"].nfe
@@ -239,6 +264,19 @@ def make_speed(profile: Profile) -> dict[str, pd.DataFrame]:
                 "certificates do not hold."
             )
             made[tables.name_of("speed", run)] = (speed_table(run, timings), caption)
+            made[tables.name_of("cost_by_n", run)] = (
+                cost_by_n(run, timings),
+                f"Times faster than the released MDEQ-30A at the same N (MDEQ-{run.model.name}, recipe '{run.train.recipe}', "
+                f"{profile.data.name}, sigma = {run.sigma:.2f}), computed from the seconds per vote of the table before.",
+            )
+        stored = scaling.stored(run)
+        if stored is not None:
+            made[tables.name_of("scaling", run)] = (
+                scaling_table(stored),
+                f"What one evaluation of f costs per image, {scaling.BATCH} images at a time on one thread per worker "
+                f"(MDEQ-{run.model.name}, recipe '{run.train.recipe}'): images of other sides with the same weights, and "
+                "processes that run side by side. 'In proportion' is to the number of pixels, and to 1/workers.",
+            )
     return _save(profile, made)
 
 

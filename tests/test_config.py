@@ -21,7 +21,7 @@ PACKAGE = Path(config.__file__).parent
 ORDER = (
     "settings", "config", "threats", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
     "published_others", "results", "shown", "points", "metrics", "shipped", "data", "resnet", "models", "inference", "losses",
-    "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "closeup", "soundness", "tables",
+    "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "attack_report", "white_box_report", "speed_report",
     "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
     "report", "explicit_report", "imagenet_report", "readme",

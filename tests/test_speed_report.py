@@ -60,13 +60,21 @@ def test_seconds_of_a_certificate_count_selection_start_and_audit():
         assert seconds == pytest.approx(want[label] / 2)
 
 
+def test_an_audit_weighs_less_in_a_larger_sample():
+    full, srs = timing("MDEQ-30A", 30, 0.030), timing("SRS-MDEQ-3A", 3, 0.003)
+    rows = speed_report.cost_by_n(RUN, [full, srs], (100, 1_000_000)).set_index("method")
+    assert rows.loc["MDEQ-30A"].tolist() == ["1.0", "1.0"]
+    small, large = map(float, rows.loc["SRS-MDEQ-3A"])
+    assert small < 6 and large == 10.0
+
+
 def test_a_profile_s_tables_are_made_from_what_is_stored(srs_root):
     assert speed_report.make_agreement(PROFILE) == speed_report.make_speed(PROFILE) == {}
     agreement.write(paths.measured(RUN, "agreement-test"), POINTS)
     timings = [timing(c.label, c.method.steps, 0.01) for c in bench.contenders_of(RUN, 20)]
     bench.write(paths.measured(RUN, "bench"), timings, run=RUN.id)
     made = speed_report.make_agreement(PROFILE) | speed_report.make_speed(PROFILE)
-    assert set(made) == {"starts_SMALL_s0.50", "cheapest_votes_SMALL_s0.50", "speed_SMALL_s0.50"}
+    assert set(made) == {f"{name}_SMALL_s0.50" for name in ("starts", "cheapest_votes", "speed", "cost_by_n")}
     folder = paths.shown(PROFILE, "x").parent
     assert (folder / "agreement_SMALL_s0.50.pdf").is_file() and (folder / "agreement_SMALL_s0.50.json").is_file()
     assert len(made["speed_SMALL_s0.50"]) == len(timings)
