@@ -3,6 +3,7 @@
 `python -m srs.ablation_report --profile digits`
 """
 
+import math
 import warnings
 
 import pandas as pd
@@ -31,6 +32,10 @@ def _where(run: Run, images: int) -> str:
     )
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 HELD = (
     " Certified accuracy in percent at l2 radius r, under the rule that holds for the votes: 'cohen' for standard RS, 'audit' for "
     "SRS. 'disagreement' is the share of votes that differ from {reference}'s on the same noise; NFE are evaluations of f "
@@ -51,7 +56,8 @@ BATCH = (
 )
 WARMUP = (
     "How many Anderson steps the first batch of SRS gets, at one and at three steps for all others ({where}; {chains} chains). "
-    "0: no warm-up, the first batch starts from zero with as many steps as the others."
+    "0: no warm-up, the first batch starts from zero with as many steps as the others. The {n0} votes that select c_A come from "
+    "chains of their own, {links} long, so without a warm-up c_A may be another class and nothing is left to certify."
 )
 FURTHER = (
     " Lines '{base}' are the model of the main tables, on the same images. 'penalised batches' is the expected number of training "
@@ -60,11 +66,11 @@ FURTHER = (
 JACOBIAN = "With and without Jacobian regularisation in training ({where}).{always}"
 ALWAYS = (
     " A training here is so short that the recipe's penalty comes on about {count} batches. Beside the model trained without it "
-    "stands one that goes on from '{base}' for {epochs} epochs with the penalty on every batch."
+    "stands one that goes on from '{base}' for {epochs} with the penalty on every batch."
 )
 SMOOTHADV = "SmoothAdv training: noisy images attacked by PGD, l2 {radius:g}, {steps} steps, {vectors} noise vectors ({where}).{begun}"
 BEGUN = (
-    " To be short, it is not trained from random weights but goes on from '{base}' for {epochs} epoch(s) at half the learning rate."
+    " To be short, it is not trained from random weights but goes on from '{base}' for {epochs} at half the learning rate."
 )
 ELIMINATION = (
     "With and without correlation elimination ({where}): the same SRS votes under three rules that subtract what an audit finds, "
@@ -74,7 +80,7 @@ ELIMINATION = (
 ALPHA = "Failure probability alpha of a certificate, from the same stored votes ({where}, but for alpha). "
 K = (
     "How many votes are audited ({where}, but for K). Every K is counted from stored votes: the full solve's votes on the same noise "
-    "tell what an audit of any size finds. K = N audits every vote, which costs more than standard RS. "
+    "tell what an audit of any size finds. K = N audits every vote for c_A, which saves little against standard RS. "
 )
 N = (
     "How many votes are drawn ({where}, but for N), for standard RS and for three steps of SRS, Anderson's and naive, under the rule "
@@ -146,7 +152,8 @@ def _variants(run: Run, counted: Recounts) -> tuple[Made, Drawn, list[str]]:
     profile, made, left_out = run.profile, {}, []
     facts = dict(
         where=_where(run, variants.images(profile)), few=variants.RS_STEPS[0], full=profile.method(profile.reference).steps,
-        chains=profile.method("SRS-MDEQ-3A").batch,
+        chains=profile.method("SRS-MDEQ-3A").batch, n0=profile.n0,
+        links=_counted(math.ceil(profile.n0 / profile.method("SRS-MDEQ-3A").batch), "link"),
     )  # fmt: skip
     for name, what, chosen, caption in (
         ("ablation_solver", "solver", variants.solvers(profile), SOLVER),
@@ -168,8 +175,8 @@ def _recipes(run: Run, counted: Recounts) -> tuple[Made, Drawn, list[str]]:
     jacobian, hard = variants.jacobian_recipes(run), variants.smoothadv_recipe(run)
     always = [recipe for recipe in jacobian if recipe.begin == run.train]
     count = number(ablation_tables.penalised_batches(run), 0)
-    told = "".join(ALWAYS.format(count=count, base=base, epochs=recipe.epochs) for recipe in always)
-    pgd, begun = hard.adversarial, BEGUN.format(base=base, epochs=hard.epochs) if hard.begin == run.train else ""
+    told = "".join(ALWAYS.format(count=count, base=base, epochs=_counted(recipe.epochs, "epoch")) for recipe in always)
+    pgd, begun = hard.adversarial, BEGUN.format(base=base, epochs=_counted(hard.epochs, "epoch")) if hard.begin == run.train else ""
     captions = {
         "ablation_jacobian": JACOBIAN.format(where=where, always=told),
         "ablation_smoothadv": SMOOTHADV.format(

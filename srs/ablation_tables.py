@@ -226,7 +226,11 @@ def n_figure(run: Run, counted: Recounts) -> Figure:
             held = certificates(run, own, _holding(method))
             label = f"N = {n:,}" if source == STORED else f"extrapolated: {n:,}"
             panels.setdefault(method.name, {})[label] = (metrics.correct(held, own["label"]), held.radius)
-    return figures.accuracy_curves(panels)
+    fig = figures.accuracy_curves(panels)
+    furthest = max(radius.max(initial=0.0) for panel in panels.values() for _, radius in panel.values())
+    for ax in fig.axes:
+        ax.set_xlim(0, 1.05 * furthest or 1)  # one scale: panels are compared
+    return fig
 
 
 # ------------------------------------------------------------------------------------------------ from recounts: variants

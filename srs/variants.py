@@ -12,7 +12,7 @@ from srs.settings import Method, Profile, Run, Train
 
 MODEL, SIGMA, RECIPE = "SMALL", 0.5, "paper"
 # Images that new votes are drawn for, where the profile's own number would take too long; see `images`.
-IMAGES = {"digits": 8, "cifar10": 5, "smoke": 2}
+IMAGES = {"digits": 6, "cifar10": 5, "smoke": 2}
 
 SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
 RS_STEPS, SRS_STEPS, FEW_STEPS = (5, 30), (3,), (1, 3)
@@ -98,11 +98,12 @@ def chains(profile: Profile) -> tuple[Variant, ...]:
 
 
 def warmups(profile: Profile) -> tuple[Variant, ...]:
-    """How many steps the first batch of SRS gets; 0: as many as all others."""
+    """How many steps the first batch of SRS gets; 0: as many as all others, so that number is not shown twice."""
     return tuple(
         Variant(str(steps), _srs(profile, "anderson", k, name=f"SRS-MDEQ-{k}A-W{steps}", warmup=steps))
         for k in FEW_STEPS
         for steps in WARMUPS
+        if steps != k
     )
 
 

@@ -97,4 +97,4 @@ def test_the_main_profile_does_not_change():
     """Its tables would show further models and methods."""
     assert [run.id for run in DIGITS.runs] == [run.id for run in config.get_profile("digits").runs]
     assert not {run.id for run in variants.further(RUN)} & {run.id for run in DIGITS.every_run}
-    assert variants.images(DIGITS) == 8 and variants.images(PROFILES["paper"]) == 500
+    assert variants.images(DIGITS) == 6 and variants.images(PROFILES["paper"]) == 500
