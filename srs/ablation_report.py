@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from srs import ablation_tables, figures, paths, recounts, shown, tables, variants
 from srs.config import Profile, Run
 from srs.recounts import Recounts
-from srs.tables import UNSOUND_NOTE, number
+from srs.tables import UNSOUND_NOTE
 
 NOTEBOOK = "32_ablations"
 
@@ -63,10 +63,9 @@ FURTHER = (
     " Lines '{base}' are the model of the main tables, on the same images. 'penalised batches' is the expected number of training "
     "batches with the Jacobian penalty; residuals are those of noisy test images."
 )
-JACOBIAN = "With and without Jacobian regularisation in training ({where}).{always}"
-ALWAYS = (
-    " A training here is so short that the recipe's penalty comes on about {count} batches. Beside the model trained without it "
-    "stands one that goes on from '{base}' for {epochs} with the penalty on every batch."
+JACOBIAN = (
+    "With and without Jacobian regularisation in training ({where}). The shorter the training, the fewer batches the penalty has been "
+    "on: where these are few, the two lines differ by chance."
 )
 SMOOTHADV = "SmoothAdv training: noisy images attacked by PGD, l2 {radius:g}, {steps} steps, {vectors} noise vectors ({where}).{begun}"
 BEGUN = (
@@ -172,18 +171,15 @@ def _variants(run: Run, counted: Recounts) -> tuple[Made, Drawn, list[str]]:
 def _recipes(run: Run, counted: Recounts) -> tuple[Made, Drawn, list[str]]:
     """What needs models of its own: the Jacobian penalty and SmoothAdv, on the first images."""
     where, base, made, left_out = _where(run, variants.images(run.profile)), run.train.recipe, {}, []
-    jacobian, hard = variants.jacobian_recipes(run), variants.smoothadv_recipe(run)
-    always = [recipe for recipe in jacobian if recipe.begin == run.train]
-    count = number(ablation_tables.penalised_batches(run), 0)
-    told = "".join(ALWAYS.format(count=count, base=base, epochs=_counted(recipe.epochs, "epoch")) for recipe in always)
+    hard = variants.smoothadv_recipe(run)
     pgd, begun = hard.adversarial, BEGUN.format(base=base, epochs=_counted(hard.epochs, "epoch")) if hard.begin == run.train else ""
     captions = {
-        "ablation_jacobian": JACOBIAN.format(where=where, always=told),
+        "ablation_jacobian": JACOBIAN.format(where=where),
         "ablation_smoothadv": SMOOTHADV.format(
             radius=pgd.radius, steps=pgd.steps, vectors=pgd.vectors, where=where, begun=begun),
     }  # fmt: skip
-    for (name, caption), others in zip(captions.items(), (jacobian, (hard,))):
-        chosen = (run.train, *others)
+    for (name, caption), other in zip(captions.items(), (variants.nojacobian_recipe(run), hard)):
+        chosen = (run.train, other)
         if ablation_tables.lacking(counted, ablation_tables.recipe_keys(run, chosen)):
             left_out.append(name)
         else:
