@@ -100,6 +100,12 @@ $(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0
 $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: notebooks/%.ipynb $(CERTIFIED) $(SHOW) | $(ENV)
 	$(call papermill,$*,)
 
+# Votes and models of its own, but for what follows from stored votes; trains two more models. A CPU would train
+# those of cifar10 for many hours: `python -m srs.ablations --profile cifar10`, and the notebook takes what is there.
+ABLATE := srs/variants.py srs/threats.py srs/adversary.py srs/recounts.py srs/ablation_tables.py srs/ablation_report.py srs/ablations.py
+$(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) $(SHOW) srs/losses.py srs/train.py srs/audit_size.py $(ABLATE) | $(ENV)
+	$(call papermill,32_ablations,-p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True))
+
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
 	$(call papermill,40_soundness,)
 
@@ -130,7 +136,7 @@ $(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py s
 # it is made only when asked for: make data/cifar10/notebooks/34_white_box.ipynb.
 ATTACKS := $(if $(filter imagenet%,$(PROFILE)),,33_attacks) $(if $(filter imagenet% cifar10,$(PROFILE)),,34_white_box)
 # Coverage looks at what all the others left in the profile's folder, so it comes after them.
-COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency $(ATTACKS) 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
+COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 32_ablations $(ATTACKS) 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
 $(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
 	$(call papermill,80_coverage,)
 
@@ -147,6 +153,7 @@ bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb
 tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
 	$(PY) -m srs.tables --profile $(PROFILE)
 	$(PY) -m srs.figures --profile $(PROFILE)
+	$(PY) -m srs.ablation_report --profile $(PROFILE)
 	$(PY) -m srs.speed_report --profile $(PROFILE)
 	$(PY) -m srs.diagrams --profile $(PROFILE)
 	$(PY) -m srs.settings_report --profile $(PROFILE)
@@ -165,6 +172,7 @@ test-notebooks: | $(ENV)
 	rm -rf $(SRS_ROOT)
 	$(PY) -m tests.prepare_notebooks $(SRS_ROOT)/notebooks
 	$(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(SRS_ROOT)/notebooks
+	$(PY) -m srs.coverage --profile smoke --complete
 	rm -rf $(SRS_ROOT)
 
 lab: | $(ENV)  ## open the notebooks in JupyterLab

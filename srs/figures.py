@@ -125,7 +125,7 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
     Args:
         panels: per panel title, the (correct, radius) arrays of every legend entry; an entry that starts with "SRS"
-            is drawn broken.
+            or "extrapolated" is drawn broken.
 
     Returns:
         The figure, two panels a row.
@@ -140,7 +140,7 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
             palette = colours(curves)
             broken = itertools.cycle(BROKEN)
             for label, (correct, radius) in curves.items():
-                line = next(broken) if label.startswith("SRS") else SOLID
+                line = next(broken) if label.startswith(("SRS", "extrapolated")) else SOLID
                 ax.step(*_steps(correct, radius), where="pre", label=label, color=palette[label], linestyle=line)
             ax.set(title=title, ylim=(0, 102), xlim=(0, None))
             if i >= len(panels) - 2:

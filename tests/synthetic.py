@@ -30,7 +30,7 @@ def array(*tallies: Tally) -> np.ndarray:
 
 def tallies(run: Run, method: Method) -> list[Tally]:
     """Plausible counts of every image of a run under a method; the images are the same for every method."""
-    p, worse = run.profile, WORSE[method.name]
+    p, worse = run.profile, WORSE.get(method.name, 0.02)
     images = np.random.default_rng(17)  # one stream for what all methods share
     label = images.integers(0, p.data.classes, p.images)
     p_a = images.beta(12, 0.3 + 2 * run.sigma, p.images)

@@ -16,9 +16,6 @@ from srs.coverage import ITEMS, Item
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMOKE = config.get_profile("smoke")
 
-# NOT YET MADE: delete an entry when its notebook is there. Empty in the end; then delete this and its two uses.
-NOT_YET = ("32_ablations",)
-
 
 def test_28_tables_and_12_figures_each_once():
     assert [item.number for item in ITEMS] == [f"T{i}" for i in range(1, 29)] + [f"F{i}" for i in range(1, 13)]
@@ -69,15 +66,8 @@ def is_made(artefact: str, notebook: str) -> bool:
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.number)
 def test_every_named_artefact_is_made_by_its_notebook(item: Item):
-    if item.notebook in NOT_YET:
-        pytest.skip(f"notebook {item.notebook} is not there yet")
     assert [name for name in item.artefacts if not is_made(name, item.notebook)] == []
     assert not item.imagenet or is_made(item.imagenet, "30_certified_accuracy")
-
-
-def test_not_yet_made_is_not_there():
-    """An entry must go once its notebook has come."""
-    assert [name for name in NOT_YET if (NOTEBOOKS / f"{name}.ipynb").is_file()] == []
 
 
 def test_the_check_sees_a_name_that_nothing_makes():
