@@ -18,9 +18,6 @@ endif
 # One thread per job: the jobs share the cores, and sums are in the same order whoever runs beside them.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
-# glibc gives large buffers back to the system at once, and torch asks for them again at every operation: keep them.
-export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
-export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 
 # Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
 ifeq ($(CONDA_DEFAULT_ENV),srs)
@@ -66,7 +63,7 @@ all: $(SHOWN)/report.html  ## train, certify, and make every table and figure (d
 define execute
 @mkdir -p $(dir $(2))
 @echo "$(notdir $(2))"
-@$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v "running over TCP without encryption" >&2)
+@$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
 @mv $(2).part.ipynb $(2)
 endef
 papermill = $(call execute,$(1),$@,$(2))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import adversary, bounds, config, data, models, paths, points, results, tables, threats, votes
+from srs import adversary, bounds, config, data, memory, models, paths, points, results, tables, threats, votes
 from srs.bounds import ABSTAIN
 from srs.points import NOT_DRAWN, Point
 from srs.solvers import SOLVERS
@@ -150,6 +150,7 @@ def run_battery(run: config.Run, battery: Battery, *, device: str = "cpu", progr
     images = p.evaluated[: battery.images]
     held = certificates(run, battery, images, tallies)
     models.choose_kernels(tf32=False)
+    memory.keep_freed()
     model = models.load(paths.weights(run), run.model, p.data).to(device).requires_grad_(False)
     loaded = data.load(p.data, "test")
     written = {}

@@ -6,6 +6,7 @@ machine that slows down slows all of them. What is compared is medians and ratio
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import time
@@ -17,20 +18,22 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from srs import certify, config, data, models, paths, results, shown, votes
+from srs import certify, config, data, memory, models, paths, results, shown, votes
 from srs.config import Method, Run
 
 COMPILED = ", compiled"  # ends the label of a contender whose f is compiled
+KEPT = ", memory kept"  # ends the label of the released code's ways with our allocator
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to vote: a method, and whether the model is folded (ours) or as it was trained (released), and compiled."""
+    """One way to vote: a method, and whether the model is folded (ours) or as it was trained (released), and so on."""
 
     label: str
     method: Method
     folded: bool = True
     compiled: bool = False
+    kept: bool = True  # whether freed memory is kept, see srs.memory
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,14 @@ class Timing:
 
 
 def released(batch: int = 400) -> tuple[Contender, ...]:
-    """The released code's MDEQ-30A and SRS-MDEQ-3A: two evaluations more, unfolded, batches of 400."""
+    """The released code's MDEQ-30A and SRS-MDEQ-3A: two evaluations more, unfolded, batches of 400, memory as usual.
+
+    Both stand a second time with memory kept, as ours have it, to show what that alone does.
+    """
     full = Method("released MDEQ-30A", "released_anderson", 30, batch=batch)
     srs = Method("released SRS-MDEQ-3A", "released_anderson", 3, start="previous", batch=batch, warmup=30)
-    return tuple(Contender(m.name, m, folded=False) for m in (full, srs))
+    as_it_is = [Contender(m.name, m, folded=False, kept=False) for m in (full, srs)]
+    return (*as_it_is, *(replace(c, label=c.label + KEPT, kept=True) for c in as_it_is))
 
 
 def compare(
@@ -70,6 +77,7 @@ def compare(
         progress: whether to show a progress bar.
     """
     config.check_count(repetitions, 1, "repetitions")
+    memory.keep_freed()
     folded = certify.load_model(run, device)
     plain = models.load(paths.weights(run), run.model, run.profile.data).to(device)
     forms = {(True, False): folded, (False, False): plain}
@@ -89,7 +97,9 @@ def compare(
         peaks[i] = matrix_peak(device)
         first = None
         for j, contender in enumerate(contenders):
-            drawn, seconds[i, j], nfe[i, j] = _vote(contender, forms[contender.folded, contender.compiled], x, run, idx, copies)
+            with contextlib.nullcontext() if contender.kept else memory.as_usual():
+                form = forms[contender.folded, contender.compiled]
+                drawn, seconds[i, j], nfe[i, j] = _vote(contender, form, x, run, idx, copies)
             first = drawn if first is None else first
             wrong[i, j] = np.mean(drawn != first)
     work = nfe / copies * flop["f"] + flop["head"] + flop["inject"]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import bounds, config, data, inference, metrics, models, paths, results, votes
+from srs import bounds, config, data, inference, memory, metrics, models, paths, results, votes
 
 
 class Certificate(NamedTuple):
@@ -188,6 +188,7 @@ def _draw_share(
 ) -> None:
     """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
     torch.set_num_threads(threads)
+    memory.keep_freed()
     model = load_model(run, device)
     images = data.load(run.profile.data, "test")
     need, have = run.profile.evaluated[-1] + 1, len(images.labels)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import adversary, config, data, losses, models, paths, results, shipped
+from srs import adversary, config, data, losses, memory, models, paths, results, shipped
 from srs.solvers import SOLVERS, relative_residual
 from srs.threats import AdversarialTrain
 
@@ -58,6 +58,7 @@ def train(
         if not paths.weights(first).is_file():
             return target
     models.choose_kernels(tf32=False)
+    memory.keep_freed()
     images = data.load(run.profile.data, "train")
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
     if first is None:

@@ -191,7 +191,7 @@ def _captions(setting: WhiteBox, where: str) -> dict[str, str]:
             f"How many of the images that the base classifier has right are flipped by PGD-l2 of radius r, in percent, by the "
             f"gradient that drives it ({where}; the first {images} evaluated images; steps of {attack.step:g}). '{READY}' is the "
             f"exact gradient by Broyden's method with {attack.gradient.state} forward and {attack.gradient.backward} backward "
-            "steps, as the model was trained. Every attack but 'exact, longer' may spend what the ready-made one spends in "
+            "steps, as the model was trained. Every attack but 'exact, converged' may spend what the ready-made one spends in "
             "evaluations of f and vector-Jacobian products, so a cheaper gradient takes more steps. The last two columns count "
             "image-radius pairs that one attack flips and the other does not."
         ),

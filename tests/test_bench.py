@@ -26,10 +26,11 @@ def contenders(copies):
 
 def test_released_cost_and_shares():
     timings = bench.compare(RUN, contenders(20), repetitions=2, copies=20, progress=False)
-    assert [t.nfe for t in timings] == [32, 5, 1, 30]
-    assert timings[0].differing == timings[3].differing == 0 and timings[2].differing > 0
+    assert [t.nfe for t in timings] == [32, 5, 32, 5, 1, 30]
+    assert timings[0].differing == timings[2].differing == timings[5].differing == 0 and timings[4].differing > 0
+    assert timings[1].label + bench.KEPT == timings[3].label and timings[1].differing == timings[3].differing
     assert all(t.seconds > 0 and 0 < t.peak_share and t.repetitions == 2 for t in timings)
-    assert timings[0].ratio == 1 and timings[2].ratio > timings[3].ratio
+    assert timings[0].ratio == 1 and timings[4].ratio > timings[5].ratio
 
 
 def test_a_chain_s_votes_are_those_after_a_batch():

@@ -19,7 +19,7 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "settings", "config", "threats", "variants", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
+    "settings", "config", "threats", "variants", "memory", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
     "published_others", "results", "shown", "points", "recounts", "metrics", "shipped", "data", "resnet", "models", "inference", "losses",
     "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
