@@ -155,6 +155,7 @@ tables: | $(ENV)  ## tables, figures and report from stored tallies, without a n
 	$(PY) -m srs.diagrams --profile $(PROFILE)
 	$(PY) -m srs.settings_report --profile $(PROFILE)
 	$(PY) -m srs.comparison --profile $(PROFILE)
+	$(PY) -m srs.imagenet_report --profile $(PROFILE)
 	$(PY) -m srs.coverage --profile $(PROFILE)
 	$(PY) -m srs.report --profile $(PROFILE)
 

@@ -3,6 +3,8 @@
 `python -m srs.imagenet_report --profile digits` puts the tables into that profile's folder.
 """
 
+import argparse
+
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -172,8 +174,22 @@ def _done(run: Run, method: Method, rule: Rule, tallies: Tallies) -> dict[str, s
     }
 
 
+def main(argv: list[str] | None = None) -> None:
+    """Make the tables of ImageNet; run the pipeline on the sample, too, where it is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m srs.imagenet_report", description=main.__doc__)
+    parser.add_argument("--profile", default="digits", help=config.one_of(config.PROFILES))
+    parser.add_argument("--check", action="store_true", help="run the pipeline check, which takes minutes")
+    args = parser.parse_args(argv)
+    try:
+        chosen, few = config.get_profile(args.profile), config.get_profile("imagenet_sample")
+        print(*make(chosen))
+        if args.check:
+            folder = paths.images(few.data.name, "val")
+            config.check(at_hand(few.data), "ImageNet sample", str(folder), "an existing folder of images per class")
+            print(check(chosen, few)[0].to_string(index=False))
+    except (config.ConfigError, paths.DamagedFile) as error:
+        parser.error(str(error))
+
+
 if __name__ == "__main__":
-    chosen, few = shown.profile_argument("python -m srs.imagenet_report", __doc__), config.get_profile("imagenet_sample")
-    print(*make(chosen))
-    if at_hand(few.data):
-        print(check(chosen, few)[0].to_string(index=False))
+    main()

@@ -138,3 +138,12 @@ def test_votes_of_a_large_image_are_those_of_its_pixels(images):
     drawn = votes.draw_votes(model, x, TINY.method("MDEQ-5B"), TINY.sampling, run.sigma, idx=5)
     own = results.read_tallies(written["MDEQ-5B"])[1]
     assert own["n_a"] == np.count_nonzero(drawn.estimate == own["c_a"])
+
+
+def test_command_line_refuses_a_check_without_the_sample(srs_root, capsys, monkeypatch):
+    monkeypatch.setenv("SRS_DATA", str(srs_root))
+    imagenet_report.main(["--profile", "smoke"])
+    assert "imagenet_published" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        imagenet_report.main(["--profile", "smoke", "--check"])
+    assert stopped.value.code == 2 and "ImageNet sample = " in capsys.readouterr().err
