@@ -19,15 +19,18 @@ def faults(times=4) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+def fewest() -> int:
+    """The least of a few counts: what other tests have left in the heap may still be cut up in the first of them."""
+    return min(faults() for _ in range(5))
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these limits")
 def test_kept_memory_is_not_asked_for_again():
     memory.keep_freed()
-    faults()
-    kept = faults()
+    kept = fewest()
     with memory.as_usual():
-        usual = faults()
-    faults()
-    assert usual > 1_000 and kept < usual / 10 and faults() < usual / 10
+        usual = fewest()
+    assert usual > 1_000 and kept < usual / 10 and fewest() < usual / 10
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
