@@ -294,10 +294,11 @@ def swept(panels: Mapping[str, Mapping[str, figures.Curve]], *, label: str) -> F
                 plain = name.endswith("cohen")
                 line = figures.SOLID if plain else next(broken)
                 ax.plot(x, y, label=name, color=palette[name], linestyle=line, marker=None if plain else "o", markersize=2.5)
-            ax.set(title=title, xscale="log", ylim=(0, None))
+            ax.set(title=title, xscale="log")
             if i >= len(panels) - 2:
                 ax.set_xlabel(label)
             if i % 2 == 0:
                 ax.set_ylabel("ACR ([0, 1] pixels)")
+        axes[0].set_ylim(bottom=0)  # after all have drawn: they share the axis
         figures.legend_below(fig, axes[0], 2)
     return fig

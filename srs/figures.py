@@ -132,7 +132,7 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """
     rows = -(-len(panels) // 2)
     with style():
-        fig = Figure(figsize=(WIDTH, 1.35 * rows + 0.6), layout="constrained")
+        fig = Figure(figsize=(WIDTH, max(2.4, 1.35 * rows + 0.6)), layout="constrained")
         axes = fig.subplots(rows, min(2, len(panels)), sharey=True, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
@@ -188,7 +188,7 @@ def histograms(
     values = np.concatenate([v for panel in panels.values() for v in panel.values()])
     edges = np.linspace(*limits(values, low, high), bins + 1)
     with style():
-        fig = Figure(figsize=(WIDTH, 0.95 * len(panels) + 0.6), layout="constrained")
+        fig = Figure(figsize=(WIDTH, max(2.1, 0.95 * len(panels) + 0.6)), layout="constrained")
         axes = fig.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, (title, panel) in zip(axes, panels.items()):
             _bars(ax, panel, edges)
