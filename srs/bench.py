@@ -208,10 +208,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--copies", type=int, default=400)
     parser.add_argument("--compiled", action="store_true", help="time our methods with a compiled f, too")
+    parser.add_argument("--only", nargs="*", default=(), help="labels of what is timed besides the released MDEQ-30A")
     args = parser.parse_args(argv)
     try:
         run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
         contenders = contenders_of(run, args.copies, compiled=args.compiled)
+        if args.only:
+            by_label = {c.label: c for c in contenders}
+            contenders = (contenders[0], *(config.pick(label, by_label, "contender") for label in args.only))
         timings = compare(run, contenders, repetitions=args.repetitions, copies=args.copies, device=args.device)
     except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))

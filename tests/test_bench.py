@@ -77,6 +77,11 @@ def test_command_line_stores_what_it_measured(capsys):
     bench.main(["--profile", "smoke", "--repetitions", "1", "--copies", "10"])
     stored = bench.read(paths.timings(RUN))
     assert [t.label for t in stored] == [c.label for c in bench.contenders_of(RUN, 10)]
+    bench.main(["--profile", "smoke", "--repetitions", "1", "--copies", "10", "--only", "MDEQ-5A", "SRS-MDEQ-1N"])
+    assert [t.label for t in bench.read(paths.timings(RUN))] == ["released MDEQ-30A", "MDEQ-5A", "SRS-MDEQ-1N"]
+    with pytest.raises(SystemExit):
+        bench.main(["--profile", "smoke", "--only", "MDEQ-6A"])
+    assert "contender = 'MDEQ-6A' is refused" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- agreement
