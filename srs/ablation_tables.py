@@ -46,6 +46,7 @@ def usual(run: Run, method: Method) -> Key:
 
 
 def lacking(counted: Recounts, keys: Iterable[Key]) -> bool:
+    """Whether the counts of one of the keys are not there."""
     return any(key not in counted for key in keys)
 
 

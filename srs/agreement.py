@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import certify, config, data, models, paths, results, settings, shown, votes
+from srs import certify, config, data, models, paths, results, settings, shipped, shown, votes
 from srs.settings import Method, Run
 
 SPLITS = ("val", "test")
@@ -117,11 +117,8 @@ def measure(run: Run, split: str, size: Size = Size(), *, device: str = "cpu", p
 
 def stored(run: Run, split: str) -> list[Point] | None:
     """What was measured of a run here, or what is shipped of it; None if there is neither."""
-    here = paths.measured(run, f"agreement-{split}")
-    for path in (here, paths.shipped_measured(run, here.stem)):
-        if path.is_file():
-            return read(path)
-    return None
+    path = shipped.measured(run, f"agreement-{split}")
+    return path and read(path)
 
 
 def write(path: Path, points: list[Point]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srs import paths, results, shown
+from srs import paths, results, shipped, shown
 from srs.config import Run
 
 NAME = "ablations"
@@ -65,7 +65,5 @@ def read(path: Path) -> Recounts:
 
 def stored(run: Run) -> Recounts:
     """What was counted of a run here, or what is shipped of it; empty if there is neither."""
-    for path in (paths.measured(run, NAME), paths.shipped_measured(run, NAME)):
-        if path.is_file():
-            return read(path)
-    return {}
+    path = shipped.measured(run, NAME)
+    return read(path) if path else {}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from srs import certify, config, models, paths, results, shown
+from srs import certify, config, models, paths, results, shipped, shown
 from srs.config import Run
 
 BATCH = 50  # images that f evaluates together
@@ -98,10 +98,8 @@ def measure(run: Run, *, sides: tuple[int, ...], workers: tuple[int, ...]) -> No
 
 def stored(run: Run) -> pd.DataFrame | None:
     """What was measured here or is shipped; None if there is neither."""
-    for path in (paths.measured(run, "scaling"), paths.shipped_measured(run, "scaling")):
-        if path.is_file():
-            return pd.read_csv(path)
-    return None
+    path = shipped.measured(run, "scaling")
+    return None if path is None else pd.read_csv(path)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -76,6 +76,11 @@ def load(profile: Profile) -> Tallies:
     return tallies
 
 
+def measured(run: Run, name: str) -> Path | None:
+    """The table of what was measured of a run, here or by us and shipped; None if there is neither."""
+    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if path.is_file()), None)
+
+
 def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
     """The runs that tables and figures can show."""
     return tuple(run for run in profile.runs if (run.id, profile.reference) in tallies)

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from srs import (
-    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, scaling, shown, tables,
+    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, scaling, shipped, shown, tables,
     votes,
 )  # fmt: skip
 from srs.adaptive import Looks
@@ -189,10 +189,8 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
 
 def stored_adaptive(run: Run) -> pd.DataFrame | None:
     """The votes for c_A at every look, as measured here or as shipped; None if there are neither."""
-    for path in (paths.measured(run, "adaptive"), paths.shipped_measured(run, "adaptive")):
-        if path.is_file():
-            return pd.read_csv(path)
-    return None
+    path = shipped.measured(run, "adaptive")
+    return None if path is None else pd.read_csv(path)
 
 
 def adaptive_table(stored: pd.DataFrame, radii: Sequence[float], *, sigma: float, alpha: float) -> pd.DataFrame:

@@ -20,7 +20,7 @@ PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
     "settings", "config", "threats", "variants", "memory", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
-    "published_others", "results", "shown", "points", "recounts", "metrics", "shipped", "data", "resnet", "models", "inference", "losses",
+    "published_others", "results", "shown", "points", "metrics", "shipped", "recounts", "data", "resnet", "models", "inference", "losses",
     "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
     "white_box_report", "speed_report",
