@@ -60,6 +60,7 @@ def ways(chains: int) -> tuple[Method, ...]:
     stopped = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "centroid", "anchor")]
     by_tol = [replace(m, tol=tol) for m in stopped for tol in (0.3, 0.1, 0.03, 0.01, 0.003)]
     by_margin = [replace(m, margin=margin) for m in stopped for margin in (0.1, 0.2, 0.4, 0.8)]
+    by_margin += [replace(base, start="calibrated", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
     return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}") for m in (*steps, *by_tol, *by_margin))
 
 

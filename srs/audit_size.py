@@ -66,9 +66,8 @@ def nfe(run: Run, method: Method, n: int, k: int) -> int:
     first, longer = min(method.batch, sampling.n0) + min(method.batch, n), method.warmup - method.steps
     start = {
         "previous": first * longer if method.warmup else 0,
-        "centroid": method.pilot * method.warmup,
         "clean": sampling.reference.steps,
-    }.get(method.start, 0)
+    }.get(method.start, method.pilot_nfe)
     return start + (sampling.n0 + n) * method.steps + k * sampling.reference.steps
 
 

@@ -52,13 +52,13 @@ def prepare(model: models.MDEQ | models.ResNet, *, precision: str = "float32", c
     Args:
         model: the network, on its device; it is copied.
         precision: "float32"; "tf32", where the device has it, chosen by `votes.draw_votes`; or "bfloat16".
-        compiled: whether f is compiled, for any batch size, which takes a minute before the first evaluation.
+        compiled: whether f and the head are compiled, for any batch size, which takes a minute before the first vote.
 
     Raises:
         config.ConfigError: an unknown precision.
     """
     check(precision in PRECISIONS, "precision", precision, one_of(PRECISIONS))
     model = models.fold(model)
-    if compiled:
-        model.f = torch.compile(model.f, dynamic=True)
+    if compiled:  # freezing: weights are laid out for the convolutions once
+        model.f, model.head = (torch.compile(part, dynamic=True, options={"freezing": True}) for part in (model.f, model.head))
     return Bfloat16(model) if precision == "bfloat16" else model

@@ -14,7 +14,7 @@ class ConfigError(ValueError):
 
 
 SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "released_anderson")
-FIXED_STARTS = ("clean", "centroid", "anchor")  # one state for every copy of an image
+FIXED_STARTS = ("clean", "centroid", "calibrated", "anchor")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")
 GRADIENTS = ("implicit", "phantom", "contractive")
@@ -140,20 +140,23 @@ class Method:
     steps: int  # evaluations of f per vote; the released code spends two more for the same answer
     start: str = "zero"
     batch: int = 400  # noisy copies solved together; with start `previous` it is the number of chains
-    warmup: int = 0  # solver steps of the first batch of `previous`, or of the pilot of `centroid`
+    warmup: int = 0  # solver steps of the first batch of `previous`, or of the pilot of `centroid` and `calibrated`
     audit: int = 0  # K: votes that are solved again by the standard DEQ
     tol: float = 0.0  # a sample is solved when its relative residual is at most this; 0: after `steps`
     margin: float = 0.0  # ... or when its class is unchanged and leads by this much in probability; 0: never
-    pilot: int = 16  # noisy copies whose mean solution is the start `centroid`
+    pilot: int = 16  # noisy copies whose mean solution is the start `centroid` or `calibrated`
+    auditor: "Method | None" = None  # standard solve of the audited votes, whose classifier is certified; None: the reference
 
     def __post_init__(self):
         check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
         check(self.start in STARTS, "start", self.start, one_of(STARTS))
-        warmup = 1 if self.start == "centroid" else 0
+        warmup = 1 if self.start in ("centroid", "calibrated") else 0
         for what, least in (("steps", 1), ("batch", 1), ("warmup", warmup), ("audit", 0), ("pilot", 1)):
             check_count(getattr(self, what), least, f"{what} of {self.name}")
         for what in ("tol", "margin"):
             check(0 <= getattr(self, what) < 1, f"{what} of {self.name}", getattr(self, what), "a number from 0 to below 1")
+        if self.auditor is not None:
+            check(self.auditor.start == "zero", f"auditor of {self.name}", self.auditor.name, "one that starts from zero")
 
     @property
     def serialized(self) -> bool:
@@ -163,6 +166,11 @@ class Method:
         own, which plain randomized smoothing certifies.
         """
         return self.start not in ("zero", "anchor")
+
+    @property
+    def pilot_nfe(self) -> int:
+        """Evaluations of f that the pilot of one image costs."""
+        return self.pilot * {"centroid": self.warmup, "calibrated": self.warmup + self.steps}.get(self.start, 0)
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,7 @@ class Sampling:
     noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see srs.exact
     levels: int = 255  # of the grid
     precision: str = "float32"  # one of PRECISIONS: another one is another base classifier, faster
-    compiled: bool = False  # whether f is compiled
+    compiled: bool = False  # whether f and the head are compiled
 
     def __post_init__(self):
         for what, least in (("n0", 1), ("n", 1), ("classes", 2)):

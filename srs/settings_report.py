@@ -139,11 +139,12 @@ def methods(profile: Profile) -> pd.DataFrame:
     rows = []
     for p in shown_profiles(profile):
         for m in p.methods:
-            cells = {"profile": p.name, "method": m.name, **_cells(m, skip=("name",))}
+            cells = {"profile": p.name, "method": m.name, **_cells(m, skip=("name", "auditor"))}
             unused = {
-                "warmup": m.start not in ("previous", "centroid"), "pilot": m.start != "centroid", "tol": not m.tol,
+                "warmup": m.start != "previous" and not m.pilot_nfe, "pilot": not m.pilot_nfe, "tol": not m.tol,
                 "margin": not m.margin, "audit": not m.audit,
             }  # fmt: skip
+            cells |= {"audited by": (m.auditor.name if m.auditor else p.reference) if m.audit else "-"}
             cells |= {LABELS[name]: "-" for name, never in unused.items() if never}
             batch = cells.pop(LABELS["batch"])
             rows.append(cells | {"solved together": f"{batch} chains" if m.start == "previous" else batch})

@@ -139,19 +139,22 @@ def certificate_seconds(run: Run, timing: Timing, by_label: dict[str, Timing], n
     named = {m.name: m for m in profile.methods}
     method = named.get(timing.label.removesuffix(bench.COMPILED))
     compiled = bench.COMPILED if timing.label.endswith(bench.COMPILED) else ""
-    reference = by_label.get(profile.reference + compiled, timing)
     votes_cost = (n0 + n) * timing.seconds
     if method is None:  # the released code; its SRS audits too
         k = max(m.audit for m in profile.methods) if "SRS" in timing.label else 0
         full = by_label["released MDEQ-30A" + (bench.KEPT if timing.label.endswith(bench.KEPT) else "")]
         per_step = full.seconds / full.nfe
         return votes_cost + k * RELEASED_AUDIT_STEPS * per_step
-    start = method.pilot * method.warmup if method.start == "centroid" else 0
+    start = method.pilot_nfe
     if method.start == "clean":
         start = profile.sampling.reference.steps
     if method.start == "previous":
         start = 2 * method.batch * max(method.warmup - method.steps, 0)
-    return votes_cost + (method.audit + start / profile.sampling.reference.steps) * reference.seconds
+    if not (method.audit or start):
+        return votes_cost
+    audited = config.pick((method.auditor or profile.sampling.reference).name + compiled, by_label, "timed method").seconds
+    per_step = config.pick(profile.reference + compiled, by_label, "timed method").seconds / profile.sampling.reference.steps
+    return votes_cost + method.audit * audited + start * per_step
 
 
 # ------------------------------------------------------------------------------------------------ adaptive

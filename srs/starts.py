@@ -6,6 +6,8 @@ from torch import Tensor
 class Zero:
     """The cold start of standard randomized smoothing: votes are independent."""
 
+    shift: Tensor | None = None  # what is added to the logits after each step
+
     def first(self, cold: Tensor) -> Tensor:
         """The start of the first batch, given the model's cold start (B, D)."""
         return cold
@@ -19,14 +21,16 @@ class Fixed(Zero):
     """One state for every copy: given that state, votes are independent.
 
     It is the noise-free image's solution (`clean`, the paper's ablation), the mean solution of a few pilot copies of
-    the image (`centroid`), or one that no image has a part in (`anchor`).
+    the image (`centroid`; `calibrated` has a shift, too), or one that no image has a part in (`anchor`).
 
     Args:
         z: the state (1, D).
+        shift: how far the logits are from the solution's after each step from there, on average over the pilot copies
+            (steps, classes); None for no correction.
     """
 
-    def __init__(self, z: Tensor):
-        self.z = z
+    def __init__(self, z: Tensor, shift: Tensor | None = None):
+        self.z, self.shift = z, shift
 
     def first(self, cold: Tensor) -> Tensor:
         """The state, for every copy."""

@@ -82,8 +82,9 @@ def starts(profile: Profile) -> tuple[Variant, ...]:
         few = replace(rs, steps=k)
         clean = replace(few, name=f"SRS-CLEAN-{k}A", start="clean", audit=srs.audit)
         centroid = replace(clean, name=f"SRS-CENTROID-{k}A", start="centroid", warmup=10)
+        calibrated = replace(centroid, name=f"SRS-CALIBRATED-{k}A", start="calibrated")
         anchor = replace(few, name=f"MDEQ-ANCHOR-{k}A", start="anchor")
-        found += [_rs(profile, "anderson", k), clean, _srs(profile, "anderson", k), centroid, anchor]
+        found += [_rs(profile, "anderson", k), clean, _srs(profile, "anderson", k), centroid, calibrated, anchor]
     return tuple(Variant(method.start, _known(profile, method)) for method in found)
 
 

@@ -75,7 +75,7 @@ def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tu
 @torch.inference_mode()
 def sample(
     model: DEQ, x: Tensor, method: config.Method, sigma: float, samples: np.ndarray,
-    draw: Callable[[np.ndarray], Tensor | np.ndarray], *, fixed: Tensor | None = None, levels: int | None = None,
+    draw: Callable[[np.ndarray], Tensor | np.ndarray], *, fixed: starts.Fixed | None = None, levels: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Votes for the noisy copies x + sigma e of those sample numbers, solved batch after batch.
 
@@ -88,14 +88,14 @@ def sample(
         sigma: noise level in units of [0, 1] pixels.
         samples: sample numbers, in the order in which they are solved.
         draw: gives the standard normal noise of sample numbers.
-        fixed: the state (1, D) that every copy starts from, see `fixed_start`; None for starts `zero` and `previous`.
+        fixed: where every copy starts, from `fixed_start`; None for starts `zero` and `previous`.
         levels: None if not given; else `draw` gives whole numbers, noise of that sigma in units of 1/levels.
 
     Returns:
         Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
     """
     solve, nfe, z = SOLVERS[method.solver], 0, None
-    start = starts.Previous() if method.start == "previous" else starts.Zero() if fixed is None else starts.Fixed(fixed)
+    start = starts.Previous() if method.start == "previous" else fixed or starts.Zero()
     votes = np.empty(len(samples), np.int16)
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
@@ -104,12 +104,13 @@ def sample(
         cold = model.initial(u)
         warm = method.start == "previous" and z is None and method.warmup
         z0 = start.first(cold) if z is None else start.next(cold, z)
-        decision = stopping.Decision(model.head, len(part), method.margin) if method.margin else None
+        decision = stopping.Decision(model.head, len(part), method.margin, start.shift) if method.margin else None
         solution = solve(
             model.f, z0, u, max_steps=method.warmup if warm else method.steps, tol=method.tol, decided=decision
         )
         z = solution.z
-        votes[i : i + method.batch] = predict(decision.logits if decision else model.head(z))
+        logits = decision.logits if decision else model.head(z) if start.shift is None else model.head(z) + start.shift[-1]
+        votes[i : i + method.batch] = predict(logits)
         nfe += int(solution.steps.sum())
     return votes, nfe
 
@@ -118,11 +119,13 @@ def sample(
 def fixed_start(
     model: DEQ, x: Tensor, method: config.Method, sigma: float, draw: Callable[[np.ndarray], Tensor | np.ndarray],
     *, reference: config.Method, levels: int | None = None,
-) -> tuple[Tensor | None, int]:
-    """The one state (1, D) that all copies of an image start from, and the evaluations of f that it cost.
+) -> tuple[starts.Fixed | None, int]:
+    """The one state that all copies of an image start from, and the evaluations of f that it cost.
 
     `clean`: the noise-free image's solution by the reference method. `centroid`: the mean solution of a pilot of
-    noisy copies that no stage sees again. `anchor`: the model's own, for every image. None for the other starts.
+    noisy copies that no stage sees again. `calibrated`: the same state, and the pilot solved once more from there, by
+    the method, to learn what its logits miss on average. `anchor`: the model's own, for every image. None for the
+    other starts.
 
     Raises:
         config.ConfigError: start `anchor` of a model that has none.
@@ -130,17 +133,31 @@ def fixed_start(
     solve = SOLVERS[reference.solver]
     if method.start == "clean":
         u = model.inject(x[None])
-        return solve(model.f, model.initial(u), u, max_steps=reference.steps).z, reference.steps
-    if method.start == "centroid":
+        return starts.Fixed(solve(model.f, model.initial(u), u, max_steps=reference.steps).z), reference.steps
+    if method.start in ("centroid", "calibrated"):
         e = draw(np.arange(method.pilot))
         u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
-        solution = solve(model.f, model.initial(u), u, max_steps=method.warmup)
-        return solution.z.mean(dim=0, keepdim=True), int(solution.steps.sum())
+        z = solve(model.f, model.initial(u), u, max_steps=method.warmup).z
+        mean = z.mean(dim=0, keepdim=True)
+        shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
+        return starts.Fixed(mean, shift), method.pilot_nfe
     if method.start == "anchor":
         anchor = getattr(model, "anchor", None)
         config.check(anchor is not None, "start", "anchor", "a model with an anchor; `python -m srs.train` writes one")
-        return anchor[None], 0
+        return starts.Fixed(anchor[None]), 0
     return None, 0
+
+
+def _missing(model: DEQ, method: config.Method, z0: Tensor, u: Tensor, solved: Tensor) -> Tensor:
+    """What the logits after each of the method's steps from z0 miss of the solved ones, on average (steps, classes)."""
+    missing = []
+
+    def look(step: int, active: Tensor, z: Tensor) -> Tensor:
+        missing.append((solved - model.head(z)).mean(dim=0))
+        return torch.zeros_like(active, dtype=torch.bool)
+
+    SOLVERS[method.solver](model.f, z0, u, max_steps=method.steps, decided=look)
+    return torch.stack(missing)
 
 
 def predict(logits: Tensor) -> np.ndarray:
@@ -155,7 +172,7 @@ def draw_votes(
     """Select, estimate and audit one image (C, H, W) in [0, 1] under one method.
 
     `idx` names the image's noise streams and its place in the data set; `label` is only carried along.
-    The audit solves again, by the reference method from a cold start, the first K votes for c_A in a
+    The audit solves again, by the method's auditor or else the reference, from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
     """
     choose_kernels(tf32=sampling.precision == "tf32")
@@ -183,7 +200,7 @@ def draw_votes(
     c_a = top_class(select, sampling.classes)
     order = audit_order(sampling.seed, idx, n)
     audited = order[estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
-    standard, nfe_audit = solve(reference, audited, "estimate")
+    standard, nfe_audit = solve(method.auditor or reference, audited, "estimate")
     clock.append(time.perf_counter())
     return ImageVotes(
         idx, label, select, estimate, audited.astype(np.int32), standard,

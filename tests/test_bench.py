@@ -89,7 +89,7 @@ def test_command_line_stores_what_it_measured(capsys):
 
 def test_points_count_what_differs_from_the_reference(monkeypatch):
     every = agreement.ways(SIZE.chains)
-    assert {m.start for m in every} == {"zero", "previous", "clean", "centroid", "anchor"}
+    assert {m.start for m in every} == {"zero", "previous", "clean", "centroid", "calibrated", "anchor"}
     some = [m for m in every if m.steps in (1, 3) or (m.start == "zero" and (m.tol == 0.1 or m.margin == 0.4))]
     monkeypatch.setattr(agreement, "ways", lambda chains: some)
     points = agreement.measure(RUN, "val", SIZE, progress=False)

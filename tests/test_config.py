@@ -193,7 +193,7 @@ def test_fingerprint_changes_with_every_field(record):
     seen = {fingerprint(record)}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        seen.add(fingerprint(replace(record, **{field.name: other(value)})))
+        seen.add(fingerprint(replace(record, **{field.name: RS if field.name == "auditor" else other(value)})))
     assert len(seen) == 1 + len(dataclasses.fields(record))
     assert fingerprint(record) == fingerprint(replace(record))
     assert re.fullmatch("[0-9a-f]{8}", fingerprint(record, 1, "a"))

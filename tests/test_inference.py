@@ -50,8 +50,8 @@ def test_compiled_votes_for_any_batch_size(monkeypatch):
     """With dynamo but without a C++ compiler, which a machine that runs the tests may lack."""
     asked, real = [], torch.compile
 
-    def compile_eagerly(f, **how):
-        asked.append(how)
+    def compile_eagerly(f, *, options, **how):
+        asked.append((options, how))
         return real(f, backend="eager", **how)
 
     monkeypatch.setattr(torch, "compile", compile_eagerly)
@@ -60,7 +60,7 @@ def test_compiled_votes_for_any_batch_size(monkeypatch):
         votes.draw_votes(inference.prepare(model(), compiled=c), X[0], stop, Sampling(10, n0=5, n=20), 0.5).estimate
         for c in (False, True)
     ]
-    assert asked == [{"dynamic": True}] and (drawn[0] == drawn[1]).all()
+    assert asked == 2 * [({"freezing": True}, {"dynamic": True})] and (drawn[0] == drawn[1]).all()
 
 
 def test_unknown_precision_is_refused():

@@ -8,7 +8,7 @@ from srs import agreement, bench, paths, speed_report, votes
 from srs.adaptive import Looks
 from srs.agreement import Point
 from srs.bench import Timing
-from srs.config import Method, replace
+from srs.config import ConfigError, Method, replace
 
 RUN = smoke_run()
 PROFILE = RUN.profile
@@ -58,6 +58,19 @@ def test_seconds_of_a_certificate_count_selection_start_and_audit():
     for label in ("MDEQ-30A", "SRS-MDEQ-3A"):
         seconds = speed_report.certificate_seconds(RUN, ours[label + bench.COMPILED], ours)
         assert seconds == pytest.approx(want[label] / 2)
+
+
+def test_an_audit_costs_what_its_auditor_costs_and_is_not_guessed():
+    stop = Method("STOP", "safe_anderson", 30, tol=0.01)
+    srs = replace(PROFILE.method("SRS-MDEQ-3A"), name="SRS-X", start="calibrated", steps=1, auditor=stop)
+    run = replace(RUN, profile=replace(PROFILE, methods=(*PROFILE.methods, srs)))
+    timings = {t.label: t for t in (timing("MDEQ-30A", 30, 0.030), timing("STOP", 5, 0.005), timing("SRS-X", 1, 0.001))}
+    seconds = speed_report.certificate_seconds(run, timings["SRS-X"], timings, n=1000)
+    pilot = srs.pilot * (srs.warmup + 1) * 0.001
+    assert seconds == pytest.approx((PROFILE.n0 + 1000) * 0.001 + srs.audit * 0.005 + pilot)
+    del timings["STOP"]
+    with pytest.raises(ConfigError, match="timed method = 'STOP' is refused"):
+        speed_report.certificate_seconds(run, timings["SRS-X"], timings)
 
 
 def test_an_audit_weighs_less_in_a_larger_sample():

@@ -61,7 +61,7 @@ def test_what_is_stored_is_not_varied_anew():
     assert {v.method.name for v in variants.solvers(DIGITS) if v.method in own} == {"MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-3A"}
     assert {v.method.name for v in variants.starts(DIGITS) if v.method in own} == {"MDEQ-1A", "SRS-MDEQ-1A", "SRS-MDEQ-3A"}
     assert PROFILES["cifar10"].method("MDEQ-ANCHOR-3A") in [v.method for v in variants.starts(PROFILES["cifar10"])]
-    assert [v.value for v in variants.starts(DIGITS)] == 2 * ["zero", "clean", "previous", "centroid", "anchor"]
+    assert [v.value for v in variants.starts(DIGITS)] == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
 
 
 def test_votes_are_drawn_without_an_audit_unless_they_are_stored_with_one():

@@ -22,6 +22,7 @@ RS = Method("RS", "anderson", 4, batch=8)
 SRS = Method("SRS", "naive", 2, start="previous", batch=8, warmup=5, audit=12)
 CLEAN = Method("CLEAN", "naive", 2, start="clean", batch=8, audit=12)
 CENTROID = Method("CENTROID", "naive", 2, start="centroid", batch=50, audit=12, warmup=30, pilot=6)
+CALIBRATED = replace(CENTROID, name="CALIBRATED", start="calibrated")
 ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
 SAMPLING = Sampling(3, n0=20, n=100, seed=4, reference=Method("REF", "anderson", 6, batch=7))
 
@@ -165,6 +166,41 @@ def test_centroid_start_is_the_mean_solution_of_the_pilot():
         torch.testing.assert_close(z, pilot.flatten(1).mean(0).expand_as(z), atol=1e-5, rtol=0)
 
 
+def squared(rate: float):
+    """Three classes whose logits are not linear in the state, so that the mean solution's are not their mean."""
+    model = three_classes(rate)
+    model.head = lambda z: 4 * z @ model.weight.mT * (z @ model.weight.mT + 1)
+    return model
+
+
+def test_calibrated_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps():
+    model = squared(rate=0.9)  # one step from the mean goes a tenth of the way, so the logits miss much
+    fixed, spent = votes.fixed_start(model, X, CALIBRATED, SIGMA, drawer(stage="pilot"), reference=SAMPLING.reference)
+    assert spent == model.evaluations == 6 * (30 + 2)
+    pilot = (X + SIGMA * drawer(stage="pilot")(np.arange(6))).flatten(1)
+    after = [keep * pilot.mean(0) + (1 - keep) * pilot for keep in (0.9, 0.81)]
+    wanted = torch.stack([(model.head(pilot) - model.head(found)).mean(0) for found in after])
+    assert wanted.abs().max() > 0.1
+    torch.testing.assert_close(fixed.shift, wanted, atol=0.02, rtol=0.02)  # Anderson's lambda keeps it from the last digits
+    copies = (X + SIGMA * drawer()(np.arange(50))).flatten(1)
+    found = 0.81 * fixed.z + 0.19 * copies
+    drawn, nfe = sample(model, X, CALIBRATED, SIGMA, np.arange(50), drawer(), fixed=fixed)
+    np.testing.assert_array_equal(drawn, (model.head(found) + fixed.shift[1]).argmax(1).numpy())
+    assert nfe == 50 * 2
+
+
+def test_calibrated_votes_that_lead_stop_at_the_first_step():
+    model = squared(rate=0.5)
+    method = replace(CALIBRATED, steps=4, margin=0.2)
+    fixed, _ = votes.fixed_start(model, X, method, SIGMA, drawer(stage="pilot"), reference=SAMPLING.reference)
+    drawn, nfe = sample(model, X, method, SIGMA, np.arange(50), drawer(), fixed=fixed)
+    copies = (X + SIGMA * drawer()(np.arange(50))).flatten(1)
+    lead = (model.head(0.5 * fixed.z + 0.5 * copies) + fixed.shift[0]).softmax(1).topk(2, dim=1)
+    sure = (lead.values[:, 0] - lead.values[:, 1] > 0.2).numpy()
+    assert 0 < sure.sum() < 50 and 50 + (~sure).sum() <= nfe <= 50 + 3 * (~sure).sum()
+    np.testing.assert_array_equal(drawn[sure], lead.indices[:, 0].numpy()[sure])
+
+
 def test_anchor_start_is_the_model_s_and_asked_for():
     model = three_classes(rate=0.5)
     with pytest.raises(config.ConfigError, match="anchor"):
@@ -174,7 +210,7 @@ def test_anchor_start_is_the_model_s_and_asked_for():
     assert all(torch.equal(z, model.anchor.expand_as(z)) for z, _ in model.calls[::2])
 
 
-@pytest.mark.parametrize("start", ["CENTROID", "ANCHOR"])
+@pytest.mark.parametrize("start", ["CENTROID", "CALIBRATED", "ANCHOR"])
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_votes_from_a_fixed_start_do_not_depend_on_batch_or_order(start, batch):
     method = replace(globals()[start], steps=1, warmup=2, tol=0.01, margin=0.3)
@@ -284,6 +320,18 @@ def test_audit_is_of_votes_for_the_top_class(method):
     # What stands beside them are the reference method's own votes on the same noise.
     standard = draw_votes(three_classes(rate), X, replace(SAMPLING.reference, batch=13), SAMPLING, SIGMA, idx=3)
     np.testing.assert_array_equal(drawn.standard, standard.estimate[drawn.audited])
+
+
+def test_an_auditor_of_its_own_gives_the_standard_votes():
+    """What is certified is then that solve's classifier, so its votes are what the audit must draw."""
+    auditor = Method("SHORT", "naive", 1, batch=9)
+    drawn = draw_votes(three_classes(0.8), X, replace(SRS, audit=100, auditor=auditor), SAMPLING, SIGMA, idx=3)
+    own, reference = (draw_votes(three_classes(0.8), X, m, SAMPLING, SIGMA, idx=3) for m in (auditor, SAMPLING.reference))
+    np.testing.assert_array_equal(drawn.standard, own.estimate[drawn.audited])
+    assert (drawn.standard != reference.estimate[drawn.audited]).any()
+    assert drawn.nfe[2] == len(drawn.audited)
+    with pytest.raises(config.ConfigError, match="auditor of SRS = 'CLEAN' is refused: want one that starts from zero"):
+        replace(SRS, auditor=CLEAN)
 
 
 def test_audited_votes_do_differ_where_the_serialized_ones_are_bad():
