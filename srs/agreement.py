@@ -64,19 +64,23 @@ def ways(chains: int) -> tuple[Method, ...]:
     return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}") for m in (*steps, *by_tol, *by_margin))
 
 
-def measure(run: Run, split: str, size: Size = Size(), *, device: str = "cpu", progress: bool = True) -> list[Point]:
+def measure(
+    run: Run, split: str, size: Size = Size(), *, chosen: tuple[Method, ...] = (), device: str = "cpu", progress: bool = True
+) -> list[Point]:
     """The points of a run's trained model on one split, read if they are stored, else measured and stored.
 
     Args:
         run: a trained run.
         split: "val", to choose from, or "test", to show.
         size: how much to measure.
+        chosen: of `ways`; none: all of them.
         device: a torch device.
         progress: whether to show a progress bar.
     """
     config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
+    chosen = chosen or ways(size.chains)
     path, key = paths.measured(run, f"agreement-{split}"), config.fingerprint(
-        certify.vote_key(run), size, *ways(size.chains)
+        certify.vote_key(run), size, *chosen
     )
     told = paths.provenance(path)
     if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
@@ -97,7 +101,7 @@ def measure(run: Run, split: str, size: Size = Size(), *, device: str = "cpu", p
 
         every = np.arange(size.copies)
         standard = vote(replace(reference, batch=size.copies), every)[0][counted]
-        for method in ways(size.chains):
+        for method in chosen:
             if method.start == "anchor" and model.anchor is None:
                 continue
             drawn, nfe = vote(method, every)

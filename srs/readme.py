@@ -1,16 +1,17 @@
-"""The main table that the README shows, put there from the shipped results: `python -m srs.readme`."""
+"""The tables that the README shows, put there from the shipped results: `python -m srs.readme`."""
 
 import re
 import warnings
 
 import pandas as pd
 
-from srs import config, paths, shipped, tables
+from srs import bench, config, paths, shipped, speed_report, tables
 from srs.bounds import Rule
 from srs.config import Run
 
 COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
-BLOCK = re.compile(r"(<!-- table: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+SPEED = ("method", "NFE/vote", "times faster per vote (seconds)", "times faster (seconds)")
+BLOCK = re.compile(r"(<!-- (table|speed): (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 
 
 def main_table(run: Run) -> pd.DataFrame:
@@ -25,13 +26,22 @@ def main_table(run: Run) -> pd.DataFrame:
     return whole[[c for c in whole if c in COLUMNS or c.startswith("r=")]]
 
 
+def speed_table(run: Run) -> pd.DataFrame:
+    """What ways to certify cost against the released code on one machine, without the rows that only explain it."""
+    whole = speed_report.speed_table(run, bench.read(paths.timings(run)))
+    whole = whole[~whole["method"].str.endswith(bench.KEPT)]
+    whole = whole[[c for c in whole if c in SPEED or c.startswith("unlike")]]
+    return whole.rename(columns={SPEED[-1]: f"times faster, certificate at N = {speed_report.LARGE_N} (seconds)"})
+
+
 def filled(text: str) -> str:
-    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew."""
+    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` (or `speed:`) made anew."""
 
     def fill(found: re.Match) -> str:
-        profile, model, sigma, recipe = found.groups()[1:5]
+        kind, profile, model, sigma, recipe = found.groups()[1:6]
         run = config.get_run(profile, model, float(sigma), recipe)
-        return found[1] + main_table(run).to_markdown(index=False, disable_numparse=True) + found[6]
+        table = {"table": main_table, "speed": speed_table}[kind](run)
+        return found[1] + table.to_markdown(index=False, disable_numparse=True) + found[7]
 
     return BLOCK.sub(fill, text)
 

@@ -79,7 +79,8 @@ def train(
     card = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
         "images": len(images.labels), "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
-        "seconds_before": 0.0 if first is None else shipped.card(first)["seconds"], "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
+        "seconds_before": 0.0 if first is None else shipped.card(first)["seconds"] + shipped.card(first)["seconds_before"],
+        "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **measure_quality(model, run, device),
     }
     models.save(model, target)

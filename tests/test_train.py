@@ -278,6 +278,14 @@ def test_a_recipe_begins_with_the_weights_of_another():
     assert paths.weights(first).stat().st_mtime_ns == written  # trained once for both
 
 
+def test_a_card_tells_the_seconds_of_all_that_came_before():
+    chain = [run_of(FIRST), run_of(THEN), run_of(replace(THEN, recipe="last", begin=THEN))]
+    trained(chain[-1])
+    first, then, last = (json.loads(paths.card(run).read_text()) for run in chain)
+    assert first["seconds_before"] == 0 and first["seconds"] > 0
+    assert last["seconds_before"] == pytest.approx(then["seconds"] + first["seconds"])
+
+
 def test_a_recipe_may_begin_with_another_noise_level():
     run = run_of(replace(THEN, lr=0.0, begin=replace(FIRST, recipe="elsewhere"), begin_sigma=0.25))
     trained(run)
