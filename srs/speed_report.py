@@ -141,7 +141,7 @@ def certificate_seconds(run: Run, timing: Timing, by_label: dict[str, Timing], n
     compiled = bench.COMPILED if timing.label.endswith(bench.COMPILED) else ""
     votes_cost = (n0 + n) * timing.seconds
     if method is None:  # the released code; its SRS audits too
-        k = max(m.audit for m in profile.methods) if "SRS" in timing.label else 0
+        k = min(m.audit for m in profile.methods if m.audit) if "SRS" in timing.label else 0
         full = by_label["released MDEQ-30A" + (bench.KEPT if timing.label.endswith(bench.KEPT) else "")]
         per_step = full.seconds / full.nfe
         return votes_cost + k * RELEASED_AUDIT_STEPS * per_step
