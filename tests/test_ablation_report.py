@@ -175,7 +175,7 @@ def test_variants_are_shown_on_the_first_images(root):
     counted = recounts.stored(RUN)
     one = replace(RUN, profile=replace(DIGITS, name="smoke"))  # of which one image is drawn for
     frame = ablation_tables.varied(one, counted, "start", variants.starts(DIGITS))
-    assert frame["start"].tolist() == 2 * ["zero", "clean", "previous", "centroid", "anchor"]
+    assert frame["start"].tolist() == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
     for i, variant in enumerate(variants.starts(DIGITS)):
         own = counted[ablation_tables.usual(RUN, variant.method)][:1]
         rule = Rule.AUDIT if variant.method.serialized else Rule.COHEN
