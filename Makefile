@@ -97,7 +97,7 @@ $(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0
 $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: notebooks/%.ipynb $(CERTIFIED) $(SHOW) | $(ENV)
 	$(call papermill,$*,)
 
-# Votes and models of its own, but for what follows from stored votes; trains two more models. A CPU would train
+# Votes and models of its own, but for what follows from stored votes; trains six more models. A CPU would train
 # those of cifar10 for many hours: `python -m srs.ablations --profile cifar10`, and the notebook takes what is there.
 ABLATE := srs/variants.py srs/threats.py srs/adversary.py srs/recounts.py srs/ablation_tables.py srs/ablation_report.py srs/ablations.py srs/contraction.py srs/agreement.py
 $(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) $(SHOW) srs/losses.py srs/train.py srs/audit_size.py $(ABLATE) | $(ENV)

@@ -48,7 +48,8 @@ SOLVER = (
 START = (
     "Where the solver of a noisy copy starts, at one and at three Anderson steps ({where}): zero (standard RS), the clean image's "
     "solution, the previous copy's (the paper's SRS), the mean solution of 16 pilot copies (centroid), the same with what the "
-    "pilot's logits miss added to every copy's (calibrated), and one state for all images (anchor). Votes from zero and from the anchor are independent and need no audit."
+    "pilot's logits miss added to every copy's (calibrated), and one state for all images (anchor). Votes from zero and from the "
+    "anchor are independent and need no audit."
 )
 BATCH = (
     "How many noisy copies SRS solves side by side, which is its number of chains, at one and at three Anderson steps ({where}). "

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from srs import agreement, config, paths, shipped, tables, train, variants
-from srs.config import Contraction, Profile, Run, Train
+from srs.config import Profile, Run, Train
 from srs.settings import Method
 
 NOTEBOOK = "32_ablations"
@@ -27,11 +27,7 @@ CAPTION = (
 def recipes(run: Run) -> dict[str, Train]:
     """The recipe of the run, `contractive`, and that without each of its parts, by what a table calls them."""
     own = (r.train for r in run.profile.runs if (r.model, r.sigma, r.train.recipe) == (run.model, run.sigma, "contractive"))
-    made = replace(
-        run.train, recipe="contractive", gradient="contractive", contraction=Contraction(both=False), jacobian_weight=1.0,
-        jacobian_frequency=0.125, jacobian_until=1.0,
-    )  # fmt: skip
-    whole = next(own, made)
+    whole = next(own, config.contractive(run.train, epochs=run.train.epochs))
 
     def without(name: str, **changes: object) -> Train:
         return replace(whole, recipe=f"contractive_{name}", contraction=replace(whole.contraction, **changes))
