@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import time
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def compare(
             first = drawn if first is None else first
             wrong[i, j] = np.mean(drawn != first)
     heads = np.where([c.method.margin > 0 for c in contenders], nfe / copies, 1)  # a margin asks the head at every step
-    work = nfe / copies * flop["f"] + heads * flop["head"] + flop["inject"]
+    common = np.array([c.folded and c.method.start != "previous" for c in contenders])  # the first step from one state
+    work = (nfe / copies - common) * flop["f"] + common * flop["f, common state"] + heads * flop["head"] + flop["inject"]
     share = work * copies / seconds / peaks[:, None]
     return [
         Timing(
@@ -145,14 +147,25 @@ def _since(began: float, x: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def flops(model: models.MDEQ, x: torch.Tensor) -> dict[str, int]:
-    """Floating-point operations of one image in f, the head and the injection (a multiply-add counts two)."""
+    """Floating-point operations per image of f, the head and the injection (a multiply-add counts two).
+
+    `f, common state` is what one more image costs whose state is that of the others.
+    """
     u = model.inject(x)
-    z, counted = model.initial(u), {}
-    for name, call in (("f", lambda: model.f(z, u)), ("head", lambda: model.head(z)), ("inject", lambda: model.inject(x))):
+    z = model.initial(u).contiguous()
+
+    def count(call: Callable[[], torch.Tensor]) -> int:
         with FlopCounterMode(display=False) as counter:
             call()
-        counted[name] = counter.get_total_flops() // len(x)
-    return counted
+        return counter.get_total_flops()
+
+    def common(rows: int) -> int:
+        return count(lambda: model.f(z[:1].expand(rows, -1), u[:1].expand(rows, *u.shape[1:])))
+
+    return {
+        "f": count(lambda: model.f(z, u)) // len(x), "f, common state": common(3) - common(2),
+        "head": count(lambda: model.head(z)) // len(x), "inject": count(lambda: model.inject(x)) // len(x),
+    }  # fmt: skip
 
 
 def matrix_peak(device: str, size: int = 1024, tries: int = 5) -> float:

@@ -228,11 +228,18 @@ class MDEQ(nn.Module):
         return self.stage0(self.downsample((x - self.mean) / self.std))
 
     def initial(self, u: Tensor) -> Tensor:
-        """The zero start (B, D)."""
-        return u.new_zeros(len(u), sum(c * h * w for c, h, w in self.shapes))
+        """The zero start (B, D), one state that all rows share."""
+        return u.new_zeros(1, sum(c * h * w for c, h, w in self.shapes)).expand(len(u), -1)
 
     def f(self, z: Tensor, u: Tensor) -> Tensor:
-        """One evaluation of f on the flat state, (B, D) -> (B, D)."""
+        """One evaluation of f on the flat state, (B, D) -> (B, D).
+
+        Rows that are one state in memory (an expanded tensor, as a common start is) share all that does not depend on u: it
+        enters the finest block alone, and there after both convolutions, so little of f is left to do for each row.
+        """
+        # In training every row has a dropout mask of its own, and a gradient by z is one by every row.
+        if z.stride(0) == 0 and not (self.training or z.requires_grad):
+            z = z[:1]
         return torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in self.fullstage(self._branches(z), u)], dim=1)
 
     def head(self, z: Tensor) -> Tensor:

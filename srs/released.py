@@ -18,6 +18,7 @@ def released_anderson(
     """
     if tol or decided:
         raise ValueError("released_anderson spends what the released code spends: want no tol and no decision rule")
+    z0 = z0.contiguous()  # the released model computes every row of a common start
     f(z0, u)
     found = anderson(f, z0, u, max_steps=max_steps)
     residual = relative_residual(found.z, f(found.z, u))

@@ -56,8 +56,9 @@ def test_flops_are_those_of_the_convolutions(model):
 
     hooks = [m.register_forward_hook(count) for m in model.fullstage.modules() if isinstance(m, torch.nn.Conv2d)]
     u = model.inject(x)
-    model.f(model.initial(u), u)
+    model.f(model.initial(u).contiguous(), u)
     assert counted["f"] == want and counted["head"] > 0 and counted["inject"] > 0
+    assert 0 < counted["f, common state"] < counted["f"] / 3
     for hook in hooks:
         hook.remove()
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from srs import config, models
 from srs.config import CIFAR10, DIGITS, DIGITS_SMALL, LARGE, SMALL, ConfigError, Model, replace
@@ -140,12 +141,50 @@ def test_parameter_count_is_the_paper_s(model, millions):
 
 def test_any_size_builds_and_runs():
     for branches in (1, 2, 3, 4):
-        size = Model("X", tuple(8 << i for i in range(branches)), tuple(2 << i for i in range(branches)), 12, 0.1, expansion=1)
+        size = Model("X", tuple(16 << i for i in range(branches)), tuple(2 << i for i in range(branches)), 12, 0.1, expansion=1)
         model = models.build(size, DIGITS, 0).eval()
         answer, z = logits(model, digits(2)[0], "anderson-3")
         assert answer.shape == (2, 10)
-        assert z.shape == (2, sum((8 << i) * (8 >> i) ** 2 for i in range(branches)))
+        assert z.shape == (2, sum((16 << i) * (8 >> i) ** 2 for i in range(branches)))
         assert answer.isfinite().all()
+
+
+def test_a_state_that_all_rows_share_gives_what_its_copies_give():
+    model = models.fold(models.build(DIGITS_SMALL, DIGITS, 0))
+    u = model.inject(digits(5)[0])
+    one = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
+    shared = one.expand(len(u), -1)
+    torch.testing.assert_close(model.f(shared, u), model.f(shared.contiguous(), u), rtol=1e-5, atol=1e-5)
+    assert model.initial(u).stride(0) == 0  # the cold start is such a state, too
+
+
+def test_a_shared_state_is_convolved_once():
+    model = models.fold(models.build(DIGITS_SMALL, DIGITS, 0))
+    u = model.inject(digits(5)[0])
+    counted = []
+    for z in (model.initial(u), model.initial(u).contiguous()):
+        with FlopCounterMode(display=False) as counter:
+            model.f(z, u)
+        counted.append(counter.get_total_flops())
+    assert counted[0] < counted[1] / 3
+
+
+def test_gradients_by_a_shared_state_belong_to_its_rows():
+    model = models.fold(models.build(DIGITS_SMALL, DIGITS, 0))
+    u = model.inject(digits(3)[0])
+    weights = torch.arange(1.0, 4.0)[:, None]
+    grads = []
+    for z in (model.initial(u), model.initial(u).contiguous()):
+        z = z.detach().requires_grad_()
+        grads.append(torch.autograd.grad((weights * model.f(z, u) ** 2).sum(), z)[0])
+    torch.testing.assert_close(*grads)
+
+
+def test_rows_that_share_a_state_drop_channels_of_their_own_in_training():
+    model = models.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0).train()
+    u = model.inject(digits(1)[0]).expand(8, -1, -1, -1)
+    rows = model.f(torch.ones_like(model.initial(u)[:1]).expand(8, -1), u)
+    assert not all(torch.equal(rows[0], row) for row in rows[1:])
 
 
 def test_downsamples_halve_the_input():
