@@ -97,10 +97,17 @@ CIFAR_PAPER = replace(
     lr=2e-3, lr_end=0.0, jacobian_frequency=0.05, jacobian_until=1.0,
 )
 CIFAR_CONTRACTIVE = contractive(CIFAR_PAPER, epochs=5)
-# Both recipes at the outer noise levels: a shorter training that begins with the same recipe's model of the level beside.
-CIFAR_AT = tuple(
-    (sigma, replace(recipe, begin=recipe, begin_sigma=beside, epochs=epochs))
-    for sigma, beside in ((0.12, 0.25), (1.0, 0.5)) for recipe, epochs in ((CIFAR_PAPER, 1), (CIFAR_CONTRACTIVE, 2))
+# At 0.5 it pays to go on: the model of the level beside learns this one, then two evaluations and no more, both of which
+# have to classify.
+CIFAR_LONGER = replace(CIFAR_CONTRACTIVE, recipe="longer", begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=3)
+CIFAR_TWO = replace(CIFAR_CONTRACTIVE, begin=CIFAR_LONGER, epochs=2, lr=1e-3, contraction=Contraction(most_free_steps=0, weight=4.0))
+# The outer noise levels: a shorter training that begins with the same recipe's model of the level beside.
+CIFAR_AT = (
+    (0.5, CIFAR_TWO),
+    (0.12, replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.25, epochs=1)),
+    (0.12, replace(CIFAR_CONTRACTIVE, begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=2)),
+    (1.0, replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.5, epochs=1)),
+    (1.0, replace(CIFAR_TWO, begin=CIFAR_TWO, begin_sigma=0.5)),
 )
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
@@ -133,6 +140,11 @@ PROFILES = {
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
             images=20, stride=250, n0=100, n=1_000, recipes_at=CIFAR_AT,
+        ),
+        # More images, by votes that are a classifier's own: what a laptop certifies overnight with the methods above.
+        Profile(
+            "cifar10_more", CIFAR10, ((SMALL, CIFAR_CONTRACTIVE),), (0.25, 0.5), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
+            images=100, stride=50, n0=100, n=1_000, recipes_at=CIFAR_AT,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(

@@ -1,4 +1,4 @@
-"""What each part of the recipe `contractive` does: the same training without one of them, a line each.
+"""What each part of the recipe `contractive` does: the same training with one of them changed, a line each.
 
 `python -m srs.contraction --profile digits`
 """
@@ -18,27 +18,31 @@ NAME = "contraction_parts"
 STARTS, STEPS = ("zero", "previous", "centroid"), (1, 2, 4)  # what the votes of every model are measured from, and after
 SIZE = agreement.Size(images=10)
 CAPTION = (
-    "What each part of the recipe 'contractive' does ({where}): the same training without it. Accuracy is that of the full solve on "
+    "What each part of the recipe 'contractive' does ({where}): the same training with it changed. Accuracy is that of the full solve on "
     "noisy test images, {quality}; the other columns are the share of votes in percent that differ from the full solve's after "
     "k evaluations of f from three starts, on {votes} noisy copies."
 )
 
 
 def recipes(run: Run) -> dict[str, Train]:
-    """The recipe of the run, `contractive`, and that without each of its parts, by what a table calls them."""
+    """The recipe of the run, `contractive`, and that with each of its parts changed, by what a table calls them.
+
+    A change that leaves the profile's own recipe as it is has no line.
+    """
     own = (r.train for r in run.profile.runs if (r.model, r.sigma, r.train.recipe) == (run.model, run.sigma, "contractive"))
     whole = next(own, config.contractive(run.train, epochs=run.train.epochs))
 
-    def without(name: str, **changes: object) -> Train:
-        return replace(whole, recipe=f"contractive_{name}", contraction=replace(whole.contraction, **changes))
-
-    return {
-        run.train.recipe: run.train,
-        "contractive": whole,
-        "always from zero": without("zero", starts=("zero",)),
-        "two evaluations, no more": without("two", most_free_steps=0),
-        "last two iterates may differ": without("apart", weight=0.0),
+    changed = {
+        "always from zero": ("zero", {"starts": ("zero",)}),
+        "two evaluations, no more": ("two", {"most_free_steps": 0}),
+        "the same, and both classify": ("both", {"most_free_steps": 0, "both": True}),
+        "last two iterates may differ": ("apart", {"weight": 0.0}),
     }
+    parts = {
+        label: replace(whole, recipe=f"contractive_{name}", contraction=rule)
+        for label, (name, change) in changed.items() if (rule := replace(whole.contraction, **change)) != whole.contraction
+    }  # fmt: skip
+    return {run.train.recipe: run.train, "contractive": whole, **parts}
 
 
 def ways(chains: int) -> tuple[Method, ...]:
@@ -66,7 +70,7 @@ def measure(profile: Profile, *, training: bool = True, device: str = "cpu", pro
 
 
 def make(profile: Profile) -> dict[str, pd.DataFrame]:
-    """Make and save the table of the models that are measured, `contractive` and without a part; warns of those left out."""
+    """Make and save the table of the models that are measured, `contractive` and with a part changed; warns of those left out."""
     run = variants.base(profile)
     there = {name: replace(run, train=recipe) for name, recipe in recipes(run).items()} if run else {}
     left_out = [other.id for other in there.values() if _points(other) is None or not shipped.card(other)]

@@ -11,7 +11,8 @@ from srs.config import Run
 
 COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
 SPEED = ("method", "NFE/vote", "times faster per vote (seconds)", "times faster (seconds)")
-BLOCK = re.compile(r"(<!-- (table|speed): (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+STEPS = (1, 2, 4, 8)  # after which the README says how far a model is from its solution
+BLOCK = re.compile(r"(<!-- (table|speed|cards): (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 
 
 def main_table(run: Run) -> pd.DataFrame:
@@ -34,13 +35,28 @@ def speed_table(run: Run) -> pd.DataFrame:
     return whole.rename(columns={SPEED[-1]: f"times faster, certificate at N = {speed_report.LARGE_N} (seconds)"})
 
 
+def cards_table(run: Run) -> pd.DataFrame:
+    """What the shipped models of the run's profile reached, from their cards: a line each."""
+    rows = []
+    for other in run.profile.runs:
+        if card := shipped.card(other):
+            shares = card["noisy_accuracy"], card["validation"]["noisy_accuracy"]
+            rows.append({
+                "sigma": f"{other.sigma:.2f}", "recipe": other.train.recipe,
+                f"noisy accuracy % on {card['quality_images']} test / validation images": " / ".join(f"{100 * s:.1f}" for s in shares),
+                **{f"unlike its solution after {k} %": f"{100 * (1 - card['agreement'][str(k)]):.1f}" for k in STEPS},
+                "training, hours of a core": f"{(card['seconds'] + card['seconds_before']) / 3600:.1f}",
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def filled(text: str) -> str:
-    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` (or `speed:`) made anew."""
+    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` (or `speed:`, `cards:`) made anew."""
 
     def fill(found: re.Match) -> str:
         kind, profile, model, sigma, recipe = found.groups()[1:6]
         run = config.get_run(profile, model, float(sigma), recipe)
-        table = {"table": main_table, "speed": speed_table}[kind](run)
+        table = {"table": main_table, "speed": speed_table, "cards": cards_table}[kind](run)
         return found[1] + table.to_markdown(index=False, disable_numparse=True) + found[7]
 
     return BLOCK.sub(fill, text)

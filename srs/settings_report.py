@@ -91,6 +91,8 @@ def training(profile: Profile) -> pd.DataFrame:
                 columns[f"{p.name}: {model.name}, {train.recipe}"] = _training(model, train)
             for sigma, train in p.recipes_at:
                 if train.recipe == recipe.recipe:
+                    for first in _chain(train)[:-1]:
+                        columns.setdefault(f"{p.name}: {model.name}, {first.recipe}", _training(model, first))
                     columns[f"{p.name}: {model.name}, {train.recipe} at sigma {sigma:g}"] = _training(model, train)
     return _side_by_side(columns)
 

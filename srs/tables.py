@@ -344,7 +344,9 @@ def make_certified_accuracy(profile: Profile, tallies: Tallies) -> dict[str, pd.
 
 
 def make_consistency(profile: Profile, tallies: Tallies) -> dict[str, pd.DataFrame]:
-    """Make and save the tables that compare SRS with standard RS image by image."""
+    """Make and save the tables that compare SRS with standard RS image by image; none for a profile without SRS."""
+    if not serialized(profile):
+        return {}
     rrd_caption = (
         f"Mean relative radius difference |r_RS - r_SRS| / r_RS against {profile.reference} under 'cohen', over the "
         "images that it certifies (their number in the column 'images'); where SRS abstains or certifies another class "

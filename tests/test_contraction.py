@@ -13,20 +13,23 @@ SMOKE = PROFILES["smoke"]
 RUN = smoke_run()
 
 
-def test_every_line_leaves_out_one_part_of_the_recipe():
+def test_every_line_changes_one_part_of_the_recipe():
     whole, *less = list(contraction.recipes(RUN).values())[1:]
     rule = whole.contraction
     assert whole.gradient == "contractive" and rule.weight > 0 and rule.most_free_steps > 0 and len(rule.starts) == 3
-    assert [replace(one, recipe=whole.recipe, contraction=rule) for one in less] == 3 * [whole]
+    assert [replace(one, recipe=whole.recipe, contraction=rule) for one in less] == 4 * [whole]
     assert [one.contraction for one in less] == [
-        replace(rule, starts=("zero",)), replace(rule, most_free_steps=0), replace(rule, weight=0.0),
+        replace(rule, starts=("zero",)), replace(rule, most_free_steps=0), replace(rule, most_free_steps=0, both=True),
+        replace(rule, weight=0.0),
     ]  # fmt: skip
-    assert len({one.recipe for one in (whole, *less)}) == 4
+    assert len({one.recipe for one in (whole, *less)}) == 5
 
 
 def test_a_profile_s_own_contractive_recipe_is_the_one_taken_apart():
     run = variants.base(PROFILES["cifar10"])
-    assert contraction.recipes(run)["contractive"] == config.get_run("cifar10", "SMALL", 0.5, "contractive").train
+    recipes = contraction.recipes(run)
+    assert recipes["contractive"] == config.get_run("cifar10", "SMALL", 0.5, "contractive").train
+    assert len({one.contraction for one in recipes.values()}) == len(recipes)  # no line for a change that changes nothing
 
 
 def test_ways_are_some_of_those_that_agreement_measures_at_length():
@@ -49,7 +52,7 @@ def test_the_table_holds_what_is_stored_and_names_what_is_not(srs_root):
     runs = {name: replace(RUN, train=recipe) for name, recipe in contraction.recipes(RUN).items()}
     for i, name in enumerate(("paper", "contractive", "always from zero")):
         put(runs[name], 0.5 + i / 10)
-    with pytest.warns(UserWarning, match="left out: SMALL-s0.50-contractive_two, SMALL-s0.50-contractive_apart: run"):
+    with pytest.warns(UserWarning, match="left out: SMALL-s0.50-contractive_two, SMALL-s0.50-contractive_both, SMALL-s0.50-contractive_apart: run"):
         made = contraction.make(SMOKE)[contraction.NAME]
     assert made["recipe"].tolist() == ["paper", "contractive", "always from zero"]
     assert made["noisy accuracy %"].tolist() == ["50.0", "60.0", "70.0"]

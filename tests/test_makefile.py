@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from srs import config
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -38,3 +40,12 @@ def test_every_run_is_trained_before_it_is_certified_and_shown(profile):
         shown = "36_explicit.ipynb" if run.startswith("ResNet") else "30_certified_accuracy.ipynb"
         assert names.index(f"10_train-{run}") < names.index(f"20_certify-{run}") < names.index(shown)
     assert names[-2:] == ["80_coverage.ipynb", "90_report.ipynb"]  # coverage looks at what all others left
+
+
+def test_a_profile_without_the_paper_s_methods_ends_with_the_main_tables():
+    done = make("--dry-run", "--always-make", "-j1", "all", "PROFILE=cifar10_more")
+    steps = [line.split("-p profile")[0].split()[-1] for line in done.stdout.splitlines() if "papermill" in line]
+    names = [Path(step).name.removesuffix(".part.ipynb") for step in steps]
+    runs = [run.id for run in config.get_profile("cifar10_more").runs]
+    assert names[-1] == "30_certified_accuracy.ipynb"
+    assert sorted(names[:-1]) == sorted(f"{step}-{run}" for step in ("10_train", "20_certify") for run in runs)

@@ -31,4 +31,4 @@ def test_tables_are_those_of_the_shipped_results():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # runs that are not shipped yet are left out, and say so
         assert readme.filled(README) == README, "run `make readme`"
-    assert len(readme.BLOCK.findall(README)) == README.count("<!-- table:") + README.count("<!-- speed:") > 1
+    assert len(readme.BLOCK.findall(README)) == sum(README.count(f"<!-- {kind}:") for kind in ("table", "speed", "cards")) > 2
