@@ -48,4 +48,4 @@ def test_a_profile_without_the_paper_s_methods_ends_with_the_main_tables():
     names = [Path(step).name.removesuffix(".part.ipynb") for step in steps]
     runs = [run.id for run in config.get_profile("cifar10_more").runs]
     assert names[-1] == "30_certified_accuracy.ipynb"
-    assert sorted(names[:-1]) == sorted(f"{step}-{run}" for step in ("10_train", "20_certify") for run in runs)
+    assert sorted(names[:-1]) == sorted(f"{step}-{run}.ipynb" for step in ("10_train", "20_certify") for run in runs)
