@@ -20,6 +20,7 @@ from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS
 WIDTH = 3.3  # inches, a column of the paper
 RRD_BINS = {"LARGE": 20}  # as in the paper's figures; 10 for every other size
 BINS = 10
+LEGEND_HANDLE, LEGEND_LETTER = 0.42, 0.046  # inches that a line of a legend takes beside its text, and per letter
 
 SOLID = "-"
 BROKEN = ((0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # SRS: curves tell apart without colour too
@@ -69,9 +70,14 @@ def colours(names) -> dict[str, tuple]:
 
 
 def legend_below(fig: Figure, ax: Axes, columns: int) -> None:
-    """One legend for all panels; a Figure has no pyplot state, so handles come from the panel that has them all."""
+    """One legend for all panels, in as many columns at most as fit the width of the figure.
+
+    A Figure has no pyplot state, so handles come from the panel that has them all, and widths are in inches as seen.
+    """
     handles, labels = ax.get_legend_handles_labels()
     if handles:
+        wide = LEGEND_HANDLE + LEGEND_LETTER * max(map(len, labels))
+        columns = max(1, min(columns, int(fig.get_figwidth() / wide)))
         fig.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 

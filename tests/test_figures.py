@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from tests import synthetic
 
 from srs import config, figures, shown, tables
@@ -90,3 +92,16 @@ def test_save_writes_the_same_bytes_again(tmp_path):
     for end in ("pdf", "png", "json"):
         assert (tmp_path / f"one_s0.50.{end}").read_bytes() == (tmp_path / f"two_s0.50.{end}").read_bytes()
     assert shown.listed(tmp_path)["one_s0.50"] == shown.About("figure", "c", "nb")
+
+
+@pytest.mark.parametrize(("longest", "columns"), [("SRS-MDEQ-1N", 3), ("SRS-CALIBRATED-1N", 2), (45 * "n", 1)])
+def test_a_legend_is_no_wider_than_its_figure(longest, columns):
+    with figures.style():
+        fig = Figure(figsize=(figures.WIDTH, 2), layout="constrained")
+        canvas, ax = FigureCanvasAgg(fig), fig.subplots()
+        for i in range(6):
+            ax.plot([0, 1], [i, i], label=longest)
+        figures.legend_below(fig, ax, 3)
+        canvas.draw()
+    assert fig.legends[0]._ncols == columns
+    assert fig.legends[0].get_window_extent().width <= fig.bbox.width
