@@ -101,7 +101,7 @@ CIFAR_CONTRACTIVE = contractive(CIFAR_PAPER, epochs=5)
 # have to classify.
 CIFAR_LONGER = replace(CIFAR_CONTRACTIVE, recipe="longer", begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=3)
 CIFAR_TWO = replace(CIFAR_CONTRACTIVE, begin=CIFAR_LONGER, epochs=2, lr=1e-3, contraction=Contraction(most_free_steps=0, weight=4.0))
-# The outer noise levels: a shorter training that begins with the same recipe's model of the level beside.
+# At the outer levels a short training begins with the same recipe's model of the level beside.
 CIFAR_AT = (
     (0.5, CIFAR_TWO),
     (0.12, replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.25, epochs=1)),
@@ -141,7 +141,7 @@ PROFILES = {
             paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
             images=20, stride=250, n0=100, n=1_000, recipes_at=CIFAR_AT,
         ),
-        # More images, by votes that are a classifier's own: what a laptop certifies overnight with the methods above.
+        # More images, without an audit: by votes as the full solve's, and by the cheapest. Those of `cifar10` are among them.
         Profile(
             "cifar10_more", CIFAR10, ((SMALL, CIFAR_CONTRACTIVE),), (0.25, 0.5), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
             images=100, stride=50, n0=100, n=1_000, recipes_at=CIFAR_AT,
