@@ -151,19 +151,7 @@ bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb
 	for run in $(filter SMALL-s0.50-%,$(RUNS)); do $(PY) -m srs.bench --profile $(PROFILE) --recipe $${run##*-} $(if $(COMPILED),--compiled); done
 
 tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
-	$(PY) -m srs.tables --profile $(PROFILE)
-	$(PY) -m srs.figures --profile $(PROFILE)
-ifeq ($(BRIEF),)
-	$(PY) -m srs.ablation_report --profile $(PROFILE)
-	$(PY) -m srs.contraction --profile $(PROFILE) --stored
-	$(PY) -m srs.speed_report --profile $(PROFILE)
-	$(PY) -m srs.diagrams --profile $(PROFILE)
-	$(PY) -m srs.settings_report --profile $(PROFILE)
-	$(PY) -m srs.comparison --profile $(PROFILE)
-	$(PY) -m srs.imagenet_report --profile $(PROFILE)
-	$(PY) -m srs.coverage --profile $(PROFILE)
-	$(PY) -m srs.report --profile $(PROFILE)
-endif
+	$(PY) -m srs.remake --profile $(PROFILE) $(if $(BRIEF),--brief)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
 

@@ -301,5 +301,5 @@ def swept(panels: Mapping[str, Mapping[str, figures.Curve]], *, label: str) -> F
             if i % 2 == 0:
                 ax.set_ylabel("ACR ([0, 1] pixels)")
         axes[0].set_ylim(bottom=0)  # after all have drawn: they share the axis
-        figures.legend_below(fig, axes[0], 2)
+        figures.legend_below(fig, 2)
     return fig

@@ -204,7 +204,7 @@ def robust_curves(panels: dict[str, tuple[dict[str, figures.Curve], dict[str, li
             ax.set(title=title, ylim=(-2, 104), xlim=(0, None), xlabel=r"$\ell_2$ radius ([0, 1] pixels)")
             if i % columns == 0:
                 ax.set_ylabel("accuracy (%)")
-        figures.legend_below(fig, axes[0], 2)
+        figures.legend_below(fig, 2)
     return fig
 
 

@@ -69,12 +69,12 @@ def colours(names) -> dict[str, tuple]:
     return dict(zip(names, seaborn.color_palette("colorblind", len(names))))
 
 
-def legend_below(fig: Figure, ax: Axes, columns: int) -> None:
+def legend_below(fig: Figure, columns: int) -> None:
     """One legend for all panels, in as many columns at most as fit the width of the figure.
 
-    A Figure has no pyplot state, so handles come from the panel that has them all, and widths are in inches as seen.
+    A Figure has no pyplot state, so handles come from the panel that has most of them, and widths are in inches as seen.
     """
-    handles, labels = ax.get_legend_handles_labels()
+    handles, labels = max((ax.get_legend_handles_labels() for ax in fig.axes), key=lambda both: len(both[1]))
     if handles:
         wide = LEGEND_HANDLE + LEGEND_LETTER * max(map(len, labels))
         columns = max(1, min(columns, int(fig.get_figwidth() / wide)))
@@ -153,7 +153,7 @@ def accuracy_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
                 ax.set_xlabel(r"$\ell_2$ radius ([0, 1] pixels)")
             if i % 2 == 0:
                 ax.set_ylabel("certified accuracy (%)")
-        legend_below(fig, axes[0], 3 if max(map(len, panels.values())) > 4 else 2)
+        legend_below(fig, 3 if max(map(len, panels.values())) > 4 else 2)
     return fig
 
 
@@ -201,7 +201,7 @@ def histograms(
             ax.set_title(title)
         axes[-1].set(xlabel=label, xlim=(edges[0], edges[-1]))
         fig.supylabel("share of images (%)", fontsize=7)
-        legend_below(fig, axes[0], 3)
+        legend_below(fig, 3)
     return fig
 
 
@@ -239,6 +239,15 @@ def panel_title(run: Run) -> str:
     return rf"$\sigma$ = {run.sigma:.2f}"
 
 
+def images_of(runs: list[Run]) -> str:
+    """How many images were certified, per noise level where that differs."""
+    counts = {run.profile.images: "" for run in runs}
+    for run in runs:
+        counts[run.profile.images] += f"{', ' if counts[run.profile.images] else ''}{run.sigma:g}"
+    alone = len(counts) == 1
+    return " and ".join(f"{count} images" + ("" if alone else f" at sigma {sigmas}") for count, sigmas in counts.items())
+
+
 def _curve(run: Run, method: Method, tallies: Tallies, rule: Rule) -> Curve:
     certificates = tables.certify(run, method, tallies, rule)
     return metrics.correct(certificates, tallies[run.id, method.name]["label"]), certificates.radius
@@ -251,8 +260,7 @@ def _method_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
 
 def _rule_curves(run: Run, tallies: Tallies) -> dict[str, Curve]:
     """The paper's best SRS method under every rule, beside standard RS."""
-    standard, srs = run.profile.method(run.profile.reference), tables.serialized(run.profile)[-1]
-    srs = next((m for m in run.profile.methods if m.name == "SRS-MDEQ-3A"), srs)
+    standard, srs = run.profile.method(run.profile.reference), tables.best_of_the_paper(run.profile)
     curves = {f"{standard.name}, cohen": _curve(run, standard, tallies, Rule.COHEN)}
     short = srs.name.replace("-MDEQ", "")
     return curves | {f"{short}, {RULE_LABELS[rule]}": _curve(run, srs, tallies, rule) for rule in SRS_RULES}
@@ -262,7 +270,7 @@ def make_curves(profile: Profile, tallies: Tallies) -> dict[str, Figure]:
     """Draw and save the curves of certified accuracy of every model size: all methods, and all rules."""
     made = {}
     for family, runs in runs_by_family(profile, tallies).items():
-        where = f"MDEQ-{family} on {profile.data.name}, {profile.images} images, N = {profile.n}"
+        where = f"MDEQ-{family} on {profile.data.name}, {images_of(runs)}, N = {profile.n}"
         made[f"curves_{family}"] = (
             accuracy_curves({panel_title(run): _method_curves(run, tallies) for run in runs}),
             f"Certified accuracy against l2 radius, a panel per noise level ({where}). Solid: standard RS under the "

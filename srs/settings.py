@@ -205,6 +205,15 @@ EXPLICIT = Method("RS", "naive", 1)
 
 
 @dataclass(frozen=True)
+class Fewer:
+    """What is drawn at noise levels that complete a table: some of the profile's methods, on its first images."""
+
+    sigmas: tuple[float, ...]
+    methods: tuple[str, ...]
+    images: int
+
+
+@dataclass(frozen=True)
 class Profile:
     """A whole experiment: data, models, noise levels, methods and sample sizes."""
 
@@ -226,6 +235,7 @@ class Profile:
     compiled: bool = False
     baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
     recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
+    fewer: Fewer | None = None  # what is drawn at some of the noise levels; None: everything at every one
     card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
     note: str = ""  # opens every caption
 
@@ -237,6 +247,8 @@ class Profile:
         self.method(self.reference)
         for m in self.methods:
             self.sampling.check_method(m)
+        for sigma in self.fewer.sigmas if self.fewer else ():
+            self.at(sigma)
 
     @property
     def sampling(self) -> Sampling:
@@ -256,18 +268,25 @@ class Profile:
     def runs(self) -> tuple["Run", ...]:
         """Every trained model of the profile, small models first."""
         own = {(s, t.recipe): t for s, t in self.recipes_at}
-        return tuple(Run(self, m, own.get((s, t.recipe), t), s) for m, t in self.models for s in self.sigmas)
+        return tuple(Run(self.at(s), m, own.get((s, t.recipe), t), s) for m, t in self.models for s in self.sigmas)
 
     @property
     def explicit(self) -> "Profile":
         """The same experiment with the baselines in place of the DEQs: standard RS, one pass of a network per vote."""
         rs = replace(EXPLICIT, batch=self.method(self.reference).batch)
-        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name)
+        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name, fewer=None)
 
     @property
     def every_run(self) -> tuple["Run", ...]:
         """The runs of the DEQs, then those of the explicit baselines."""
         return self.runs + self.explicit.runs
+
+    def at(self, sigma: float) -> "Profile":
+        """The profile as its runs at a noise level draw it: with fewer methods and images where `fewer` says so."""
+        if self.fewer is None or sigma not in self.fewer.sigmas:
+            return self
+        check(1 <= self.fewer.images <= self.images, "fewer images", self.fewer.images, f"1 to {self.images}")
+        return replace(self, methods=tuple(map(self.method, self.fewer.methods)), images=self.fewer.images, fewer=None)
 
     def method(self, name: str) -> Method:
         """The method of that name; ConfigError if there is none."""

@@ -34,7 +34,7 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
     "most_free_steps": "evaluations without gradient, at most", "weight": "weight of the last change",
     "both": "cross-entropy on the last two iterates",
     # a profile
-    "data": "data", "sigmas": "noise levels sigma", "images": "test images", "stride": "every n-th test image",
+    "data": "data", "sigmas": "noise levels sigma", "images": "test images", "stride": "every n-th test image", "fewer": "at some noise levels only",
     "n0": "n0 (selection)", "n": "N (estimation)", "alpha": "alpha", "reference": "audits and is compared with",
     "radii": "radii r of the tables", "noise": "noise", "seed": "seed", "baselines": "explicit networks",
     "card_images": "images of a model card (where limited)", "note": "note",
@@ -132,8 +132,12 @@ def sampling(profile: Profile) -> pd.DataFrame:
     for p in shown_profiles(profile):
         explicit = ", ".join(model.name for model, _ in p.baselines)
         own = {"data": p.data.name, LABELS["baselines"]: explicit or "-", LABELS["note"]: p.note or "-"}
-        columns[p.name] = _cells(p, skip=("name", "models", "recipes_at", "methods")) | own
+        columns[p.name] = _cells(p, skip=("name", "models", "recipes_at", "methods")) | own | {LABELS["fewer"]: _fewer(p.fewer)}
     return _side_by_side(columns)
+
+
+def _fewer(fewer: config.Fewer | None) -> str:
+    return f"sigma {_text(fewer.sigmas)}: {fewer.images} images, {_text(fewer.methods)}" if fewer else "-"
 
 
 def methods(profile: Profile) -> pd.DataFrame:

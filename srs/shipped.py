@@ -62,7 +62,7 @@ def load(profile: Profile) -> Tallies:
     tallies = {}
     for run in profile.runs:
         for place in (paths.tallies, paths.shipped_tallies):
-            files = {(run.id, method.name): place(run, method) for method in profile.methods}
+            files = {(run.id, method.name): place(run, method) for method in run.profile.methods}
             if all(path.is_file() for path in files.values()):
                 tallies |= {key: results.read_tallies(path) for key, path in files.items()}
                 break

@@ -62,7 +62,7 @@ def failure_rates(rows: Sequence[FailureRate]) -> Figure:
             ax.set(title=title, yscale="log", ylim=(FLOOR / 1.6, 2))
             ax.set_xticks(range(len(alphas)), [f"{a:g}" for a in alphas])
         _edge_labels(axes, "promised alpha", "failure rate")
-        legend_below(fig, axes.ravel()[0], 3)
+        legend_below(fig, 3)
     return fig
 
 
@@ -90,7 +90,7 @@ def caps(rows: Sequence[Cap]) -> Figure:
         ax.set_ylim(0, None)
         axes[0, 0].set_ylabel(r"largest radius / $\sigma$")
         axes[0, len(ns) // 2].set_xlabel("audited samples K")  # once: the panels are narrow
-        legend_below(fig, axes.ravel()[0], 2)
+        legend_below(fig, 2)
     return fig
 
 
@@ -106,7 +106,7 @@ def rules_by_image(panels: Mapping[str, tuple[np.ndarray, Mapping[Rule, np.ndarr
             _scatter(ax, standard, by_rule)
             ax.set_title(title)
         _edge_labels(axes, "radius of RS, cohen", "radius of SRS")
-        legend_below(fig, axes.ravel()[0], 3)
+        legend_below(fig, 3)
     return fig
 
 
@@ -134,5 +134,5 @@ def audit_size(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
                 ax.plot(nfe, radius, color=colours[i], linestyle=line, marker=marker, markersize=1.8, label=label)
             ax.set(title=title, xscale="log", ylim=(0, None))
         _edge_labels(axes, "NFE per image", "mean radius")
-        legend_below(fig, axes.ravel()[0], 2)
+        legend_below(fig, 2)
     return fig

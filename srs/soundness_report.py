@@ -194,7 +194,7 @@ def audit_gain(profile: Profile, tallies: Tallies) -> pd.DataFrame:
     """Mean radius of `audit` at an equal and at the default split beside theorem31's, over images either certifies."""
     rows = []
     for run in certified(profile, tallies):
-        for method in tables.serialized(profile):
+        for method in tables.serialized(run.profile):
             own = tallies[run.id, method.name]
             rule = {"sigma": run.sigma, "alpha": profile.alpha}
             theorem = metrics.certificates(own, rule=Rule.THEOREM31, **rule).radius
@@ -222,7 +222,7 @@ def make_rules_by_image(profile: Profile, tallies: Tallies) -> Step:
     made: Captioned = {}
     if not tables.serialized(profile):
         return Step({}, {})
-    method = tables.serialized(profile)[-1]
+    method = tables.best_of_the_paper(profile)
     for family, runs in figures.runs_by_family(profile, tallies).items():
         panels = {figures.panel_title(run): _radii(run, method, tallies) for run in runs}
         made[f"rules_by_image_{family}"] = (
@@ -254,10 +254,10 @@ def make_audit_size(profile: Profile, tallies: Tallies) -> Step:
     made: Captioned = {}
     if not tables.serialized(profile):
         return Step({}, {})
-    usual = tables.serialized(profile)[-1].audit
+    usual = tables.best_of_the_paper(profile).audit
     for ending, n, k in (("", profile.n, usual), ("_large_n", published.N, published.K)):
-        methods = tables.serialized(profile)
-        found = [audit_size.trade_off(run, method, tallies, n) for run in certified(profile, tallies) for method in methods]
+        runs = certified(profile, tallies)
+        found = [audit_size.trade_off(run, method, tallies, n) for run in runs for method in tables.serialized(run.profile)]
         caption = f"{_size_caption(profile, n)} Columns from 'K': at the usual K, beside plain RS that spends as much."
         made[f"audit_size{ending}"] = (pd.DataFrame([audit_size.row(one, k) for one in found]), caption)
         for family, runs in figures.runs_by_family(profile, tallies).items():

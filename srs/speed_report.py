@@ -82,7 +82,7 @@ def agreement_figure(points: Sequence[Point]) -> Figure:
         ax.set(xscale="log", yscale="log", xlabel="evaluations of f per vote", ylabel="votes unlike the full solve's (%)")
         ax.set_xticks([1, 2, 4, 8, 16, 30], ["1", "2", "4", "8", "16", "30"])
         ax.minorticks_off()
-        figures.legend_below(fig, ax, 3)
+        figures.legend_below(fig, 3)
     return fig
 
 

@@ -135,7 +135,7 @@ def cosine_curves(cosines: Mapping[str, pd.DataFrame]) -> Figure:
             ax.minorticks_off()
             if i == 0:
                 ax.set_ylabel("cosine to the exact gradient")
-        figures.legend_below(fig, axes[0], 2)
+        figures.legend_below(fig, 2)
     return fig
 
 

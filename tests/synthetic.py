@@ -57,7 +57,7 @@ def _tally(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a
 def write_profile(profile: Profile) -> None:
     """Write the tallies and model cards of a profile under SRS_ROOT."""
     for run in profile.runs:
-        for method in profile.methods:
+        for method in run.profile.methods:
             results.write_tallies(paths.tallies(run, method), tallies(run, method))
         card = {
             "run": run.id, "recipe": run.train.recipe, "sigma": run.sigma, "parameters": 12_345, "seconds": 42.0,

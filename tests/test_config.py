@@ -12,7 +12,7 @@ import pytest
 
 from srs import config
 from srs.config import (
-    DIGITS, DIGITS_SMALL, PROFILES, ConfigError, Method, Sampling, fingerprint, get_profile, get_run, read_parameters,
+    DIGITS, DIGITS_SMALL, PROFILES, ConfigError, Fewer, Method, Sampling, fingerprint, get_profile, get_run, read_parameters,
     replace,
 )  # fmt: skip
 
@@ -25,7 +25,7 @@ ORDER = (
     "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
     "white_box_report", "speed_report", "contraction",
     "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
-    "report", "explicit_report", "imagenet_report", "readme",
+    "report", "explicit_report", "imagenet_report", "remake", "readme",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
@@ -53,6 +53,9 @@ REFUSED = {
     "N": (lambda: replace(SMOKE, n=0), "n = 0", "at least 1"),
     "n0": (lambda: replace(SMOKE, n0=0), "n0 = 0", "at least 1"),
     "images": (lambda: replace(SMOKE, images=0), "images = 0", "at least 1"),
+    "fewer images": (lambda: replace(SMOKE, fewer=Fewer((0.5,), ("MDEQ-30A",), 99)), "fewer images = 99", "1 to 4"),
+    "fewer methods": (lambda: replace(SMOKE, fewer=Fewer((0.5,), ("MDEQ-31A",), 1)), "'MDEQ-31A'", "MDEQ-30A"),
+    "fewer methods than the reference": (lambda: replace(SMOKE, fewer=Fewer((0.5,), ("MDEQ-1A",), 1)), "'MDEQ-30A'", "MDEQ-1A"),
     "K above N": (lambda: replace(SMOKE, n=10), "K = 20", "at most n = 10"),
     "method": (lambda: SMOKE.method("MDEQ-31A"), "'MDEQ-31A'", "MDEQ-30A"),
     "reference": (lambda: replace(SMOKE, reference="MDEQ-2A"), "'MDEQ-2A'", "MDEQ-30A"),
@@ -147,6 +150,17 @@ def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     assert not profile.method(profile.reference).serialized
     assert len(profile.evaluated) == profile.images and profile.evaluated[0] == 0
     assert set(range(0, profile.images * profile.stride, profile.stride)) == set(profile.evaluated)
+
+
+def test_fewer_methods_and_images_where_a_profile_says_so():
+    whole = PROFILES["cifar10"]
+    by_sigma = {run.sigma: run.profile for run in whole.runs}
+    assert by_sigma[0.5] == whole and set(by_sigma) == {0.12, 0.25, 0.5, 1.0}
+    for sigma in (0.12, 0.25, 1.0):
+        less = by_sigma[sigma]
+        assert less.methods == whole.methods[:6] and less.evaluated == whole.evaluated[: less.images] and less.images < whole.images
+        assert less.sampling == whole.sampling
+    assert replace(whole, baselines=PROFILES["digits"].baselines).explicit.runs[0].profile.images == whole.images
 
 
 def test_more_images_are_certified_by_votes_that_need_no_audit():

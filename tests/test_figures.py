@@ -101,7 +101,7 @@ def test_a_legend_is_no_wider_than_its_figure(longest, columns):
         canvas, ax = FigureCanvasAgg(fig), fig.subplots()
         for i in range(6):
             ax.plot([0, 1], [i, i], label=longest)
-        figures.legend_below(fig, ax, 3)
+        figures.legend_below(fig, 3)
         canvas.draw()
     assert fig.legends[0]._ncols == columns
     assert fig.legends[0].get_window_extent().width <= fig.bbox.width

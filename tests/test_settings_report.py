@@ -108,7 +108,7 @@ def with_method(method: Method) -> Profile:
 MODEL, RECIPE = SMOKE.models[0]
 ANOTHER = {  # where a field cannot just be another value of its type
     "channels": (16, 16), "head_channels": (4, 12), "begin": replace(RECIPE, recipe="first"), "groups": 4,
-    "data": config.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
+    "fewer": config.Fewer((0.5,), ("MDEQ-30A",), 2), "data": config.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
     "auditor": SMOKE.methods[0], "recipes_at": ((0.5, replace(RECIPE, epochs=3)),), "sigmas": (0.25,), "reference": "MDEQ-5A", "name": "other",
 }  # fmt: skip
 

@@ -31,14 +31,14 @@ def test_shipped_weights_are_of_the_recipe_that_config_states(run):
 @pytest.mark.parametrize("run", CERTIFIED, ids=lambda run: run.id)
 def test_shipped_tallies_are_of_the_shipped_weights_and_of_the_profile(run):
     weights = models.digest(paths.zoo(paths.weights(run), run))
-    for method in CIFAR10.methods:
+    for method in run.profile.methods:
         path = paths.shipped_tallies(run, method)
         told = json.loads(paths.provenance(path).read_text())
         assert told["weights"] == weights, method.name
         assert told["sampling"] == json.loads(json.dumps(dataclasses.asdict(CIFAR10.sampling))), method.name
         assert told["method"] == dataclasses.asdict(method)
         tally = results.read_tallies(path)
-        assert tally["idx"].tolist() == list(CIFAR10.evaluated) and set(tally["n"]) == {CIFAR10.n}
+        assert tally["idx"].tolist() == list(run.profile.evaluated) and set(tally["n"]) == {CIFAR10.n}
 
 
 @pytest.mark.parametrize("name", ["MDEQ-ANCHOR-2A", "SRS-MDEQ-1A"])
