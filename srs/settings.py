@@ -284,7 +284,7 @@ class Profile:
     def at(self, sigma: float) -> "Profile":
         """The profile as its runs at a noise level draw it: with fewer methods and images where `fewer` says so."""
         if self.fewer is None or sigma not in self.fewer.sigmas:
-            return self
+            return replace(self, fewer=None)
         check(1 <= self.fewer.images <= self.images, "fewer images", self.fewer.images, f"1 to {self.images}")
         return replace(self, methods=tuple(map(self.method, self.fewer.methods)), images=self.fewer.images, fewer=None)
 
