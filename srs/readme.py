@@ -12,7 +12,7 @@ from srs.config import Run
 COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
 SPEED = ("method", "NFE/vote", "times faster per vote (seconds)", "times faster (seconds)")
 STEPS = (1, 2, 4, 8)  # after which the README says how far a model is from its solution
-BLOCK = re.compile(r"(<!-- (table|speed|cards): (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|speed|cards|levels): (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 
 
 def main_table(run: Run) -> pd.DataFrame:
@@ -35,6 +35,21 @@ def speed_table(run: Run) -> pd.DataFrame:
     return whole.rename(columns={SPEED[-1]: f"times faster, certificate at N = {speed_report.LARGE_N} (seconds)"})
 
 
+def levels_table(run: Run) -> pd.DataFrame:
+    """Certified accuracy at every noise level of the run's recipe: RS and the paper's best SRS method, ours and published."""
+    profile, rows = config.get_profile(run.profile.name), []
+    tallies = shipped.load(profile)
+    for other in shipped.certified(profile, tallies):
+        if (other.model, other.train.recipe) == (run.model, run.train.recipe):
+            whole = tables.certified_accuracy(other, tallies)
+            methods = other.profile.reference, tables.best_of_the_paper(other.profile).name
+            left_out = tables.RULE_LABELS[Rule.THEOREM31], tables.RULE_LABELS[Rule.RELEASED]
+            some = whole[whole["method"].isin(methods) & ~whole["rule"].isin(left_out)]
+            rows.append(some[[c for c in some if c in COLUMNS[:3] or c.startswith("r=")]].assign(sigma=f"{other.sigma:.2f}"))
+    table = pd.concat(rows)
+    return table[["sigma", *(c for c in table if c != "sigma")]]
+
+
 def cards_table(run: Run) -> pd.DataFrame:
     """What the shipped models of the run's profile reached, from their cards: a line each."""
     rows = []
@@ -51,12 +66,12 @@ def cards_table(run: Run) -> pd.DataFrame:
 
 
 def filled(text: str) -> str:
-    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` (or `speed:`, `cards:`) made anew."""
+    """The text with every block `<!-- table: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` (or `speed:`, `cards:`, `levels:`) made anew."""
 
     def fill(found: re.Match) -> str:
         kind, profile, model, sigma, recipe = found.groups()[1:6]
         run = config.get_run(profile, model, float(sigma), recipe)
-        table = {"table": main_table, "speed": speed_table, "cards": cards_table}[kind](run)
+        table = {"table": main_table, "speed": speed_table, "cards": cards_table, "levels": levels_table}[kind](run)
         return found[1] + table.to_markdown(index=False, disable_numparse=True) + found[7]
 
     return BLOCK.sub(fill, text)

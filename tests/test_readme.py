@@ -4,7 +4,7 @@ import re
 import warnings
 from pathlib import Path
 
-from srs import readme
+from srs import bounds, config, readme, tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,4 +31,11 @@ def test_tables_are_those_of_the_shipped_results():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # runs that are not shipped yet are left out, and say so
         assert readme.filled(README) == README, "run `make readme`"
-    assert len(readme.BLOCK.findall(README)) == sum(README.count(f"<!-- {kind}:") for kind in ("table", "speed", "cards")) > 2
+    assert len(readme.BLOCK.findall(README)) == sum(README.count(f"<!-- {kind}:") for kind in ("table", "speed", "cards", "levels")) > 2
+
+
+def test_largest_radii_are_those_of_the_profile():
+    p = config.get_profile("cifar10")
+    for rule in (bounds.Rule.COHEN, bounds.Rule.AUDIT):
+        cap = bounds.largest_radius(rule, p.n, p.method("SRS-MDEQ-3A").audit, 1.0, p.alpha)
+        assert f"{tables.radius(float(cap))} sigma" in README
