@@ -1,43 +1,67 @@
-"""Everything that needs no network: tables, figures and the report of a profile from what is stored, in one process.
+"""Everything that needs no network: tables, figures and the report of a profile from what is stored, by two processes.
 
-One after another, these programs would spend more time on starting than on what they make.
+As programs of their own these steps would spend more time on starting than on what they make.
 """
 
 import argparse
-import warnings
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from tqdm import tqdm
 
 from srs import (
-    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report,
-    settings_report, speed_report, tables,
+    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report, settings_report,
+    speed_report, tables,
 )
 from srs.config import Profile
 
-MAIN: tuple[Callable[[Profile], object], ...] = (tables.make_tables, figures.make_figures)
-MORE: tuple[Callable[[Profile], object], ...] = (
-    ablation_report.make, contraction.make, speed_report.make_agreement, speed_report.make_speed,
-    speed_report.make_adaptive, diagrams.make_diagrams, settings_report.make_settings, comparison.make_comparison,
-    imagenet_report.make, coverage.make_coverage, report.build,
+Step = Callable[[Profile], object]
+
+
+def curves(profile: Profile) -> object:
+    """Draw and save the curves of certified accuracy."""
+    return figures.make_curves(profile, tables.load(profile))
+
+
+def histograms(profile: Profile) -> object:
+    """Draw and save the histograms of RRD, p_m and gap."""
+    return figures.make_histograms(profile, tables.load(profile))
+
+
+MAIN: tuple[Step, ...] = (histograms, curves, tables.make_tables)  # the longest first
+MORE: tuple[Step, ...] = (
+    ablation_report.make, diagrams.make_diagrams, settings_report.make_settings, speed_report.make_agreement,
+    speed_report.make_speed, speed_report.make_adaptive, contraction.make, comparison.make_comparison, imagenet_report.make,
 )  # fmt: skip
+LAST: tuple[Step, ...] = (coverage.make_coverage, report.build)  # they look at what the others made
 
 
-def remake(profile: Profile, *, brief: bool = False) -> Iterator[str]:
-    """Make what stored results allow, the report last; yields the name of every step once it is done.
+def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iterator[str]:
+    """Make what stored results allow, coverage and the report last; yields the name of every step once it is done.
 
     Args:
         profile: whose results.
         brief: only the main tables and figures.
+        processes: that share the steps.
 
     Raises:
-        config.ConfigError: no run of the profile is stored.
+        config.ConfigError: no run of the profile is stored, or less than one process.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("once")  # each step looks for the same runs
-        for make in MAIN if brief else MAIN + MORE:
-            make(profile)
-            yield f"{make.__module__.removeprefix('srs.')}.{make.__name__}"
+    config.check(processes >= 1, "processes", processes, "at least 1")
+    tables.load(profile)  # first: if nothing is stored, say so at once
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        begun = {pool.submit(step, profile): step for step in (MAIN if brief else MAIN + MORE)}
+        for done in as_completed(begun):
+            done.result()
+            yield _name(begun[done])
+    for step in () if brief else LAST:
+        step(profile)
+        yield _name(step)
+
+
+def _name(step: Step) -> str:
+    return f"{step.__module__.removeprefix('srs.')}.{step.__name__}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,11 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m srs.remake", description=main.__doc__)
     parser.add_argument("--profile", default="digits", help=config.one_of(config.PROFILES))
     parser.add_argument("--brief", action="store_true", help="only the main tables and figures")
+    parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args(argv)
     try:
         profile = config.get_profile(args.profile)
-        total = len(MAIN) if args.brief else len(MAIN + MORE)
-        for name in tqdm(remake(profile, brief=args.brief), total=total, desc=f"tables {profile.name}", unit="step"):
+        steps = remake(profile, brief=args.brief, processes=args.processes)
+        for name in tqdm(steps, total=len(MAIN if args.brief else MAIN + MORE + LAST), desc=f"tables {profile.name}", unit="step"):
             tqdm.write(name)
     except config.ConfigError as error:
         parser.error(str(error))

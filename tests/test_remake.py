@@ -18,14 +18,16 @@ def test_everything_is_made_in_one_go(srs_root, capsys):
     with pytest.raises(SystemExit):
         remake.main(["--profile", "smoke"])
     assert "result file" in capsys.readouterr().err
+    with pytest.raises(config.ConfigError, match="processes = 0"):
+        next(remake.remake(SMOKE, processes=0))
     synthetic.write_profile(SMOKE)
     remake.main(["--profile", "smoke", "--brief"])
     names = {item.name for item in report.items(SMOKE)}
     assert {"certified_accuracy_SMALL_s0.50", "mean_rrd", "curves_SMALL", "rrd_hist_SMALL"} <= names
     assert not paths.shown(SMOKE, "report").with_suffix(".html").exists() and "diagram_srs" not in names
-    with pytest.warns(UserWarning, match="no counts are stored"):
-        steps = list(remake.remake(SMOKE))
-    assert steps[0] == "tables.make_tables" and steps[-1] == "report.build"
+    steps = list(remake.remake(SMOKE, processes=1))
+    assert steps[0] == "remake.histograms" and steps[-2:] == ["coverage.make_coverage", "report.build"]
+    assert len(steps) == len(remake.MAIN + remake.MORE + remake.LAST)
     more = {item.name for item in report.items(SMOKE)} - names
     assert {"diagram_srs", "settings_training", "comparison_smoothing", "coverage", "ablation_alpha"} <= more
     assert "certified_accuracy_SMALL_s0.50" in paths.shown(SMOKE, "report").with_suffix(".html").read_text()
