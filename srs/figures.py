@@ -241,11 +241,12 @@ def panel_title(run: Run) -> str:
 
 def images_of(runs: list[Run]) -> str:
     """How many images were certified, per noise level where that differs."""
-    counts = {run.profile.images: "" for run in runs}
+    sigmas: dict[int, list[str]] = {}
     for run in runs:
-        counts[run.profile.images] += f"{', ' if counts[run.profile.images] else ''}{run.sigma:g}"
-    alone = len(counts) == 1
-    return " and ".join(f"{count} images" + ("" if alone else f" at sigma {sigmas}") for count, sigmas in counts.items())
+        sigmas.setdefault(run.profile.images, []).append(f"{run.sigma:g}")
+    if len(sigmas) == 1:
+        return f"{runs[0].profile.images} images"
+    return " and ".join(f"{images} images at sigma {', '.join(which)}" for images, which in sigmas.items())
 
 
 def _curve(run: Run, method: Method, tallies: Tallies, rule: Rule) -> Curve:
