@@ -124,10 +124,12 @@ class Train:
     jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
     augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
     dropout: float | None = None  # instead of the model's own
+    ema: float = 0.0  # the weights kept are their running mean, which this much of is left after a step; 0: the last ones
 
     def __post_init__(self):
         check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
         check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
+        check(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
         check("-" not in self.recipe, "recipe", self.recipe, "a name without a dash: run ids are MODEL-sSIGMA-RECIPE")
 
 

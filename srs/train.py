@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from srs import adversary, config, data, losses, memory, models, paths, results, shipped
@@ -66,16 +67,18 @@ def train(
     else:
         model = models.load(paths.weights(first), network, run.profile.data).to(device)
     optimiser = _optimiser(model, recipe)
-    done, seconds = _resume(run, model, optimiser, device)
+    # Batch norms' running means are averaged, too: their own follow the last few batches.
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    done, seconds = _resume(run, model, mean, optimiser, device)
     epochs = range(done, recipe.epochs)
     for epoch in tqdm(epochs, desc=f"train {run.id}", unit="epoch", disable=not progress):
         began = time.perf_counter()
-        _train_epoch(run, model, optimiser, images, epoch, device)
+        _train_epoch(run, model, mean, optimiser, images, epoch, device)
         seconds += time.perf_counter() - began
-        _checkpoint(run, model, optimiser, epoch + 1, seconds)
+        _checkpoint(run, model, mean, optimiser, epoch + 1, seconds)
         if stop_after is not None and epoch + 1 - done >= stop_after and epoch + 1 < recipe.epochs:
             return target
-    model.eval()
+    model = mean.module.eval()
     card = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
         "images": len(images.labels), "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
@@ -163,7 +166,7 @@ def _solve(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[Tensor, Tenso
     return SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=full.steps).z, u
 
 
-def _train_epoch(run, model, optimiser, images, epoch, device) -> None:
+def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
     recipe = run.train
     torch.manual_seed(_seed(run, "train", epoch))
     order = torch.randperm(len(images.labels))
@@ -191,6 +194,7 @@ def _train_epoch(run, model, optimiser, images, epoch, device) -> None:
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()
+        mean.update_parameters(model)
 
 
 def _steps_per_epoch(recipe: config.Train, count: int) -> int:
@@ -231,17 +235,17 @@ def _seed(run: config.Run, phase: str, epoch: int) -> int:
     return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch
 
 
-def _checkpoint(run, model, optimiser, epochs, seconds) -> None:
+def _checkpoint(run, model, mean, optimiser, epochs, seconds) -> None:
     path = paths.checkpoint(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs, "seconds": seconds,
+    state = {"model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs, "seconds": seconds,
              "settings": _settings(run)}
     torch.save(state, part)
     part.replace(path)
 
 
-def _resume(run, model, optimiser, device) -> tuple[int, float]:
+def _resume(run, model, mean, optimiser, device) -> tuple[int, float]:
     path = paths.checkpoint(run)
     if not path.is_file():
         return 0, 0.0
@@ -250,6 +254,7 @@ def _resume(run, model, optimiser, device) -> tuple[int, float]:
         if state["settings"] != _settings(run):
             return 0, 0.0  # the recipe was changed since: begin anew
         model.load_state_dict(state["model"])
+        mean.load_state_dict(state["mean"])
         optimiser.load_state_dict(state["optimiser"])
         return state["epochs"], state["seconds"]
     except models.UNREADABLE:
