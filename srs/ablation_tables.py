@@ -55,7 +55,7 @@ def lacking(counted: Recounts, keys: Iterable[Key]) -> bool:
 
 def certificates(run: Run, tallies: np.ndarray, rule: Rule, alpha: float | None = None) -> Certificates:
     """Certificates under a rule at the profile's alpha or another, to be shown under a label that says if it is unsound."""
-    with tables.silent_about_released():
+    with bounds.silent_about_released():
         return metrics.certificates(tallies, rule=rule, sigma=run.sigma, alpha=alpha or run.profile.alpha)
 
 

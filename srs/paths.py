@@ -90,6 +90,11 @@ def shown(profile: Profile, name: str) -> Path:
     return root() / "figures" / profile.name / name
 
 
+def published(name: str) -> Path:
+    """Numbers that others published, tracked."""
+    return Path(__file__).resolve().parents[1] / "data" / "published" / f"{name}.csv"
+
+
 def executed(profile: Profile, name: str) -> Path:
     """An executed notebook."""
     return work(profile) / "notebooks" / f"{name}.ipynb"

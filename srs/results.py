@@ -106,6 +106,14 @@ def write_json(path: Path, content: dict) -> None:
     part.replace(path)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
 def _write(path: Path, lines: list[tuple]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -57,7 +57,7 @@ def measure(n: int, audit_k: int, certificates: int, progress: Callable[[int], o
     rows = []
     for seed, (problem, surrogate) in enumerate(soundness.SETTINGS):
         sizes = {"n": n, "audit_k": audit_k, "certificates": certificates}
-        with tables.silent_about_released():
+        with bounds.silent_about_released():
             rows += soundness.failure_rates(problem, surrogate, **sizes, seed=seed, progress=progress)
     return rows
 
@@ -114,7 +114,7 @@ def cap_table(sigmas: Sequence[float] = CAP_SIGMAS) -> pd.DataFrame:
     """The largest radius of each rule at the paper's N, K and alpha, to the nearest 0.001: a cap certifies nothing."""
     lines = []
     for sigma in sigmas:
-        with tables.silent_about_released():
+        with bounds.silent_about_released():
             caps = {rule: _cap(rule, published.N, published.K, sigma) for rule in CAP_RULES}
         cells = {RULE_LABELS[rule]: tables.number(cap, 3) for rule, cap in caps.items()}
         lines.append({"sigma": f"{sigma:.2f}", **cells})
@@ -165,7 +165,7 @@ def make_caps(profile: Profile) -> Step:
     """Tabulate and draw the largest radius that each rule can certify at all."""
     fine_ks = np.unique(np.geomspace(20, CAP_NS[-1], 60).astype(int)).tolist()
     sizes = {"rules": RULES, "ns": CAP_NS, "sigma": 1.0, "alpha": published.ALPHA}
-    with tables.silent_about_released():
+    with bounds.silent_about_released():
         caps, fine = (soundness.measured_caps(audit_ks=ks, **sizes) for ks in (CAP_KS, fine_ks))
     ideal = (
         f"all N votes for c_A and no disagreement among the K audited ones (alpha = {published.ALPHA:g}). 'released "

@@ -5,9 +5,6 @@ have "seconds" in their name, so that two runs can be compared with times aside.
 """
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +50,9 @@ def best_of_the_paper(profile: Profile) -> Method:
     return next((method for method in srs if method.name == "SRS-MDEQ-3A"), srs[-1])
 
 
-@contextmanager
-def silent_about_released() -> Iterator[None]:
-    """Let `released` be used without its warning, for what is shown: every label and caption says "unsound" instead."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bounds.UnsoundRuleWarning)
-        yield
-
-
 def certify(run: Run, method: Method, tallies: Tallies, rule: Rule) -> Certificates:
     """Certificates to be shown under the rule's label, which says so where the rule is unsound."""
-    with silent_about_released():
+    with bounds.silent_about_released():
         return metrics.certificates(tallies[run.id, method.name], rule=rule, sigma=run.sigma, alpha=run.profile.alpha)
 
 

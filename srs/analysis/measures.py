@@ -1,0 +1,169 @@
+"""The paper's measures as questions to one long table of counts: certificates, certified accuracy, ACR, RRD, p_m, gap, cost.
+
+The table has a row per image and method of every run (`store.read_counts`). All functions are pure: a table in, a table out.
+Images without a certificate: an abstention is never correct and counts radius 0 in certified accuracy and ACR; RRD is taken
+over the images that standard RS certifies; p_m and gap need votes for c_A only, certified or not, and are nan where there are none.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from srs import bounds
+from srs.bounds import ABSTAIN, Rule
+
+RUN = ["model", "recipe", "sigma"]  # what names a run
+METHOD = [*RUN, "method"]
+ROW = [*METHOD, "rule"]  # what a line of most tables is about
+RULES = [Rule.COHEN, Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED]  # in the order of the tables
+SOUND = [rule for rule in RULES if rule.sound]
+CONFIDENCE = 0.95  # of the intervals over images
+RHO = 0.001  # failure probability of the high-probability statement, as Cohen et al. 2019 set it
+
+
+def in_order(values: Iterable) -> pd.Categorical:
+    """The values as categories in the order of their first appearance: groups come out in the profile's order, not the alphabet's."""
+    values = list(values)
+    return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
+
+
+def bound(counts: pd.DataFrame, rule: str, sigma: float, alpha: float, split: float = bounds.DEFAULT_SPLIT) -> tuple:
+    """p_lower and radius of each row under a rule; a count that was not taken (-1) is none, so nothing is certified from it."""
+    taken = {name: np.maximum(counts[name].to_numpy(), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
+    with bounds.silent_about_released():  # the rule stands in its own column, under a label that says "unsound"
+        return bounds.certify(rule, bounds.Counts(n=counts["n"].to_numpy(), **taken), sigma, alpha, split)
+
+
+def certificates(
+    counts: pd.DataFrame, *, alpha: float, rules: Sequence[Rule] | None = None, split: float = bounds.DEFAULT_SPLIT
+) -> pd.DataFrame:
+    """The certificate of every image: the rows of the table once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
+
+    Args:
+        counts: the long table.
+        alpha: failure probability of each certificate.
+        rules: rules for all rows; None: those under which each method's votes are shown, see `bounds.rules_for`.
+        split: share of alpha that the rule `audit` spends on the disagreements.
+
+    Returns:
+        One row per image, method and rule; `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2.
+    """
+    parts = []
+    for rule in RULES:
+        shown = counts["needs_audit"].map(lambda needs: rule in (rules or bounds.rules_for(bool(needs)))).to_numpy(bool)
+        own = counts[shown].copy()
+        # At sigma = 1 and then scaled: the same product, rounded once.
+        own["p_lower"], unit = bound(own, rule, 1.0, alpha, split)
+        certified = (own["p_lower"] > 0.5) & (own["c_a"] != ABSTAIN)
+        own["rule"] = str(rule)
+        own["predict"] = own["c_a"].where(certified, ABSTAIN)
+        own["radius"] = np.where(certified, own["sigma"].astype(float) * unit, 0.0)
+        own["correct"] = certified & (own["c_a"] == own["label"])
+        parts.append(own)
+    found = pd.concat(parts, ignore_index=True)
+    found["rule"] = pd.Categorical(found["rule"], list(map(str, RULES)), ordered=True)
+    return found
+
+
+def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
+    """How many images of each group are classified rightly with a radius of at least r, per r, and their number `images`."""
+    radius = certified["radius"].where(certified["correct"], -np.inf)
+    at = pd.DataFrame({r: radius >= r for r in radii}).astype(int)
+    return _grouped(at.assign(images=1), certified, by).sum()
+
+
+def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
+    """Certified accuracy in percent at each radius (columns `r=0.25`) and ACR (Zhai et al. 2020) of each group.
+
+    ACR is the mean radius over all images; wrong ones and abstentions count 0.
+    """
+    counts = held(certified, radii, by)
+    table = pd.DataFrame({f"r={r:.2f}": 100 * counts[r] / counts["images"] for r in radii})
+    radius = certified["radius"].where(certified["correct"], 0.0).rename("ACR")
+    return table.join(_grouped(radius, certified, by).mean())
+
+
+def confidence(certified: pd.DataFrame, radii: Sequence[float], alpha: float, by: Sequence[str] = ROW) -> pd.DataFrame:
+    """How sure certified accuracy is, as shares: columns (r, `low`), (r, `high`), (r, `sure`) of each group.
+
+    `low` and `high` are the Clopper-Pearson interval over the draw of the images. `sure` bounds the accuracy of g on these very
+    images (Cohen et al. 2019, Bernstein's inequality; `bounds.high_probability_accuracy`).
+    """
+    counts, columns = held(certified, radii, by), {}
+    for r in radii:
+        columns[r, "low"], columns[r, "high"] = bounds.proportion_interval(counts[r], counts["images"], CONFIDENCE)
+        columns[r, "sure"] = [bounds.high_probability_accuracy(c, n, alpha, RHO) for c, n in zip(counts[r], counts["images"])]
+    return pd.DataFrame(columns, index=counts.index)
+
+
+def rrd(certified: pd.DataFrame) -> pd.DataFrame:
+    """RRD = |r_RS - r_SRS| / r_RS of every image that the reference certifies, rightly or not: column `rrd` beside the SRS rows.
+
+    An SRS certificate for another class than the reference's protects another statement: it counts radius 0, like an
+    abstention, so that the RRD is 1.
+    """
+    standard = certified[(certified["method"] == certified["reference"]) & (certified["radius"] > 0)]
+    standard = standard[[*RUN, "idx", "predict", "radius"]]
+    both = certified[certified["needs_audit"]].merge(standard, on=[*RUN, "idx"], suffixes=("", "_rs"))
+    same = both["radius"].where(both["predict"] == both["predict_rs"], 0.0)
+    return both.assign(rrd=(both["radius_rs"] - same).abs() / both["radius_rs"])
+
+
+def p_m(counts: pd.DataFrame) -> pd.Series:
+    """p_m of each row: share of the votes for c_A that the reference method, on the same noise, does not give; nan if not taken."""
+    taken = (counts["n_wrong"] >= 0) & (counts["n_a"] > 0)
+    return (counts["n_wrong"] / counts["n_a"].clip(lower=1)).where(taken)
+
+
+def gap(counts: pd.DataFrame, alpha: float) -> pd.Series:
+    """How far Theorem 3.1's p_m_upper = 1 - LowerConfBound(N_1, N_2, 1 - alpha/2) lies above p_m; negative where it failed."""
+    n_1, n_2 = (counts[name].clip(lower=0) for name in ("n_1", "n_2"))
+    return 1 - bounds.lower_confidence_bound(n_1, n_2, alpha / 2) - p_m(counts)
+
+
+def cost(counts: pd.DataFrame, by: Sequence[str] = METHOD) -> pd.DataFrame:
+    """What each group spends: `disagreement %`, `NFE/vote` (estimation alone), `NFE/image`, `audit NFE`, `seconds/image`.
+
+    NFE are evaluations of f on one noisy copy. The image's are those of selection, estimation and audit. Disagreement is the
+    share of all votes that differ from the reference method's on the same noise; nan where it was not measured.
+    """
+    nfe = counts[["nfe_select", "nfe_estimate", "nfe_audit"]].clip(lower=0)
+    taken = counts["n_differ"] >= 0
+    columns = pd.DataFrame({
+        "n": counts["n"], "nfe_estimate": nfe["nfe_estimate"], "nfe": nfe.sum(axis=1), "nfe_audit": nfe["nfe_audit"],
+        "differ": counts["n_differ"].where(taken, 0), "compared": counts["n"].where(taken, 0),
+    })  # fmt: skip
+    groups = _grouped(columns, counts, by)
+    total, mean = groups.sum(), groups.mean()
+    return pd.DataFrame({
+        "disagreement %": 100 * total["differ"] / total["compared"].replace(0, np.nan),
+        "NFE/vote": total["nfe_estimate"] / total["n"],
+        "NFE/image": mean["nfe"], "audit NFE": mean["nfe_audit"],
+        "seconds/image": _grouped(counts["seconds"], counts, by).mean(),
+    })  # fmt: skip
+
+
+def speed_up(cost: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """How many times less each method costs than the reference of its run: `speed-up (NFE)` and `speed-up (seconds)`."""
+    for name, unit in (("NFE/image", "NFE"), ("seconds/image", "seconds")):
+        standard = cost[name].xs(reference, level="method")
+        own = cost[name].replace(0, np.nan)
+        cost = cost.assign(**{f"speed-up ({unit})": standard.reindex(cost.index.droplevel("method")).to_numpy() / own})
+    return cost
+
+
+def require_same_images(counts: pd.DataFrame) -> None:
+    """Pairwise measures compare image by image.
+
+    Raises:
+        ValueError: the methods of a run were evaluated on different images.
+    """
+    for run, own in counts.groupby(RUN, observed=True):
+        images = {method: tuple(rows["idx"]) for method, rows in own.groupby("method", observed=True)}
+        if len(set(images.values())) > 1:
+            raise ValueError(f"the counts of {run} are of different images per method: certify its methods again")
+
+
+def _grouped(columns, table: pd.DataFrame, by: Sequence[str]):
+    return columns.groupby([table[name] for name in by], observed=True)
