@@ -1,6 +1,7 @@
 """Made-up tallies of a whole profile: what the tables, figures and report are tested on without a network."""
 
 import numpy as np
+import pandas as pd
 
 from srs import paths, results
 from srs.config import Method, Profile, Run
@@ -65,3 +66,10 @@ def write_profile(profile: Profile) -> None:
             "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
         }  # fmt: skip
         results.write_json(paths.card(run), card)
+
+
+def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:
+    """A long table of those tallies (`tally(**row)`) under one method of one run; a row may name its own method and needs_audit."""
+    told = {"model": "SMALL", "recipe": "paper", "sigma": sigma, "method": method, "reference": "MDEQ-30A", "needs_audit": needs_audit}
+    own = [told | {k: row.pop(k) for k in list(row) if k in told} | vars(tally(**{"idx": i} | row)) for i, row in enumerate(map(dict, rows))]
+    return pd.DataFrame(own)

@@ -1,0 +1,117 @@
+"""measures: hand-worked examples, and Cohen et al.'s published log as an outside oracle."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import beta, norm
+from tests.synthetic import counts
+
+from srs import bounds
+from srs.analysis import measures
+from srs.bounds import ABSTAIN, Rule
+
+ALL = dict(by=["model", "sigma"])  # one group
+
+
+def certified(*pairs, method="MDEQ-30A", needs_audit=False, label=1):
+    """Certificates (predict, radius) of one method, image by image."""
+    rows = counts(*({} for _ in pairs), method=method, needs_audit=needs_audit)
+    predict, radius = zip(*pairs)
+    correct = [p == label and p != ABSTAIN for p in predict]
+    return rows.assign(rule=str(Rule.COHEN), predict=predict, radius=np.array(radius, float), correct=correct)
+
+
+def test_golden_log(shared):
+    log = pd.read_csv(shared("golden", "cohen_resnet110_cifar10_sigma0.50.tsv"), sep="\t")
+    log = log.assign(model="ResNet", sigma=0.5, correct=(log["correct"] == 1) & (log["predict"] != ABSTAIN))
+    found = measures.certified_accuracy(log, np.arange(7) / 4, **ALL).iloc[0]
+    assert found.iloc[:7].round(1).tolist() == [65.2, 54.6, 41.4, 32.0, 23.4, 15.2, 9.4]
+    assert found["ACR"] == pytest.approx(0.538, abs=5e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.12, 0.5])
+def test_certificates_under_cohen_are_closed_form(sigma):
+    votes = counts(dict(n=100, n_a=100), dict(n=100, n_a=90), dict(n=100, n_a=50), dict(n=100, n_a=0, c_a=-1), sigma=sigma)
+    found = measures.certificates(votes, alpha=0.001)
+    assert found["predict"].tolist() == [3, 3, ABSTAIN, ABSTAIN] and found["correct"].tolist() == [True, True, False, False]
+    expected = [sigma * norm.ppf(0.001**0.01), sigma * norm.ppf(beta.ppf(0.001, 90, 11)), 0, 0]
+    np.testing.assert_allclose(found["radius"], expected, rtol=1e-12)
+
+
+def test_certificates_are_those_of_the_rules_and_silent_about_the_unsound_one():
+    row = dict(n=1000, n_a=950, k=100, m=3, n_2=95, n_1=93)
+    found = measures.certificates(counts(row, needs_audit=True), alpha=0.01).set_index("rule")
+    assert list(found.index) == ["audit", "theorem31", "released"]
+    given = bounds.Counts(**{k: np.array([v]) for k, v in row.items()})
+    for rule in found.index:
+        with bounds.silent_about_released():
+            p_lower, radius = bounds.certify(rule, given, 0.5, 0.01)
+        assert (found.loc[rule, "p_lower"], found.loc[rule, "radius"]) == (p_lower[0], radius[0])
+
+
+def test_no_class_abstains_even_with_votes():
+    found = measures.certificates(counts(dict(c_a=-1)), alpha=0.1).iloc[0]
+    assert (found["predict"], found["radius"], found["correct"]) == (ABSTAIN, 0, False)
+
+
+@pytest.mark.parametrize("rule", [Rule.AUDIT, Rule.THEOREM31])
+def test_without_audit_srs_certifies_nothing(rule):
+    found = measures.certificates(counts(dict(n=1000, n_a=1000)), alpha=0.001, rules=[rule]).iloc[0]
+    assert (found["predict"], found["radius"]) == (ABSTAIN, 0)
+
+
+def test_certified_accuracy_counts_all_images():
+    rows = certified((1, 0.5), (1, 0.25), (2, 9.0), (1, 0.0))
+    assert measures.held(rows, [0, 0.25, 0.3, 0.5, 0.51], **ALL).iloc[0].tolist() == [3, 2, 1, 1, 0, 4]
+    assert measures.certified_accuracy(rows, [0, 0.25], **ALL).iloc[0].tolist() == [75, 50, 0.75 / 4]
+
+
+def test_groups_come_in_the_order_of_categories():
+    rows = pd.concat([certified((1, 0.5), method="Z"), certified((1, 0.1), method="A")])
+    rows["method"] = measures.in_order(rows["method"])
+    assert list(measures.certified_accuracy(rows, [0], ["method"]).index) == ["Z", "A"]
+
+
+def test_intervals_enclose_what_was_measured():
+    rows = certified(*[(1, 0.5)] * 30, *[(2, 0.5)] * 10)
+    found = measures.confidence(rows, [0.0], 0.001, **ALL).iloc[0]
+    assert found[0.0, "low"] < 0.75 < found[0.0, "high"] and 0 < found[0.0, "sure"] < 0.75
+
+
+def test_rrd_by_hand():
+    rs = certified((1, 0.4), (1, 0.4), (1, 0.4), (-1, 0.0), (2, 0.2))
+    srs = certified((1, 0.3), (2, 0.4), (-1, 0.0), (1, 0.9), (2, 0.5), method="SRS", needs_audit=True)
+    # smaller, another class, abstains, (not certified by RS: left out), larger
+    np.testing.assert_allclose(measures.rrd(pd.concat([rs, srs]))["rrd"], [0.25, 1, 1, 1.5])
+
+
+def test_p_m_and_gap_by_hand():
+    votes = counts(
+        dict(n=100, n_a=80, n_wrong=20, n_2=40, n_1=40),
+        dict(n=100, n_a=0, n_wrong=0),  # no vote for c_A
+        dict(n=100, n_a=80, n_wrong=-1, n_2=4, n_1=4),  # not measured
+        dict(n=100, n_a=100, n_wrong=100, n_2=40, n_1=40),  # the audit missed what is there
+        dict(n=10_000, n_a=10_000, n_wrong=0, n_2=400, n_1=400),  # the paper's: K = 400 without a disagreement give 1.88 %
+    )
+    np.testing.assert_array_equal(measures.p_m(votes), [0.25, np.nan, np.nan, 1.0, 0.0])
+    upper = 1 - 0.0005 ** (1 / 40)
+    gap = measures.gap(votes, 0.001)
+    np.testing.assert_allclose(gap[:4], [upper - 0.25, np.nan, np.nan, upper - 1], rtol=1e-12)
+    assert gap[4] == pytest.approx(0.0188, abs=5e-5)
+
+
+def test_cost_and_speed_up():
+    slow = counts(dict(n=10, nfe_select=30, nfe_estimate=300, nfe_audit=-1, seconds=2.0, n_differ=0))
+    fast = dict(n=10, nfe_select=1, nfe_estimate=20, nfe_audit=12, method="SRS")
+    table = pd.concat([slow, counts(fast | dict(seconds=0.5, n_differ=1), fast | dict(seconds=1.5, n_differ=-1))])
+    found = measures.speed_up(measures.cost(table), "MDEQ-30A").droplevel(["model", "recipe", "sigma"])
+    assert found.loc["MDEQ-30A", ["NFE/image", "NFE/vote", "audit NFE", "speed-up (NFE)"]].tolist() == [330, 30, 0, 1]
+    assert found.loc["SRS", ["NFE/image", "NFE/vote", "seconds/image", "speed-up (NFE)", "speed-up (seconds)"]].tolist() == [33, 2, 1, 10, 2]
+    assert found.loc["SRS", "disagreement %"] == 10  # votes that were not compared do not count
+
+
+def test_pairwise_measures_need_the_same_images():
+    one, other = counts({}, {}), counts({}, method="SRS")
+    measures.require_same_images(pd.concat([one, one.assign(method="SRS")]))
+    with pytest.raises(ValueError, match="different images"):
+        measures.require_same_images(pd.concat([one, other]))

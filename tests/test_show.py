@@ -1,0 +1,101 @@
+"""show and plots: what is printed and what is written; pictures are drawn without a warning and twice alike."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from srs import config, paths
+from srs.analysis import plots, show
+
+SMOKE = config.get_profile("smoke")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "column, value, text",
+    [
+        ("r=0.25", 100 * 326 / 500, "65.2"), ("r=0.25", 100 / 16, "6.3"), ("r=0.25", 100 * 1 / 160, "0.6"), ("noisy accuracy %", 66.666, "66.7"),
+        ("disagreement %", 0.125, "0.13"), ("ACR", 0.5389, "0.538"), ("ACR", 0.3, "0.300"), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"),
+        ("images", 12, "12"), ("NFE/image", np.float64(1100.5), "1101"), ("ACR", np.nan, ""), ("r=0.25", "62", "62"), ("anything", None, ""),
+    ],
+)  # fmt: skip
+def test_cells(column, value, text):
+    assert show.cells(pd.DataFrame({column: [value]})).iloc[0, 0] == text
+
+
+def test_intervals_are_rounded_outward():
+    assert show.outward(0.12345, 0.6781) == "12.3-67.9"
+
+
+def test_tables_escape_keep_digits_and_are_written_whole():
+    frame = pd.DataFrame({"share %": [65.2], "a_b": ["x & y"]})
+    shown = show.table(SMOKE, "t_s0.50", frame, "50 % of c_A > 0")
+    tex, md, csv = (paths.shown(SMOKE, f"t_s0.50.{kind}").read_text() for kind in ("tex", "md", "csv"))
+    assert r"share \%" in tex and r"\caption{50 \% of c\_A $>$ 0}" in tex and "{rl}" in tex
+    assert "|      65.2 |" in md and md.endswith("50 % of c_A > 0\n") and csv == "share %,a_b\n65.2,x & y\n"
+    assert shown.caption == "50 % of c_A > 0" and not list(paths.shown(SMOKE, "t").parent.glob("*.part"))
+
+
+def test_a_profile_s_note_opens_every_caption():
+    sample = config.get_profile("imagenet_sample")
+    assert show.table(sample, "t", pd.DataFrame({"a": ["1"]}), "Of it.").caption == f"{sample.note} Of it."
+
+
+def curves():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({
+        "sigma": np.repeat([0.25, 0.5], 40), "method": np.tile(["MDEQ-30A", "SRS-MDEQ-3A"], 40), "correct": rng.random(80) < 0.7,
+        "radius": rng.random(80), "rrd": rng.random(80) * 1.2, "x": np.arange(80) + 1.0,
+    })  # fmt: skip
+
+
+FIGURES = {
+    "accuracy_curves": lambda f: plots.accuracy_curves(f, hue="method"),
+    "histograms": lambda f: plots.histograms(f, value="rrd", bins=10, label="RRD", high=1.0),
+    "lines": lambda f: plots.lines(f, x="x", y="radius", hue="method", panel="sigma", labels=("votes", "ACR")),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_the_same_bytes_twice(name):
+    kinds = ("pdf", "png")
+    made = []
+    for _ in range(2):
+        show.figure(SMOKE, name, FIGURES[name](curves()), "A caption.")
+        made.append([paths.shown(SMOKE, f"{name}.{kind}").read_bytes() for kind in kinds])
+    assert made[0] == made[1] and made[0][0].startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_of_nothing_are_drawn(name):
+    FIGURES[name](curves().assign(correct=False, rrd=0.0))
+
+
+def test_curves_are_those_of_certified_accuracy():
+    rows = curves()
+    figure = plots.accuracy_curves(rows, hue="method")
+    for ax, (_, panel) in zip(figure.axes, rows.groupby("sigma")):
+        for line in ax.get_lines():
+            own = panel[panel["method"] == line.get_label()]
+            x, y = line.get_data()
+            for r in (0.1, 0.4, 0.8):
+                want = 100 * (own["correct"] & (own["radius"] >= r)).mean()
+                assert np.append(y, 0)[np.searchsorted(x, r)] == pytest.approx(want)
+
+
+def test_more_lines_than_can_be_told_apart_are_refused():
+    rows = pd.concat([curves().assign(method=f"M{i}") for i in range(7)])
+    with pytest.raises(ValueError, match="at most 6"):
+        plots.accuracy_curves(rows, hue="method")
+    assert [len(part) for part in plots.in_sixes(rows["method"].unique())] == [6, 1]
+
+
+def test_every_method_and_rule_has_a_look_of_its_own():
+    names = [m.name for p in config.PROFILES.values() for m in p.methods]
+    looks = {name: plots.look(name) for name in names if "B" not in name[-1]}
+    assert len(set(looks.values())) == len(looks)
+    assert plots.look("SRS-3A, audit (ours)") == plots.look("audit") and len({plots.look(r) for r in plots.RULE_LOOKS}) == 4
