@@ -2,28 +2,27 @@
 
 Every repetition takes another image, and every contender votes on the same copies of it, one after the other, so that a
 machine that slows down slows all of them. What is compared is medians and ratios, never a bare time.
-`python -m srs.bench --profile cifar10 --sigma 0.5 --recipe contractive`
 """
 
-import argparse
 import contextlib
-import csv
-import io
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from srs import certify, config, data, memory, models, paths, results, shown, votes
+from srs import certify, config, data, memory, models, paths, results, votes
 from srs.config import Method, Run
 
 COMPILED = ", compiled"  # ends the label of a contender that is compiled
 KEPT = ", memory kept"  # ends the label of the released code's ways with our allocator
+RELEASED_AUDIT_STEPS = 12  # the released code audits by a 10-step solve, which costs it 12 evaluations of f
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,6 @@ class Contender:
     folded: bool = True
     compiled: bool = False
     kept: bool = True  # whether freed memory is kept, see srs.memory
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What one contender took: medians over the repetitions, per vote where not said otherwise."""
-
-    label: str
-    repetitions: int
-    nfe: float  # evaluations of f
-    seconds: float
-    ratio: float  # median over repetitions of the first contender's seconds over this one's
-    differing: float  # share of votes that differ from the first contender's on the same copies
-    peak_share: float  # floating-point operations per second over those of a large matrix product in the same repetition
 
 
 def released(batch: int = 400) -> tuple[Contender, ...]:
@@ -64,8 +50,8 @@ def released(batch: int = 400) -> tuple[Contender, ...]:
 def compare(
     run: Run, contenders: tuple[Contender, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu",
     progress: bool = True,
-) -> list[Timing]:
-    """Time contenders on the trained model of a run; the first one is what the others are compared with.
+) -> pd.DataFrame:
+    """Seconds and evaluations of f per vote of each contender on the trained model of a run; all are compared with the first.
 
     The first batch of `previous` is longer than the others and is not timed: at N = 10,000 it is a small part.
 
@@ -76,6 +62,11 @@ def compare(
         copies: noisy copies of each image.
         device: a torch device.
         progress: whether to show a progress bar.
+
+    Returns:
+        A row per contender, medians over the repetitions: `label`, `repetitions`, `nfe` and `seconds` per vote, `ratio` of the first
+        one's seconds over these, `differing` (share of votes unlike the first one's on the same copies), `peak_share` (floating-point
+        operations per second over those of a large matrix product in the same repetition).
     """
     config.check_count(repetitions, 1, "repetitions")
     memory.keep_freed()
@@ -107,13 +98,11 @@ def compare(
     common = np.array([c.folded and c.method.start != "previous" for c in contenders])  # the first step from one state
     work = (nfe / copies - common) * flop["f"] + common * flop["f, common state"] + heads * flop["head"] + flop["inject"]
     share = work * copies / seconds / peaks[:, None]
-    return [
-        Timing(
-            c.label, repetitions, *(float(np.median(v[:, j])) for v in (nfe / copies, seconds / copies)),
-            float(np.median(seconds[:, 0] / seconds[:, j])), float(wrong[:, j].mean()), float(np.median(share[:, j])),
-        )
-        for j, c in enumerate(contenders)
-    ]  # fmt: skip
+    return pd.DataFrame({
+        "label": [c.label for c in contenders], "repetitions": repetitions, "nfe": np.median(nfe / copies, axis=0),
+        "seconds": np.median(seconds / copies, axis=0), "ratio": np.median(seconds[:, :1] / seconds, axis=0),
+        "differing": wrong.mean(axis=0), "peak_share": np.median(share, axis=0),
+    })  # fmt: skip
 
 
 def _vote(
@@ -179,32 +168,12 @@ def matrix_peak(device: str, size: int = 1024, tries: int = 5) -> float:
     return 2 * size**3 / best
 
 
-def write(path: Path, timings: list[Timing], **facts: object) -> None:
-    """Store timings as a table with what they were measured on beside it."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([f.name for f in fields(Timing)])
-    table.writerows(map(astuple, timings))
-    shown.write_whole(path, text.getvalue().encode())
-    results.write_json(paths.provenance(path), results.provenance(**facts))
-
-
-def read(path: Path) -> list[Timing]:
-    """The stored timings of a file; ConfigError if there is none, DamagedFile if it does not parse."""
-    config.check(path.is_file(), "timings", str(path), "an existing file; `make bench` makes one")
+def read(path: Path) -> pd.DataFrame:
+    """The stored timings of a file; DamagedFile if it does not parse."""
     try:
-        with path.open(newline="") as file:
-            return [Timing(**{f.name: f.type(row[f.name]) for f in fields(Timing)}) for row in csv.DictReader(file)]
-    except (KeyError, ValueError, TypeError):
+        return pd.read_csv(path)[["label", "repetitions", "nfe", "seconds", "ratio", "differing", "peak_share"]]
+    except (KeyError, ValueError):
         raise paths.set_aside(path, "a table of timings") from None
-
-
-def stored(run: Run) -> list[Timing] | None:
-    """The tracked timings of a run, or those of a short measurement made here; None if there are neither."""
-    for path in (paths.timings(run), paths.measured(run, "bench")):
-        if path.is_file():
-            return read(path)
-    return None
 
 
 def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Contender, ...]:
@@ -214,31 +183,56 @@ def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Con
     return (*released(copies), *(Contender(m.name, m) for m in ours), *twice)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Time one run's methods against the released code's cost and store the table."""
-    parser = argparse.ArgumentParser(prog="python -m srs.bench", description=main.__doc__)
-    config.add_run_arguments(parser)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=400)
-    parser.add_argument("--compiled", action="store_true", help="time our methods compiled, too")
-    parser.add_argument("--only", nargs="*", default=(), help="labels of what is timed besides the released MDEQ-30A")
-    args = parser.parse_args(argv)
-    try:
-        run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        contenders = contenders_of(run, args.copies, compiled=args.compiled)
-        if args.only:
-            by_label = {c.label: c for c in contenders}
-            contenders = (contenders[0], *(config.pick(label, by_label, "contender") for label in args.only))
-        timings = compare(run, contenders, repetitions=args.repetitions, copies=args.copies, device=args.device)
-    except (config.ConfigError, paths.DamagedFile) as error:
-        parser.error(str(error))
-    write(
-        paths.timings(run), timings, run=run.id, device=models.device_name(args.device), threads=torch.get_num_threads(),
-        copies=args.copies, methods=[asdict(c.method) for c in contenders], weights=models.digest(paths.weights(run)),
-    )
-    print(paths.timings(run))
+def bench(
+    run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 400, compiled: bool = False, only: tuple[str, ...] = (),
+    ship: bool = False,
+) -> Path:
+    """Time one run's methods against the released code's cost and store the table.
+
+    Args:
+        run: a trained run.
+        device: a torch device.
+        repetitions: images, one after the other.
+        copies: noisy copies of each image.
+        compiled: time our methods compiled, too.
+        only: labels of what is timed besides the released MDEQ-30A.
+        ship: store the table where it is tracked.
+    """
+    contenders = contenders_of(run, copies, compiled=compiled)
+    if only:
+        by_label = {c.label: c for c in contenders}
+        contenders = (contenders[0], *(config.pick(label, by_label, "contender") for label in only))
+    timings = compare(run, contenders, repetitions=repetitions, copies=copies, device=device)
+    path = (paths.shipped_measured if ship else paths.measured)(run, "bench")
+    results.write_whole(path, timings.to_csv(index=False, lineterminator="\n").encode())
+    results.write_json(paths.provenance(path), results.provenance(
+        run=run.id, device=models.device_name(device), threads=torch.get_num_threads(), copies=copies,
+        methods=[asdict(c.method) for c in contenders], weights=models.digest(paths.weights(run)),
+    ))  # fmt: skip
+    return path
 
 
-if __name__ == "__main__":
-    main()
+def certificate_seconds(run: Run, timings: pd.DataFrame, n: int) -> pd.Series:
+    """Seconds of one certificate at N = n with each contender, from seconds per vote: selection, estimation, start and audit."""
+    seconds = timings.set_index("label")["seconds"]
+    per_step = seconds / timings.set_index("label")["nfe"]
+    return timings["label"].map(lambda label: (run.profile.n0 + n) * seconds[label] + _besides(run, label, seconds, per_step))
+
+
+def _besides(run: Run, label: str, seconds: pd.Series, per_step: pd.Series) -> float:
+    """Seconds of the start and the audit of one certificate."""
+    profile = run.profile
+    method = {m.name: m for m in profile.methods}.get(label.removesuffix(COMPILED))
+    compiled = COMPILED if label.endswith(COMPILED) else ""
+    if method is None:  # the released code; its SRS audits too
+        k = min(m.audit for m in profile.methods if m.audit) if "SRS" in label else 0
+        return k * RELEASED_AUDIT_STEPS * per_step["released MDEQ-30A" + (KEPT if label.endswith(KEPT) else "")]
+    start = method.pilot_nfe
+    if method.start == "clean":
+        start = profile.sampling.reference.steps
+    if method.start == "previous":
+        start = 2 * method.batch * max(method.warmup - method.steps, 0)
+    if not (method.audit or start):
+        return 0.0
+    audited = config.pick((method.auditor or profile.sampling.reference).name + compiled, dict(seconds), "timed method")
+    return method.audit * audited + start * config.pick(profile.reference + compiled, dict(per_step), "timed method")

@@ -1,0 +1,108 @@
+"""How far votes may be cut short: disagreement with the full solve against evaluations of f, for every start and solver.
+
+Thresholds are chosen on the validation images and shown on the test images; both are measured here, each on its own.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from srs import certify, config, data, models, paths, results, settings, votes
+from srs.settings import Method, Run
+
+SPLITS = ("val", "test")
+WAY = ["start", "solver", "steps", "tol", "margin"]  # what names a way to vote
+
+
+def ways(chains: int) -> tuple[Method, ...]:
+    """Every start with Anderson's steps, the other solvers from two starts, and the two rules that stop a sample early."""
+    base = Method("", "anderson", 1, batch=chains, warmup=10, pilot=16)
+    steps = [replace(base, start=start, steps=k) for start in settings.STARTS for k in (1, 2, 3, 4, 6, 8)]
+    steps += [
+        replace(base, start=start, solver=solver, steps=k)
+        for solver in ("naive", "safe_anderson", "broyden")
+        for start in ("zero", "centroid")
+        for k in (2, 4, 8)
+    ]
+    stopped = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "centroid", "anchor")]
+    by_tol = [replace(m, tol=tol) for m in stopped for tol in (0.3, 0.1, 0.03, 0.01, 0.003)]
+    by_margin = [replace(m, margin=margin) for m in stopped for margin in (0.1, 0.2, 0.4, 0.8)]
+    by_margin += [replace(base, start="calibrated", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
+    return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}") for m in (*steps, *by_tol, *by_margin))
+
+
+def measure(
+    run: Run, split: str, *, images: int = 25, copies: int = 40, chains: int = 10, chosen: tuple[Method, ...] = (),
+    device: str = "cpu", progress: bool = True,
+) -> pd.DataFrame:
+    """Cost and disagreement of ways to vote with a run's trained model, read if they are stored, else measured and stored.
+
+    Args:
+        run: a trained run.
+        split: "val", to choose from, or "test", to show.
+        images: evenly spread over the split.
+        copies: noisy copies of each.
+        chains: copies solved together; the first of `previous` are its warm-up and are not counted.
+        chosen: of `ways`; none: all of them.
+        device: a torch device.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A row per way: what names it, `votes`, `differing` from the reference on the same copies, `nfe` per vote without the start.
+    """
+    config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
+    config.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
+    chosen = chosen or ways(chains)
+    path = paths.measured(run, f"agreement-{split}")
+    key = config.fingerprint(certify.vote_key(run), images, copies, chains, *chosen)
+    told = paths.provenance(path)
+    if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
+        return read(path)
+    model, source = certify.load_model(run, device), data.load(run.profile.data, split)
+    profile, counted, rows = run.profile, slice(chains, None), []
+    reference = replace(profile.method(profile.reference), batch=copies)
+    chosen = [m for m in chosen if m.start != "anchor" or model.anchor is not None]
+    for idx in tqdm(np.linspace(0, len(source.labels) - 1, images).astype(int), desc=f"agreement {run.id} {split}", unit="image", disable=not progress):
+        x = source.x(int(idx)).to(device)
+
+        def draw(stage: str, shape=tuple(x.shape), idx=int(idx)):
+            return lambda samples: votes.noise(shape, profile.seed, idx, stage, samples)
+
+        def vote(method: Method, x=x, draw=draw) -> tuple[np.ndarray, int]:
+            given = dict(precision=profile.precision)
+            fixed, _ = votes.fixed_start(model, x, method, run.sigma, draw("pilot"), reference=reference, **given)
+            return votes.sample(model, x, method, run.sigma, np.arange(copies), draw("estimate"), fixed=fixed, **given)
+
+        standard = vote(reference)[0][counted]
+        for method in chosen:
+            drawn, nfe = vote(method)
+            nfe -= chains * method.warmup if method.start == "previous" else chains * nfe / copies
+            way = {name: getattr(method, name) for name in WAY}
+            rows.append({**way, "votes": copies - chains, "differing": int((drawn[counted] != standard).sum()), "nfe": nfe})
+    points = pd.DataFrame(rows).groupby(WAY, sort=False).sum().reset_index()
+    points["nfe"] /= points["votes"]
+    results.write_whole(path, points.to_csv(index=False, lineterminator="\n").encode())
+    results.write_json(told, results.provenance(
+        key=key, run=run.id, split=split, size={"images": images, "copies": copies, "chains": chains},
+        device=models.device_name(device), images=source.source,
+    ))  # fmt: skip
+    return points
+
+
+def read(path) -> pd.DataFrame:
+    """The stored points of a file; DamagedFile if it does not parse."""
+    try:
+        points = pd.read_csv(path)
+        return points[[*WAY, "votes", "differing", "nfe"]]
+    except (KeyError, ValueError):
+        raise paths.set_aside(path, "a table of agreement") from None
+
+
+def front(points: pd.DataFrame) -> pd.DataFrame:
+    """The ways that no other beats in both cost and disagreement, cheapest first (the Pareto front)."""
+    points = points.sort_values(["nfe", "differing"], kind="stable")
+    least = points["differing"].cummin().shift(fill_value=np.inf)
+    return points[points["differing"] < least]
