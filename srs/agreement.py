@@ -96,8 +96,8 @@ def measure(
             return lambda samples: votes.noise(tuple(x.shape), profile.seed, int(idx), stage, samples)
 
         def vote(method: Method, samples: np.ndarray) -> tuple[np.ndarray, int]:
-            fixed, _ = votes.fixed_start(model, x, method, run.sigma, draw("pilot"), reference=reference)
-            return votes.sample(model, x, method, run.sigma, samples, draw("estimate"), fixed=fixed)
+            fixed, _ = votes.fixed_start(model, x, method, run.sigma, draw("pilot"), reference=reference, precision=profile.precision)
+            return votes.sample(model, x, method, run.sigma, samples, draw("estimate"), fixed=fixed, precision=profile.precision)
 
         every = np.arange(size.copies)
         standard = vote(replace(reference, batch=size.copies), every)[0][counted]
