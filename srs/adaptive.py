@@ -40,7 +40,7 @@ class Looks:
         while n * self.growth**0.5 < self.n:  # no look just before the last
             looks.append(round(n))
             n *= self.growth
-        return (*looks, self.n)
+        return tuple(dict.fromkeys((*looks, self.n)))  # what is rounded to the same number is one look
 
 
 class Decision(NamedTuple):
@@ -124,7 +124,7 @@ class Live:
 
     Args:
         model: the DEQ.
-        x: image (C, H, W) in [0, 1].
+        x: image (C, H, W) or (1, C, H, W) in [0, 1].
         method: how votes are drawn; one that needs no audit.
         sampling: n0 selection samples, seed and number of classes.
         sigma: noise level.
@@ -135,7 +135,7 @@ class Live:
         nfe: evaluations of f spent so far.
 
     Raises:
-        config.ConfigError: a method whose votes need an audit, or exact noise.
+        config.ConfigError: a method whose votes need an audit, exact noise, or what `votes.check_inputs` refuses.
     """
 
     def __init__(
@@ -143,11 +143,14 @@ class Live:
     ):
         config.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor")
         config.check(sampling.noise == "gaussian", "noise", sampling.noise, "gaussian")
+        x, precision = votes.check_inputs(model, x, sampling.classes), sampling.precision
         self._ask = lambda stage, samples: votes.sample(
             model, x, method, sigma, samples,
-            lambda some: votes.noise(tuple(x.shape), sampling.seed, idx, stage, some), fixed=fixed,
+            lambda some: votes.noise(tuple(x.shape), sampling.seed, idx, stage, some), fixed=fixed, precision=precision,
         )  # fmt: skip
-        fixed, _ = votes.fixed_start(model, x, method, sigma, lambda some: None, reference=sampling.reference)
+        fixed, _ = votes.fixed_start(
+            model, x, method, sigma, lambda some: None, reference=sampling.reference, precision=precision
+        )
         selected, self.nfe = self._ask("select", np.arange(sampling.n0))
         self.c_a = top_class(selected, sampling.classes)
         self._votes = np.empty(0, np.int16)

@@ -39,23 +39,22 @@ def certify_image(
 
     Args:
         model: anything with the methods of `models.DEQ`, in eval mode.
-        x: image (C, H, W) in [0, 1].
+        x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
         method: how votes are drawn.
         sampling: sample sizes, seed, and the standard solve that audits.
         sigma: noise level in units of [0, 1] pixels.
         alpha: failure probability.
-        rule: another rule of `bounds.Rule`.
+        rule: another rule of `bounds.Rule`; `cohen` is for independent votes only.
         idx: names the noise streams: give every image its own.
 
     Raises:
-        config.ConfigError: sigma or alpha out of range, K above n, or an image that is not finite.
+        config.ConfigError: alpha out of range, `cohen` for votes that need an audit, or what `votes.draw_votes` refuses.
         ValueError: an unknown rule.
     """
-    config.check_sigma(sigma)
     config.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
-    config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
-    sampling.check_method(method)
     rule = bounds.Rule(rule or bounds.rules_for(method.serialized)[0])
+    believed = rule is bounds.Rule.COHEN and method.serialized
+    config.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not those of the standard solve")
     drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
     t = count_votes(drawn, method, sampling)
     p_lower, radius = bounds.certify(rule, bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1), sigma, alpha)

@@ -11,7 +11,9 @@ from srs.settings import PRECISIONS, check, one_of
 
 
 class Bfloat16:
-    """A DEQ whose convolutions are computed in bfloat16; states, the solver's sums and logits stay float32.
+    """A DEQ whose injection and f are computed in bfloat16, by autocast; the solver's sums and the head are float32.
+
+    What f gives is rounded to 8 bits, though it is handed on as float32; logits are not.
 
     Args:
         model: the DEQ.
@@ -39,7 +41,7 @@ class Bfloat16:
 
     def head(self, z: Tensor) -> Tensor:
         """Logits of a solution."""
-        return self._lowered(self.model.head, z)
+        return self.model.head(z)
 
     def _lowered(self, call, *given: Tensor) -> Tensor:
         with torch.autocast(given[0].device.type, torch.bfloat16):
@@ -51,7 +53,7 @@ def prepare(model: models.MDEQ | models.ResNet, *, precision: str = "float32", c
 
     Args:
         model: the network, on its device; it is copied.
-        precision: "float32"; "tf32", where the device has it, chosen by `votes.draw_votes`; or "bfloat16".
+        precision: "float32"; "tf32", where the device has it, chosen by `votes.sample`; or "bfloat16".
         compiled: whether f and the head are compiled, for any batch size, which takes a minute before the first vote.
 
     Raises:

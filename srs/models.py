@@ -325,7 +325,7 @@ def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, after, nn.Identity())
-    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # new parts begin in train mode
 
 
 def save_anchor(anchor: Tensor, path: Path) -> None:

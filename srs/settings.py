@@ -20,6 +20,7 @@ NOISES = ("gaussian", "grid")
 GRADIENTS = ("implicit", "phantom", "contractive")
 PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: a GPU rounds products to 10 bits
 AUGMENTS = ("none", "flips", "crops")
+MOST_CLASSES = 2**15  # votes are stored as 16-bit numbers
 
 
 def check(ok: bool, what: str, value: object, right: str) -> None:
@@ -158,7 +159,7 @@ class Method:
         for what in ("tol", "margin"):
             check(0 <= getattr(self, what) < 1, f"{what} of {self.name}", getattr(self, what), "a number from 0 to below 1")
         if self.auditor is not None:
-            check(self.auditor.start == "zero", f"auditor of {self.name}", self.auditor.name, "one that starts from zero")
+            check_standard(self.auditor, f"auditor of {self.name}")
 
     @property
     def serialized(self) -> bool:
@@ -173,6 +174,14 @@ class Method:
     def pilot_nfe(self) -> int:
         """Evaluations of f that the pilot of one image costs."""
         return self.pilot * {"centroid": self.warmup, "calibrated": self.warmup + self.steps}.get(self.start, 0)
+
+
+def check_standard(method: Method, what: str) -> None:
+    """Refuse what votes are not audited by: a solve whose answer depends on anything but the copy, or needs an audit itself.
+
+    An anchor is one state for all copies, but its owner chooses it: audited from there, votes that start there always agree.
+    """
+    check(method.start == "zero" and method.auditor is None, what, method.name, "one that starts from zero, without an auditor")
 
 
 @dataclass(frozen=True)
@@ -192,7 +201,8 @@ class Sampling:
     def __post_init__(self):
         for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
             check_count(getattr(self, what), least, what)
-        check(not self.reference.serialized, "reference method", self.reference.name, "one that starts from zero")
+        check(self.classes <= MOST_CLASSES, "classes", self.classes, f"at most {MOST_CLASSES:,}: votes are stored in 16 bits")
+        check_standard(self.reference, "reference method")
         check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
         check(self.precision in PRECISIONS, "precision", self.precision, one_of(PRECISIONS))
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
@@ -249,6 +259,8 @@ class Profile:
         self.method(self.reference)
         for m in self.methods:
             self.sampling.check_method(m)
+            # An auditor's votes on all copies say how many of the method's are wrong.
+            check(m.auditor in (None, *self.methods), f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
         for sigma in self.fewer.sigmas if self.fewer else ():
             self.at(sigma)
 

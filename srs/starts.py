@@ -1,5 +1,6 @@
 """Where a noisy copy's solver starts. A start sees the copies of one image batch after batch, in order."""
 
+import torch
 from torch import Tensor
 
 
@@ -33,8 +34,8 @@ class Fixed(Zero):
         self.z, self.shift = z, shift
 
     def first(self, cold: Tensor) -> Tensor:
-        """The state, for every copy."""
-        return self.z.expand_as(cold)
+        """The state, for every copy; the cold start if the state is not finite."""
+        return self.z.expand_as(cold) if torch.isfinite(self.z).all() else cold
 
     def next(self, cold: Tensor, z: Tensor) -> Tensor:
         """The state, for every copy."""
@@ -45,5 +46,6 @@ class Previous(Zero):
     """Slot b of a batch starts where slot b of the batch before ended (SRS, the paper's Algorithm 1)."""
 
     def next(self, cold: Tensor, z: Tensor) -> Tensor:
-        """The last batch's solutions; the last batch of all may be shorter."""
-        return z[: len(cold)]
+        """The last batch's solutions, of which the last batch of all may need fewer; cold where one is not finite."""
+        z = z[: len(cold)]
+        return torch.where(torch.isfinite(z).all(dim=1, keepdim=True), z, cold)  # or the whole chain after it would be lost

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srs import config, exact, starts, stopping
 from srs.bounds import ABSTAIN, top_class
@@ -73,28 +73,70 @@ def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tu
 
 
 @torch.inference_mode()
+def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
+    """The image as float32 (C, H, W); refuses a model or an image whose certificate would not hold.
+
+    An image in another floating type is converted: what is certified is then the nearest float32 image.
+    No evaluation of f is spent.
+
+    Args:
+        model: the DEQ.
+        x: image (C, H, W) or (1, C, H, W) in [0, 1].
+        classes: how many logits the head must give.
+
+    Raises:
+        config.ConfigError: not a floating-point image of that shape, pixels outside [0, 1], a network in train mode, or
+            a head of another width.
+    """
+    kind = x.dtype if isinstance(x, Tensor) else type(x)
+    floating = isinstance(x, Tensor) and x.is_floating_point()
+    config.check(floating, "image", kind, "a floating-point tensor in [0, 1]: noise on whole numbers is rounded")
+    shape = tuple(x.shape)
+    x = (x[0] if len(shape) == 4 and shape[0] == 1 else x).float()
+    config.check(x.dim() == 3 and x.numel() > 0, "image shape", shape, "one image, (C, H, W) or (1, C, H, W)")
+    config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
+    low, high = float(x.min()), float(x.max())
+    config.check(low >= 0 and high <= 1, "image", f"pixels from {low:g} to {high:g}", "pixels in [0, 1], the unit of sigma")
+    held = (model, *getattr(model, "__dict__", {}).values())  # a wrapper such as inference.Bfloat16 holds its network
+    networks = [part for part in held if isinstance(part, nn.Module)]
+    training = any(part.training for network in networks for part in network.modules())
+    config.check(not training, "model", "a network in train mode", "model.eval(): its votes must depend on the copy alone")
+    kinds = {weight.dtype for network in networks for weight in network.parameters()} - {torch.float32}
+    config.check(not kinds, "weights of the model", kinds, "torch.float32; `precision` says what they are computed in")
+    u = model.inject(x.expand(2, *x.shape))
+    logits = tuple(model.head(model.initial(u).contiguous()).shape)
+    config.check(logits == (2, classes), "shape of the logits of two images", logits, f"(2, {classes})")
+    return x
+
+
+@torch.inference_mode()
 def sample(
     model: DEQ, x: Tensor, method: config.Method, sigma: float, samples: np.ndarray,
     draw: Callable[[np.ndarray], Tensor | np.ndarray], *, fixed: starts.Fixed | None = None, levels: int | None = None,
+    precision: str = "float32",
 ) -> tuple[np.ndarray, int]:
     """Votes for the noisy copies x + sigma e of those sample numbers, solved batch after batch.
 
     Standard RS (Cohen et al. 2019) and SRS (the paper's Algorithm 1) are the same loop with another start.
 
     Args:
-        model: the DEQ, on the device and in the dtype that it is to be run in.
-        x: image (C, H, W) in [0, 1].
+        model: the DEQ, on the device and in the form that it is to be run in.
+        x: image (C, H, W) in [0, 1], as `check_inputs` gives it.
         method: solver, steps, start, batch and warm-up.
         sigma: noise level in units of [0, 1] pixels.
         samples: sample numbers, in the order in which they are solved.
         draw: gives the standard normal noise of sample numbers.
         fixed: where every copy starts, from `fixed_start`; None for starts `zero` and `previous`.
         levels: None if not given; else `draw` gives whole numbers, noise of that sigma in units of 1/levels.
+        precision: of `config.Sampling`; decides whether a GPU may round products to TF32.
 
     Returns:
         Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
     """
+    choose_kernels(tf32=precision == "tf32")
     solve, nfe, z = SOLVERS[method.solver], 0, None
+    asked = method.start in config.FIXED_STARTS
+    config.check(asked == (fixed is not None), "fixed", fixed, f"what `fixed_start` gives for the start {method.start}")
     start = starts.Previous() if method.start == "previous" else fixed or starts.Zero()
     votes = np.empty(len(samples), np.int16)
     for i in range(0, len(samples), method.batch):
@@ -118,18 +160,19 @@ def sample(
 @torch.inference_mode()
 def fixed_start(
     model: DEQ, x: Tensor, method: config.Method, sigma: float, draw: Callable[[np.ndarray], Tensor | np.ndarray],
-    *, reference: config.Method, levels: int | None = None,
+    *, reference: config.Method, levels: int | None = None, precision: str = "float32",
 ) -> tuple[starts.Fixed | None, int]:
     """The one state that all copies of an image start from, and the evaluations of f that it cost.
 
     `clean`: the noise-free image's solution by the reference method. `centroid`: the mean solution of a pilot of
     noisy copies that no stage sees again. `calibrated`: the same state, and the pilot solved once more from there, by
     the method, to learn what its logits miss on average. `anchor`: the model's own, for every image. None for the
-    other starts.
+    other starts. Means are over the pilot copies with a finite solution; without one the start is cold.
 
     Raises:
         config.ConfigError: start `anchor` of a model that has none.
     """
+    choose_kernels(tf32=precision == "tf32")
     solve = SOLVERS[reference.solver]
     if method.start == "clean":
         u = model.inject(x[None])
@@ -138,7 +181,7 @@ def fixed_start(
         e = draw(np.arange(method.pilot))
         u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
         z = solve(model.f, model.initial(u), u, max_steps=method.warmup).z
-        mean = z.mean(dim=0, keepdim=True)
+        mean = _finite_mean(z, model.initial(u)[0])[None]
         shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
         return starts.Fixed(mean, shift), method.pilot_nfe
     if method.start == "anchor":
@@ -153,11 +196,17 @@ def _missing(model: DEQ, method: config.Method, z0: Tensor, u: Tensor, solved: T
     missing = []
 
     def look(step: int, active: Tensor, z: Tensor) -> Tensor:
-        missing.append((solved - model.head(z)).mean(dim=0))
+        missing.append(_finite_mean(solved - model.head(z), torch.zeros_like(solved[0])))
         return torch.zeros_like(active, dtype=torch.bool)
 
     SOLVERS[method.solver](model.f, z0, u, max_steps=method.steps, decided=look)
     return torch.stack(missing)
+
+
+def _finite_mean(rows: Tensor, otherwise: Tensor) -> Tensor:
+    """The mean of the rows that are finite; `otherwise` if there are none."""
+    finite = rows[torch.isfinite(rows).all(dim=1)]
+    return finite.mean(dim=0) if len(finite) else otherwise
 
 
 def predict(logits: Tensor) -> np.ndarray:
@@ -174,8 +223,13 @@ def draw_votes(
     `idx` names the image's noise streams and its place in the data set; `label` is only carried along.
     The audit solves again, by the method's auditor or else the reference, from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
+
+    Raises:
+        config.ConfigError: what `check_inputs` refuses, sigma out of range, or K above n.
     """
-    choose_kernels(tf32=sampling.precision == "tf32")
+    config.check_sigma(sigma)
+    sampling.check_method(method)
+    x, precision = check_inputs(model, x, sampling.classes), sampling.precision
     clock = [time.perf_counter()]
     reference, n0, n = sampling.reference, sampling.n0, sampling.n
 
@@ -187,11 +241,11 @@ def draw_votes(
             return lambda samples: noise(*where, samples)
         return lambda samples: grid_noise(*where, samples, sigma=sigma, levels=levels)
 
-    fixed, nfe_start = fixed_start(model, x, method, sigma, draw("pilot"), reference=reference, levels=levels)
+    fixed, nfe_start = fixed_start(model, x, method, sigma, draw("pilot"), reference=reference, levels=levels, precision=precision)
 
     def solve(method: config.Method, samples: np.ndarray, stage: str) -> tuple[np.ndarray, int]:
         where = fixed if method.start in config.FIXED_STARTS else None
-        return sample(model, x, method, sigma, samples, draw(stage), fixed=where, levels=levels)
+        return sample(model, x, method, sigma, samples, draw(stage), fixed=where, levels=levels, precision=precision)
 
     select, nfe_select = solve(method, np.arange(n0), "select")
     clock.append(time.perf_counter())

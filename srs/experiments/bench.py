@@ -110,21 +110,22 @@ def _vote(
 ) -> tuple[np.ndarray, float, int]:
     """The votes on the copies, and the seconds and evaluations of f that they took, starts and warm-up aside."""
     method, seed, shape = contender.method, run.profile.seed, tuple(x.shape)
+    sample = functools.partial(votes.sample, model, x, precision=run.profile.precision)
     pilot = lambda samples: votes.noise(shape, seed, idx, "pilot", samples)  # noqa: E731
     e = votes.noise(shape, seed, idx, "estimate", np.arange(2 * copies))  # drawn before the clock runs
     fixed, _ = votes.fixed_start(
-        model, x, method, run.sigma, pilot, reference=run.profile.method(run.profile.reference)
+        model, x, method, run.sigma, pilot, reference=run.profile.method(run.profile.reference), precision=run.profile.precision
     )
     timed = np.arange(copies, 2 * copies)
     draw = lambda samples: e[samples]  # noqa: E731
     if method.start == "previous":  # the votes come from a chain that has run for a batch
         config.check(method.batch == copies, "batch", method.batch, f"{copies}, the copies that are timed")
-        drawn = votes.sample(model, x, method, run.sigma, np.arange(2 * copies), draw)[0][copies:]
+        drawn = sample(method, run.sigma, np.arange(2 * copies), draw)[0][copies:]
         began = time.perf_counter()
-        _, nfe = votes.sample(model, x, replace(method, warmup=0), run.sigma, timed, draw)
+        _, nfe = sample(replace(method, warmup=0), run.sigma, timed, draw)
         return drawn, _since(began, x), nfe
     began = time.perf_counter()
-    drawn, nfe = votes.sample(model, x, method, run.sigma, timed, draw, fixed=fixed)
+    drawn, nfe = sample(method, run.sigma, timed, draw, fixed=fixed)
     return drawn, _since(began, x), nfe
 
 
