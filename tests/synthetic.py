@@ -176,8 +176,8 @@ def write_attacks(run: Run) -> None:
                     c_a, n_c_a = known[name][i].c_a, int(rng.binomial(confirm, 0.6))
                     own, rival = _answer(rng, c_a, 0.7 * radius, p), (c_a + 1) % p.data.classes
                     lines.append(points.Point(
-                        first.idx, first.label, attack.name, radius, moved, base, name, battery.n, own, c_a, confirm, n_c_a, rival,
-                        int(rng.binomial(confirm - n_c_a, 0.8)),
+                        first.idx, first.label, attack.name, radius, moved, base, name, battery.n, own, c_a, confirm, n_c_a,
+                        rival, int(rng.binomial(confirm - n_c_a, 0.8)),
                     ))  # fmt: skip
         points.write(points.points_file(run, attack), lines)
 
@@ -188,7 +188,7 @@ def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
 
 def write_white_box(run: Run) -> None:
     """Write cosines and attacks of a run and of its hardened one."""
-    setting, p = threats.white_box(run), run.profile
+    setting, p, none = threats.white_box(run), run.profile, points.NOT_DRAWN
     images = p.evaluated[: setting.battery.images]
     for other in (run, replace(run, train=setting.hardening)):
         rng = _rng(other.id, "white box")
@@ -200,7 +200,7 @@ def write_white_box(run: Run) -> None:
         shown.write_whole(points.folder(other) / "cosines.tsv", frame.to_csv(index=False, sep="\t", lineterminator="\n").encode())
         for attack in setting.battery.attacks:
             lines = [
-                points.Point(idx, 3, attack.name, r, 0.99 * r, _answer(rng, 3, r, p), p.reference, 0, points.NOT_DRAWN, 3, *[0] * 4)
+                points.Point(idx, 3, attack.name, r, 0.99 * r, _answer(rng, 3, r, p), p.reference, 0, none, 3, 0, 0, 0, 0)
                 for idx in images for r in attack.radii
             ]  # fmt: skip
             points.write(points.points_file(other, attack), lines)

@@ -25,8 +25,8 @@ from srs.config import Profile, replace
 
 HOME = Path(__file__).resolve().parent
 GOLDEN = HOME / "golden"
-SMOKE = replace(  # large enough that tables tell mistakes apart
-    config.PROFILES["smoke"], images=20, n=400, sigmas=(0.25, 0.5),
+SMOKE = replace(  # large enough to tell mistakes apart; sixteenths show how percentages are rounded
+    config.PROFILES["smoke"], images=16, n=400, sigmas=(0.25, 0.5),
     methods=config.paper_methods(batch=100, chains=20, warmup=10, audit=100),
 )  # fmt: skip
 PROFILES = {"cifar10": config.PROFILES["cifar10"], "smoke": SMOKE}
