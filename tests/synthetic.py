@@ -1,10 +1,15 @@
-"""Made-up tallies of a whole profile: what the tables, figures and report are tested on without a network."""
+"""Made-up counts and measurements of a whole profile: what the tables, figures and report are tested on without a network.
+
+Everything is drawn with seeds that depend on the run's and the method's name, so that the same files come out each time.
+Nothing here asks the code that makes tables.
+"""
 
 import numpy as np
 import pandas as pd
 
-from srs import paths, results
-from srs.config import Method, Profile, Run
+from srs import adaptive, contraction, paths, points, recounts, results, settings, threats, variants
+from srs.config import Method, Profile, Run, replace
+from srs.experiments import bench, few_steps
 from srs.results import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
@@ -36,7 +41,7 @@ def tallies(run: Run, method: Method) -> list[Tally]:
     label = images.integers(0, p.data.classes, p.images)
     p_a = images.beta(12, 0.3 + 2 * run.sigma, p.images)
     right = images.random(p.images) < 0.9
-    own = np.random.default_rng([ord(c) for c in run.id + method.name])
+    own = _rng(run.id + method.name)
     return [_tally(p, method, own, i, int(label[i]), bool(right[i]), float(p_a[i]), worse) for i in range(p.images)]
 
 
@@ -55,17 +60,148 @@ def _tally(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a
     )  # fmt: skip
 
 
+def _rng(*names: str) -> np.random.Generator:
+    return np.random.default_rng([ord(c) for c in "/".join(names)])
+
+
 def write_profile(profile: Profile) -> None:
     """Write the tallies and model cards of a profile under SRS_ROOT."""
     for run in profile.runs:
         for method in run.profile.methods:
             results.write_tallies(paths.tallies(run, method), tallies(run, method))
-        card = {
-            "run": run.id, "recipe": run.train.recipe, "sigma": run.sigma, "parameters": 12_345, "seconds": 42.0,
-            "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": 0.7, "residual": {"1": 0.5, "30": 0.002},
-            "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
-        }  # fmt: skip
-        results.write_json(paths.card(run), card)
+        write_card(run)
+
+
+def write_card(run: Run, noisy_accuracy: float = 0.7) -> None:
+    """Write a run's model card."""
+    card = {
+        "run": run.id, "recipe": run.train.recipe, "sigma": run.sigma, "parameters": 12_345, "seconds": 42.0,
+        "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": noisy_accuracy, "quality_images": 25,
+        "residual": {"1": 0.5, "5": 0.06, "10": 0.011, "30": 0.002}, "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
+    }  # fmt: skip
+    results.write_json(paths.card(run), card)
+
+
+# ------------------------------------------------------------------------------------------------ everything else
+
+
+def write_everything(profile: Profile) -> None:
+    """Write all that a profile's tables are made from: also of baselines, ablations, attacks, agreement, speed."""
+    write_profile(profile)
+    write_profile(profile.explicit)
+    for run in profile.runs:
+        write_measured(run)
+    base = variants.base(profile)
+    recounts.write(paths.measured(base, recounts.NAME), recounted(base))
+    for i, other in enumerate(variants.further(base)):
+        write_card(other, 0.6 + 0.05 * i)
+    for i, recipe in enumerate(contraction.recipes(base).values()):
+        other = replace(base, train=recipe)
+        write_agreement(other)
+        if other != base:
+            write_card(other, 0.61 + 0.02 * i)
+    for run in threats.attacked_runs(profile):
+        write_attacks(run)
+    write_white_box(profile.runs[0])  # not the run attacked above: both store an attack "none"
+
+
+def recounted(run: Run) -> dict[recounts.Key, list[Tally]]:
+    """Plausible counts of everything that the ablations of a run show."""
+    p, counted = run.profile, {}
+
+    def count(run: Run, method: Method, n: int, k: int) -> None:
+        audited = replace(method, audit=min(k, n))
+        shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
+        counted[recounts.Key(run.id, method.name, n, k)] = tallies(replace(run, profile=shorter), audited)
+
+    for method in (*p.methods, *variants.every(p)):
+        usual = variants.usual_k(p) if method.serialized else 0
+        for n in variants.stored_ns(p):
+            count(run, method, n, min(usual, n))
+        for k in variants.ks(p) if method.serialized else ():
+            count(run, method, p.n, k)
+    for other in variants.further(run):
+        for method in p.methods:
+            count(other, method, p.n, variants.usual_k(p) if method.serialized else 0)
+    return counted
+
+
+def write_agreement(run: Run) -> None:
+    """Write how often votes of some ways differ from the full solve's: fewer after more evaluations, of 750."""
+    rng = _rng(run.id, "agreement")
+    ways = [(start, "anderson", k, 0.0, 0.0) for start in settings.STARTS for k in (1, 2, 4)]
+    ways += [(start, solver, 8, 0.0, 0.0) for solver in ("naive", "broyden") for start in ("zero", "centroid")]
+    ways += [("zero", "safe_anderson", 30, tol, margin) for tol, margin in ((0.1, 0.0), (0.003, 0.0), (0.0, 0.2))]
+    spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
+    points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
+    _write_frame(run, "agreement-test", pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"]))
+
+
+def write_measured(run: Run) -> None:
+    """Write agreement, seconds, scaling and adaptive votes of a run."""
+    write_agreement(run)
+    rng = _rng(run.id, "speed")
+    labels = [c.label for c in bench.contenders_of(run, 400)]
+    nfe = [float(c.method.steps + 2 * c.label.startswith("released")) for c in bench.contenders_of(run, 400)]
+    seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
+    _write_frame(run, "bench", pd.DataFrame([
+        {"label": label, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s, "differing": float(rng.uniform(0, 0.3) / k),
+         "peak_share": float(rng.uniform(0.1, 0.6))} for label, k, s in zip(labels, nfe, seconds)
+    ]))  # fmt: skip
+    rng.uniform(size=5)  # a table of before drew these
+    votes_for, looks = [], adaptive.Looks(1_000).at
+    for idx, p_a in zip(run.profile.evaluated, rng.beta(4, 1, run.profile.images)):
+        n_a = np.cumsum(rng.random(looks[-1]) < p_a)
+        votes_for += [("MDEQ-5A", idx, n, int(n_a[n - 1])) for n in looks]
+    _write_frame(run, "adaptive", pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
+
+
+def _write_frame(run: Run, name: str, frame: pd.DataFrame) -> None:
+    results.write_whole(paths.measured(run, name), frame.to_csv(index=False, lineterminator="\n").encode())
+
+
+def write_attacks(run: Run) -> None:
+    """Write what the attacks of a run's profile did: the further from the image, the more answers are another class."""
+    battery, rng, p = threats.BATTERIES[run.profile.name], _rng(run.id, "attacks"), run.profile
+    known = {name: tallies(run, p.method(name))[: battery.images] for name in battery.methods}
+    for attack in battery.attacks:
+        lines = []
+        for i, first in enumerate(known[p.reference]):
+            for radius in attack.radii or (round(0.2 + 0.1 * i, 3),):
+                moved, base = 0.99 * radius, _answer(rng, first.label, radius, p)
+                confirm = battery.confirm if rng.random() < 0.3 else 0
+                for name in battery.methods:
+                    c_a, n_c_a = known[name][i].c_a, int(rng.binomial(confirm, 0.6))
+                    own, rival = _answer(rng, c_a, 0.7 * radius, p), (c_a + 1) % p.data.classes
+                    lines.append(points.Point(
+                        first.idx, first.label, attack.name, radius, moved, base, name, battery.n, own, c_a, confirm, n_c_a,
+                        rival, int(rng.binomial(confirm - n_c_a, 0.8)),
+                    ))  # fmt: skip
+        points.write(points.points_file(run, attack), lines)
+
+
+def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
+    return (c + int(rng.random() < radius)) % p.data.classes
+
+
+def write_white_box(run: Run) -> None:
+    """Write cosines and attacks of a run and of its hardened one."""
+    setting, p, none = threats.white_box(run), run.profile, points.NOT_DRAWN
+    images = p.evaluated[: setting.battery.images]
+    for other in (run, replace(run, train=setting.hardening)):
+        rng = _rng(other.id, "white box")
+        if other != run:
+            write_card(other, 0.66)
+        named = [(name, state) for state in setting.states for name in ("residual", *(name for name, _ in setting.gradients))]
+        cosines = [(idx, state, name, float(1 - rng.beta(1, 4) / state)) for name, state in named for idx in images]
+        frame = pd.DataFrame(cosines, columns=["idx", "state", "gradient", "cosine"])
+        shown.write_whole(points.folder(other) / "cosines.tsv", frame.to_csv(index=False, sep="\t", lineterminator="\n").encode())
+        for attack in setting.battery.attacks:
+            lines = [
+                points.Point(idx, 3, attack.name, r, 0.99 * r, _answer(rng, 3, r, p), p.reference, 0, none, 3, 0, 0, 0, 0)
+                for idx in images for r in attack.radii
+            ]  # fmt: skip
+            points.write(points.points_file(other, attack), lines)
 
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:

@@ -16,32 +16,11 @@ SMOKE = PROFILES["smoke"]
 NAMES = {name for item in ITEMS if item.notebook == ablation_report.NOTEBOOK for name in item.artefacts}
 
 
-def made_up(run):
-    """Plausible counts of everything that is shown."""
-    p, counted = run.profile, {}
-
-    def tallies(run, method, n, k):
-        audited = replace(method, audit=min(k, n))
-        shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
-        counted[Key(run.id, method.name, n, k)] = synthetic.tallies(replace(run, profile=shorter), audited)
-
-    for method in (*p.methods, *variants.every(p)):
-        serialized, usual = method.serialized, variants.usual_k(p)
-        for n in variants.stored_ns(p):
-            tallies(run, method, n, min(usual, n) if serialized else 0)
-        for k in variants.ks(p) if serialized else ():
-            tallies(run, method, p.n, k)
-    for other in variants.further(run):
-        for method in p.methods:
-            tallies(other, method, p.n, variants.usual_k(p) if method.serialized else 0)
-    return counted
-
-
 @pytest.fixture
 def root(srs_root):
     """Counts and cards of the profile's run and of all its variants."""
     synthetic.write_profile(replace(DIGITS, models=DIGITS.models[:1], sigmas=(0.5,)))
-    recounts.write(paths.measured(RUN, recounts.NAME), made_up(RUN))
+    recounts.write(paths.measured(RUN, recounts.NAME), synthetic.recounted(RUN))
     return srs_root
 
 
@@ -86,7 +65,7 @@ def test_from_tallies_alone_elimination_and_alpha_are_made_and_the_rest_is_named
 
 
 def test_a_model_that_is_not_trained_costs_its_own_table_only(root):
-    counted = {key: tallies for key, tallies in made_up(RUN).items() if not key.run.endswith("smoothadv")}
+    counted = {key: tallies for key, tallies in synthetic.recounted(RUN).items() if not key.run.endswith("smoothadv")}
     recounts.write(paths.measured(RUN, recounts.NAME), counted)
     with pytest.warns(UserWarning, match="no counts are stored for ablation_smoothadv: run"):
         made, _ = ablation_report.make(DIGITS)
