@@ -346,7 +346,7 @@ def test_rule_follows_the_method_and_can_be_chosen():
         return certify.certify_image(model, x, method, SAMPLING, sigma=0.5, rule=rule).p_lower
 
     assert p_lower(STANDARD) == p_lower(STANDARD, "cohen") == p_lower(STANDARD, Rule.COHEN)
-    assert p_lower(CHAIN) == p_lower(CHAIN, "audit") < p_lower(CHAIN, "cohen")
+    assert p_lower(CHAIN) == p_lower(CHAIN, "audit")
     assert p_lower(CHAIN, "theorem31") < p_lower(CHAIN, "audit")
     with pytest.warns(UnsoundRuleWarning):
         p_lower(CHAIN, "released")
@@ -363,10 +363,9 @@ def test_bad_surrogate_is_caught_by_its_audit():
     model, x = half_space(0.05, rate=0.998)
     first = replace(CHAIN, batch=1, warmup=2_500)
     sampling = replace(SAMPLING, n0=5, n=200, reference=Method("REF", "naive", 2_500))
-    fooled, caught = (
-        certify.certify_image(model, x, replace(first, audit=60), sampling, sigma=1.0, rule=rule, idx=1) for rule in ("cohen", "audit")
-    )
-    assert fooled.p_lower > 0.75 > norm.cdf(0.05)
+    caught = certify.certify_image(model, x, replace(first, audit=60), sampling, sigma=1.0, idx=1)
+    t = certify.count_votes(caught.votes, first, sampling)
+    assert bounds.cohen(bounds.Counts(t.n, t.n_a), 0.001) > 0.75 > norm.cdf(0.05)
     assert caught.p_lower < norm.cdf(0.05) and caught.predict == ABSTAIN
 
 

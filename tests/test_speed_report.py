@@ -63,7 +63,7 @@ def test_seconds_of_a_certificate_count_selection_start_and_audit():
 def test_an_audit_costs_what_its_auditor_costs_and_is_not_guessed():
     stop = Method("STOP", "safe_anderson", 30, tol=0.01)
     srs = replace(PROFILE.method("SRS-MDEQ-3A"), name="SRS-X", start="calibrated", steps=1, auditor=stop)
-    run = replace(RUN, profile=replace(PROFILE, methods=(*PROFILE.methods, srs)))
+    run = replace(RUN, profile=replace(PROFILE, methods=(*PROFILE.methods, stop, srs)))
     timings = {t.label: t for t in (timing("MDEQ-30A", 30, 0.030), timing("STOP", 5, 0.005), timing("SRS-X", 1, 0.001))}
     seconds = speed_report.certificate_seconds(run, timings["SRS-X"], timings, n=1000)
     pilot = srs.pilot * (srs.warmup + 1) * 0.001
