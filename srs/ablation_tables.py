@@ -214,7 +214,7 @@ def by_n(run: Run, counted: Recounts) -> pd.DataFrame:
     rows = []
     for method, source, n, k, own in of_n(run, counted):
         told = {"method": method.name, "rule": RULE_LABELS[_holding(method)], "N": f"{n:,}", "K": str(k or ""), "from": source}
-        cost = metrics.cost(own).nfe if source == STORED else audit_size.nfe(run, method, n, k)
+        cost = metrics.cost(own).nfe if source == STORED else audit_size.nfe(run, method, counted[usual(run, method)], n, k)
         rows.append(told | accuracy(run, own, _holding(method)) | {"NFE/image": number(cost, 0)})
     return pd.DataFrame(rows)
 

@@ -23,17 +23,19 @@ Draw = Callable[..., object]  # `certify.certify` on a device, by so many worker
 
 
 def recount(
-    drawn: votes.ImageVotes, method: Method, sampling: config.Sampling, standard: votes.ImageVotes, *, n: int, k: int
+    drawn: votes.ImageVotes, method: Method, sampling: config.Sampling, standard: votes.ImageVotes, *, n: int, k: int,
+    auditor: votes.ImageVotes | None = None,
 ) -> results.Tally:
     """The tally that the first n votes with K = k give, as if no more had been drawn (Theorem 3.1 and the rule `audit`).
 
-    Seconds are nan: nobody has measured them.
+    Seconds are nan: nobody has measured them. Votes and audited votes cost what the stored ones did on average.
 
     Args:
         drawn: one image's votes, at least n.
         method: how they were drawn.
         sampling: of the profile.
-        standard: the reference method's votes on the same noise, which tell what an audit finds.
+        standard: the reference method's votes on the same noise, which tell what an audit finds...
+        auditor: ... but for a method with its own auditor, whose votes these are.
         n: votes that are counted.
         k: K; 0 for votes that need no audit.
     """
@@ -42,13 +44,16 @@ def recount(
     c_a = bounds.top_class(drawn.select, sampling.classes)
     audited = order[estimate[order] == c_a][:k] if c_a != bounds.ABSTAIN else order[:0]
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
-    nfe = (int(drawn.nfe[0]), n * method.steps + min(method.batch, n) * longer, len(audited) * sampling.reference.steps)
+    certified = auditor or standard
+    per_vote = (drawn.nfe[1] - min(method.batch, len(drawn.estimate)) * longer) / len(drawn.estimate)
+    per_audit = certified.nfe[1] / len(certified.estimate)
+    nfe = (drawn.nfe[0], round(n * per_vote + min(method.batch, n) * longer), round(len(audited) * per_audit))
     first = replace(
-        drawn, estimate=estimate, audited=audited.astype(np.int32), standard=standard.estimate[audited],
+        drawn, estimate=estimate, audited=audited.astype(np.int32), standard=certified.estimate[audited],
         nfe=np.array(nfe), seconds=np.full(3, np.nan),
     )
-    whole = replace(standard, estimate=standard.estimate[:n])
-    return certify.count_votes(first, replace(method, audit=k), sampling, whole)
+    whole, certified = (replace(v, estimate=v.estimate[:n]) for v in (standard, certified))
+    return certify.count_votes(first, replace(method, audit=k), sampling, whole, certified)
 
 
 def measure(profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, progress: bool = True) -> None:
@@ -129,15 +134,16 @@ def _with(profile: Profile, methods: tuple[Method, ...]) -> tuple[Method, ...]:
 def _count(run: Run, method: Method, drawn: Method, usual: int, ns: tuple[int, ...] = (), ks: tuple[int, ...] = ()) -> Counted:
     """The tallies of a method's stored votes: all of them with the usual K, then the first n of them, then with other K."""
     profile, key = run.profile, certify.vote_key(run)
-    stored, standard = (
+    reference = profile.method(profile.reference)
+    stored, standard, certified = (
         [votes.read(certify.vote_file(run, m, key, idx)) for idx in profile.evaluated]
-        for m in (drawn, profile.method(profile.reference))
+        for m in (drawn, reference, method.auditor or reference)
     )
     wanted = [(profile.n, usual), *((n, min(usual, n)) for n in ns), *((profile.n, k) for k in ks)]
     pairs = dict.fromkeys((n, k if method.serialized else 0) for n, k in wanted)
     return {
         Key(run.id, method.name, n, k): [
-            recount(v, method, profile.sampling, s, n=n, k=k) for v, s in zip(stored, standard)
+            recount(v, method, profile.sampling, s, n=n, k=k, auditor=c) for v, s, c in zip(stored, standard, certified)
         ]
         for n, k in pairs
     }

@@ -4,7 +4,9 @@ Computed from stored tallies. An audit is simulated on the measured disagreement
 alternative is plain RS with fewer samples: serialized smoothing pays only where it certifies more for the same NFE.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +37,8 @@ class TradeOff:
     method: Method
     n: int
     points: tuple[Point, ...]
-    p_m: float  # mean share of votes for c_A that the standard solve does not give
+    p_m: float  # mean share of votes for c_A that the auditor does not give
+    dearest: int  # the largest K at which SRS costs no more than plain RS with all n samples; below 0 if there is none
     rs_nfe: int  # of plain RS with all n samples
     rs_radius: float
 
@@ -49,26 +52,24 @@ class TradeOff:
         """The audit size with the largest lead over plain RS, or the smallest deficit."""
         return max(self.points, key=lambda point: point.radius - point.rs_radius)
 
-    @property
-    def dearest(self) -> int:
-        """The largest K at which SRS costs no more than plain RS with all n samples; below 0 if there is none."""
-        reference = self.run.profile.sampling.reference
-        return (self.rs_nfe - nfe(self.run, self.method, self.n, 0)) // reference.steps
-
     def at(self, k: int) -> Point:
         """The point of the tabulated audit size next to K."""
         return min(self.points, key=lambda point: abs(point.k - k))
 
 
-def nfe(run: Run, method: Method, n: int, k: int) -> int:
-    """Evaluations of f per image: (n0 + n) steps, what the start costs, and the standard solve of K votes."""
-    sampling = run.profile.sampling
-    first, longer = min(method.batch, sampling.n0) + min(method.batch, n), method.warmup - method.steps
-    start = {
-        "previous": first * longer if method.warmup else 0,
-        "clean": sampling.reference.steps,
-    }.get(method.start, method.pilot_nfe)
-    return start + (sampling.n0 + n) * method.steps + k * sampling.reference.steps
+def nfe(run: Run, method: Method, own: np.ndarray, n: int, k: int) -> int:
+    """Evaluations of f per image that n votes and an audit of K of those for c_A cost, as measured on a method's tallies.
+
+    A vote costs what the stored ones cost on average, an audited one too; a pilot and a chain's warm-up are paid once. If
+    none was audited, one costs all steps of its auditor.
+    """
+    longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
+    surplus = np.minimum(method.batch, own["n"]) * longer
+    per_vote = (own["nfe_estimate"] - surplus).sum() / own["n"].sum()
+    audited, steps = np.maximum(own["k"], 0).sum(), (method.auditor or run.profile.sampling.reference).steps
+    per_audit = np.maximum(own["nfe_audit"], 0).sum() / audited if audited else steps
+    some = np.minimum(k, np.maximum(own["n_a"], 0) * n / own["n"]).mean()
+    return round(own["nfe_select"].mean() + n * per_vote + min(method.batch, n) * longer + some * per_audit)
 
 
 def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) -> float:
@@ -82,10 +83,11 @@ def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) ->
 def reference_curve(run: Run, tallies: Tallies, n: int) -> tuple[np.ndarray, np.ndarray]:
     """NFE and mean radius of plain RS with up to n samples, and n0/n as many to select c_A."""
     rng = np.random.default_rng(1)
-    share, reference = _share(tallies[run.id, run.profile.reference]), run.profile.sampling.reference
+    reference, own = run.profile.sampling.reference, tallies[run.id, run.profile.reference]
+    share = _share(own)
     samples = np.unique(np.geomspace(10, n, 20).astype(int))
     radii = [_rs_radius(run, share, int(m), rng) for m in samples]
-    return samples * (nfe(run, reference, n, 0) / n), np.array(radii)
+    return samples * (nfe(run, reference, own, n, 0) / n), np.array(radii)
 
 
 def _share(tallies: np.ndarray) -> np.ndarray:
@@ -98,23 +100,28 @@ def trade_off(run: Run, method: Method, tallies: Tallies, n: int) -> TradeOff:
     At the profile's own n the measured counts are used as they are; at another n, votes and disagreements are drawn
     with the measured shares.
     """
-    rng = np.random.default_rng(0)
-    own, standard = tallies[run.id, method.name], _share(tallies[run.id, run.profile.reference])
-    p_m = np.nan_to_num(metrics.p_m(own))
+    rng, reference = np.random.default_rng(0), run.profile.sampling.reference
+    own, plain = tallies[run.id, method.name], tallies[run.id, reference.name]
+    standard, p_m = _share(plain), metrics.p_m(own)
+    p_m = np.where(np.isnan(p_m), metrics.audited_p_m(own), p_m)
+    lost = np.tile(np.nan_to_num(p_m, nan=1.0), DRAWS)  # nothing known: no vote is taken for right
     n_a = np.tile(np.maximum(own["n_a"], 0), DRAWS)
-    agreeing = n_a - np.tile(np.maximum(own["n_wrong"], 0), DRAWS)
+    agreeing = n_a - np.rint(lost * n_a).astype(int)
     if n != run.profile.n:
         n_a = rng.binomial(n, np.tile(_share(own), DRAWS))
-        agreeing = rng.binomial(n_a, 1 - np.tile(p_m, DRAWS))
-    steps, points = run.profile.sampling.reference.steps, []
+        agreeing = rng.binomial(n_a, 1 - lost)
+    cost, points = partial(nfe, run, method, own, n), []
+    rs_nfe = nfe(run, reference, plain, n, 0)
     for k in (k for k in KS if k <= n):
         counts = soundness.audited_counts(rng, n, n_a, agreeing, k)
         radius = bounds.certify(Rule.AUDIT, counts, run.sigma, run.profile.alpha)[1].mean()
-        spent = nfe(run, method, n, k)
-        affordable = spent // steps * n // (run.profile.n0 + n)  # RS selects c_A with the same share of its samples
+        spent = cost(k)
+        affordable = spent * n // rs_nfe  # RS selects c_A with the same share of its samples
         points.append(Point(k, spent, float(radius), _rs_radius(run, standard, affordable, rng)))
-    rs_nfe = nfe(run, run.profile.sampling.reference, n, 0)
-    return TradeOff(run, method, n, tuple(points), float(p_m.mean()), rs_nfe, _rs_radius(run, standard, n, rng))
+    dearest = bisect_right(range(n + 1), rs_nfe, key=cost) - 1
+    known = p_m[~np.isnan(p_m)]
+    mean = float(known.mean()) if known.size else float("nan")
+    return TradeOff(run, method, n, tuple(points), mean, dearest, rs_nfe, _rs_radius(run, standard, n, rng))
 
 
 def row(found: TradeOff, k: int) -> dict[str, str]:
@@ -135,5 +142,5 @@ def row(found: TradeOff, k: int) -> dict[str, str]:
         "its radius": tables.radius(best.radius),
         "RS at its NFE": tables.radius(best.rs_radius),
         "pays for K": f"{paying[0]} to {paying[-1]}" if paying else "none",
-        "costs RS's NFE at K": str(found.dearest) if found.dearest >= 0 else "any",
+        "costs RS's NFE at K": "any" if found.dearest < 0 else str(found.dearest) if found.dearest < found.n else "none",
     }

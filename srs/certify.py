@@ -120,7 +120,9 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
         drawn = standard if method == reference else _read_all(run, method, key, images)
         if drawn is None:
             continue
-        counts = [count_votes(v, method, profile.sampling, standard[i] if standard else None) for i, v in enumerate(drawn)]
+        others = (standard, _read_all(run, method.auditor, key, images) if method.auditor else None)
+        beside = zip(*(votes_of or [None] * len(images) for votes_of in others))
+        counts = [count_votes(v, method, profile.sampling, *pair) for v, pair in zip(drawn, beside)]
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
         told = vote_file(run, method, key, 0).with_name("provenance.json")
@@ -132,7 +134,8 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
 
 
 def count_votes(
-    drawn: votes.ImageVotes, method: config.Method, sampling: config.Sampling, standard: votes.ImageVotes | None = None
+    drawn: votes.ImageVotes, method: config.Method, sampling: config.Sampling, standard: votes.ImageVotes | None = None,
+    auditor: votes.ImageVotes | None = None,
 ) -> results.Tally:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
 
@@ -141,6 +144,7 @@ def count_votes(
         method: gives K.
         sampling: gives seed and number of classes.
         standard: the reference method's votes on the same noise; None if they were not drawn.
+        auditor: the same of the method's own auditor, whose classifier is certified; not read if it has none.
     """
     c_a = bounds.top_class(drawn.select, sampling.classes)
     n = len(drawn.estimate)
@@ -152,10 +156,11 @@ def count_votes(
     n_2 = int(for_a[order[: method.audit]].sum())
     nfe = [int(v) for v in drawn.nfe]
     same = standard.estimate == drawn.estimate if standard else None
+    certified = standard if method.auditor is None else auditor
     return results.Tally(
         idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()),
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
-        n_wrong=-1 if standard is None else int((for_a & (standard.estimate != c_a)).sum()),
+        n_wrong=-1 if certified is None else int((for_a & (certified.estimate != c_a)).sum()),
         n_differ=-1 if standard is None else int((~same).sum()),
         nfe_select=nfe[0], nfe_estimate=nfe[1], nfe_audit=nfe[2], seconds=float(drawn.seconds.sum()),
     )

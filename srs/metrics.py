@@ -86,8 +86,13 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def p_m(tallies: np.ndarray) -> np.ndarray:
-    """p_m of each image: share of the votes for c_A that the reference method, on the same noise, does not give."""
+    """p_m of each image: share of the votes for c_A that its auditor, on the same noise, does not give."""
     return _ratio(tallies["n_wrong"], tallies["n_a"])
+
+
+def audited_p_m(tallies: np.ndarray) -> np.ndarray:
+    """The same share among the audited votes alone, an estimate of p_m; nan without an audit."""
+    return _ratio(tallies["m"], tallies["k"])
 
 
 def p_m_upper(tallies: np.ndarray, alpha: float) -> np.ndarray:

@@ -30,11 +30,11 @@ class Tally:
     c_a: int  # most frequent class of the selection samples; ABSTAIN if no sample had a class
     n: int  # estimation samples
     n_a: int  # of them, votes for c_A
-    k: int  # votes for c_A that the standard DEQ solved again, drawn uniformly
-    m: int  # of them, those that the standard DEQ calls otherwise
+    k: int  # votes for c_A that the auditor (the reference method, or the method's own) solved again, drawn uniformly
+    m: int  # of them, those that the auditor calls otherwise
     n_2: int  # votes for c_A among K samples drawn uniformly from all n (Theorem 3.1)
-    n_1: int  # of them, those that the standard DEQ calls c_A too
-    n_wrong: int  # of the n_a votes, those that the reference method does not give (all n, same noise)
+    n_1: int  # of them, those that the auditor calls c_A too
+    n_wrong: int  # of the n_a votes, those that the auditor does not give (all n, same noise)
     n_differ: int  # of the n votes, those that differ from the reference method's (same noise)
     nfe_select: int
     nfe_estimate: int

@@ -279,9 +279,9 @@ def _size_curves(
 def _size_caption(profile: Profile, n: int) -> str:
     drawn = "as measured" if n == profile.n else f"drawn with the shares measured at N = {profile.n}"
     return (
-        f"Radius against cost as the audit grows (N = {n}, counts {drawn}, alpha = {profile.alpha:g}). NFE per image: "
-        f"(n0 + N) x steps + warm-up + K x {profile.sampling.reference.steps}; radius: mean over all images under the "
-        "rule 'audit', abstentions counting 0. SRS pays where it certifies more than plain RS with fewer samples (n0 "
+        f"Radius against cost as the audit grows (N = {n}, counts {drawn}, alpha = {profile.alpha:g}). NFE per image, at what "
+        "votes and audited votes cost when measured: selection with its pilot, N votes with their warm-up, and min(K, N_A) audited "
+        "ones; radius: mean over all images under the rule 'audit', abstentions counting 0. SRS pays where it certifies more than plain RS with fewer samples (n0 "
         "in proportion) and the same NFE."
     )
 

@@ -349,7 +349,8 @@ def make_consistency(profile: Profile, tallies: Tallies) -> dict[str, pd.DataFra
         "difference there is no merit."
     )
     p_m_caption = (
-        f"p_m: share of an image's SRS votes for c_A that {profile.reference} does not give on the same noise. gap: "
+        f"p_m: share of an image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give on the "
+        "same noise. gap: "
         "Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m measured on all votes; below 0 the "
         f"bound failed, which it may with probability alpha/2 = {profile.alpha / 2:g} per image."
     )

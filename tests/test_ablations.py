@@ -67,6 +67,21 @@ def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(drawn, 
     assert np.isnan(found.seconds)
 
 
+@pytest.mark.parametrize(("n", "k"), [(60, 60), (40, 15)])
+def test_a_recount_audits_by_the_method_s_own_auditor_at_what_that_cost(drawn, model, n, k):
+    auditor = Method("STOP", "safe_anderson", 30, batch=60, tol=0.1)
+    method = replace(WAYS["centroid"], auditor=auditor)
+    stop, full = (drawn(model, m, 60) for m in (auditor, PROFILE.method(PROFILE.reference)))
+    found = ablations.recount(drawn(model, method, 60), method, PROFILE.sampling, full, n=n, k=k, auditor=stop)
+    other = replace(method, audit=k)
+    fresh = certify.count_votes(
+        drawn(model, other, n), other, replace(PROFILE.sampling, n=n), drawn(model, PROFILE.method(PROFILE.reference), n), drawn(model, auditor, n)
+    )
+    measured = {"nfe_audit": round(found.k * stop.nfe[1] / 60)}
+    assert whole(found) == whole(fresh) | measured
+    assert stop.nfe[1] < 30 * 60 and found.nfe_audit == pytest.approx(fresh.nfe_audit, rel=0.2)
+
+
 def test_the_votes_above_could_tell(drawn, model):
     """Otherwise equality is nothing: audits find something, and prefixes differ from the whole."""
     method, reference = PROFILE.method("SRS-MDEQ-1A"), drawn(model, PROFILE.method("MDEQ-30A"), 60)

@@ -25,6 +25,11 @@ def test_looks_grow_and_end_at_n():
     assert list(LOOKS.at) == sorted(set(LOOKS.at))
 
 
+@pytest.mark.parametrize("looks", [Looks(5, first=1, growth=1.1), Looks(40, first=39, growth=1.02), Looks(9, first=2, growth=1.3)])
+def test_looks_that_fall_together_are_one_and_share_no_alpha(looks):
+    assert list(looks.at) == sorted(set(looks.at)) and looks.at[-1] == looks.n
+
+
 @pytest.mark.parametrize("r", [0.1, 0.5])
 def test_a_wrong_yes_is_rarer_than_alpha(r):
     """p_A just below what r needs: the worst case of the test."""

@@ -103,6 +103,24 @@ def test_largest_disagreement_is_the_last_plausible_one_in_large_populations(n_a
     assert hypergeom.cdf(m, n_a, found + 1, k) < alpha
 
 
+@pytest.mark.parametrize("n_a", [10**6, 10**8, 10**9, 10**12])
+def test_rounding_never_makes_the_largest_disagreement_too_small(n_a):
+    """Against exact integers: one more disagreement has a probability below alpha."""
+    k, rng, most = 300, np.random.default_rng(1), 0
+    for m, alpha in zip(rng.integers(0, 9, 12).tolist(), 10 ** rng.uniform(-5, -1, 12)):
+        found = int(bounds.largest_disagreement(n_a, k, m, alpha))
+        ways = sum(comb(found + 1, i) * comb(n_a - found - 1, k - i) for i in range(m + 1))
+        most = max(most, Fraction(ways, comb(n_a, k)) / Fraction(alpha))
+    assert 0.9 < most < 1
+
+
+def test_the_papers_agreement_step_takes_a_draw_without_replacement_for_binomial():
+    """Its docstring's example: 1 of 19 votes agrees, 3 are audited. The limit fails as often as that one is among them."""
+    level, one_agrees = 0.15, Counts(n=19, n_a=19, n_2=3, n_1=1)
+    assert bounds._agreement(one_agrees, 2 * level) > 1 / 19
+    assert hypergeom.pmf(1, 19, 1, 3) == pytest.approx(3 / 19) and 3 / 19 > level
+
+
 def test_largest_disagreement_covers_the_truth_for_every_population():
     """Over the audit's draw, M > M_U has probability at most alpha, and nearly alpha for some M."""
     n_a, k, alpha = 400, 60, 0.05

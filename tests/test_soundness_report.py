@@ -88,12 +88,29 @@ def test_audit_gain_without_a_certified_image_is_empty(tallies):
 # ---------------------------------------------------------------------------------------------- audit size
 
 
-def test_nfe_is_what_sampling_spends(tallies):
-    own = tallies[RUN.id, METHOD.name][0]
-    first = (METHOD.warmup - METHOD.steps) * METHOD.batch
-    assert audit_size.nfe(RUN, METHOD, SMOKE.n, 7) == METHOD.steps * (SMOKE.n + SMOKE.n0) + 2 * first + 210
-    assert audit_size.nfe(RUN, SMOKE.sampling.reference, SMOKE.n, 0) == 30 * (SMOKE.n + SMOKE.n0)
-    assert own["n"] == SMOKE.n
+MEASURED = tally(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)  # an auditor that stops early
+PLAIN = tally(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
+
+
+def test_nfe_of_every_audit_size_is_what_was_measured():
+    """Three steps a vote, a warm-up of ten on chains of 20 and five evaluations an audited vote, of which at most N_A are."""
+    made = {(RUN.id, METHOD.name): array(MEASURED, MEASURED), (RUN.id, SMOKE.reference): array(PLAIN, PLAIN)}
+    found = audit_size.trade_off(RUN, METHOD, made, 100)
+    assert [(p.k, p.nfe) for p in found.points] == [(10, 690), (20, 740), (30, 790), (50, 890), (70, 890), (100, 890)]
+    assert found.rs_nfe == 3_600 and audit_size.row(found, 20)["costs RS's NFE at K"] == "none"
+    more = audit_size.trade_off(RUN, METHOD, made, 1_000)
+    assert more.at(1_000).nfe == 200 + 3 * 1_000 + 20 * 7 + 5 * 500 and more.rs_nfe == 30_600
+    dear = {(RUN.id, METHOD.name): array(replace(MEASURED, nfe_audit=2_000)), (RUN.id, SMOKE.reference): array(PLAIN)}
+    assert audit_size.trade_off(RUN, METHOD, dear, 100).dearest == (3_600 - 640) // 100
+
+
+def test_disagreement_that_was_not_measured_is_not_taken_for_none():
+    """Beside an auditor whose votes are not stored, the audited votes alone tell; without any, nothing is certified."""
+    made = {(RUN.id, SMOKE.reference): array(PLAIN)}
+    for own, p_m in ((replace(MEASURED, n_a=100, n_wrong=-1), 0.1), (replace(MEASURED, n_a=100, n_wrong=-1, k=0, m=0), np.nan)):
+        found = audit_size.trade_off(RUN, METHOD, made | {(RUN.id, METHOD.name): array(own)}, 100)
+        assert found.p_m == pytest.approx(p_m, nan_ok=True)
+        assert (found.points[-1].radius > 0) == (p_m == 0.1)
 
 
 def test_an_audit_of_everything_costs_more_and_gains_radius(tallies):
@@ -101,15 +118,14 @@ def test_an_audit_of_everything_costs_more_and_gains_radius(tallies):
     assert [p.nfe for p in found.points] == sorted(p.nfe for p in found.points)
     assert found.points[-1].k == 1_000 and found.points[-1].radius > found.points[0].radius
     assert found.rs_radius >= found.points[-1].radius
-    assert audit_size.nfe(RUN, METHOD, 1_000, found.dearest) <= found.rs_nfe
-    assert audit_size.nfe(RUN, METHOD, 1_000, found.dearest + 1) > found.rs_nfe
     assert found == audit_size.trade_off(RUN, METHOD, tallies, 1_000)  # nothing is left to chance
 
 
 def test_serialized_smoothing_without_disagreement_can_pay(tallies):
     """No wrong vote, p_A = 0.8: a small audit is cheap and the many samples count."""
-    votes = array(*[tally(n=100, n_a=80, k=20, m=0, n_2=16, n_1=16) for _ in range(3)])
-    made = tallies | {(RUN.id, METHOD.name): votes, (RUN.id, SMOKE.reference): votes}
+    measured = replace(MEASURED, n_a=80, m=0, n_2=16, n_1=16)
+    made = tallies | {(RUN.id, SMOKE.reference): array(PLAIN, PLAIN, PLAIN)}
+    votes = array(*[replace(measured, nfe_select=20, nfe_estimate=100) for _ in range(3)])
     cheap = replace(METHOD, steps=1, warmup=0)
     found = audit_size.trade_off(RUN, cheap, made | {(RUN.id, cheap.name): votes}, 10_000)
     assert found.paying and found.best.k in found.paying

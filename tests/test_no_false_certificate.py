@@ -1,0 +1,303 @@
+"""Ways around the guarantee that were found from outside: each is refused in a sentence, or gives the right votes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from srs import adaptive, agreement, bench, certify, config, inference, models, settings, votes
+from srs.bounds import ABSTAIN
+from srs.config import ConfigError, Method, Sampling, replace
+from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
+from tests.test_train import TINY
+
+RS = Method("RS", "naive", 1, batch=50)
+CHAIN = Method("CHAIN", "naive", 1, start="previous", batch=50, warmup=5, audit=40)
+SAMPLING = Sampling(3, n0=20, n=200, reference=Method("REF", "naive", 1))
+X = torch.tensor([[[0.7, 0.2], [0.4, 0.5]]])
+
+
+def live(model, x, method, sampling, sigma):
+    """The other way in: votes drawn as they are asked for, of a method that needs no audit."""
+    return adaptive.Live(model, x, RS, sampling, sigma, idx=0)(30)
+
+
+def certified(model, x, method, sampling, sigma):
+    return certify.certify_image(model, x, method, sampling, sigma=sigma)
+
+
+WAYS_IN = {"certify_image": certified, "draw_votes": votes.draw_votes, "Live": live}
+every_way_in = pytest.mark.parametrize("draw", WAYS_IN.values(), ids=WAYS_IN)
+
+
+class Network(nn.Module):
+    """A DEQ with dropout before its head, and as many logits as asked for."""
+
+    def __init__(self, classes: int = 3):
+        super().__init__()
+        self.drop, self.linear, self.solved = nn.Dropout(0.9), nn.Linear(4, classes), 0
+
+    def inject(self, x):
+        return x.flatten(1)
+
+    def initial(self, u):
+        return torch.zeros_like(u)
+
+    def f(self, z, u):
+        self.solved += len(z)
+        return u
+
+    def head(self, z):
+        return self.linear(self.drop(z))
+
+
+# ---------------------------------------------------------------------------------------------- what audits
+
+
+@pytest.mark.parametrize("start", [s for s in settings.STARTS if s != "zero"])
+def test_what_audits_starts_from_zero(start):
+    """f = 0.9 z + 0.1 u, class = sign z: an audit from the audited method's own state found nothing in 100 of 100."""
+    other = Method("OTHER", "naive", 2, start=start, warmup=1)
+    with pytest.raises(ConfigError, match="reference method = 'OTHER' is refused: want one that starts from zero"):
+        Sampling(2, reference=other)
+    with pytest.raises(ConfigError, match="auditor of CHAIN = 'OTHER' is refused: want one that starts from zero"):
+        replace(CHAIN, auditor=other)
+
+
+def test_what_audits_is_not_audited_itself():
+    audited = replace(RS, name="OTHER", auditor=RS)
+    with pytest.raises(ConfigError, match="'OTHER' is refused: want one that starts from zero, without an auditor"):
+        Sampling(2, reference=audited)
+
+
+def test_an_auditor_is_a_method_of_the_profile():
+    smoke = config.get_profile("smoke")
+    with pytest.raises(ConfigError, match="auditor of CHAIN = 'RS' is refused: want a method of the profile"):
+        replace(smoke, methods=(*smoke.methods, replace(CHAIN, auditor=RS)))
+
+
+def test_a_state_that_was_not_asked_for_is_no_start():
+    """Neither an anchor's method that is given none, nor a standard one that is given a state."""
+    draw = lambda samples: votes.noise((1, 2, 2), 0, 0, "estimate", samples)  # noqa: E731
+    state = votes.starts.Fixed(torch.ones(1, 4))
+    for method, fixed in ((replace(RS, start="anchor"), None), (RS, state)):
+        with pytest.raises(ConfigError, match="fixed = .*is refused: want what `fixed_start` gives"):
+            votes.sample(three_classes(), X, method, 0.5, np.arange(5), draw, fixed=fixed)
+
+
+@pytest.mark.parametrize("start", ["previous", "clean", "centroid", "calibrated"])
+def test_cohen_is_refused_where_votes_need_an_audit(start):
+    model = three_classes()
+    with pytest.raises(ConfigError, match="rule = 'cohen' is refused: want audit for CHAIN"):
+        certify.certify_image(model, X, replace(CHAIN, start=start), SAMPLING, sigma=0.5, rule="cohen")
+    assert model.evaluations == 0
+
+
+# ---------------------------------------------------------------------------------------------- what is certified
+
+BAD_IMAGES = {
+    "bool": X > 0.4, "uint8": (255 * X).to(torch.uint8), "int64": torch.ones(1, 2, 2, dtype=torch.int64), "complex": X.to(torch.complex64),
+    "array": X.numpy(), "255 times": 255 * X, "negative": -X, "a batch": X.expand(2, 1, 2, 2), "flat": X.flatten(),
+    "nothing": X[:, :0], "infinite": X / 0,
+}  # fmt: skip
+
+
+@every_way_in
+@pytest.mark.parametrize("x", BAD_IMAGES.values(), ids=BAD_IMAGES)
+def test_what_is_no_image_is_refused(draw, x):
+    """The noise used to be cast to the image's type: a half-space of radius 0.2 got larger certificates in 50 of 50."""
+    model = three_classes()
+    with pytest.raises(ConfigError, match="^image"):
+        draw(model, x, CHAIN, SAMPLING, 0.5)
+    assert model.evaluations == 0
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floating_images_are_converted_before_the_noise(kind):
+    x = X.to(kind)
+    drawn, wanted = (votes.draw_votes(three_classes(), v, CHAIN, SAMPLING, 0.5) for v in (x[None], x.float()))
+    np.testing.assert_array_equal(drawn.estimate, wanted.estimate)
+
+
+@every_way_in
+@pytest.mark.parametrize("sampling", [replace(SAMPLING, classes=2), replace(SAMPLING, classes=4)], ids=["wide", "narrow"])
+def test_a_head_of_another_width_is_refused_before_a_vote(draw, sampling):
+    model = three_classes()
+    with pytest.raises(ConfigError, match=r"logits of two images = \(2, 3\) is refused: want \(2, [24]\)"):
+        draw(model, X, CHAIN, sampling, 0.5)
+    assert model.evaluations == 0
+
+
+def test_a_single_logit_is_no_head_of_two_classes():
+    one = LinearDEQ(torch.ones(1, 4), torch.zeros(1))
+    with pytest.raises(ConfigError, match=r"logits of two images = \(2, 1\) is refused: want \(2, 2\)"):
+        certify.certify_image(one, X, RS, replace(SAMPLING, classes=2), sigma=0.5)
+
+
+def test_classes_that_a_stored_vote_cannot_name_are_refused():
+    assert Sampling(32_768).classes - 1 == np.iinfo(np.int16).max
+    with pytest.raises(ConfigError, match="classes = 32769 is refused: want at most 32,768"):
+        Sampling(32_769)
+
+
+# ---------------------------------------------------------------------------------------------- what classifies
+
+
+@every_way_in
+@pytest.mark.parametrize("held", [lambda m: m, inference.Bfloat16], ids=["itself", "wrapped"])
+@pytest.mark.parametrize("part", [lambda m: m, lambda m: m.drop], ids=["whole", "part"])
+def test_a_network_in_train_mode_is_refused(draw, held, part):
+    model = Network().eval()
+    draw(held(model), X, CHAIN, SAMPLING, 0.5)
+    part(model).train()
+    model.solved = 0
+    with pytest.raises(ConfigError, match="train mode' is refused: want model.eval()"):
+        draw(held(model), X, CHAIN, SAMPLING, 0.5)
+    assert model.solved == 0
+
+
+def test_running_means_of_a_refused_network_stay():
+    model = models.build(TINY, config.DIGITS, 0).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ConfigError, match="train mode"):
+        certify.certify_image(model, torch.rand(1, 8, 8), RS, replace(SAMPLING, classes=10), sigma=0.5)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_weights_of_another_type_are_refused():
+    with pytest.raises(ConfigError, match="weights of the model = {torch.float64} is refused"):
+        votes.draw_votes(Network().double().eval(), X, RS, SAMPLING, 0.5)
+
+
+def test_what_is_run_is_in_eval_mode():
+    assert not any(part.training for part in inference.prepare(models.build(TINY, config.DIGITS, 0)).modules())
+
+
+# ---------------------------------------------------------------------------------------------- what is not a number
+
+
+def breaking(pixel: np.ndarray, count: int):
+    """A DEQ whose layer is not a number for `count` of the copies: those with the largest first pixel."""
+    model, above = three_classes(rate=0.5), float(np.sort(pixel)[-count - 1])
+    f = model.f
+    model.f = lambda z, u: torch.where(u[:, :1] > above, torch.nan, f(z, u))
+    return model
+
+
+def copies(stage: str, count: int):
+    """The noise of a stage, and the first pixel of its copies."""
+    e = votes.noise((1, 2, 2), 0, 0, stage, np.arange(count))
+    return (lambda samples: e[samples]), (X + 0.5 * e)[:, 0, 0, 0].numpy()
+
+
+@pytest.mark.parametrize("change", [{}, dict(tol=0.01), dict(margin=0.3)], ids=["steps", "tol", "margin"])
+@pytest.mark.parametrize("solver", ["naive", "anderson", "safe_anderson", "broyden"])
+def test_a_copy_without_a_vote_does_not_spoil_its_chain(solver, change):
+    draw, pixel = copies("estimate", 2_000)
+    model, method = breaking(pixel, 10), replace(CHAIN, solver=solver, steps=2, **change)
+    drawn, nfe = votes.sample(model, X, method, 0.5, np.arange(2_000), draw)
+    assert np.flatnonzero(drawn == ABSTAIN).tolist() == np.flatnonzero(pixel > np.sort(pixel)[-11]).tolist()
+    assert (drawn == ABSTAIN).sum() == 10 and nfe == model.evaluations
+
+
+def test_a_slot_begins_again_from_the_cold_start():
+    draw, pixel = copies("estimate", 60)
+    model = breaking(pixel, 3)
+    votes.sample(model, X, replace(CHAIN, batch=20, warmup=0), 0.5, np.arange(60), draw)
+    broken = pixel > np.sort(pixel)[-4]
+    assert broken[:40].any()
+    for before, (z, _) in enumerate(model.calls[1:]):
+        assert ((z == 0).all(1).numpy() == broken[20 * before : 20 * before + 20]).all()
+
+
+@pytest.mark.parametrize("start", ["centroid", "calibrated"])
+def test_a_pilot_s_means_are_over_what_was_solved(start):
+    method = Method("PILOT", "naive", 2, start=start, batch=50, warmup=30)
+    draw, pixel = copies("pilot", 16)
+    alone = replace(method, pilot=15)
+    order = np.argsort(pixel)  # the copy that breaks comes last
+    fixed, nfe = votes.fixed_start(breaking(pixel, 1), X, method, 0.5, lambda s: draw(order[s]), reference=RS)
+    wanted, _ = votes.fixed_start(breaking(pixel, 1), X, alone, 0.5, lambda s: draw(order[s]), reference=RS)
+    assert torch.equal(fixed.z, wanted.z) and nfe == method.pilot_nfe
+    assert start == "centroid" or torch.equal(fixed.shift, wanted.shift) and fixed.shift.abs().max() > 0
+
+
+@pytest.mark.parametrize("start", ["clean", "centroid", "calibrated"])
+def test_a_start_that_nothing_was_solved_for_is_cold(start):
+    model = three_classes(rate=0.5)
+    f, method = model.f, Method("START", "naive", 2, start=start, batch=50, warmup=3, pilot=4)
+    model.f = lambda z, u: torch.full_like(z, torch.nan)
+    draw, _ = copies("pilot", 4)
+    fixed, _ = votes.fixed_start(model, X, method, 0.5, draw, reference=RS)
+    model.f = f
+    draw, _ = copies("estimate", 100)
+    drawn, _ = votes.sample(model, X, method, 0.5, np.arange(100), draw, fixed=fixed)
+    wanted, _ = votes.sample(model, X, replace(method, start="zero"), 0.5, np.arange(100), draw)
+    np.testing.assert_array_equal(drawn, wanted)
+
+
+# ---------------------------------------------------------------------------------------------- what is rounded
+
+
+
+@pytest.fixture
+def allow():
+    """A function that allows a GPU to round to TF32, or forbids it; what was allowed before is so again afterwards."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = backends[0].allow_tf32
+
+    def choose(allowed: bool) -> None:
+        for backend in backends:
+            backend.allow_tf32 = allowed
+
+    yield choose
+    choose(before)
+
+
+def allowed() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def bench_once(run):
+    bench.compare(run, (bench.Contender("one", RS),), repetitions=1, copies=4, progress=False)
+
+
+def agree_once(run):
+    agreement.measure(run, "val", agreement.Size(1, 4, 2), chosen=(replace(RS, batch=2),), progress=False)
+
+
+def live_once(run):
+    sampling = replace(run.profile.sampling, n0=2)
+    adaptive.Live(certify.load_model(run), torch.rand(1, 8, 8), RS, sampling, 0.5, idx=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("measure", [bench_once, agree_once, live_once])
+def test_tf32_is_what_was_asked_for_wherever_votes_are_drawn(srs_root, allow, measure, precision):
+    run, asked = smoke_run(precision=precision), precision == "tf32"
+    save_untrained(run)
+    allow(not asked)
+    measure(run)
+    assert allowed() == (asked, asked) and torch.backends.cudnn.deterministic
+
+
+def test_votes_and_starts_drawn_by_hand_are_not_rounded_to_tf32(allow):
+    draw, _ = copies("pilot", 4)
+    pilot = Method("PILOT", "naive", 1, start="centroid", warmup=1, pilot=4)
+    for call in (
+        lambda: votes.sample(three_classes(), X, RS, 0.5, np.arange(4), draw),
+        lambda: votes.fixed_start(three_classes(), X, pilot, 0.5, draw, reference=RS),
+    ):
+        allow(True)
+        call()
+        assert allowed() == (False, False)
+
+
+def test_logits_of_bfloat16_are_not_rounded_to_it():
+    lowered = inference.prepare(models.build(TINY, config.DIGITS, 3).eval(), precision="bfloat16")
+    with torch.inference_mode():
+        u = lowered.inject(torch.rand(5, 1, 8, 8))
+        z = lowered.f(lowered.initial(u), u)
+        logits = lowered.head(z)
+    assert z.dtype == logits.dtype == torch.float32
+    assert torch.equal(z, z.bfloat16().float()) and not torch.equal(logits, logits.bfloat16().float())
