@@ -111,7 +111,7 @@ def rrd(certified: pd.DataFrame) -> pd.DataFrame:
 
 
 def p_m(counts: pd.DataFrame) -> pd.Series:
-    """p_m of each row: share of the votes for c_A that the reference method, on the same noise, does not give; nan if not taken."""
+    """p_m of each row: share of the votes for c_A that its auditor, on the same noise, does not give; nan if not taken."""
     taken = (counts["n_wrong"] >= 0) & (counts["n_a"] > 0)
     return (counts["n_wrong"] / counts["n_a"].clip(lower=1)).where(taken)
 

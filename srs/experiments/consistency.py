@@ -53,7 +53,8 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         "difference there is no merit."
     )
     p_m_caption = (
-        f"p_m: share of an image's SRS votes for c_A that {profile.reference} does not give on the same noise. gap: "
+        f"p_m: share of an image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give on the same "
+        "noise. gap: "
         "Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m measured on all votes; below 0 the "
         f"bound failed, which it may with probability alpha/2 = {profile.alpha / 2:g} per image."
     )
@@ -97,7 +98,8 @@ def histograms(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         for rule, rows in of_family.groupby("rule", observed=True):
             shown.append(_rrd_histogram(profile, family, RRD_BINS.get(model, BINS), Rule(rule), rows, where))
         p_m_caption = (
-            f"Share of each image's SRS votes for c_A that {profile.reference} does not give on the same noise ({where}; {BINS} bins)."
+            f"Share of each image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give on the same "
+            f"noise ({where}; {BINS} bins)."
         )
         gap_caption = (
             f"How far Theorem 3.1's bound on p_m lies above the p_m measured on all votes, per image ({where}; {BINS} "
