@@ -1,0 +1,94 @@
+"""One entry point, `python -m srs COMMAND` or `srs COMMAND`: each command is a function, its flags are the function's parameters."""
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+
+from srs import config
+from srs.settings import ConfigError, Profile, Run
+
+COMMANDS = {  # what is run, by module and function; only the chosen one is imported
+    "train": ("srs.train:train", "train one model"),
+    "certify": ("srs.certify:certify", "draw and count the votes of one run's images"),
+    "bench": ("srs.experiments.bench:bench", "time one run's methods against the released code's cost"),
+    "ship": ("srs.shipped:ship", "track the finished runs of a profile"),
+    "runs": ("srs.config:list_runs", "names of a profile's runs, for make"),
+}
+RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command that a command line names; a refusal is one sentence and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="srs", description=__doc__.partition("\n")[0])
+    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{name}: {told}" for name, (_, told) in COMMANDS.items()))
+    name = parser.parse_args(argv[:1]).command
+    module, _, function = COMMANDS[name][0].partition(":")
+    function = getattr(importlib.import_module(module), function)
+    flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
+    add_flags(flags, function)
+    try:
+        shown = function(**arguments(function, vars(flags.parse_args(argv[1:]))))
+    except (ConfigError, RuntimeError) as error:
+        if not isinstance(error, ConfigError) and type(error).__module__.partition(".")[0] != "srs":
+            raise
+        flags.error(str(error))
+    for line in lines(shown):
+        print(line)
+
+
+def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
+    """Give a parser a flag for each parameter of a function, with its type, its default and the help text of its docstring."""
+    told = argument_texts(inspect.getdoc(function))
+    for p in inspect.signature(function).parameters.values():
+        if p.annotation in (Run, Profile):
+            for flag, (default, kind) in RUN_FLAGS.items() if p.annotation is Run else [("profile", RUN_FLAGS["profile"])]:
+                parser.add_argument(f"--{flag}", default=default, type=kind, help=f"default: {default}")
+            continue
+        default = None if p.default is p.empty else p.default
+        given = {"default": default, "help": told.get(p.name, ""), "required": p.default is p.empty}
+        if p.annotation is bool:
+            given["action"] = argparse.BooleanOptionalAction
+        elif str(p.annotation).startswith("tuple"):
+            given |= {"nargs": "*", "type": p.annotation.__args__[0]}
+        else:
+            kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
+            given["type"] = kinds[0]
+        parser.add_argument(f"--{p.name.replace('_', '-')}", **given)
+
+
+def arguments(function: Callable, given: dict[str, object]) -> dict[str, object]:
+    """The function's arguments from parsed flags: a run or a profile is looked up by its names."""
+    chosen = {}
+    for p in inspect.signature(function).parameters.values():
+        if p.annotation is Run:
+            chosen[p.name] = config.get_run(*(given[flag] for flag in RUN_FLAGS))
+        elif p.annotation is Profile:
+            chosen[p.name] = config.get_profile(given["profile"])
+        else:
+            value = given[p.name]
+            chosen[p.name] = tuple(value) if isinstance(value, list) else value
+    return chosen
+
+
+def argument_texts(doc: str) -> dict[str, str]:
+    """What a Google docstring says of each argument, in one line each."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", doc + "\n", re.M)
+    found = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section[1] if section else "", re.M)
+    return {name: " ".join(text.split()).replace("%", "%%") for names, text in found for name in names.split(", ")}
+
+
+def lines(result: object) -> list[str]:
+    """What a command prints of its function's result: a line per file or name."""
+    if result is None:
+        return []
+    if isinstance(result, dict):
+        return [f"{name} {value}" for name, value in result.items()]
+    return [str(one) for one in result] if isinstance(result, (list, tuple)) else [str(result)]
+
+
+if __name__ == "__main__":
+    main()
