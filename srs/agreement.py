@@ -78,15 +78,17 @@ def measure(
         progress: whether to show a progress bar.
     """
     config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
+    models.check_device(device)
     chosen = chosen or ways(size.chains)
+    inputs, images = certify.read_inputs(run), data.load(run.profile.data, split)
+    some = np.linspace(0, len(images.labels) - 1, size.images).astype(int)
     path, key = paths.measured(run, f"agreement-{split}"), config.fingerprint(
-        certify.vote_key(run), size, *chosen
+        certify.vote_key(run, device, inputs).shared, data.digest(images, some), size, *chosen
     )
     told = paths.provenance(path)
     if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
         return read(path)
-    model, images = certify.load_model(run, device), data.load(run.profile.data, split)
-    some = np.linspace(0, len(images.labels) - 1, size.images).astype(int)
+    model = certify.load_model(run, device, inputs)
     profile, found = run.profile, {}
     reference, counted = profile.method(profile.reference), slice(size.chains, None)
     for idx in tqdm(some, desc=f"agreement {run.id} {split}", unit="image", disable=not progress):

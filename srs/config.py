@@ -16,7 +16,7 @@ from pathlib import Path
 
 from srs.settings import (  # noqa: F401
     EXPLICIT, FIXED_STARTS, ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Sampling, Train, check,
-    check_count, check_sigma, fingerprint, one_of, pick,
+    check_count, check_sigma, fingerprint, one_of, pick, plain,
 )
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)

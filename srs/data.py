@@ -10,6 +10,7 @@ image is none. Whatever else could shift an image or a pixel is refused with the
 
 import hashlib
 import importlib.util
+import json
 import os
 import tempfile
 import zipfile
@@ -107,6 +108,26 @@ def at_hand(data: config.Data, split: str) -> bool:
     part = "test" if split == "test" else "train"
     official = data.name == "cifar10" and not config.environment("SRS_DATA") and (paths.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
     return data.name == "digits" or official or _place(data, part).is_dir()
+
+
+def seen(run: config.Run) -> tuple[dict[int, str], str]:
+    """Digests and source of a run's evaluated images; as they were last certified, where they are not at hand."""
+    p, told = run.profile, seen_file(run)
+    if told.is_file() and not at_hand(p.data, "test"):
+        try:
+            content = json.loads(told.read_text())
+            return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
+        except (ValueError, KeyError, TypeError):
+            raise paths.set_aside(told, "the digests of images") from None
+    images = load(p.data, "test")
+    need, have = p.evaluated[-1] + 1, len(images.labels)
+    config.check(have >= need, f"{p.data.name} test images", have, f"at least {need}")
+    return {idx: digest(images, [idx]) for idx in p.evaluated}, images.source
+
+
+def seen_file(run: config.Run) -> Path:
+    """Where `certify` writes down what `seen` gives."""
+    return paths.seen(run, config.fingerprint(run.profile.data, run.profile.evaluated))
 
 
 def check_image(x: Tensor, data: config.Data) -> None:

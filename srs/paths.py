@@ -50,7 +50,7 @@ def votes(run: Run, method: Method, key: str) -> Path:
 
 
 def seen(run: Run, key: str) -> Path:
-    """The digest of a run's evaluated images, as they were when they were last at hand."""
+    """The digests of a run's evaluated images, as they were when they were last certified."""
     return work(run.profile) / "votes" / run.id / f"images-{key}.json"
 
 
