@@ -71,34 +71,35 @@ def measure(profile: Profile, *, training: bool = True, device: str = "cpu", wor
     run = variants.base(profile)
     if run is None:
         return
+    models.check_device(device)
     draw = partial(certify.certify, device=device, workers=workers, progress=progress)
-    if not _has_votes(run):
+    if not _has_votes(run, device):
         if ablation_tables.has_tallies(run):
             warnings.warn(f"the votes of {run.id} are not here, only their counts: nothing new is measured", stacklevel=2)
             return
         train.train(run, device=device, progress=progress)
         draw(run)
-    counted = _count_base(run, draw)
+    counted = _count_base(run, draw, device)
     for other in variants.further(run):
         if training or paths.weights(other).is_file():
             train.train(other, device=device, progress=progress)
-            counted |= _count_further(other, draw, variants.usual_k(profile))
+            counted |= _count_further(other, draw, variants.usual_k(profile), device)
     path = paths.measured(run, recounts.NAME)
     recounts.write(path, counted)
     results.write_json(paths.provenance(path), results.provenance(
         run=run.id, profile=profile.name, runs=sorted({key.run for key in counted}), device=models.device_name(device),
-        votes=certify.vote_key(run),
+        votes=certify.vote_key(run, device).shared,
     ))  # fmt: skip
 
 
-def _has_votes(run: Run) -> bool:
+def _has_votes(run: Run, device: str) -> bool:
     if not paths.weights(run).is_file():
         return False
-    key = certify.vote_key(run)
+    key = certify.vote_key(run, device)
     return all(certify.vote_file(run, m, key, idx).is_file() for m in run.profile.methods for idx in run.profile.evaluated)
 
 
-def _count_base(run: Run, draw: Draw) -> Counted:
+def _count_base(run: Run, draw: Draw, device: str) -> Counted:
     """Everything about the run itself: its methods, the variants of them, K on all images and N on all images."""
     profile, three = run.profile, variants.three_steps(run.profile)
     everywhere = tuple(dict.fromkeys((*profile.methods, *three)))
@@ -109,20 +110,21 @@ def _count_base(run: Run, draw: Draw) -> Counted:
         missing = tuple(m.name for m in map(lambda m: variants.drawn(profile, m), methods) if m not in profile.methods)
         if missing:
             draw(part, methods=missing)
+        key = certify.vote_key(part, device)
         for method in methods:
             ns = variants.stored_ns(profile) if method in (*three, profile.method(profile.reference)) else ()
             ks = variants.ks(profile) if method in profile.methods else ()
-            counted |= _count(part, method, variants.drawn(profile, method), variants.usual_k(profile), ns, ks)
+            counted |= _count(part, key, method, variants.drawn(profile, method), variants.usual_k(profile), ns, ks)
     return counted
 
 
-def _count_further(run: Run, draw: Draw, k: int) -> Counted:
+def _count_further(run: Run, draw: Draw, k: int, device: str) -> Counted:
     """A run of another recipe: the profile's methods, all votes, K = k."""
     draw(run)
-    counted: Counted = {}
+    key, counted = certify.vote_key(run, device), Counted()
     for method in run.profile.methods:
         name = method.name.removesuffix(variants.NO_AUDIT)
-        counted |= _count(run, replace(method, name=name), method, k)
+        counted |= _count(run, key, replace(method, name=name), method, k)
     return counted
 
 
@@ -131,9 +133,11 @@ def _with(profile: Profile, methods: tuple[Method, ...]) -> tuple[Method, ...]:
     return tuple(dict.fromkeys((*profile.methods, *(variants.drawn(profile, m) for m in methods))))
 
 
-def _count(run: Run, method: Method, drawn: Method, usual: int, ns: tuple[int, ...] = (), ks: tuple[int, ...] = ()) -> Counted:
+def _count(
+    run: Run, key: certify.Key, method: Method, drawn: Method, usual: int, ns: tuple[int, ...] = (), ks: tuple[int, ...] = ()
+) -> Counted:
     """The tallies of a method's stored votes: all of them with the usual K, then the first n of them, then with other K."""
-    profile, key = run.profile, certify.vote_key(run)
+    profile = run.profile
     reference = profile.method(profile.reference)
     stored, standard, certified = (
         [votes.read(certify.vote_file(run, m, key, idx)) for idx in profile.evaluated]

@@ -136,6 +136,7 @@ def run_battery(run: config.Run, battery: Battery, *, device: str = "cpu", progr
         config.ConfigError: weights or tallies are missing, or a setting does not fit.
         paths.DamagedFile: a stored file could not be read; it has been set aside.
     """
+    models.check_device(device)
     p = run.profile
     config.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
     config.check(battery.images <= p.images, "attacked images", battery.images, f"at most the {p.images} evaluated ones")
@@ -151,11 +152,12 @@ def run_battery(run: config.Run, battery: Battery, *, device: str = "cpu", progr
     held = certificates(run, battery, images, tallies)
     models.choose_kernels(tf32=False)
     memory.keep_freed()
-    model = models.load(paths.weights(run), run.model, p.data).to(device).requires_grad_(False)
-    loaded = data.load(p.data, "test")
+    weights, loaded = paths.weights(run).read_bytes(), data.load(p.data, "test")
+    model = models.load(paths.weights(run), run.model, p.data, content=weights).to(device).requires_grad_(False)
+    made_from = models.digest(weights), data.digest(loaded, p.evaluated), models.computed_on(device)
     written = {}
     for attack in tqdm(battery.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
-        where = points.folder(run) / f"{attack.name.replace(' ', '-')}-{attack_key(run, battery, attack, held)}"
+        where = points.folder(run) / f"{attack.name.replace(' ', '-')}-{attack_key(run, battery, attack, held, made_from)}"
         size = max(1, battery.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, done again as a whole: what is computed together rounds together.
         for group in (images[i : i + size] for i in range(0, len(images), size)):
@@ -233,12 +235,12 @@ def certificates(run: config.Run, battery: Battery, images: tuple[int, ...], tal
     return held
 
 
-def attack_key(run: config.Run, battery: Battery, attack: Attack, held: Held) -> str:
-    """What an attack's results depend on: weights, certificates, the attack, how its success is measured, and the code."""
+def attack_key(run: config.Run, battery: Battery, attack: Attack, held: Held, made_from: tuple[str, ...]) -> str:
+    """What an attack's results depend on: weights, images and device (`made_from`), certificates, the attack, its measure, the code."""
     measured = {k: v for k, v in asdict(battery).items() if k not in ("attacks", "images")}
     before = sorted((idx, *certificate) for idx, several in held.items() for certificate in several)
-    weights, code = models.digest(paths.weights(run)), results.code_digest(*MODULES)
-    return config.fingerprint(weights, run.sigma, run.profile.sampling, attack, measured, before, code)
+    code = results.code_digest(*MODULES)
+    return config.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, before, code)
 
 
 def _answers(run: config.Run, images: tuple[int, ...], tallies: tables.Tallies, method: str) -> dict[int, int]:

@@ -21,6 +21,22 @@ from tqdm import tqdm
 from srs import bounds, config, data, inference, memory, metrics, models, paths, results, votes
 
 
+class Inputs(NamedTuple):
+    """What a run's votes are drawn from, read once, so that what they are filed under is what was loaded."""
+
+    weights: bytes
+    anchor: bytes | None
+    images: dict[int, str]  # digests of the evaluated images
+    source: str  # of the images, in words
+
+
+class Key(NamedTuple):
+    """What votes are filed under: everything that all images share, and what each image is."""
+
+    shared: str
+    images: dict[int, str]
+
+
 class Certificate(NamedTuple):
     """One image's certificate: within `radius` the smoothed classifier answers `predict`, but for a chance alpha."""
 
@@ -51,6 +67,7 @@ def certify_image(
         config.ConfigError: alpha out of range, `cohen` for votes that need an audit, or what `votes.draw_votes` refuses.
         ValueError: an unknown rule.
     """
+    sigma, alpha = config.check_sigma(sigma), config.plain(alpha)
     config.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
     rule = bounds.Rule(rule or bounds.rules_for(method.serialized)[0])
     believed = rule is bounds.Rule.COHEN and method.serialized
@@ -83,40 +100,55 @@ def certify(
         The tally file of every method whose images are all there.
 
     Raises:
-        config.ConfigError: an unknown method, a bad shard or a missing weight file.
+        config.ConfigError: an unknown method, a bad shard, a device that is not here, or a missing weight file.
         paths.DamagedFile: a stored file could not be read; it has been set aside.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     config.check(workers >= 1, "workers", workers, "at least 1 process")
     config.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
-    images, key = run.profile.evaluated, vote_key(run)
+    models.check_device(device)
+    inputs = read_inputs(run)
+    images, key = run.profile.evaluated, vote_key(run, device, inputs)
     missing = {
         idx: [method for method in chosen if not vote_file(run, method, key, idx).is_file()]
         for idx in images[shard[0] :: shard[1]]
     }
     todo = [idx for idx in missing if missing[idx]]
+    results.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
     for method in chosen:
-        _record_provenance(run, method, key, device)
+        _record_provenance(run, method, key, device, inputs)
     shares = [{idx: missing[idx] for idx in todo[i::workers]} for i in range(min(workers, len(todo)))]
     threads = max(1, torch.get_num_threads() // workers)
     if len(shares) == 1:
-        _draw_share(run, shares[0], key, device, threads, progress)
+        _draw_share(run, shares[0], key, device, threads, progress, inputs)
     elif shares:
         with ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as pool:
-            drawn = [pool.submit(_draw_share, run, share, key, device, threads, progress and share is shares[0]) for share in shares]
+            drawn = [
+                pool.submit(_draw_share, run, share, key, device, threads, progress and share is shares[0], inputs)
+                for share in shares
+            ]
         for share in drawn:
             share.result()
-    return tally(run, chosen)
+    return tally(run, chosen, key)
 
 
-def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str, Path]:
-    """Count stored votes into tallies and rows, for every method whose images are all there. Needs no network."""
-    profile = run.profile
-    images, key = profile.evaluated, vote_key(run)
+def tally(run: config.Run, methods: tuple[config.Method, ...] = (), key: Key | None = None) -> dict[str, Path]:
+    """Count stored votes into tallies and rows, for every method whose images are all there. Needs no network.
+
+    Methods that were counted before the reference method was there are counted again, because they are compared with it.
+
+    Args:
+        run: which trained model.
+        methods: those to count; empty means all of the profile.
+        key: a `vote_key`; None: of the weights and images that are there now, for votes drawn by this CPU.
+    """
+    profile, methods = run.profile, methods or run.profile.methods
+    images, key = profile.evaluated, key or vote_key(run)
     reference = profile.method(profile.reference)
     standard = _read_all(run, reference, key, images)
     written = {}
-    for method in methods or profile.methods:
+    again = (m for m in profile.methods if standard and _uncompared(paths.tallies(run, m), images))
+    for method in dict.fromkeys((*methods, *again)):
         drawn = standard if method == reference else _read_all(run, method, key, images)
         if drawn is None:
             continue
@@ -125,11 +157,12 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
         counts = [count_votes(v, method, profile.sampling, *pair) for v, pair in zip(drawn, beside)]
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
-        told = vote_file(run, method, key, 0).with_name("provenance.json")
+        told = vote_file(run, method, key, images[0]).with_name("provenance.json")
         if told.is_file():
             paths.provenance(path).write_text(told.read_text())
         _write_rows(run, method, results.read_tallies(path))
-        written[method.name] = path
+        if method in methods:
+            written[method.name] = path
     return written
 
 
@@ -166,45 +199,64 @@ def count_votes(
     )
 
 
-def vote_key(run: config.Run) -> str:
-    """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
-    path = paths.weights(run)
+def read_inputs(run: config.Run) -> Inputs:
+    """The content of a run's weight files and what its evaluated images are."""
+    path, anchor = paths.weights(run), paths.anchor(run)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
+    return Inputs(path.read_bytes(), anchor.read_bytes() if anchor.is_file() else None, *data.seen(run))
+
+
+def vote_key(run: config.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
+    """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
+    inputs = inputs or read_inputs(run)
     code = results.code_digest("models", "inference", "resnet", "solvers", "starts", "stopping", "votes", "exact")
-    anchor = models.digest(paths.anchor(run)) if paths.anchor(run).is_file() else None
-    return config.fingerprint(models.digest(path), anchor, run.sigma, run.profile.sampling, code)
+    anchor = inputs.anchor and models.digest(inputs.anchor)
+    where = inputs.source, models.computed_on(device)
+    return Key(config.fingerprint(models.digest(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
 
 
-def load_model(run: config.Run, device: str = "cpu") -> models.DEQ:
+def load_model(run: config.Run, device: str = "cpu", inputs: Inputs | None = None) -> models.DEQ:
     """A run's trained model as it is certified: the inference form of `srs.inference`, with its anchor if it has one."""
-    model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
-    model.anchor = models.load_anchor(paths.anchor(run)).to(device) if paths.anchor(run).is_file() else None
+    models.check_device(device)
+    path, anchor = paths.weights(run), paths.anchor(run)
+    model = models.load(path, run.model, run.profile.data, content=inputs and inputs.weights).to(device)
+    anchored = anchor.is_file() if inputs is None else inputs.anchor is not None
+    model.anchor = models.load_anchor(anchor, content=inputs and inputs.anchor).to(device) if anchored else None
     return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
 
 
-def vote_file(run: config.Run, method: config.Method, key: str, idx: int) -> Path:
+def vote_file(run: config.Run, method: config.Method, key: Key, idx: int) -> Path:
     """Where one image's votes lie."""
-    return paths.votes(run, method, config.fingerprint(key, method)) / f"{idx:05d}.npz"
+    return paths.votes(run, method, config.fingerprint(key.shared, method)) / f"{idx:05d}-{key.images[idx]}.npz"
 
 
 def _draw_share(
-    run: config.Run, missing: dict[int, list[config.Method]], key: str, device: str, threads: int, progress: bool
+    run: config.Run, missing: dict[int, list[config.Method]], key: Key, device: str, threads: int, progress: bool,
+    inputs: Inputs,
 ) -> None:
     """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
     torch.set_num_threads(threads)
     memory.keep_freed()
-    model = load_model(run, device)
+    model = load_model(run, device, inputs)
     images = data.load(run.profile.data, "test")
-    need, have = run.profile.evaluated[-1] + 1, len(images.labels)
-    config.check(have >= need, f"{run.profile.data.name} test images", have, f"at least {need}")
     for idx in tqdm(missing, desc=f"certify {run.id}", unit="image", disable=not progress):
+        same = data.digest(images, [idx]) == key.images[idx]
+        config.check(same, f"image {idx}", "another one than a moment ago", "the same data set throughout a call")
         x, label = images.x(idx).to(device), int(images.labels[idx])
         for method in missing[idx]:
             drawn = votes.draw_votes(model, x, method, run.profile.sampling, run.sigma, idx=idx, label=label)
             votes.write(vote_file(run, method, key, idx), drawn)
 
 
-def _read_all(run: config.Run, method: config.Method, key: str, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
+def _uncompared(path: Path, images: tuple[int, ...]) -> bool:
+    """Whether these images were counted before the votes of the reference, or of the method's own auditor, were there."""
+    if not path.is_file():
+        return False
+    counts = results.read_tallies(path)
+    return counts["idx"].tolist() == list(images) and bool(((counts["n_differ"] < 0) | (counts["n_wrong"] < 0)).any())
+
+
+def _read_all(run: config.Run, method: config.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
     files = [vote_file(run, method, key, idx) for idx in images]
     return [votes.read(file) for file in files] if all(file.is_file() for file in files) else None
 
@@ -219,13 +271,14 @@ def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> N
         results.write_rows(paths.rows(run, method, name), counts, certified.predict, certified.radius)
 
 
-def _record_provenance(run: config.Run, method: config.Method, key: str, device: str) -> None:
+def _record_provenance(run: config.Run, method: config.Method, key: Key, device: str, inputs: Inputs) -> None:
     p = run.profile
-    path = vote_file(run, method, key, 0).with_name("provenance.json")
+    path = vote_file(run, method, key, run.profile.evaluated[0]).with_name("provenance.json")
     if not path.is_file():
         results.write_json(path, results.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
-            weights=models.digest(paths.weights(run)), dtype=run.profile.precision, device=models.device_name(device),
+            weights=models.digest(inputs.weights), dtype=run.profile.precision, device=models.device_name(device),
+            data=inputs.source,
         ))
 
 

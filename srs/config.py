@@ -16,7 +16,7 @@ from pathlib import Path
 
 from srs.settings import (  # noqa: F401
     EXPLICIT, FIXED_STARTS, ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Sampling, Train, check,
-    check_count, check_sigma, fingerprint, one_of, pick,
+    check_count, check_sigma, fingerprint, one_of, pick, plain,
 )
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
@@ -182,6 +182,11 @@ PROFILES = {
 }
 
 
+def environment(name: str) -> str | None:
+    """The value of a variable of the environment; None where it is unset or empty."""
+    return os.environ.get(name) or None
+
+
 def get_profile(name: str) -> Profile:
     """The profile of that name; ConfigError if there is none."""
     return pick(name, PROFILES, "profile")
@@ -190,12 +195,12 @@ def get_profile(name: str) -> Profile:
 def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Run:
     """The run of a profile with that model, sigma and recipe; ConfigError names what is unknown."""
     p = get_profile(profile)
-    check_sigma(sigma)
+    sigma = check_sigma(sigma)
     pick(model, {r.model.name: r for r in p.every_run}, f"model of profile {profile}")
     pick(recipe, {r.train.recipe: r for r in p.every_run if r.model.name == model}, f"recipe of model {model}")
     runs = {r.sigma: r for r in p.every_run if (r.model.name, r.train.recipe) == (model, recipe)}
-    check(float(sigma) in runs, "sigma", sigma, one_of(runs) + f" in profile {profile}")
-    return runs[float(sigma)]
+    check(sigma in runs, "sigma", sigma, one_of(runs) + f" in profile {profile}")
+    return runs[sigma]
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -230,7 +235,7 @@ def read_parameters(namespace: dict, **types: type) -> None:
 
 def write_stamps(profile: Profile) -> None:
     """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
-    root = Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
+    root = Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[1])
     folder = root / "data" / profile.name / "settings"
     folder.mkdir(parents=True, exist_ok=True)
     for run in profile.every_run:

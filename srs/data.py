@@ -1,14 +1,20 @@
 """Images and labels: the bundled digits, CIFAR-10, ImageNet, or any folder of images under SRS_DATA.
 
-An image folder is SRS_DATA/<name>/{train,test}/<class>/*; ImageNet's own `val` counts as test. Where there is
+An image folder is SRS_DATA/<name>/{train,test}/<class>/**; ImageNet's own `val` counts as test. Where there is
 none, CIFAR-10 is torchvision's download with its checksum. Small images are decoded once and packed; large ones stay
 files, which are decoded when they are asked for.
+
+Images stand in the order of their classes' names, then of their own. What begins with a dot and what is not named as an
+image is none. Whatever else could shift an image or a pixel is refused with the file's name.
 """
 
+import hashlib
 import importlib.util
+import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from srs import config, paths
@@ -27,6 +34,9 @@ PACKED = 64  # images up to this height are packed
 SHORTER_SIDE = {"imagenet": 256, "imagenet-sample": 256}  # before the centre is cut out; others must have their shape
 # Where the publisher has another name for a split. The sample has validation images alone, so it is trained on these too.
 ELSEWHERE = {("imagenet", "test"): "val", ("imagenet-sample", "test"): "val", ("imagenet-sample", "train"): "val"}
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+EIGHT_BITS = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes that turn into RGB without a loss
 
 
 class Files:
@@ -62,7 +72,12 @@ class Images(NamedTuple):
     source: str  # in words, for provenance
 
     def x(self, i) -> Tensor:
-        """Images i in [0, 1], float32."""
+        """Images i in [0, 1], float32; ConfigError names a position that there is not."""
+        if not isinstance(i, slice):
+            asked = torch.as_tensor(i).flatten()
+            inside = not asked.is_floating_point() and bool(((asked >= 0) & (asked < len(self.labels))).all())
+            right = f"a position from 0 to {len(self.labels) - 1}"
+            config.check(inside or asked.dtype == torch.bool or not len(asked), "image", i, right)
         picked = self.pixels[i]
         picked = picked.decoded() if isinstance(picked, Files) else picked
         return picked.float() / 255 if picked.dtype == torch.uint8 else picked
@@ -88,6 +103,33 @@ def load(data: config.Data, split: str) -> Images:
     return images
 
 
+def at_hand(data: config.Data, split: str) -> bool:
+    """Whether a split can be loaded without a network."""
+    part = "test" if split == "test" else "train"
+    official = data.name == "cifar10" and not config.environment("SRS_DATA") and (paths.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
+    return data.name == "digits" or official or _place(data, part).is_dir()
+
+
+def seen(run: config.Run) -> tuple[dict[int, str], str]:
+    """Digests and source of a run's evaluated images; as they were last certified, where they are not at hand."""
+    p, told = run.profile, seen_file(run)
+    if told.is_file() and not at_hand(p.data, "test"):
+        try:
+            content = json.loads(told.read_text())
+            return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
+        except (ValueError, KeyError, TypeError):
+            raise paths.set_aside(told, "the digests of images") from None
+    images = load(p.data, "test")
+    need, have = p.evaluated[-1] + 1, len(images.labels)
+    config.check(have >= need, f"{p.data.name} test images", have, f"at least {need}")
+    return {idx: digest(images, [idx]) for idx in p.evaluated}, images.source
+
+
+def seen_file(run: config.Run) -> Path:
+    """Where `certify` writes down what `seen` gives."""
+    return paths.seen(run, config.fingerprint(run.profile.data, run.profile.evaluated))
+
+
 def check_image(x: Tensor, data: config.Data) -> None:
     """Refuse an image that does not have the data set's shape or has pixels that are not finite or not in [0, 1]."""
     config.check(tuple(x.shape) == data.shape, "image shape", tuple(x.shape), f"{data.shape} for {data.name}")
@@ -105,14 +147,18 @@ def _digits(part: str) -> Images:
     return Images((table[:, :-1] / 16).reshape(-1, 1, 8, 8), table[:, -1].long(), "UCI digits as bundled with scikit-learn")
 
 
-def _folder_or_download(data: config.Data, part: str) -> Images:
+def _place(data: config.Data, part: str) -> Path:
+    """The folder of a split, which may have another name or not be there."""
     folder = paths.images(data.name, part)
-    if not folder.is_dir():
-        folder = paths.images(data.name, ELSEWHERE.get((data.name, part), part))
+    return folder if folder.is_dir() else paths.images(data.name, ELSEWHERE.get((data.name, part), part))
+
+
+def _folder_or_download(data: config.Data, part: str) -> Images:
+    folder = _place(data, part)
     if folder.is_dir():
         return _packed(folder, data, part)
     config.check(
-        data.name == "cifar10" and "SRS_DATA" not in os.environ, "data folder", str(folder),
+        data.name == "cifar10" and config.environment("SRS_DATA") is None, "data folder", str(folder),
         "an existing folder with one folder of images per class; point SRS_DATA at its grandparent",
     )
     from torchvision.datasets import CIFAR10
@@ -128,44 +174,142 @@ def _folder_or_download(data: config.Data, part: str) -> Images:
 
 def _packed(folder: Path, data: config.Data, part: str) -> Images:
     """An image folder, decoded once: 50,000 JPEG files take minutes, the packed file a second."""
+    images = _folder(folder, data)
     if data.shape[1] > PACKED:
-        return _folder(folder, data)
-    listed = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.glob("*/*"))
-    path = paths.packed(data.name, part, config.fingerprint(str(folder.resolve()), listed))
+        return images
+    stats = [os.stat(file) for file in images.pixels.files]
+    listed = [(file, s.st_size, s.st_mtime_ns) for file, s in zip(images.pixels.files.tolist(), stats)]
+    path = paths.packed(data.name, part, config.fingerprint(str(folder.resolve()), data.shape, listed))
+    shape = (len(images.labels), *data.shape)
     if path.is_file():
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return Images(torch.from_numpy(stored["pixels"]), torch.from_numpy(stored["labels"]), str(stored["source"]))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+                pixels = torch.from_numpy(stored["pixels"])
+            if tuple(pixels.shape) != shape or pixels.dtype != torch.uint8:
+                raise ValueError
+            return images._replace(pixels=pixels)
+        except (ValueError, KeyError, OSError, EOFError, TypeError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error):
             raise paths.set_aside(path, "packed images") from None
-    images = _folder(folder, data)
     images = images._replace(pixels=images.pixels.decoded())
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part_file:
-        np.savez(part_file, pixels=images.pixels.numpy(), labels=images.labels.numpy(), source=images.source)
+        np.savez(part_file, pixels=images.pixels.numpy())
     Path(part_file.name).replace(path)
     return images
 
 
 def _folder(folder: Path, data: config.Data) -> Images:
-    from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
     fit = [v2.Resize(SHORTER_SIDE[data.name]), v2.CenterCrop(data.shape[1:])] if data.name in SHORTER_SIDE else []
     mode = [v2.Grayscale()] if data.shape[0] == 1 else []
-    read = ImageFolder(str(folder))
     transform = v2.Compose([*mode, *fit, v2.PILToTensor()])
-    config.check(len(read.classes) == data.classes, f"classes in {folder}", len(read.classes), f"{data.classes}")
+    files, labels = [], []
+    seen: set[str] = set()
+    for name, label in _classes(folder, data).items():
+        found = _files(folder / name, seen)
+        config.check(bool(found), "class folder", str(folder / name), "at least one image in it")
+        files += found
+        labels += [label] * len(found)
 
     def decode(path: str) -> Tensor:
-        try:
-            x = transform(read.loader(path))
-        except (OSError, SyntaxError):  # what PIL raises of a damaged file, by its format
-            config.check(False, "image file", path, "an image that can be read")
+        x = transform(_read(path))
         config.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
         return x
 
-    files = [path for path, _ in read.samples]
     kinds = {Path(path).suffix.lower() for path in files}
     note = " (JPEG copies: pixels differ slightly from the official files)" if kinds & {".jpg", ".jpeg"} else ""
-    return Images(Files(files, decode), torch.tensor(read.targets), f"{data.name} from an image folder{note}")
+    return Images(Files(files, decode), torch.tensor(labels), f"{data.name} from an image folder{note}")
+
+
+def _classes(folder: Path, data: config.Data) -> dict[str, int]:
+    """The class folders in the order of their names, and the label of each.
+
+    Numbers from 0 are labels. CIFAR-10 has names of its own; elsewhere the order of the names gives the label.
+    """
+    names = [entry.name for entry in _visible(folder) if entry.is_dir()]
+    if data.name == "cifar10" and not _numbered(names):
+        right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
+        config.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
+    config.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
+    for other in SPLITS:  # or a label would mean one class in training and another in testing
+        beside = folder.parent / other
+        if data.name != "cifar10" and beside != folder and beside.is_dir():
+            theirs = [entry.name for entry in _visible(beside) if entry.is_dir()]
+            differing = sorted(set(names) ^ set(theirs)) if len(theirs) == len(names) else []
+            config.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
+    return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
+
+
+def _numbered(names: list[str]) -> bool:
+    """Whether the names are the numbers from 0, each once; leading zeros may be there."""
+    return all(n.isascii() and n.isdecimal() for n in names) and sorted(map(int, names)) == list(range(len(names)))
+
+
+def _visible(folder: Path | str) -> list[os.DirEntry]:
+    """What lies in a folder, sorted by name, but what is hidden; a link must lead somewhere."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        config.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
+    for entry in found:
+        if entry.is_symlink():
+            config.check(os.path.exists(entry.path), "link", entry.path, "one that leads to an image or a folder")
+    return found
+
+
+def _files(folder: Path, seen: set[str]) -> list[str]:
+    """The images of a class at any depth, folder by folder; `seen` holds the folders that were read before."""
+    found, todo = [], [str(folder)]
+    while todo:
+        where = todo.pop()
+        real = os.path.realpath(where)
+        config.check(real not in seen, "folder", where, "none that is linked twice, or its images would count twice")
+        seen.add(real)
+        for entry in _visible(where):
+            if entry.is_dir():
+                todo.append(entry.path)
+            elif entry.name.lower().endswith(ENDINGS):
+                config.check(entry.is_file(), "image file", entry.path, "a plain file")
+                found.append((where, entry.name))
+    return [os.path.join(*parts) for parts in sorted(found)]
+
+
+def _read(path: str) -> Image.Image:
+    """The image of a file in RGB; refused where it cannot be read or RGB of 8 bits would lose something."""
+    try:
+        with Image.open(path) as image:
+            lost = _lost(image)
+            rgb = None if lost else (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
+    except Exception as error:  # what PIL raises of a damaged file differs by format and release
+        config.check(False, "image file", path, f"an image that can be read ({type(error).__name__})")
+    config.check(not lost, f"pixels of {path}", lost, "opaque ones of 8 bits per channel in grey, RGB, CMYK or a palette")
+    return rgb
+
+
+def _lost(image: Image.Image) -> str:
+    """What RGB of 8 bits would lose of an image that is opened and not yet decoded; empty if nothing."""
+    deep = any(";16" in str(t.args) or t.codec_name.startswith("ppm") and t.args[-1] != 255 for t in image.tile)
+    if image.mode not in EIGHT_BITS or deep:
+        return f"not of 8 bits ({image.mode})"
+    return "transparent" if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255 else ""
+
+
+def digest(images: Images, which: Sequence[int] | None = None) -> str:
+    """Sixteen hex digits of the pixels and labels of some images; of a whole split of files, their names and sizes instead."""
+    whole = hashlib.sha256()
+    if which is not None:
+        for i in which:
+            whole.update(images.x(int(i)).numpy().tobytes())
+        whole.update(images.labels[list(which)].numpy().tobytes())
+    else:
+        whole.update(images.labels.numpy().tobytes())
+        if isinstance(images.pixels, Files):  # decoding ImageNet takes hours
+            files = images.pixels.files.tolist()
+            base = os.path.commonpath(files)
+            listed = [(os.path.relpath(file, base), os.stat(file).st_size) for file in files]
+            whole.update(ascii(listed).encode())
+        else:
+            whole.update(images.pixels.numpy().tobytes())
+    return whole.hexdigest()[:16]

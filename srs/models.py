@@ -6,6 +6,7 @@ Names of weights are those of the public MDEQ checkpoints, so that such a checkp
 
 import copy
 import hashlib
+import io
 import itertools
 import pickle
 import platform
@@ -16,7 +17,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as read_safetensors
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -276,11 +278,12 @@ def save(model: nn.Module, path: Path) -> None:
     part.replace(path)
 
 
-def load(path: Path, model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+def load(path: Path, model: config.Model | config.ResNet, data: config.Data, *, content: bytes | None = None) -> MDEQ | ResNet:
     """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict`, its names may begin with
     `module.` or, behind a normalisation layer, `1.`. It is read with `weights_only`, so it runs no code.
+    `content` is what the file holds, where it has been read already.
 
     Raises:
         config.ConfigError: no such file, or weights of another architecture.
@@ -289,10 +292,11 @@ def load(path: Path, model: config.Model | config.ResNet, data: config.Data) -> 
     path = Path(path)
     config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
     try:
+        content = path.read_bytes() if content is None else content
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state = read_safetensors(content)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
             state = {k.removeprefix("module.").removeprefix("1.").removeprefix("module."): v for k, v in state.items()}
     except UNREADABLE:
@@ -335,17 +339,17 @@ def save_anchor(anchor: Tensor, path: Path) -> None:
     part.replace(path)
 
 
-def load_anchor(path: Path) -> Tensor:
+def load_anchor(path: Path, *, content: bytes | None = None) -> Tensor:
     """The state (D,) of an anchor file; DamagedFile if it cannot be read."""
     try:
-        return load_file(path)["anchor"]
+        return read_safetensors(path.read_bytes() if content is None else content)["anchor"]
     except UNREADABLE:
         raise set_aside(path, "an anchor") from None
 
 
-def digest(path: Path) -> str:
-    """Sixteen hex digits of the SHA-256 of a weight file: what votes record as their model."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def digest(file: Path | bytes) -> str:
+    """Sixteen hex digits of the SHA-256 of a weight file or of what was read from it: what votes record as their model."""
+    return hashlib.sha256(file if isinstance(file, bytes) else Path(file).read_bytes()).hexdigest()[:16]
 
 
 def choose_kernels(*, tf32: bool) -> None:
@@ -354,8 +358,24 @@ def choose_kernels(*, tf32: bool) -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that is not here or that nothing can be computed on."""
+    try:
+        computes = isinstance(device, (str, torch.device)) and float(torch.ones(2, device=device).sum()) == 2
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError):
+        computes = False
+    here = torch.accelerator.current_accelerator(check_available=True)
+    config.check(computes, "device", device, "cpu" + (f" or {here.type}" if here else "; torch finds no other one here"))
+
+
 def device_name(device: str) -> str:
     """The kind of device, in words, for provenance: what decides how sums are rounded."""
-    if device.startswith("cuda"):
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}" if kind == "cpu" else kind
+
+
+def computed_on(device: str) -> str:
+    """Kind of device and release of torch: the same weights may vote otherwise on another one."""
+    return f"{device_name(device)}, torch {torch.__version__}"

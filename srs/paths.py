@@ -1,9 +1,8 @@
 """Where each artefact lies; one function per kind. Nothing here opens a file but `set_aside`."""
 
-import os
 from pathlib import Path
 
-from srs.config import Method, Profile, Run
+from srs.config import Method, Profile, Run, environment
 
 
 class DamagedFile(RuntimeError):
@@ -12,7 +11,7 @@ class DamagedFile(RuntimeError):
 
 def root() -> Path:
     """The folder that holds data/ and figures/: SRS_ROOT, or the checkout this package lies in."""
-    return Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
+    return Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[1])
 
 
 def work(profile: Profile) -> Path:
@@ -48,6 +47,11 @@ def checkpoint(run: Run) -> Path:
 def votes(run: Run, method: Method, key: str) -> Path:
     """The folder of one method's votes, a file per image; `key` changes with anything they depend on."""
     return work(run.profile) / "votes" / run.id / f"{method.name}-{key}"
+
+
+def seen(run: Run, key: str) -> Path:
+    """The digests of a run's evaluated images, as they were when they were last certified."""
+    return work(run.profile) / "votes" / run.id / f"images-{key}.json"
 
 
 def tallies(run: Run, method: Method) -> Path:
@@ -102,12 +106,16 @@ def executed(profile: Profile, name: str) -> Path:
 
 def images(name: str, split: str) -> Path:
     """An image folder that the user brought: SRS_DATA/<data set>/<split>/<class>/*."""
-    return Path(os.environ.get("SRS_DATA") or root() / "data" / "raw") / name / split
+    return _brought() / name / split
 
 
 def golden(name: str) -> Path:
     """A result of others that the user brought: SRS_DATA/golden/<file>."""
-    return Path(os.environ.get("SRS_DATA") or root() / "data" / "raw") / "golden" / name
+    return _brought() / "golden" / name
+
+
+def _brought() -> Path:
+    return Path(environment("SRS_DATA") or root() / "data" / "raw")
 
 
 def packed(name: str, part: str, key: str) -> Path:

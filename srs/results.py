@@ -88,14 +88,27 @@ def provenance(**facts: object) -> dict:
 @functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
 def code_digest(*modules: str) -> str:
     """Sixteen hex digits of what modules of this package compute: they change with the code, not with its comments."""
-    dumps = []
-    for module in modules:
-        tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-        dumps.append(ast.dump(tree))
-    return hashlib.sha256("".join(dumps).encode()).hexdigest()[:16]
+    return digest_of_code(*(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8") for module in modules))
+
+
+def digest_of_code(*sources: str) -> str:
+    """Sixteen hex digits of what Python sources compute, the same under every release of Python that reads them."""
+    return hashlib.sha256("".join(map(_plain_code, map(ast.parse, sources))).encode()).hexdigest()[:16]
+
+
+def _plain_code(node: object) -> str:
+    """A syntax tree as text without docstrings, places and empty fields, in which releases of Python differ; so does `ast.dump`."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_plain_code, node))}]"
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    values = dict(ast.iter_fields(node))
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        values["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):
+        values["values"] = [part for part in node.values if getattr(part, "value", None) != ""]  # Python 3.12 adds empty ones
+    told = (f"{name}={_plain_code(values[name])}" for name in sorted(values) if values[name] not in (None, []))
+    return f"{type(node).__name__}({', '.join(told)})"
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -29,16 +29,32 @@ def check(ok: bool, what: str, value: object, right: str) -> None:
         raise ConfigError(f"{what} = {value!r} is refused: want {right}")
 
 
+def plain(value: object) -> object:
+    """Python's own number for numpy's, with the digits that it shows: np.float32(0.12) is 0.12."""
+    if type(value).__module__ != "numpy" or getattr(value, "ndim", 1):
+        return value
+    return float(str(value)) if isinstance(value.item(), float) else value.item()
+
+
+def take_plain(record: object) -> None:
+    """Make the numpy scalars of a frozen dataclass plain, so that equal settings are filed under equal keys."""
+    for field in dataclasses.fields(record):
+        object.__setattr__(record, field.name, plain(getattr(record, field.name)))
+
+
 def check_count(value: object, least: int, what: str) -> None:
     """Refuse what is not a whole number of at least `least`."""
+    value = plain(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     check(whole and value >= least, what, value, f"a whole number, at least {least}")
 
 
-def check_sigma(sigma: object) -> None:
-    """Refuse what is not a noise level."""
+def check_sigma(sigma: object) -> float:
+    """The noise level as a plain number; refuses what is none."""
+    sigma = plain(sigma)
     number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
     check(number and 0 < sigma < float("inf"), "sigma", sigma, "a positive noise level in units of [0, 1] pixels")
+    return float(sigma)
 
 
 def one_of(names) -> str:
@@ -87,6 +103,7 @@ class ResNet:
     widths: tuple[int, int, int] = (16, 32, 64)
 
     def __post_init__(self):
+        take_plain(self)
         check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
 
 
@@ -128,6 +145,7 @@ class Train:
     ema: float = 0.0  # the weights kept are their running mean, which this much of is left after a step; 0: the last ones
 
     def __post_init__(self):
+        take_plain(self)
         check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
         check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
         check(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
@@ -151,6 +169,7 @@ class Method:
     auditor: "Method | None" = None  # standard solve of the audited votes, whose classifier is certified; None: the reference
 
     def __post_init__(self):
+        take_plain(self)
         check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
         check(self.start in STARTS, "start", self.start, one_of(STARTS))
         warmup = 1 if self.start in ("centroid", "calibrated") else 0
@@ -199,6 +218,7 @@ class Sampling:
     compiled: bool = False  # whether f and the head are compiled
 
     def __post_init__(self):
+        take_plain(self)
         for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
             check_count(getattr(self, what), least, what)
         check(self.classes <= MOST_CLASSES, "classes", self.classes, f"at most {MOST_CLASSES:,}: votes are stored in 16 bits")
@@ -252,8 +272,8 @@ class Profile:
     note: str = ""  # opens every caption
 
     def __post_init__(self):
-        for sigma in self.sigmas:
-            check_sigma(sigma)
+        take_plain(self)
+        object.__setattr__(self, "sigmas", tuple(map(check_sigma, self.sigmas)))
         check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
         check(self.images >= 1, "images", self.images, "at least 1 image")
         self.method(self.reference)
@@ -316,6 +336,9 @@ class Run:
     train: Train
     sigma: float
 
+    def __post_init__(self):
+        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+
     @property
     def id(self) -> str:
         """The name under which this run's artefacts lie."""
@@ -330,5 +353,5 @@ class Run:
 
 def fingerprint(*settings: object) -> str:
     """Eight hex digits that change with any field of the settings (dataclasses or plain values)."""
-    plain = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) else s for s in settings]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    values = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) else s for s in settings]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain).encode()).hexdigest()[:8]

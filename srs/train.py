@@ -33,7 +33,7 @@ def train(
 ) -> Path:
     """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
 
-    A training that is done is not repeated unless its settings or the code that it runs have changed since. Weights of
+    A training that is done is not repeated unless its settings, its images or the code that it runs have changed since. Weights of
     the same recipe that are shipped with the repository are taken instead of training.
 
     Every epoch draws its order, noise and dropout from a seed of its own, so a resumed training ends with the
@@ -49,6 +49,7 @@ def train(
     Returns:
         The path of the weights (not yet there after `stop_after`).
     """
+    models.check_device(device)
     recipe, target = run.train, paths.weights(run)
     if _is_done(run) or not retrain and shipped.take_from_zoo(run):
         return target
@@ -61,6 +62,7 @@ def train(
     models.choose_kernels(tf32=False)
     memory.keep_freed()
     images = data.load(run.profile.data, "train")
+    trained_on = data.digest(images)
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
     if first is None:
         model = models.build(network, run.profile.data, run.profile.seed).to(device)
@@ -69,19 +71,19 @@ def train(
     optimiser = _optimiser(model, recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    done, seconds = _resume(run, model, mean, optimiser, device)
+    done, seconds = _resume(run, model, mean, optimiser, device, trained_on)
     epochs = range(done, recipe.epochs)
     for epoch in tqdm(epochs, desc=f"train {run.id}", unit="epoch", disable=not progress):
         began = time.perf_counter()
         _train_epoch(run, model, mean, optimiser, images, epoch, device)
         seconds += time.perf_counter() - began
-        _checkpoint(run, model, mean, optimiser, epoch + 1, seconds)
+        _checkpoint(run, model, mean, optimiser, epoch + 1, seconds, trained_on)
         if stop_after is not None and epoch + 1 - done >= stop_after and epoch + 1 < recipe.epochs:
             return target
     model = mean.module.eval()
     card = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": len(images.labels), "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
+        "images": len(images.labels), "trained_on": trained_on, "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
         "seconds_before": 0.0 if first is None else shipped.card(first)["seconds"] + shipped.card(first)["seconds_before"],
         "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **measure_quality(model, run, device),
@@ -235,24 +237,24 @@ def _seed(run: config.Run, phase: str, epoch: int) -> int:
     return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch
 
 
-def _checkpoint(run, model, mean, optimiser, epochs, seconds) -> None:
+def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> None:
     path = paths.checkpoint(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     state = {"model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs, "seconds": seconds,
-             "settings": _settings(run)}
+             "settings": _settings(run), "trained_on": trained_on}
     torch.save(state, part)
     part.replace(path)
 
 
-def _resume(run, model, mean, optimiser, device) -> tuple[int, float]:
+def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
     path = paths.checkpoint(run)
     if not path.is_file():
         return 0, 0.0
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        if state["settings"] != _settings(run):
-            return 0, 0.0  # the recipe was changed since: begin anew
+        if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
+            return 0, 0.0  # the recipe or the images were changed since: begin anew
         model.load_state_dict(state["model"])
         mean.load_state_dict(state["mean"])
         optimiser.load_state_dict(state["optimiser"])
@@ -267,9 +269,14 @@ def _is_done(run: config.Run) -> bool:
         return False
     try:
         told = json.loads(card.read_text())
-        return told["settings"] == _settings(run) and not told.get("shipped")
+        return told["settings"] == _settings(run) and not told.get("shipped") and _same_images(run, told.get("trained_on"))
     except (ValueError, KeyError, TypeError):
         raise paths.set_aside(card, "a model card") from None
+
+
+def _same_images(run: config.Run, trained_on: str | None) -> bool:
+    """Whether a model was trained on the images that are there now; yes, if none are at hand."""
+    return not data.at_hand(run.profile.data, "train") or data.digest(data.load(run.profile.data, "train")) == trained_on
 
 
 def _settings(run: config.Run) -> str:

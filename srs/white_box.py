@@ -81,23 +81,21 @@ def measure(run: Run, *, device: str = "cpu", progress: bool = True) -> tuple[Ru
 
 def _store_cosines(run: Run, setting: WhiteBox, device: str) -> None:
     p, target = run.profile, cosines_file(run)
-    key = _key(run, setting)
+    weights, images, loaded = paths.weights(run).read_bytes(), p.evaluated[: setting.battery.images], data.load(p.data, "test")
+    key = _key(setting, models.digest(weights), data.digest(loaded, images), models.computed_on(device))
     if target.is_file() and target.with_suffix(".key").is_file() and target.with_suffix(".key").read_text() == key:
         return
-    model = models.load(paths.weights(run), run.model, p.data).to(device).requires_grad_(False)
-    images, loaded = list(p.evaluated[: setting.battery.images]), data.load(p.data, "test")
-    found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), setting)
+    model = models.load(paths.weights(run), run.model, p.data, content=weights).to(device).requires_grad_(False)
+    found = cosines(model, loaded.x(list(images)).to(device), loaded.labels[list(images)].to(device), setting)
     lines = [COLUMNS, *((i, n, name, repr(v)) for (n, name), vs in found.items() for i, v in zip(images, vs.tolist()))]
     shown.write_whole(target, "".join("\t".join(map(str, line)) + "\n" for line in lines).encode())
     shown.write_whole(target.with_suffix(".key"), key.encode())
 
 
-def _key(run: Run, setting: WhiteBox) -> str:
+def _key(setting: WhiteBox, *made_from: str) -> str:
     code = results.code_digest("models", "solvers", "losses", "adversary", "white_box")
     compared = [[name, vars(g)] for name, g in setting.gradients]
-    return config.fingerprint(
-        models.digest(paths.weights(run)), setting.states, compared, setting.exact, setting.battery.images, code
-    )
+    return config.fingerprint(made_from, setting.states, compared, setting.exact, setting.battery.images, code)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,11 +1,13 @@
 """Splits of the digits, image folders, and the images that are refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from srs import config, data
+from srs import config, data, paths
 from srs.config import CIFAR10, DIGITS, IMAGENET, ConfigError, replace
 from tests.helpers import digits
 
@@ -72,11 +74,12 @@ def fill(folder, *, classes=10, each=2, size=(32, 32), ending="png", mode="RGB")
     rng = np.random.default_rng(0)
     out = []
     for c in range(classes):
-        (folder / f"class{c}").mkdir(parents=True)
+        name = data.CIFAR10_CLASSES[c] if folder.parent.name == "cifar10" and c < 10 else f"class{c}"
+        (folder / name).mkdir(parents=True)
         for i in range(each):
             shape = size if mode == "L" else (*size, 3)
             out.append(rng.integers(0, 256, shape, np.uint8))
-            Image.fromarray(out[-1]).save(folder / f"class{c}" / f"{i}.{ending}")
+            Image.fromarray(out[-1]).save(folder / name / f"{i}.{ending}")
     return out
 
 
@@ -188,9 +191,9 @@ def test_the_sample_of_imagenet_has_validation_images_alone(folder):
 @pytest.mark.parametrize(
     ("tree", "named"),
     [
-        (dict(size=(28, 32)), r"shape of .*class0.*\(3, 28, 32\).*\(3, 32, 32\)"),
-        (dict(classes=9), "classes in .* = 9 is refused: want 10"),
-        (dict(classes=11), "classes in .* = 11 is refused: want 10"),
+        (dict(size=(28, 32)), r"shape of .*airplane.*\(3, 28, 32\).*\(3, 32, 32\)"),
+        (dict(classes=9), r"classes in .* = \['airplane'.*want airplane, .*, truck, or 0 to 9"),
+        (dict(classes=11), "classes in .* = .*'class10'.*want airplane"),
     ],
     ids=["shape", "too-few-classes", "too-many-classes"],
 )  # fmt: skip
@@ -219,6 +222,30 @@ def test_development_data_is_cifar10(shared, monkeypatch):
     with Image.open(first) as image:
         pixels = torch.from_numpy(np.asarray(image.convert("RGB")) / np.float32(255)).permute(2, 0, 1)
     data.check_image(pixels, CIFAR10)
+
+
+@pytest.mark.parametrize("empty", ["SRS_DATA", "SRS_ROOT"])
+def test_an_empty_variable_is_unset(monkeypatch, tmp_path, empty):
+    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
+    monkeypatch.setenv(empty, "")
+    checkout = Path(config.__file__).parents[1]
+    assert paths.root() == (checkout if empty == "SRS_ROOT" else tmp_path)
+    if empty == "SRS_DATA":
+        import torchvision.datasets
+
+        asked = []
+        monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda *a, **_: asked.append(a) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # as where it is not set: the official files are asked for
+            data.load(CIFAR10, "test")
+        assert asked and not data.at_hand(CIFAR10, "test")
+
+
+@pytest.mark.parametrize("image", [-1, 9999, 360, np.int64(-1), torch.tensor(360), [0, 360], 0.5])
+def test_positions_that_there_are_not_are_refused(image):
+    images = data.load(DIGITS, "test")
+    assert images.x(359).shape == images.x(np.int64(0)).shape == images.x([5])[0].shape == DIGITS.shape
+    with pytest.raises(ConfigError, match="image = .* is refused: want a position from 0 to 359"):
+        images.x(image)
 
 
 # ---------------------------------------------------------------------------------------------- single images

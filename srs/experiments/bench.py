@@ -69,6 +69,7 @@ def compare(
         operations per second over those of a large matrix product in the same repetition).
     """
     config.check_count(repetitions, 1, "repetitions")
+    models.check_device(device)
     memory.keep_freed()
     folded = certify.load_model(run, device)
     plain = models.load(paths.weights(run), run.model, run.profile.data).to(device)

@@ -55,17 +55,21 @@ def measure(
     """
     config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
     config.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
+    models.check_device(device)
     chosen = chosen or ways(chains)
+    inputs, source = certify.read_inputs(run), data.load(run.profile.data, split)
+    some = np.linspace(0, len(source.labels) - 1, images).astype(int)
     path = paths.measured(run, f"agreement-{split}")
-    key = config.fingerprint(certify.vote_key(run), images, copies, chains, *chosen)
+    shared = certify.vote_key(run, device, inputs).shared
+    key = config.fingerprint(shared, data.digest(source, some), images, copies, chains, *chosen)
     told = paths.provenance(path)
     if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
         return read(path)
-    model, source = certify.load_model(run, device), data.load(run.profile.data, split)
+    model = certify.load_model(run, device, inputs)
     profile, counted, rows = run.profile, slice(chains, None), []
     reference = replace(profile.method(profile.reference), batch=copies)
     chosen = [m for m in chosen if m.start != "anchor" or model.anchor is not None]
-    for idx in tqdm(np.linspace(0, len(source.labels) - 1, images).astype(int), desc=f"agreement {run.id} {split}", unit="image", disable=not progress):
+    for idx in tqdm(some, desc=f"agreement {run.id} {split}", unit="image", disable=not progress):
         x = source.x(int(idx)).to(device)
 
         def draw(stage: str, shape=tuple(x.shape), idx=int(idx)):

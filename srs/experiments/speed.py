@@ -147,12 +147,13 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
         images: how many of the profile's images, evenly spread.
         n: the fixed number of votes, and the most of the adaptive test.
     """
-    profile, model = run.profile, certify.load_model(run)
+    profile, inputs = run.profile, certify.read_inputs(run)
+    model, key = certify.load_model(run, inputs=inputs), certify.vote_key(run, inputs=inputs)
     test, sampling = data.load(profile.data, "test"), config.replace(profile.sampling, n=n)
-    rows, key = [], config.fingerprint(certify.vote_key(run), method, n)
+    rows, shared = [], config.fingerprint(key.shared, method, n)
     some = np.linspace(0, profile.images - 1, min(images, profile.images)).astype(int)
     for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
-        path = paths.votes(run, method, f"adaptive-{key}") / f"{idx:05d}.npz"
+        path = paths.votes(run, method, f"adaptive-{shared}") / f"{idx:05d}-{key.images[idx]}.npz"
         if not path.is_file():
             drawn = votes.draw_votes(model, test.x(idx), method, sampling, run.sigma, idx=idx, label=int(test.labels[idx]))
             votes.write(path, drawn)
@@ -162,7 +163,7 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
     path = paths.measured(run, "adaptive")
     results.write_whole(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
     results.write_json(paths.provenance(path), results.provenance(
-        run=run.id, weights=models.digest(paths.weights(run)), device=models.device_name("cpu"), images=test.source,
+        run=run.id, weights=models.digest(inputs.weights), device=models.device_name("cpu"), images=test.source,
     ))  # fmt: skip
 
 
