@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from srs import certify, config, models, paths, results, shipped, shown
+from srs import certify, config, models, paths, results, shipped, shown, worker_pool
 from srs.config import Run
 
 BATCH = 50  # images that f evaluates together
@@ -55,7 +55,7 @@ def by_workers(run: Run, workers: tuple[int, ...], *, evaluations: int = 5) -> p
     for count in workers:
         config.check_count(count, 1, "workers")
         barrier, answers = context.Barrier(count), context.Queue()
-        crew = [context.Process(target=_work, args=(run, evaluations, barrier, answers)) for _ in range(count)]
+        crew = [context.Process(target=_work, args=(run, evaluations, barrier, answers), daemon=True) for _ in range(count)]
         for process in crew:
             process.start()
         slowest = max(answers.get(timeout=PATIENCE) for _ in crew)
@@ -66,6 +66,7 @@ def by_workers(run: Run, workers: tuple[int, ...], *, evaluations: int = 5) -> p
 
 
 def _work(run: Run, evaluations: int, barrier, answers) -> None:
+    worker_pool.end_with(multiprocessing.parent_process().sentinel)
     torch.set_num_threads(1)
     model = certify.load_model(run)
     _seconds(model, run.profile.data.shape, 1)
