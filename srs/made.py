@@ -23,8 +23,9 @@ def wanted(profile: Profile, name: str) -> list[Path]:
 
 
 def left(profile: Profile, name: str) -> list[Path]:
-    """The files that it left indeed, tables and figures by their side-cars."""
-    found = [path for path in wanted(profile, name) if path.is_file()]
+    """The files that it left indeed, a model's anchor among them; tables and figures by their side-cars."""
+    must = wanted(profile, name)
+    found = [path for path in must + [path.with_suffix(".anchor.safetensors") for path in must] if path.is_file()]
     for about in sorted(paths.shown(profile, name).parent.glob("*.json")):
         if (_read(about) or {}).get("made_by") == name:
             found += sorted(about.parent.glob(f"{about.stem}.*"))
