@@ -248,7 +248,8 @@ def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
             body = ast.parse(cell).body
         except SyntaxError:  # a magic command
             continue
-        names = [target.id for line in body if isinstance(line, ast.Assign) for target in line.targets if isinstance(target, ast.Name)]
+        targets = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
         if cell.startswith("# Parameters\n"):
             injected = names
         elif len(names) == len(body) and any(name in known for name in names):

@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 
@@ -54,4 +55,20 @@ def test_results_are_made_with_what_the_first_cell_says(path, monkeypatch):
     assert known.keys() == assigned([parameters])
     assert all(value == given[name] for name, value in known.items() if not isinstance(value, type))
     free = {name for name, value in known.items() if isinstance(value, type)}
-    assert free <= {"profile", "device", "workers"} or path.stem in ("10_train", "20_certify")  # which make a run's files, not tables
+    # Where models are trained or not, make sees by what is there; 10 and 20 make no tables.
+    assert free <= {"profile", "device", "workers", "training"} or path.stem in ("10_train", "20_certify")
+
+
+def test_in_a_kernel_only_what_is_set_as_a_parameter_is_one(tmp_path, monkeypatch):
+    startup = tmp_path / "profile_default/startup/00.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("mine = 3")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    parameters, first, *_ = code(NOTEBOOKS["05_method"])
+    right, wrong = "# Parameters\nprofile = 'smoke'\n", "# Parameters\nprofil = 'x'\n"
+    sources = [parameters, right, first, "assert mine == 3\nlater = 4", parameters, first, wrong, first]
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)))
+    cells = nbclient.NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute(cwd=str(FOLDER.parent)).cells
+    errors = [[output.evalue for output in cell.outputs if output.output_type == "error"] for cell in cells]
+    assert errors[:-1] == [[]] * (len(cells) - 1)
+    assert errors[-1] == ["parameter = 'profil' is refused: want one of profile"]

@@ -27,7 +27,7 @@ CALLS = {
     'module.certify(config.get_run("smoke", "SMALL", 0.5), workers=2)',
     "remake": "module.MAIN, module.MORE, module.tables.load = (share, share), (), lambda profile: {};"
     'list(module.remake(config.get_profile("smoke")))',
-    "worker_pool": "with module.start(2) as executor: [begun.result() for begun in (executor.submit(share), executor.submit(share))]",
+    "worker_pool": "with module.start(2) as executor: [begun.result() for begun in [executor.submit(share) for _ in range(2)]]",
 }
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
