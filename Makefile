@@ -1,11 +1,28 @@
 # The whole artefact as a DAG of files over papermill. `make help` lists what there is to ask for.
 # Every step may be interrupted: what is finished stays, what was begun resumes, and nothing half-made carries its name.
 
+# Called with -f from another folder, make starts again where this file lies: every path below is relative to that folder.
+HERE := $(shell cd -- "$$(dirname -- "$$(echo "$(MAKEFILE_LIST)" | sed 's/^ *//')")" && pwd -P)
+ifneq ($(HERE),$(shell pwd -P))
+$(or $(MAKECMDGOALS),all): there ; @:
+there: ; +@$(MAKE) --no-print-directory -C "$(HERE)" $(MAKECMDGOALS)
+.PHONY: there $(MAKECMDGOALS)
+else
+
 PROFILE ?= digits
-JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+ifeq ($(origin PROFILE)$(strip $(PROFILE)),environment)
+PROFILE := digits
+endif
+JOBS    ?= $(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PYTHON3 ?= python3
 WORKERS ?= 1
 RETRAIN ?=
+LAB_ARGS ?=
+
+define newline
+
+
+endef
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,26 +36,43 @@ endif
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
 
+# What make makes lies in this checkout, where it looks for it.
+override SRS_ROOT :=
+export SRS_ROOT
+ASK := SRS_ROOT= $(PYTHON3) -m
+
 # Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
 ifeq ($(CONDA_DEFAULT_ENV),srs)
 PY  := python
 ENV := .conda-ready
+SHARE := $(CONDA_PREFIX)/share/jupyter
 else
 PY  := .venv/bin/python
 ENV := .venv/ready
+SHARE := $(CURDIR)/.venv/share/jupyter
+endif
+
+# That environment's kernel, before another that calls itself python3.
+export JUPYTER_PATH := $(SHARE)$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
+# uv reads none of pip's settings.
+ifneq ($(PIP_INDEX_URL),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 WORK  := data/$(PROFILE)
 NB    := $(WORK)/notebooks
 SHOWN := figures/$(PROFILE)
-RUNS  := $(shell $(PYTHON3) -m srs.config runs $(PROFILE))
+ifneq ($(shell $(PYTHON3) -c 'import sys; sys.stdout.write(str(sys.version_info >= (3, 11)))'),True)
+$(error PYTHON3=$(PYTHON3) is refused: want Python 3.11 or newer)
+endif
+RUNS  := $(shell $(ASK) srs.config runs "$(PROFILE)")
 ifeq ($(RUNS),)
-$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(PYTHON3) -m srs.config profiles))
+$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(ASK) srs.config profiles))
 endif
 
-BASELINES := $(shell $(PYTHON3) -m srs.config baselines $(PROFILE))
+BASELINES := $(shell $(ASK) srs.config baselines $(PROFILE))
 
-.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean
+.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean lost
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
 
 # A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
@@ -63,13 +97,18 @@ all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## t
 # ---------------------------------------------------------------------------------------------- experiment
 
 # Papermill only warns of an unknown parameter; the notebooks' first cell refuses it. A run goes to a temporary name.
+# Papermill takes the shell's place, so that the signal by which make ends reaches it; its kernel ends when it is gone.
 define execute
 @mkdir -p $(dir $(2))
 @echo "$(notdir $(2))"
-@$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
+@SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
+@$(ASK) srs.made note $(PROFILE) $(basename $(notdir $(2)))
 @mv $(2).part.ipynb $(2)
 endef
 papermill = $(call execute,$(1),$@,$(2))
+
+# An executed notebook stands for its results: where one of these is gone or cut short, the notebook is run again.
+$(shell $(ASK) srs.made lost $(PROFILE)): lost
 
 # A run id is MODEL-sSIGMA-RECIPE.
 part = $(word $(2),$(subst -, ,$(1)))
@@ -80,9 +119,10 @@ SAMPLE := $(SOLVE) srs/starts.py srs/stopping.py srs/exact.py srs/votes.py srs/c
 SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/shipped.py srs/tables.py srs/figures.py
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
-$(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp ;
+$(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp
+	@test -f $@ || $(ASK) srs.config stamps $(PROFILE)
 $(WORK)/settings/stamp: srs/config.py srs/settings.py
-	@$(PYTHON3) -m srs.config stamps $(PROFILE) && touch $@
+	@$(ASK) srs.config stamps $(PROFILE) && touch $@
 
 $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/losses.py srs/train.py $(WORK)/settings/%.train.json | $(ENV)
 	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
@@ -148,7 +188,7 @@ $(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.
 quickstart: $(NB)/00_quickstart.ipynb  ## one image certified by RS and by SRS
 soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
 bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
-	for run in $(filter SMALL-s0.50-%,$(RUNS)); do $(PY) -m srs.bench --profile $(PROFILE) --recipe $${run##*-} $(if $(COMPILED),--compiled); done
+	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs.bench --profile $(PROFILE) --recipe $(call part,$(run),3) $(if $(COMPILED),--compiled)$(newline))
 
 tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
 	$(PY) -m srs.remake --profile $(PROFILE) $(if $(BRIEF),--brief)
@@ -159,20 +199,20 @@ test-code: | $(ENV)
 	$(PY) -m pytest -q tests
 
 # nbval runs a notebook as it stands, so copies get the parameters of the profile `smoke` first.
-test-notebooks: export SRS_ROOT := $(CURDIR)/data/smoke-test
+TRIAL := data/smoke-test
 test-notebooks: | $(ENV)
-	rm -rf $(SRS_ROOT)
-	$(PY) -m tests.prepare_notebooks $(SRS_ROOT)/notebooks
-	$(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(SRS_ROOT)/notebooks
-	$(PY) -m srs.coverage --profile smoke --complete
-	rm -rf $(SRS_ROOT)
+	rm -rf $(TRIAL)
+	$(PY) -m tests.prepare_notebooks $(TRIAL)/notebooks
+	SRS_MAKE=1 SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(TRIAL)/notebooks
+	SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m srs.coverage --profile smoke --complete
+	rm -rf $(TRIAL)
 
-lab: | $(ENV)  ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks
+lab: | $(ENV)  ## open JupyterLab at the notebooks; as root in a container: make lab LAB_ARGS="--allow-root --ip=0.0.0.0"
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(PYTHON3) -m srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@echo "PROFILE=$(PROFILE) (of $$($(ASK) srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
 
 readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
 	mkdir -p figures/readme
@@ -182,7 +222,9 @@ readme: | $(ENV)  ## refresh the pictures and the table that the README shows, f
 	$(PY) -m srs.readme
 
 clean:  ## remove what PROFILE computed
-	rm -rf $(WORK) $(SHOWN)
+	rm -rf $(WORK) $(SHOWN) figures/scratch/$(PROFILE)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(shell $(PYTHON3) -m srs.config profiles),data/$(p) figures/$(p)) .venv
+	rm -rf $(foreach p,$(shell $(ASK) srs.config profiles),data/$(p) figures/$(p)) $(TRIAL) figures/scratch .venv
+
+endif

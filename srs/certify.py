@@ -7,9 +7,7 @@ order, with the same files as the result.
 """
 
 import argparse
-import multiprocessing
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import bounds, config, data, inference, memory, metrics, models, paths, results, votes
+from srs import bounds, config, data, inference, memory, metrics, models, paths, results, votes, worker_pool
 
 
 class Inputs(NamedTuple):
@@ -122,13 +120,13 @@ def certify(
     if len(shares) == 1:
         _draw_share(run, shares[0], key, device, threads, progress, inputs)
     elif shares:
-        with ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as pool:
+        with worker_pool.start(len(shares)) as pool:
             drawn = [
                 pool.submit(_draw_share, run, share, key, device, threads, progress and share is shares[0], inputs)
                 for share in shares
             ]
-        for share in drawn:
-            share.result()
+            for share in drawn:
+                share.result()
     return tally(run, chosen, key)
 
 

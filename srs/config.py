@@ -8,9 +8,11 @@ starts.
 """
 
 import argparse
+import ast
 import dataclasses
 import json
 import os
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,26 +213,53 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="paper")
 
 
-def read_parameters(namespace: dict, **types: type) -> None:
+def read_parameters(namespace: dict, **known: object) -> None:
     """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
+
+    Other values than a result is made with send tables and figures to figures/scratch, unless make, which knows what
+    each profile wants, asked for them.
 
     Args:
         namespace: the notebook's `globals()`, in its first code cell after the parameters.
-        types: the type of each parameter that the notebook has; int passes for float.
+        known: each parameter that the notebook has: its type if no result depends on it, else the value that results are
+            made with. int passes for float.
 
     Raises:
-        ConfigError: a plain value under another name, a missing parameter or one of another type.
+        ConfigError: an unknown name in a cell of parameters, a missing parameter or one of another type.
     """
-    ipython = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    given = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ipython and isinstance(v, plain)}
-    for name, value in given.items():
-        check(name in types, "parameter", name, one_of(types))
-        want = (int, float) if types[name] is float else types[name]
-        right = isinstance(value, want) and (types[name] is bool or not isinstance(value, bool))
-        check(right, name, value, f"a {types[name].__name__}")
-    for name in types:
-        check(name in given, "parameters", sorted(given), f"{name} among them")
+    for name in _assigned(namespace.get("In", ()), known):
+        check(name in known, "parameter", name, one_of(known))
+    other = []
+    for name, standard in known.items():
+        check(name in namespace, "parameters", sorted(known.keys() & namespace), f"{name} among them")
+        kind, value = standard if isinstance(standard, type) else type(standard), namespace[name]
+        right = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+        check(right, name, value, f"a {kind.__name__}")
+        other += [f"{name} = {value!r}"] if standard is not kind and value != standard else []
+    os.environ["SRS_SCRATCH"] = "1" if other and not os.environ.get("SRS_MAKE") else ""
+    if os.environ["SRS_SCRATCH"]:
+        print(f"Not what results are made with: {', '.join(other)}. Tables and figures go to figures/scratch.")
+
+
+def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
+    """What the latest cell of parameters and papermill's latest assign, of all the cells that IPython has run.
+
+    A cell of parameters assigns and does nothing else, a known name among others. What other cells define, or IPython
+    starts with, is nobody's parameter.
+    """
+    own, injected = [], []
+    for cell in cells:
+        try:
+            body = ast.parse(cell).body
+        except SyntaxError:  # a magic command
+            continue
+        targets = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        if cell.startswith("# Parameters\n"):
+            injected = names
+        elif len(names) == len(body) and any(name in known for name in names):
+            own = names
+    return own + injected
 
 
 def write_stamps(profile: Profile) -> None:
@@ -246,7 +275,9 @@ def write_stamps(profile: Profile) -> None:
         for kind, content in (("train", training), ("certify", sampling)):
             path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
             if not path.is_file() or path.read_text() != text:
-                path.write_text(text)
+                part = path.with_name(f"{path.name}.{os.getpid()}.part")
+                part.write_text(text)
+                part.replace(path)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def provenance(path: Path) -> Path:
 
 def measured(run: Run, name: str) -> Path:
     """A table of what was measured of a trained run besides its certificates."""
-    return work(run.profile) / "measured" / run.id / f"{name}.csv"
+    return work(run.profile) / _scratch("measured") / run.id / f"{name}.csv"
 
 
 def rows(run: Run, method: Method, rule: str) -> Path:
@@ -91,7 +91,12 @@ def rows(run: Run, method: Method, rule: str) -> Path:
 
 def shown(profile: Profile, name: str) -> Path:
     """A table or figure that the reader sees, without its ending."""
-    return root() / "figures" / profile.name / name
+    return root() / _scratch("figures") / profile.name / name
+
+
+def _scratch(folder: str) -> Path:
+    """Apart from the results for a notebook that was given other parameters by hand, as `read_parameters` found."""
+    return Path(folder, "scratch") if os.environ.get("SRS_SCRATCH") else Path(folder)
 
 
 def published(name: str) -> Path:

@@ -4,15 +4,14 @@ As programs of their own these steps would spend more time on starting than on w
 """
 
 import argparse
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 
 from tqdm import tqdm
 
 from srs import (
     ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report, settings_report,
-    speed_report, tables,
+    speed_report, tables, worker_pool,
 )
 from srs.config import Profile
 
@@ -50,7 +49,7 @@ def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iter
     """
     config.check(processes >= 1, "processes", processes, "at least 1")
     tables.load(profile)  # first: if nothing is stored, say so at once
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool.start(processes) as pool:
         begun = {pool.submit(step, profile): step for step in (MAIN if brief else MAIN + MORE)}
         for done in as_completed(begun):
             done.result()

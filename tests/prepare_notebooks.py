@@ -1,11 +1,14 @@
 """Copy every notebook with the parameters of the profile `smoke`, for nbval, which runs notebooks as they stand.
 
+Each runs twice in its kernel, as it does for a reader who changes something and runs all cells again.
+
 `python -m tests.prepare_notebooks FOLDER`
 """
 
 import sys
 from pathlib import Path
 
+import nbformat
 import papermill
 
 SMALL = {
@@ -22,7 +25,9 @@ def main(folder: Path) -> None:
     for notebook in sorted(Path("notebooks").glob("*.ipynb")):
         parameters = {"profile": "smoke"} | SMALL.get(notebook.stem, {})
         # The quickstart trains the model that it shows if there is none, so it may come first.
-        papermill.execute_notebook(notebook, folder / notebook.name, parameters, prepare_only=True, progress_bar=False)
+        prepared = papermill.execute_notebook(notebook, folder / notebook.name, parameters, prepare_only=True, progress_bar=False)
+        prepared.cells += [nbformat.v4.new_code_cell(cell.source) for cell in prepared.cells if cell.cell_type == "code"]
+        nbformat.write(prepared, folder / notebook.name)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from srs import config
+from srs import config, paths
 from srs.config import (
     DIGITS, DIGITS_SMALL, PROFILES, ConfigError, Fewer, Method, Sampling, fingerprint, get_profile, get_run, read_parameters,
     replace,
@@ -19,7 +19,7 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "settings", "config", "threats", "variants", "memory", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
+    "settings", "config", "threats", "variants", "memory", "worker_pool", "paths", "made", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
     "published_others", "results", "shown", "points", "metrics", "shipped", "recounts", "data", "resnet", "models", "inference", "losses",
     "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
@@ -94,26 +94,69 @@ def test_edges_that_are_allowed():
 
 TYPES = dict(profile=str, sigma=float, workers=int, quick=bool, methods=list)
 GIVEN = dict(profile="digits", sigma=0.5, workers=2, quick=False, methods=[])
+CELL = "profile = 'digits'\nsigma = 0.5  # of the noise\nworkers = 2\nquick = False\nmethods = []"
+INJECTED = "# Parameters\nprofile = 'smoke'\n"
+
+
+@pytest.fixture(autouse=True)
+def by_hand(monkeypatch):
+    """Nothing is run by make, and what a test sets does not stay."""
+    monkeypatch.setenv("SRS_SCRATCH", "")
+    monkeypatch.delenv("SRS_MAKE", raising=False)
 
 
 def test_parameters_of_the_right_types_pass():
-    others = {"np": os, "_": 3, "_i": "code", "In": ["x"], "Out": {}, "helper": print, "config": config}
-    read_parameters(GIVEN | others, **TYPES)
-    read_parameters(GIVEN | {"sigma": 1}, **TYPES)
+    read_parameters(GIVEN, **TYPES)
+    read_parameters(GIVEN | {"sigma": 1, "np": os, "config": config}, **TYPES)
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"sigmma": 0.5}, "'sigmma'"), ({"alpha": None}, "'alpha'"), ({"profile": 3}, "profile = 3"),
-        ({"profile": None}, "profile = None"), ({"sigma": True}, "sigma = True"), ({"sigma": "0.5"}, "sigma = '0.5'"),
-        ({"workers": "2"}, "workers = '2'"), ({"workers": 2.0}, "workers = 2.0"), ({"workers": True}, "workers = True"),
-        ({"quick": 1}, "quick = 1"), ({"quick": "yes"}, "quick = 'yes'"), ({"methods": "MDEQ-1A"}, "'MDEQ-1A'"),
+        ({"profile": 3}, "profile = 3"), ({"profile": None}, "profile = None"), ({"sigma": True}, "sigma = True"),
+        ({"sigma": "0.5"}, "sigma = '0.5'"), ({"workers": "2"}, "workers = '2'"), ({"workers": 2.0}, "workers = 2.0"),
+        ({"workers": True}, "workers = True"), ({"quick": 1}, "quick = 1"), ({"quick": "yes"}, "quick = 'yes'"),
+        ({"methods": "MDEQ-1A"}, "'MDEQ-1A'"),
     ],
 )  # fmt: skip
-def test_unknown_parameters_and_wrong_types_are_refused(change, named):
+def test_wrong_types_are_refused(change, named):
     with pytest.raises(ConfigError, match=re.escape(named)):
         read_parameters(GIVEN | change, **TYPES)
+
+
+@pytest.mark.parametrize("cells", [
+    [CELL + "\nsigmma = 0.5"], [CELL, "# Parameters\nalpha = None\n"], [CELL, "2 + 2", "# Parameters\nprofile = 'smoke'\nd = [1]\n"],
+])  # fmt: skip
+def test_an_unknown_name_is_refused_where_parameters_are_set(cells):
+    with pytest.raises(ConfigError, match="parameter = '(sigmma|alpha|d)'"):
+        read_parameters(GIVEN | {"In": ["", *cells, "config.read_parameters(globals(), profile=str)"]}, **TYPES)
+
+
+@pytest.mark.parametrize("cells", [
+    [CELL, "x, label = 1, 2\nname = 'x'\nlast = 3.0\nprint(last)"],  # the notebook's own, on its second run
+    [CELL, "k = 5"], [CELL, "%matplotlib inline\nk = 3"],  # someone plays
+    [CELL + "\nsigmma = 0.5", CELL], ["# Parameters\nsigmma = 1\n", INJECTED],  # put right
+    [CELL, INJECTED],
+])  # fmt: skip
+def test_names_of_other_cells_and_of_startup_files_are_nobody_s_parameters(cells):
+    read_parameters(GIVEN | {"k": 5, "name": "x", "last": 3.0, "startup": "mine", "In": ["", *cells]}, **TYPES)
+
+
+def test_other_values_than_results_are_made_with_go_to_scratch(srs_root, monkeypatch, capsys):
+    known, run = dict(profile=str, workers=int, certificates=10_000, sides=[8]), get_run("smoke", "SMALL", 0.5)
+
+    def places(**given) -> list[str]:
+        read_parameters(dict(profile="smoke", workers=1, certificates=10_000, sides=[8]) | given, **known)
+        return [str(path.relative_to(srs_root)) for path in (paths.shown(run.profile, "t"), paths.measured(run, "t"))]
+
+    results = ["figures/smoke/t", f"data/smoke/measured/{run.id}/t.csv"]
+    assert places() == places(workers=4, profile="digits") == results and capsys.readouterr().out == ""
+    scratch = ["figures/scratch/smoke/t", f"data/smoke/measured/scratch/{run.id}/t.csv"]
+    assert places(certificates=500) == places(sides=[8, 16]) == scratch
+    assert "certificates = 500" in capsys.readouterr().out
+    assert places() == results  # the same kernel, put right
+    monkeypatch.setenv("SRS_MAKE", "1")
+    assert places(certificates=500) == results
 
 
 @pytest.mark.parametrize("name", TYPES)

@@ -1,0 +1,275 @@
+"""What make does, in a copy of the checkout where a stub stands for Python: where it removes, and when it remakes."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from tests.test_worker_pool import alive, comes_true
+
+from srs import config
+
+ROOT = Path(__file__).parents[1]
+RUN = config.get_run("smoke", "SMALL", 0.5)
+NAME = "near/here che\u0301 ck"
+
+# Stands for the environment's Python: writes down its arguments, and leaves what papermill's notebooks would leave.
+STUB = """
+import json, os, pathlib, sys
+with open(os.environ["STUB_LOG"], "a") as log:
+    log.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1:3] == ["-m", "papermill"]:
+    out = pathlib.Path(next(word for word in sys.argv if word.endswith(".part.ipynb")))
+    out.write_text("{}")
+    for path in json.loads(os.environ["STUB_LEAVES"]).get(out.name.removesuffix(".ipynb.part.ipynb"), ()):
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"kind": "table", "caption": "", "made_by": "30_certified_accuracy"}))
+"""
+LEAVES = {
+    f"10_train-{RUN.id}": [f"data/smoke/models/{RUN.id}.{ending}" for ending in ("safetensors", "anchor.safetensors", "json")],
+    f"20_certify-{RUN.id}": [f"data/smoke/tallies/{RUN.id}/{method.name}.tsv" for method in RUN.profile.methods],
+    "30_certified_accuracy": [f"figures/smoke/certified_accuracy_SMALL_s0.50.{end}" for end in ("csv", "md", "tex", "json")],
+}
+NOTEBOOKS = [f"data/smoke/notebooks/{name}.ipynb" for name in LEAVES]
+
+
+class Checkout:
+    """A copy of what make reads, in a folder whose path has a space and a letter that is not ASCII, or a copy of a copy."""
+
+    def __init__(self, folder: Path, source: Path = ROOT):
+        self.folder, self.log, self.stub = folder, folder.parent / "log", folder.parent / "stub"
+        folder.mkdir(parents=True)
+        for part in ("srs", "notebooks") if source is ROOT else ("srs", "notebooks", "data/smoke", "figures/smoke"):
+            shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("Makefile", "requirements.lock"):
+            shutil.copy2(source / part, folder / part)
+        (folder / ".venv").symlink_to(sys.prefix)
+        self.log.touch()
+        self.stub.write_text(f"#!{sys.executable}\n{STUB}")
+        self.stub.chmod(0o755)
+
+    def make(self, *words: str, env: dict = {}, cwd: Path | None = None) -> subprocess.CompletedProcess:
+        """Run make with the stub."""
+        return subprocess.run(self.command(*words), **self.place(env, cwd), capture_output=True, text=True, timeout=120)
+
+    def command(self, *words: str) -> list[str]:
+        return ["make", "-j1", f"PYTHON3={sys.executable}", f"PY={shlex.quote(str(self.stub))}", "ENV=", *words]
+
+    def place(self, env: dict, cwd: Path | None = None) -> dict:
+        known = {"PATH": "/usr/bin:/bin", "MAKEFLAGS": "", "STUB_LOG": str(self.log), "STUB_LEAVES": json.dumps(LEAVES)}
+        return {"cwd": cwd or self.folder, "env": known | env}
+
+    def executed(self) -> list[str]:
+        """The notebooks that were executed since this was last asked."""
+        lines = self.log.read_text().splitlines()
+        self.log.write_text("")
+        words = [word for line in lines for word in line.split() if word.endswith(".part.ipynb")]
+        return [Path(word).name.removesuffix(".ipynb.part.ipynb") for word in words]
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Checkout:
+    return Checkout(tmp_path / NAME)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A checkout in which one run is trained, certified and shown."""
+    checkout = Checkout(tmp_path_factory.mktemp("finished") / "here")
+    assert checkout.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+    assert checkout.executed() == [*LEAVES]
+    return checkout.folder
+
+
+@pytest.fixture
+def made(tmp_path, finished) -> Checkout:
+    """A copy of it."""
+    return Checkout(tmp_path / NAME, finished)
+
+
+# ---------------------------------------------------------------------------------------------- removals
+
+
+@pytest.mark.parametrize(("target", "given"), [
+    ("test", ""), ("test", "SRS_ROOT={near}"), ("clean", ""), ("clean", "SRS_ROOT={near}"), ("distclean", ""),
+])  # fmt: skip
+def test_nothing_outside_what_was_computed_is_removed(checkout, target, given):
+    near = checkout.folder.parent
+    kept = [near / path for path in ("here/theirs", "data/smoke-test/theirs", "data/digits/theirs")]
+    kept += [checkout.folder / path for path in ("data/zoo/x", "data/results/x", "figures/readme/x")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = checkout.make(target, *filter(None, [given.format(near=near)]))
+    assert done.returncode == 0, done.stderr
+    assert [path for path in kept if not path.exists()] == []
+
+
+@pytest.mark.parametrize("name", ["", " ", "..", "digits cifar10"])
+def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
+    kept = [checkout.folder / path for path in ("data/zoo/x", "data/digits/x", "figures/digits/x")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = checkout.make("clean", f"PROFILE={name}")
+    assert done.returncode != 0 and "is refused: want one of digits" in done.stderr
+    assert all(path.exists() for path in kept)
+
+
+def test_an_empty_profile_in_the_environment_is_the_default(checkout):
+    done = checkout.make("--dry-run", "clean", env={"PROFILE": ""})
+    assert done.returncode == 0 and done.stdout == checkout.make("--dry-run", "clean").stdout
+
+
+# ---------------------------------------------------------------------------------------------- results
+
+
+def touched(path: Path, how: str) -> None:
+    """Remove a file, or cut it short as a full disk does."""
+    path.unlink() if how == "removed" else path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("how", ["removed", "truncated"])
+@pytest.mark.parametrize("notebook", LEAVES)
+def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, how):
+    for file in LEAVES[notebook]:
+        touched(made.folder / file, how)
+    assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+    assert notebook in made.executed()
+    assert all((made.folder / file).read_text().endswith("}") for file in LEAVES[notebook])
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    assert made.executed() == []
+
+
+@pytest.mark.parametrize(("notebook", "which"), [(0, 1), (0, 2), (1, -1), (2, 1)])
+def test_each_result_counts(made, notebook, which):
+    name = [*LEAVES][notebook]
+    (made.folder / LEAVES[name][which]).unlink()
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    assert name in made.executed()
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]"])
+def test_a_damaged_note_of_what_was_made_costs_one_run(made, damaged):
+    for note in (made.folder / "data/smoke/settings").glob("*.made.json"):
+        note.write_text(damaged)
+    counts = []
+    for _ in range(2):
+        assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+        counts.append(len(made.executed()))
+    assert counts == [3, 0]
+
+
+@pytest.mark.parametrize("kind", ["train", "certify"])
+def test_a_removed_settings_file_costs_one_run_at_most(made, kind):
+    settings = made.folder / f"data/smoke/settings/{RUN.id}.{kind}.json"
+    before = settings.read_text()
+    settings.unlink()
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    made.executed()
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    assert made.executed() == []
+    assert settings.read_text() == before
+
+
+# ---------------------------------------------------------------------------------------------- machines
+
+
+@pytest.mark.parametrize("words", [["-C", "{folder}"], ["-f", "{folder}/Makefile"]])
+def test_make_is_called_from_another_folder(checkout, tmp_path, words):
+    data = checkout.folder / "data/digits/x"
+    data.parent.mkdir(parents=True)
+    data.touch()
+    done = checkout.make(*(word.format(folder=checkout.folder) for word in words), "clean", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not data.exists()
+
+
+def test_an_old_python_is_refused_before_the_environment_is_touched(checkout, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 9, 18, 'final', 0)")
+    (checkout.folder / ".venv").unlink()
+    theirs = checkout.folder / ".venv/theirs"
+    theirs.parent.mkdir()
+    theirs.touch()
+    done = checkout.make("test-code", "ENV=.venv/ready", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode != 0 and theirs.exists()
+    assert "want Python 3.11 or newer" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("target", ["lab", "test-code", "test-notebooks", NOTEBOOKS[0]])
+def test_a_foreign_kernel_of_the_same_name_is_not_taken(checkout, tmp_path, target):
+    foreign = tmp_path / "foreign/kernels/python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "Foreign", "language": "python"}))
+    looks = "from jupyter_client import kernelspec as k; print('found', k.KernelSpecManager().find_kernel_specs()['python3'])"
+    checkout.stub.write_text(f"#!/bin/sh\nexec {sys.executable} -c {shlex.quote(looks)}\n")
+    done = checkout.make(target, "PROFILE=smoke", env={"JUPYTER_PATH": str(foreign.parents[1])})
+    found = [line for line in done.stdout.splitlines() if line.startswith("found ")]
+    assert found and all(line == f"found {checkout.folder}/.venv/share/jupyter/kernels/python3" for line in found)
+
+
+def test_the_lab_shows_the_whole_checkout_and_takes_more_options(checkout):
+    assert checkout.make("lab", "LAB_ARGS=--allow-root --no-browser").returncode == 0
+    words = checkout.log.read_text().split()
+    assert {"--allow-root", "--no-browser", "--ServerApp.root_dir=."} <= set(words)
+    assert "notebooks" not in words  # or that folder would be the root
+
+
+def test_jobs_are_the_machine_s_cores_whatever_each_job_may_use(checkout):
+    told = [checkout.make("help", env={"OMP_NUM_THREADS": threads}).stdout for threads in ("1", "7")]
+    assert told[0] == told[1] and "JOBS=" in told[0]
+
+
+# ---------------------------------------------------------------------------------------------- signals
+
+# Says who runs: this kernel, its papermill, its workers. All of them would go on for minutes.
+SLOW = """
+import json, os, pathlib, time
+from srs import worker_pool
+with worker_pool.start(2) as executor:
+    asleep = [executor.submit(time.sleep, 120) for _ in range(2)]
+    ids = {"kernel": [os.getpid()], "papermill": [os.getppid()], "workers": [*executor._processes]}
+    path = pathlib.Path(os.environ["STUB_LOG"])
+    path.with_suffix(".part").write_text(json.dumps(ids))
+    path.with_suffix(".part").replace(path)
+    asleep[0].result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize(("who", "name"), [
+    ("make", "SIGTERM"), ("papermill", "SIGTERM"), ("papermill", "SIGKILL"), ("papermill", "SIGINT"), ("kernel", "SIGKILL"),
+])  # fmt: skip
+def test_nothing_runs_on(checkout, who, name):
+    kernel = {"name": "python3", "display_name": "", "language": "python"}
+    slow = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLOW)], metadata={"kernelspec": kernel})
+    nbformat.write(slow, checkout.folder / "notebooks/05_method.ipynb")
+    checkout.stub = sys.executable
+    place = checkout.place({"PYTHONPATH": str(checkout.folder), "HOME": str(checkout.folder.parent)})
+    target = "data/smoke/notebooks/05_method.ipynb"
+    command = checkout.command(target, "PROFILE=smoke")
+    make = subprocess.Popen(command, **place, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    ids = {}
+    try:
+        assert comes_true(lambda: checkout.log.read_text() != "" or make.poll() is not None, 60)
+        assert make.poll() is None, make.stderr.read()
+        ids = json.loads(checkout.log.read_text()) | {"make": [make.pid]}
+        os.kill(ids[who][0], getattr(signal, name))
+        assert comes_true(lambda: make.poll() is not None, 10), "make runs on"
+        assert comes_true(lambda: not any(alive(pid) for pids in ids.values() for pid in pids), 10), {
+            who: [alive(pid) for pid in pids] for who, pids in ids.items()
+        }
+        assert make.returncode != 0 and not (checkout.folder / target).exists()
+    finally:
+        for pid in [make.pid, *(pid for pids in ids.values() for pid in pids)]:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        make.wait()
+        make.stderr.close()
