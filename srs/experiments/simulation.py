@@ -1,11 +1,14 @@
-"""Classifiers whose true radius is known, SRS-like votes on them, and how often each rule's certificate is false.
+"""What is simulated for notebook 40: certificates whose true radius is known, and audits of another size. No network is needed.
 
-On a trained network nobody knows the true radius, so a broken rule goes unnoticed. No network is needed here: votes are drawn
-sample by sample, those of the surrogate for SRS with serially correlated errors. The counts form the same long table as those of
-trained models, so that the certificates are made by the same code.
+On a trained network nobody knows the true radius, so a broken rule goes unnoticed. Here votes are drawn sample by sample, those
+of a surrogate for SRS with serially correlated errors. The counts form the same long table as those of trained models, so that
+the certificates are made by the same code.
 """
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,18 +16,24 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from tqdm import tqdm
 
-from srs import bounds
+from srs import audit_size, bounds
 from srs.analysis import measures
-from srs.bounds import Counts
-from srs.settings import check_count
+from srs.bounds import Counts, Rule
+from srs.config import Profile, Run, check_count
+from srs.experiments.certified_accuracy import certified_runs, identity, of_run
 
 ALPHAS = (0.1, 0.01, 0.001)
 TOP = 0  # the class of g at the point of every problem below
 RIVAL = 1
 VOTES_AT_ONCE = 2_000_000  # keeps the working arrays at tens of megabytes
-# N, K, and how many times the certificates: the paper's sizes, and small ones that are cheap enough for so many that alpha = 0.001
-# can be told from alpha + 3 standard errors.
+# N, K, and how many times the certificates: the paper's sizes, and small ones that are cheap enough for so many that alpha =
+# 0.001 can be told from alpha + 3 standard errors.
 SIZES = ((10_000, 400, 1), (1_000, 100, 4))
+N = SIZES[0][0]
+AUDIT_KS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
+DRAWS = 10  # simulated audits of each image, over which radii are averaged
+RS, OWN_RS = "RS at that NFE", "its auditor's RS"  # mean radius of plain RS with as many samples as the same NFE buys
+DEAREST = "costs RS's NFE at K"  # the largest K at which SRS costs no more than plain RS with all N samples
 
 
 # ------------------------------------------------------------------------------------------------ classifiers and their votes
@@ -141,28 +150,11 @@ SETTINGS: tuple[tuple[HalfSpace | Linear, Surrogate], ...] = (
 # ------------------------------------------------------------------------------------------------ counts
 
 
-def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: np.ndarray, audit_k: int) -> Counts:
-    """Counts after both audits, drawn uniformly without replacement: K of all N (Theorem 3.1), min(K, N_A) of N_A.
-
-    Args:
-        rng: randomness of the audits, independent of the votes.
-        n: samples.
-        n_a: SRS votes for c_A, an array.
-        agreeing: how many of them the standard DEQ gives to c_A too.
-        audit_k: K.
-    """
-    n_2 = rng.hypergeometric(n_a, n - n_a, min(audit_k, n))
-    n_1 = rng.hypergeometric(agreeing, n_a - agreeing, n_2)
-    k = np.minimum(audit_k, n_a)
-    m = rng.hypergeometric(n_a - agreeing, agreeing, k)
-    return Counts(n=n, n_a=n_a, k=k, m=m, n_2=n_2, n_1=n_1)
-
-
 def simulate(
     problem: HalfSpace | Linear, surrogate: Surrogate, *, n: int = 10_000, n0: int = 100, audit_k: int = 400,
     certificates: int = 10_000, seed: int = 0,
 ) -> pd.DataFrame:
-    """Counts as rows of the long table: of standard votes, for which no audit is needed, and of the surrogate's on the same noise.
+    """Counts as rows of the long table: of standard votes, which need no audit, and of the surrogate's on the same noise.
 
     Args:
         problem: classifier with known radius.
@@ -176,15 +168,17 @@ def simulate(
     rng, size = np.random.default_rng(seed), max(1, VOTES_AT_ONCE // n)
     drawn = [_draw(problem, surrogate, rng, n, n0, min(size, certificates - done)) for done in range(0, certificates, size)]
     c_standard, n_standard, c_srs, n_srs, agreeing = np.concatenate(drawn, axis=1)
-    audited = audited_counts(rng, n, n_srs, agreeing, audit_k)
-    setting = {"problem": problem.name, "errors": str(surrogate), "sigma": problem.sigma, "true radius": problem.radius, "K": audit_k}
+    audited = audit_size.audited_counts(rng, n, n_srs, agreeing, audit_k)
+    known = {"problem": problem.name, "errors": str(surrogate), "sigma": problem.sigma, "true radius": problem.radius}
     unaudited = dict.fromkeys(("k", "m", "n_2", "n_1"), 0)
-    plain = setting | {"needs_audit": False, "label": TOP, "c_a": c_standard, "n": n, "n_a": n_standard} | unaudited
-    srs = setting | {"needs_audit": True, "label": TOP, "c_a": c_srs} | vars(audited)
-    return pd.concat([pd.DataFrame(plain), pd.DataFrame(srs)], ignore_index=True)
+    plain = known | {"needs_audit": False, "c_a": c_standard, "n": n, "n_a": n_standard} | unaudited
+    srs = known | {"needs_audit": True, "c_a": c_srs} | vars(audited)
+    return pd.concat([pd.DataFrame(plain), pd.DataFrame(srs)], ignore_index=True).assign(K=audit_k, label=TOP)
 
 
-def _draw(problem, surrogate: Surrogate, rng: np.random.Generator, n: int, n0: int, certificates: int) -> np.ndarray:
+def _draw(
+    problem: HalfSpace | Linear, surrogate: Surrogate, rng: np.random.Generator, n: int, n0: int, certificates: int
+) -> np.ndarray:
     """Selection on noise of its own, then the estimate; one column per certificate, five rows.
 
     Rows: c_A under the standard votes and the standard votes for it; c_A under SRS, the SRS votes for it, and how
@@ -252,3 +246,66 @@ def measure(*, certificates: int = 10_000) -> pd.DataFrame:
     for (n, k, times), seed in tqdm(todo, desc="simulated certificates", unit="setting"):
         rates.append(failure_rates(simulate(*SETTINGS[seed], n=n, audit_k=k, certificates=times * certificates, seed=seed)))
     return pd.concat(rates, ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------------ audits of another size
+
+
+def audit_sizes(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """What an audit of K votes certifies and costs, at the profile's N and at the paper's: a row per N, run, method and K.
+
+    An audit is simulated on the measured disagreements, at measured cost (`audit_size.nfe`). Its alternative is plain RS with
+    fewer samples: by the reference (column RS), and by the method's own auditor where that is another and its votes are counted
+    (OWN_RS). Rows of the reference, without a K, are plain RS with up to N samples. Radii are means over all images, an
+    abstention counting 0.
+    """
+    parts = []
+    for n in dict.fromkeys((profile.n, N)):
+        for run in certified_runs(counts, profile):
+            own = {str(name): rows for name, rows in of_run(counts, run).groupby("method", observed=True)}
+            for name, rows in own.items():
+                if name == profile.reference or rows["needs_audit"].all():
+                    sizes = _fewer_samples(run, rows, n) if name == profile.reference else _sizes(run, name, own, n)
+                    parts.append(sizes.assign(N=n, **identity(run), method=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _sizes(run: Run, name: str, counts: Mapping[str, pd.DataFrame], n: int) -> pd.DataFrame:
+    rng, own, method, reference = np.random.default_rng(0), counts[name], run.profile.method(name), run.profile.sampling.reference
+    p_m = measures.p_m(own).fillna((own["m"] / own["k"]).where(own["k"] > 0)).to_numpy()
+    lost = np.tile(np.nan_to_num(p_m, nan=1.0), DRAWS)  # nothing known: no vote is taken for right
+    n_a = np.tile(own["n_a"].clip(lower=0), DRAWS)
+    agreeing = n_a - np.rint(lost * n_a).astype(int)
+    if n != run.profile.n:  # votes and disagreements at the measured shares
+        n_a = rng.binomial(n, np.tile(_share(own), DRAWS))
+        agreeing = rng.binomial(n_a, 1 - lost)
+    auditor = method.auditor if method.auditor and method.auditor.name in counts else reference
+    rs_nfe, own_nfe = (audit_size.nfe(run, plain, counts[plain.name], n, 0) for plain in (reference, auditor))
+    cost, points = partial(audit_size.nfe, run, method, own, n), []
+    for k in (k for k in AUDIT_KS if k <= n):
+        audited = audit_size.audited_counts(rng, n, n_a, agreeing, k)
+        radius = bounds.certify(Rule.AUDIT, audited, run.sigma, run.profile.alpha)[1].mean()
+        rs = _rs_radius(run, counts[reference.name], cost(k) * n // rs_nfe, rng)  # selects c_A with the same share of its samples
+        fair = (cost(k) * n // own_nfe, np.random.default_rng(1))  # randomness of its own: the other columns stay as they are
+        points.append((k, cost(k), radius, rs, rs if auditor == reference else _rs_radius(run, counts[auditor.name], *fair)))
+    whole = {"p_m %": 100 * pd.Series(p_m).mean(), "RS: NFE": rs_nfe, DEAREST: bisect_right(range(n + 1), rs_nfe, key=cost) - 1}
+    whole["RS: radius"] = _rs_radius(run, counts[reference.name], n, rng)
+    return pd.DataFrame(points, columns=["K", "NFE", "radius", RS, OWN_RS]).assign(**whole)
+
+
+def _fewer_samples(run: Run, standard: pd.DataFrame, n: int) -> pd.DataFrame:
+    rng, samples = np.random.default_rng(1), np.unique(np.geomspace(10, n, 20).astype(int))
+    nfe = audit_size.nfe(run, run.profile.sampling.reference, standard, n, 0)
+    return pd.DataFrame({"NFE": samples * (nfe / n), "radius": [_rs_radius(run, standard, int(m), rng) for m in samples]})
+
+
+def _share(counts: pd.DataFrame) -> np.ndarray:
+    return (counts["n_a"].clip(lower=0) / counts["n"]).to_numpy()
+
+
+def _rs_radius(run: Run, standard: pd.DataFrame, n: int, rng: np.random.Generator) -> float:
+    """Mean radius of plain RS from n samples of images whose share of votes for c_A is known."""
+    if n < 1:
+        return 0.0
+    counts = Counts(n=n, n_a=rng.binomial(n, np.tile(_share(standard), DRAWS)))
+    return float(bounds.certify(Rule.COHEN, counts, run.sigma, run.profile.alpha)[1].mean())
