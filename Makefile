@@ -146,7 +146,7 @@ ABLATE := srs/variants.py srs/threats.py srs/adversary.py srs/recounts.py srs/ab
 $(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) $(SHOW) srs/losses.py srs/train.py srs/audit_size.py $(ABLATE) | $(ENV)
 	$(call papermill,32_ablations,-p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True))
 
-$(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) $(wildcard srs/soundness*.py) srs/audit_size.py srs/exact_report.py | $(ENV)
+$(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) srs/audit_size.py srs/experiments/simulation.py srs/experiments/soundness.py | $(ENV)
 	$(call papermill,40_soundness,)
 
 ATTACK := srs/threats.py srs/adversary.py srs/library.py srs/attacks.py srs/points.py

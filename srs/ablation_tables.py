@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from srs import audit_size, bounds, figures, metrics, paths, shipped, soundness, tables, variants
+from srs import audit_size, bounds, figures, metrics, paths, shipped, tables, variants
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run, Train
 from srs.metrics import Certificates
@@ -180,7 +180,7 @@ def extrapolated(own: np.ndarray, n: int, k: int) -> np.ndarray:
     p_m = np.nan_to_num(metrics.p_m(tiled))
     n_a = rng.binomial(n, tiled["n_a"] / tiled["n"])
     agreeing = rng.binomial(n_a, 1 - p_m)
-    counts = soundness.audited_counts(rng, n, n_a, agreeing, k)
+    counts = audit_size.audited_counts(rng, n, n_a, agreeing, k)
     for name in ("n", "n_a", "k", "m", "n_2", "n_1"):
         tiled[name] = getattr(counts, name)
     tiled["n_wrong"] = n_a - agreeing

@@ -3,7 +3,7 @@
 import pytest
 from tests import synthetic
 
-from srs import config, figures, paths, remake, report, soundness_report, tables
+from srs import config, figures, paths, remake, report, tables
 
 SMOKE = config.get_profile("smoke")
 METHODS = (SMOKE.methods[0], SMOKE.method("MDEQ-30A"), *SMOKE.methods[3:])
@@ -48,9 +48,3 @@ def test_a_noise_level_with_fewer_methods_is_shown_with_its_own(srs_root):
     assert legend == [m.name for m in MIXED.methods]  # that of the panel with most curves
     first, second = drawn["rrd_hist_SMALL"].axes
     assert len(first.patches) == 3 * figures.BINS and len(second.patches) == 4 * figures.BINS
-
-    gain = soundness_report.audit_gain(MIXED, tallies)
-    assert len(gain) == 3 + 4
-    by_image = soundness_report.make_rules_by_image(MIXED, tallies)
-    sizes = soundness_report.make_audit_size(MIXED, tallies)
-    assert len(by_image.figures) == 1 and len(sizes.tables["audit_size"]) == 3 + 4

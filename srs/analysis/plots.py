@@ -70,7 +70,7 @@ def sigma_title(sigma: float) -> str:
 
 def grid(
     frame: pd.DataFrame, *, panel: str, hue: str, draw: Callable[[Axes, Mapping[str, pd.DataFrame]], None], x: str, y: str,
-    columns: int = 2, height: float = 1.35, title: Callable[[object], str] = str,
+    columns: int = 2, height: float = 1.35, title: Callable[[object], str] = str, shared: bool = True,
 ) -> Figure:
     """Small multiples: a panel per value of one column, in it what `draw` makes of the rows of each value of another.
 
@@ -83,6 +83,7 @@ def grid(
         columns: panels side by side.
         height: of a panel in inches.
         title: of a panel, from its value.
+        shared: whether all panels have the same limits.
 
     Raises:
         ValueError: a panel would hold more lines than can be told apart.
@@ -92,7 +93,7 @@ def grid(
     rows_of_panels = -(-len(panels) // columns)
     with style():
         fig = Figure(figsize=(WIDTH, max(2.1, height * rows_of_panels + 0.6)), layout="constrained")
-        axes = fig.subplots(rows_of_panels, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        axes = fig.subplots(rows_of_panels, columns, sharex=shared, sharey=shared, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for i, (ax, (value, rows)) in enumerate(zip(axes, panels.items())):

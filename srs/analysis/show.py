@@ -6,7 +6,7 @@ The same content gives the same bytes: nothing written here holds a date or a ve
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
@@ -77,24 +77,25 @@ def scientific(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.1e}"
 
 
-def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None) -> pd.DataFrame:
+def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()) -> pd.DataFrame:
     """The table as printed: its index as first columns, every cell text, numbers rounded by the name of their column.
 
     Args:
         frame: numbers and text; a cell that is already text stays.
         digits: decimals of columns that DIGITS does not know.
+        down: columns of radii besides those of DOWN: rounded down to three decimals.
     """
     if frame.index.names != [None]:
         frame = frame.reset_index()
-    known = DIGITS | dict(digits or {})
-    return pd.DataFrame({str(name): [_cell(str(name), value, known) for value in frame[name]] for name in frame.columns})
+    known, lowered = DIGITS | dict(digits or {}), DOWN | dict.fromkeys(down, 3)
+    return pd.DataFrame({str(name): [_cell(str(name), value, known, lowered) for value in frame[name]] for name in frame.columns})
 
 
-def _cell(column: str, value: object, digits: Mapping[str, int]) -> str:
+def _cell(column: str, value: object, digits: Mapping[str, int], down: Mapping[str, int]) -> str:
     if isinstance(value, str) or pd.isna(value):
         return RULE_LABELS.get(value, value) if isinstance(value, str) else ""
-    if column in DOWN:
-        return round_down(value, DOWN[column])
+    if column in down:
+        return round_down(value, down[column])
     if column == "sigma":
         return f"{value:.2f}"
     if column in digits or column.startswith("r=") or column.endswith("%"):
@@ -102,7 +103,9 @@ def _cell(column: str, value: object, digits: Mapping[str, int]) -> str:
     return str(value)
 
 
-def table(profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None) -> Shown:
+def table(
+    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()
+) -> Shown:
     """Write a table to the profile's figures as .md, .tex and .csv, each whole or not at all.
 
     Args:
@@ -111,11 +114,12 @@ def table(profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits
         frame: numbers, see `cells`.
         caption: plain text.
         digits: decimals of columns of its own.
+        down: columns of radii of its own.
 
     Returns:
         What the notebook displays.
     """
-    caption, printed = _noted(profile, caption), cells(frame, digits)
+    caption, printed = _noted(profile, caption), cells(frame, digits, down)
     tex = printed.to_latex(
         index=False, escape=True, caption=_escape(caption), label=f"tab:{name}", column_format=_aligned(printed, "r", "l")
     )
