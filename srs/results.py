@@ -90,7 +90,7 @@ def code_digest(*modules: str) -> str:
     """Sixteen hex digits of what modules of this package compute: they change with the code, not with its comments."""
     dumps = []
     for module in modules:
-        tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text())
+        tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:]
