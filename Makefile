@@ -142,19 +142,19 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 
 # Votes and models of its own, but for what follows from stored votes; trains six more models. A CPU would train
 # those of cifar10 for many hours: `python -m srs.ablations --profile cifar10`, and the notebook takes what is there.
-ABLATE := srs/variants.py srs/threats.py srs/adversary.py srs/recounts.py srs/ablation_tables.py srs/ablation_report.py srs/ablations.py srs/contraction.py srs/agreement.py
+ABLATE := srs/variants.py srs/attacks/settings.py srs/attacks/pgd.py srs/recounts.py srs/ablation_tables.py srs/ablation_report.py srs/ablations.py srs/contraction.py srs/agreement.py
 $(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) $(SHOW) srs/losses.py srs/train.py srs/audit_size.py $(ABLATE) | $(ENV)
 	$(call papermill,32_ablations,-p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True))
 
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) srs/audit_size.py srs/experiments/simulation.py srs/experiments/soundness.py | $(ENV)
 	$(call papermill,40_soundness,)
 
-ATTACK := srs/threats.py srs/adversary.py srs/library.py srs/attacks.py srs/points.py
-$(NB)/33_attacks.ipynb: notebooks/33_attacks.ipynb $(CERTIFIED) $(SAMPLE) $(ATTACK) srs/attack_report.py $(SHOW) | $(ENV)
+ATTACK := $(wildcard srs/attacks/*.py) srs/counts.py $(wildcard srs/analysis/*.py)
+$(NB)/33_attacks.ipynb: notebooks/33_attacks.ipynb $(CERTIFIED) $(SAMPLE) $(ATTACK) srs/experiments/attacks.py | $(ENV)
 	$(call papermill,33_attacks,)
 
 # With the notebook's own model and sigma.
-$(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(ATTACK) srs/white_box.py srs/white_box_report.py srs/figures.py srs/tables.py | $(ENV)
+$(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(ATTACK) srs/experiments/white_box.py | $(ENV)
 	$(call papermill,34_white_box,)
 
 # Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.

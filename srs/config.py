@@ -16,6 +16,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from srs.attacks.settings import Suite, paper_attacks
 from srs.settings import (  # noqa: F401
     EXPLICIT, FIXED_STARTS, ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Sampling, Train, check,
     check_count, check_sigma, fingerprint, one_of, pick, plain,
@@ -181,6 +182,14 @@ PROFILES = {
             baselines=((ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)),),
         ),
     )
+}
+
+SUITES = {  # what notebook 33 attacks in a profile
+    "digits": Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
+    "cifar10": Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)),
+    "cifar10_gpu": Suite(paper_attacks(), images=100, n=100, runs=(("SMALL", 0.5), ("LARGE", 0.5))),
+    "paper": Suite(paper_attacks(), images=500, n=100),
+    "smoke": Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
 }
 
 

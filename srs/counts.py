@@ -4,8 +4,9 @@ import warnings
 
 import pandas as pd
 
-from srs import config, paths, results
+from srs import config, paths, results, shipped
 from srs.analysis import measures
+from srs.bounds import ABSTAIN
 from srs.config import Profile, Run
 
 
@@ -50,3 +51,36 @@ def label(run: Run, method: config.Method, tallies) -> pd.DataFrame:
     for i, (name, value) in enumerate(named.items()):
         rows.insert(i, name, value)
     return rows
+
+
+NOT_DRAWN = ABSTAIN - 1
+ATTACKED = {  # the columns of attacked images, a row per image, radius and method; classes are NOT_DRAWN where nobody was asked
+    "idx": int, "label": int, "attack": str, "steps": int,
+    "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
+    "radius": float,  # allowed
+    "distance": float,  # taken
+    "base": int,  # the base classifier's answer, without noise
+    "method": str,
+    "n": int,  # votes by the method's own sampling; 0: only the base classifier was attacked
+    "own": int,  # the most frequent class among them
+    "c_a": int,  # the class that the method's stored votes select for the image before the attack
+    "n_confirm": int,  # further votes of the reference method, where its first ones contradicted a certificate
+    "n_c_a": int,  # of them, for c_a
+    "rival": int,  # the most frequent other class among them
+    "n_rival": int,  # of them, for it
+}  # fmt: skip
+
+
+def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
+    """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED.
+
+    Raises:
+        config.ConfigError: there is no such table.
+        paths.DamagedFile: it does not parse; it has been set aside.
+    """
+    path = shipped.measured(run, name) or paths.measured(run, name)
+    config.check(path.is_file(), "attack results", str(path), "an existing file; `make` makes one")
+    try:
+        return pd.read_csv(path, dtype=ATTACKED, keep_default_na=False)[list(ATTACKED)]
+    except (ValueError, KeyError):
+        raise paths.set_aside(path, "an attacked image per line") from None

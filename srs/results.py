@@ -88,7 +88,7 @@ def provenance(**facts: object) -> dict:
 @functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
 def code_digest(*modules: str) -> str:
     """Sixteen hex digits of what modules of this package compute: they change with the code, not with its comments."""
-    return digest_of_code(*(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8") for module in modules))
+    return digest_of_code(*((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8") for module in modules))
 
 
 def digest_of_code(*sources: str) -> str:

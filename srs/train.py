@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from srs import adversary, config, data, losses, memory, models, paths, results, shipped
+from srs import config, data, losses, memory, models, paths, results, shipped
+from srs.attacks import pgd
+from srs.attacks.settings import AdversarialTrain
 from srs.solvers import SOLVERS, relative_residual
-from srs.threats import AdversarialTrain
 
 QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 30)  # where a model card reports residual and agreement
 QUALITY_IMAGES = 1_000  # noisy images of the validation and test splits that a card is measured on
@@ -186,7 +187,7 @@ def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
         x, y = images.x(picked), images.labels[picked].to(device)
         x = _augment(x, recipe.augment)
         if isinstance(recipe, AdversarialTrain) and not pretrain:
-            x, y = adversary.harden(model, x.to(device), y, run.sigma, recipe.adversarial)
+            x, y = pgd.harden(model, x.to(device), y, run.sigma, recipe.adversarial)
         else:
             x = (x + run.sigma * torch.randn(x.shape)).to(device)
         penalise = penalised and float(torch.rand(())) < recipe.jacobian_frequency
@@ -280,7 +281,7 @@ def _same_images(run: config.Run, trained_on: str | None) -> bool:
 
 
 def _settings(run: config.Run) -> str:
-    attacked = ("adversary",) if isinstance(run.train, AdversarialTrain) else ()
+    attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
     code = results.code_digest("data", "losses", "models", "resnet", "solvers", "train", *attacked)
     return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
 

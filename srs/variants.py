@@ -6,7 +6,7 @@ variant sees the same noise as the methods of the main tables, and what these ha
 
 from dataclasses import dataclass
 
-from srs import threats
+from srs.attacks.settings import Adversarial, AdversarialTrain, smoothadv
 from srs.config import replace
 from srs.settings import Method, Profile, Run, Train
 
@@ -142,13 +142,13 @@ def nojacobian_recipe(run: Run) -> Train:
     return replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0)
 
 
-def smoothadv_recipe(run: Run) -> threats.AdversarialTrain:
+def smoothadv_recipe(run: Run) -> AdversarialTrain:
     """SmoothAdv with the paper's PGD: from random weights, or from the run's own where that would take too long."""
-    recipe = threats.smoothadv(run.train)
+    recipe = smoothadv(run.train)
     if run.profile.name not in IMAGES:
         return recipe
     recipe = replace(recipe, begin=run.train, pretrain_steps=0, epochs=1, lr=run.train.lr / 2)
-    return replace(recipe, adversarial=threats.Adversarial(steps=1, vectors=1)) if run.profile.name == "smoke" else recipe
+    return replace(recipe, adversarial=Adversarial(steps=1, vectors=1)) if run.profile.name == "smoke" else recipe
 
 
 def further(run: Run) -> tuple[Run, ...]:

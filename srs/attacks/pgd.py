@@ -1,6 +1,7 @@
-"""Attacks on a DEQ and on its smoothed classifier: gradients through the solver's states, PGD-l2, and Smooth-PGD.
+"""The one PGD: projected gradient ascent in an l2 ball, on a DEQ or its smoothed classifier, through the solver's states.
 
-Works on any model of `models.DEQ` whose methods torch can differentiate. Nothing here clips to [0, 1]; see `threats`.
+Base PGD, Smooth-PGD and adversarial training are this loop with another number of noisy copies. It works on any model of
+`models.DEQ` whose methods torch can differentiate. Nothing here clips to [0, 1]; see `srs.attacks.settings`.
 """
 
 import math
@@ -11,11 +12,56 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srs import losses
+from srs.attacks.settings import Adversarial, Gradient
 from srs.models import DEQ, MDEQ
 from srs.solvers import SOLVERS
-from srs.threats import Adversarial, Gradient
 
 Loss = Callable[[Tensor], Tensor]  # logits (B, classes) -> what the attacker wants large, a number
+
+
+def pgd(x: Tensor, gradient: Callable[[Tensor], Tensor], radius: float | Tensor, *, steps: int, step: float) -> Tensor:
+    """Images (B, C, H, W) after projected gradient ascent in the l2 ball about x (Madry et al. 2018), from x itself.
+
+    Args:
+        x: where it starts and what the ball is about.
+        gradient: of what is to become large, at images.
+        radius: of the ball, one for all or one per image (B,).
+        steps: number of steps.
+        step: length of each, along the normalised gradient; 0 where the gradient is 0.
+    """
+    radius = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
+    moved = torch.zeros_like(x)
+    for _ in range(steps):
+        g = gradient(x + moved)
+        moved = moved + step * g / _norm(g)
+        moved = moved * (radius / _norm(moved)).clamp_max(1)
+    return x + moved
+
+
+def _norm(x: Tensor) -> Tensor:
+    """l2 norm of each image (B, 1, 1, 1), never 0."""
+    return x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny).view(-1, 1, 1, 1)
+
+
+def smoothed_gradient(model: DEQ, x: Tensor, y: Tensor, noise: Tensor, gradient: Gradient) -> Tensor:
+    """The gradient (B, C, H, W) of `smoothed_cross_entropy` at images x through their copies x + noise (B, m, C, H, W).
+
+    One copy without noise makes it the gradient of the base classifier's cross-entropy.
+    """
+    copies = (x[:, None] + noise).flatten(0, 1)
+    return loss_gradient(model, copies, lambda logits: smoothed_cross_entropy(logits, y), gradient).view_as(noise).sum(1)
+
+
+def smoothed_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """-log of the mean softmax over each image's noisy copies (Salman et al. 2019, equation 6), summed over images.
+
+    Args:
+        logits: (B m, classes), the copies of an image one after another; with m = 1 it is the cross-entropy.
+        y: (B,) classes.
+    """
+    copies = len(logits) // len(y)
+    log_p = F.log_softmax(logits, dim=1).gather(1, y.repeat_interleave(copies)[:, None]).view(len(y), copies)
+    return (math.log(copies) - torch.logsumexp(log_p, dim=1)).sum()
 
 
 def loss_gradient(model: DEQ, x: Tensor, loss: Loss, gradient: Gradient) -> Tensor:
@@ -36,8 +82,6 @@ def loss_gradient(model: DEQ, x: Tensor, loss: Loss, gradient: Gradient) -> Tens
         z = solve(model, u.detach(), gradient)
         if gradient.kind == "implicit":
             z = losses.implicit(model, z, u, steps=gradient.backward)
-        elif gradient.kind == "phantom":
-            z = model.f(z, u)
         else:
             for _ in range(gradient.unroll):
                 z = (1 - gradient.beta) * z + gradient.beta * model.f(z, u)
@@ -71,63 +115,15 @@ def simultaneous_adjoint(model: DEQ, u: Tensor, loss: Loss, gradient: Gradient) 
     return z, adjoint
 
 
-def smoothed_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """-log of the mean softmax over each image's noisy copies (Salman et al. 2019, equation 6), summed over images.
-
-    Args:
-        logits: (B m, classes), the copies of an image one after another; with m = 1 it is the cross-entropy.
-        y: (B,) classes.
-    """
-    copies = len(logits) // len(y)
-    log_p = F.log_softmax(logits, dim=1).gather(1, y.repeat_interleave(copies)[:, None]).view(len(y), copies)
-    return (math.log(copies) - torch.logsumexp(log_p, dim=1)).sum()
-
-
-def smoothed_gradient(model: DEQ, x: Tensor, y: Tensor, noise: Tensor, gradient: Gradient) -> Tensor:
-    """The gradient (B, C, H, W) of `smoothed_cross_entropy` at images x through their copies x + noise (B, m, C, H, W)."""
-    copies = (x[:, None] + noise).flatten(0, 1)
-    return loss_gradient(model, copies, lambda logits: smoothed_cross_entropy(logits, y), gradient).view_as(noise).sum(1)
-
-
-def pgd(x: Tensor, gradient: Callable[[Tensor], Tensor], radius: float | Tensor, *, steps: int, step: float) -> Tensor:
-    """Images (B, C, H, W) after projected gradient ascent in the l2 ball about x (Madry et al. 2018), from x itself.
-
-    Args:
-        x: where it starts and what the ball is about.
-        gradient: of what is to become large, at images.
-        radius: of the ball, one for all or one per image (B,).
-        steps: number of steps.
-        step: length of each, along the normalised gradient; 0 where the gradient is 0.
-    """
-    radius = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x))
-    moved = torch.zeros_like(x)
-    for _ in range(steps):
-        g = gradient(x + moved)
-        moved = moved + step * g / _norms(g).clamp_min(torch.finfo(x.dtype).tiny)
-        moved = moved * (_column(radius, x) / _norms(moved).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-    return x + moved
-
-
 def harden(model: MDEQ, x: Tensor, y: Tensor, sigma: float, adversarial: Adversarial) -> tuple[Tensor, Tensor]:
     """Attacked noisy copies (B m, C, H, W) of a batch and their classes, to be trained on (SmoothAdv, Salman et al. 2019).
 
     The noise comes from torch's generator; the copies that are attacked are those that are returned. While it is
     attacked the model is in eval mode, so that the attack moves no batch statistics.
     """
-    noise = sigma * torch.randn(len(x), adversarial.vectors, *x.shape[1:]).to(x)
-    training = model.training
+    rule, training = adversarial, model.training
+    noise = sigma * torch.randn(len(x), rule.vectors, *x.shape[1:]).to(x)
     model.eval()
-    attacked = pgd(
-        x, lambda x: smoothed_gradient(model, x, y, noise, adversarial.gradient), adversarial.radius,
-        steps=adversarial.steps, step=adversarial.step,
-    )
+    attacked = pgd(x, lambda x: smoothed_gradient(model, x, y, noise, rule.gradient), rule.radius, steps=rule.steps, step=rule.step)
     model.train(training)
-    return (attacked[:, None] + noise).flatten(0, 1), y.repeat_interleave(adversarial.vectors)
-
-
-def _norms(x: Tensor) -> Tensor:
-    return _column(x.flatten(1).norm(dim=1), x)
-
-
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (x.dim() - 1))
+    return (attacked[:, None] + noise).flatten(0, 1), y.repeat_interleave(rule.vectors)

@@ -1,16 +1,18 @@
-"""Gradients through a DEQ's solver and the attacks that use them, against closed forms, autograd and a library."""
+"""Gradients through a DEQ's solver and the PGD that uses them, against closed forms, autograd and the adversarial-robustness-toolbox."""
 
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from srs import adversary, config, models
-from srs.adversary import loss_gradient, pgd, smoothed_cross_entropy, smoothed_gradient
+from srs import config, models
+from srs.attacks.pgd import harden, loss_gradient, pgd, smoothed_cross_entropy, smoothed_gradient
+from srs.attacks.settings import GRADIENTS, Adversarial, Attack, Gradient, hardened, smoothadv
 from srs.config import ConfigError
 from srs.solvers import fixed_point
-from srs.threats import Adversarial, Attack, Gradient, hardened, smoothadv
 from tests.helpers import LinearDEQ, digits
 
 NAIVE = dict(solver="naive")
@@ -112,17 +114,13 @@ def network(dtype=torch.float64):
     return model.requires_grad_(False)
 
 
-def test_unrolled_and_phantom_gradients_of_an_mdeq_are_autograd_s():
+def test_unrolled_gradient_of_an_mdeq_is_autograd_s():
     model, (x, y) = network(), digits(3)
-    x = x.double()
-    for n, k, gradient in ((3, 2, Gradient("unrolled", 3, unroll=2, **NAIVE)), (4, 1, Gradient("phantom", 4, **NAIVE))):
-        leaf = x.clone().requires_grad_()
-        u = model.inject(leaf)
-        z = fixed_point(model.f, model.initial(u), u.detach(), max_steps=n).z.detach()
-        for _ in range(k):
-            z = model.f(z, u)
-        F.cross_entropy(model.head(z), y, reduction="sum").backward()
-        assert torch.allclose(gradient_of(gradient, model, x, y), leaf.grad)
+    leaf = x.double().requires_grad_()
+    u = model.inject(leaf)
+    z = fixed_point(model.f, model.initial(u), u.detach(), max_steps=3).z.detach()
+    F.cross_entropy(model.head(model.f(model.f(z, u), u)), y, reduction="sum").backward()
+    assert torch.allclose(gradient_of(Gradient("unrolled", 3, unroll=2, **NAIVE), model, x.double(), y), leaf.grad)
 
 
 class Tanh(Linear):
@@ -155,8 +153,7 @@ def test_cost_is_what_is_spent():
             Counted.spent += 1
             return super().f(z, u)
 
-    for gradient, evaluations in ((Gradient("implicit", 7, backward=5), 8), (Gradient("phantom", 7), 8),
-                                  (Gradient("unrolled", 4, unroll=3), 7), (Gradient("adjoint", 6), 7)):  # fmt: skip
+    for gradient, evaluations in ((Gradient("implicit", 7, backward=5), 8), (Gradient("unrolled", 4, unroll=3), 7), (Gradient("adjoint", 6), 7)):
         Counted.spent = 0
         gradient_of(gradient, Counted())
         assert Counted.spent == evaluations
@@ -229,7 +226,7 @@ def test_pgd_stays_in_the_ball_and_leaves_zero_one():
 
     def gradient(x):
         seen.append(x)
-        return smoothed_gradient(model, x, y, torch.zeros(3, 1, 1, 2, 2), Gradient("phantom", 3))
+        return smoothed_gradient(model, x, y, torch.zeros(3, 1, 1, 2, 2), Gradient("unrolled", 3))
 
     got = pgd(x, gradient, 0.75, steps=12, step=0.4)
     for z in (*seen, got):
@@ -244,17 +241,61 @@ def test_pgd_without_a_gradient_or_without_steps_stays():
     assert torch.equal(pgd(x, torch.ones_like, 0.0, steps=2, step=0.1), x)
 
 
-def test_pgd_finds_more_than_chance():
-    model = Tanh()
+def toolbox_pgd(x, gradient, radius, *, steps, step):
+    """The same by the adversarial-robustness-toolbox (Nicolae et al. 2018), which iterates, steps and projects by itself."""
+    with warnings.catch_warnings():  # it imports much that is not used here, and some of it warns
+        warnings.simplefilter("ignore")
+        from art.attacks.evasion import ProjectedGradientDescentNumpy
+        from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 
-    def loss(x):
-        return F.cross_entropy(model.head(adversary.solve(model, model.inject(x), Gradient(state=60))), Y, reduction="none")
+    class Estimator(LossGradientsMixin, BaseEstimator):
+        input_shape = tuple(x.shape[1:])
+        predict = fit = None
 
-    found = pgd(X, lambda x: gradient_of(Gradient("unrolled", 4, unroll=4), model, x), 0.5, steps=10, step=0.1)
-    g = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        e = torch.randn(X.shape, dtype=torch.float64, generator=g)
-        assert (loss(found) > loss(X + 0.5 * e / e.flatten(1).norm(dim=1)[:, None, None, None])).all()
+        def loss_gradient(self, x, y, **kwargs):
+            return gradient(torch.from_numpy(x)).numpy()
+
+    Estimator.__abstractmethods__ = frozenset()
+    eps = radius.numpy().reshape(-1, 1, 1, 1)
+    driver = ProjectedGradientDescentNumpy(
+        Estimator(model=None, clip_values=None), norm=2, eps=eps, eps_step=np.full_like(eps, step), max_iter=steps,
+        num_random_init=0, batch_size=len(x), verbose=False,
+    )  # fmt: skip
+    return torch.from_numpy(driver.generate(x.numpy(), np.zeros(len(x), int)))
+
+
+RADIUS = torch.tensor([0.25, 1.5, 3.0])  # reached at once, after 15 steps of 0.1, and never in 20
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_pgd_finds_what_the_toolbox_finds(kind):
+    model = LinearDEQ(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(3), 0.5)
+    x, y, rule = digits(3)[0], torch.tensor([0, 1, 2]), Gradient(kind, 5, backward=5, unroll=2)
+    ours, theirs = (
+        drive(x, lambda x: smoothed_gradient(model, x, y, torch.zeros_like(x)[:, None], rule), RADIUS, steps=20, step=0.1)
+        for drive in (pgd, toolbox_pgd)
+    )
+    assert torch.allclose(ours, theirs, atol=2e-6)
+    moved = (ours - x).flatten(1).norm(dim=1)
+    assert torch.allclose(moved[:2], RADIUS[:2], atol=1e-5) and 1.5 < moved[2] < 2 + 1e-5
+    assert ours.min() < -0.02 and theirs.min() < -0.02, "not clipped"
+
+
+def test_pgd_takes_every_step_of_the_toolbox_on_an_mdeq():
+    """The toolbox gets our gradients one after the other: by its own, rounding would grow on an untrained model."""
+    (x, y), model, asked = digits(3), network(torch.float32), []
+
+    def gradient(at):
+        asked.append((at, smoothed_gradient(model, at, y, torch.zeros_like(x)[:, None], Gradient("implicit", 5, backward=5))))
+        return asked[-1][1]
+
+    def again(at):
+        ours, found = asked[calls.pop(0)]
+        assert torch.allclose(at, ours, atol=2e-6)
+        return found
+
+    ours, calls = pgd(x, gradient, RADIUS, steps=20, step=0.1), list(range(20))
+    assert torch.allclose(toolbox_pgd(x, again, RADIUS, steps=20, step=0.1), ours, atol=2e-6) and not calls
 
 
 # ---------------------------------------------------------------------------------------------- adversarial training
@@ -265,7 +306,7 @@ def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rule = Adversarial(radius=0.5, steps=2, vectors=3, gradient=Gradient("unrolled", 2, unroll=1))
     torch.manual_seed(0)
-    copies, labels = adversary.harden(model, x, y, 0.25, rule)
+    copies, labels = harden(model, x, y, 0.25, rule)
     torch.manual_seed(0)
     noise = 0.25 * torch.randn(5, 3, *x.shape[1:])
     moved = (copies.view_as(noise) - noise - x[:, None]).flatten(2)

@@ -1,0 +1,234 @@
+"""Attack the images of a run and store what became of them: one file per image and attack, then one table of all.
+
+An attacked image is classified by fresh votes, drawn as each method draws them; the noise of attacks, of predictions and of
+certificates is never the same. A killed run loses at most the images that were attacked together.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from srs import bounds, config, counts, data, memory, models, paths, results, votes
+from srs.analysis import measures
+from srs.attacks.pgd import pgd, smoothed_gradient
+from srs.attacks.settings import Attack, Suite
+from srs.bounds import ABSTAIN
+from srs.counts import ATTACKED, NOT_DRAWN
+from srs.solvers import SOLVERS
+
+OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
+EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
+MODULES = ("models", "solvers", "starts", "votes", "exact", "losses", "attacks/pgd", "attacks/attack")  # what results depend on
+
+
+def attack_images(model: models.DEQ, x: Tensor, y: Tensor, noise: Tensor, radii: Tensor, attack: Attack) -> Tensor:
+    """Attacked images (B, R, C, H, W), a radius after the other.
+
+    Args:
+        model: the DEQ, in eval mode.
+        x: images (B, C, H, W).
+        y: the classes (B,) to be left.
+        noise: of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0 attacks the base classifier.
+        radii: (B, R).
+        attack: which.
+    """
+    count = radii.shape[1]
+    owner = torch.arange(len(x), device=x.device).repeat_interleave(count)
+
+    def gradient(at: Tensor) -> Tensor:
+        # Until a radius is reached, all attacks on an image walk the same way: one gradient is enough for them.
+        _, same = torch.unique(torch.cat([owner[:, None].to(at), at.flatten(1)], dim=1), dim=0, return_inverse=True)
+        first = torch.full_like(same, len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")
+        first = first[: int(same.max()) + 1]
+        i = owner[first]
+        return smoothed_gradient(model, at[first], y[i], noise[i], attack.gradient)[same]
+
+    many = pgd(x[owner], gradient, radii.to(x).flatten(), steps=attack.steps, step=attack.step)
+    return many.view(len(x), count, *x.shape[1:])
+
+
+@torch.no_grad()
+def classify(model: models.DEQ, x: Tensor, method: config.Method) -> np.ndarray:
+    """What the base classifier answers on images (B, C, H, W) without noise, solved as a method that starts from zero."""
+    u = model.inject(x)
+    return votes.predict(model.head(SOLVERS[method.solver](model.f, model.initial(u), u, max_steps=method.steps).z))
+
+
+def vote(model: models.DEQ, images: Tensor, method: config.Method, sigma: float, noise: Tensor, *, together: int) -> np.ndarray:
+    """Votes (P, n) on attacked images (P, C, H, W) by a method, as `votes.sample` draws them for each image alone.
+
+    Args:
+        model: the DEQ.
+        images: the attacked images.
+        method: which starts from zero or from previous solutions; in the latter case an image's n votes are dealt out in
+            five batches, the first of them warmed up.
+        sigma: noise level.
+        noise: standard normal, (P, n, C, H, W).
+        together: about how many noisy copies are solved at once.
+    """
+    n = noise.shape[1]
+    batch = max(1, min(method.batch, n // 5)) if method.serialized else n
+    out = np.empty((len(images), n), np.int16)
+    for i in range(0, len(images), max(1, together // batch)):
+        some, e = (t[i : i + max(1, together // batch)] for t in (images, noise))
+        width = len(some) * batch  # one batch of every image beside the other, so that each slot keeps its image
+
+        def noisy(numbers: np.ndarray) -> Tensor:
+            image, sample = numbers % width // batch, numbers // width * batch + numbers % batch
+            return some[image] + sigma * e[image, sample]
+
+        beside, blank = replace(method, batch=width), torch.zeros_like(images[0])
+        drawn, _ = votes.sample(model, blank, beside, 1.0, np.arange(len(some) * n), noisy)
+        out[i : i + len(some)] = drawn.reshape(-1, len(some), batch).swapaxes(0, 1).reshape(len(some), n)
+    return out
+
+
+def run_suite(run: config.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
+    """Do the attacks on a run that are not yet stored, and write the table of all of them.
+
+    Args:
+        run: which trained model; its votes must have been drawn and counted unless `suite.n` is 0.
+        suite: the attacks and how their success is measured.
+        name: of the table, see `counts.read_attacks`.
+        device: a torch device.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The table: a row per attacked image, radius and method.
+
+    Raises:
+        config.ConfigError: weights or counts are missing, or a setting does not fit.
+        paths.DamagedFile: a stored file could not be read; it has been set aside.
+    """
+    models.check_device(device)
+    p = run.profile
+    config.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
+    config.check(suite.images <= p.images, "attacked images", suite.images, f"at most the {p.images} evaluated ones")
+    config.check(p.reference in suite.methods, "methods", suite.methods, f"{p.reference} among them")
+    config.check(suite.n % 5 == 0, "n", suite.n, "a multiple of 5, for the batches of serialized methods")
+    for m in map(p.method, suite.methods):
+        # A truncated solver's votes are about another classifier than the one that is attacked and audited by.
+        right = m.start == "previous" or m.name == p.reference
+        config.check(right, "attacked method", m.name, f"{p.reference}, or one that starts from previous solutions")
+    config.check(paths.weights(run).is_file(), "weight file", str(paths.weights(run)), "an existing file; train first")
+    held = certificates(run, suite)
+    models.choose_kernels(tf32=False)
+    memory.keep_freed()
+    weights, loaded = paths.weights(run).read_bytes(), data.load(p.data, "test")
+    model = models.load(paths.weights(run), run.model, p.data, content=weights).to(device).requires_grad_(False)
+    made_from = models.digest(weights), data.digest(loaded, p.evaluated), models.computed_on(device)
+    images, tables = p.evaluated[: suite.images], []
+    for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
+        where = paths.work(p) / "attacks" / run.id / f"{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}"
+        size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
+        # Fixed groups, done again as a whole: what is computed together rounds together.
+        for group in (images[i : i + size] for i in range(0, len(images), size)):
+            if not all((where / f"{i:05d}.npz").is_file() for i in group):
+                x, labels = loaded.x(list(group)).to(device), dict(zip(group, loaded.labels[list(group)].tolist()))
+                for i, arrays in _attack_group(model, run, suite, attack, x, labels, held[held["idx"].isin(group)]):
+                    write(where / f"{i:05d}.npz", arrays)
+        tables += [read(where / f"{i:05d}.npz") for i in images]
+    target = paths.measured(run, name)
+    results.write_whole(target, pd.concat(tables).to_csv(index=False, lineterminator="\n").encode())
+    return target
+
+
+def certificates(run: config.Run, suite: Suite) -> pd.DataFrame:
+    """What the images are attacked against: every certificate by a method of the suite, the unsound rule's too, and `c_a`."""
+    p = run.profile
+    if not suite.n:
+        return pd.DataFrame(columns=["idx", "method", "rule", "c_a", "predict", "radius"])
+    counted = counts.read_counts(replace(p, models=((run.model, run.train),), sigmas=(run.sigma,)))
+    counted = counted[counted["method"].isin(suite.methods) & counted["idx"].isin(p.evaluated[: suite.images])]
+    held = measures.certificates(counted, alpha=p.alpha)[["idx", "method", "rule", "c_a", "predict", "radius"]]
+    return held.astype({"method": str, "rule": str})
+
+
+def attack_key(run: config.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
+    """What an attack's results depend on: weights, images and device (`made_from`), certificates, the attack, its measure, the code."""
+    measured = {k: v for k, v in asdict(suite).items() if k not in ("attacks", "images", "runs")}
+    code = results.code_digest(*MODULES)
+    return config.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
+
+
+def _attack_group(
+    model: models.DEQ, run: config.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Attack some images together, then draw the votes on each: by image, the columns of its rows, and what they were made from."""
+    p, shape = run.profile, tuple(x.shape[1:])
+    reference, methods = p.method(p.reference), suite.methods if suite.n else (p.reference,)
+    selected = {(method, i): c_a for method, i, c_a in zip(held["method"], held["idx"], held["c_a"])}
+    held = held[held["predict"] != ABSTAIN]
+    sound = held[held["rule"].isin(list(map(str, measures.SOUND)))].groupby("idx")["radius"].max()
+    radii = np.array([attack.radii or (EDGE * sound.get(i, 0.0),) for i in labels])  # (B, R)
+    count = radii.shape[1]
+
+    def noise(stage: str, first: int, samples: int) -> Tensor:
+        numbers, seed = first + np.arange(samples), p.seed + OWN_NOISE
+        return torch.stack([votes.noise(shape, seed, i, stage, numbers) for i in labels]).to(x)  # (B, samples, C, H, W)
+
+    # Away from what the smoothed classifier says; where that is not the label, the image is lost already.
+    away = [c_a if (c_a := selected.get((p.reference, i), ABSTAIN)) >= 0 else label for i, label in labels.items()]
+    copies = run.sigma * noise("select", 0, attack.vectors) if attack.vectors else torch.zeros_like(x)[:, None]
+    images = attack_images(model, x, torch.tensor(away, device=x.device), copies, torch.from_numpy(radii), attack)
+    moved = (images.double() - x.double()[:, None]).flatten(2).norm(dim=2).cpu().numpy()  # (B, R)
+    flat = images.flatten(0, 1)
+    base = classify(model, flat, reference).reshape(moved.shape)
+    drawn = np.empty((len(methods), *moved.shape, suite.n), np.int16)
+    own = np.full(drawn.shape[:3], NOT_DRAWN)
+    confirm = np.full((*moved.shape, suite.confirm), NOT_DRAWN, np.int16)
+    if suite.n:
+        e = noise("estimate", 0, suite.n).repeat_interleave(count, 0)
+        for k, name in enumerate(methods):
+            drawn[k] = vote(model, flat, p.method(name), run.sigma, e, together=suite.copies).reshape(drawn[k].shape)
+        own = np.apply_along_axis(bounds.top_class, -1, drawn, p.data.classes)
+        doubted = np.zeros(moved.shape, bool)
+        for (b, r), answer in np.ndenumerate(own[methods.index(p.reference)]):
+            certified = held[(held["idx"] == list(labels)[b]) & (held["radius"] > moved[b, r])]
+            doubted[b, r] = (certified["predict"] != answer).any()
+        if doubted.any():
+            b = torch.from_numpy(np.nonzero(doubted)[0])
+            e = noise("estimate", suite.n, suite.confirm)[b]
+            confirm[doubted] = vote(model, images[torch.from_numpy(doubted)], reference, run.sigma, e, together=suite.copies)
+    for b, (i, label) in enumerate(labels.items()):
+        rows = []
+        for r, k in np.ndindex(count, len(methods)):
+            c_a, further = selected.get((methods[k], i), NOT_DRAWN), confirm[b, r][confirm[b, r] != NOT_DRAWN]
+            others = further[further != c_a]
+            rival = bounds.top_class(others, p.data.classes)
+            rows.append((
+                i, label, attack.name, attack.steps, attack.steps * attack.gradient.cost * max(1, attack.vectors), radii[b, r],
+                moved[b, r], base[b, r], methods[k], suite.n, own[k, b, r], c_a, len(further), (further == c_a).sum(), rival,
+                (others == rival).sum(),
+            ))  # fmt: skip
+        columns = {name: np.array(values, kind) for (name, kind), values in zip(ATTACKED.items(), zip(*rows))}
+        yield i, columns | {"images": images[b].cpu().numpy(), "votes": drawn[:, b], "confirm": confirm[b]}
+
+
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Store what one attack made of one image, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    part.replace(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rows of one attacked image.
+
+    Raises:
+        paths.DamagedFile: the file cannot be read or lacks a part; it has been set aside.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return pd.DataFrame({name: stored[name] for name in ATTACKED})
+    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        raise paths.set_aside(path, "one attacked image") from None

@@ -1,0 +1,131 @@
+"""What attacks a model and what hardens it, as settings: gradients, attacks, adversarial training. Standard library only.
+
+A DEQ's answer comes from a solver, so how its loss is differentiated is a choice, and a bad choice makes a model look
+robust that is not (Yang, Pang, Liu 2022). Distances are l2, in units of [0, 1] pixels. Attacked images are not clipped
+to [0, 1]: a certificate speaks of all of R^d, so the attacker may go anywhere within the radius.
+"""
+
+from dataclasses import dataclass, fields
+
+from srs.settings import SOLVERS, Train, check, check_count, one_of
+
+GRADIENTS = ("implicit", "unrolled", "adjoint")
+RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper's attack tables
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """How the loss is differentiated through the solver, at the state z_n that n = `state` evaluations of f lead to.
+
+    `implicit`: the implicit function theorem at z_n, its linear system solved by Broyden's method. `unrolled`: `unroll` more
+    steps z <- (1 - beta) z + beta f(z), differentiated. `adjoint`: u_{t+1} = (1 - beta) u_t + beta (dL/dz_t + u_t df/dz_t)
+    runs alongside z_0, ..., z_n (Yang, Pang, Liu 2022).
+    """
+
+    kind: str = "implicit"
+    state: int = 30
+    solver: str = "anderson"
+    backward: int = 30  # `implicit`: vector-Jacobian products
+    unroll: int = 1
+    beta: float = 1.0
+
+    def __post_init__(self):
+        check(self.kind in GRADIENTS, "gradient", self.kind, one_of(GRADIENTS))
+        check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
+        for what in ("state", "backward", "unroll"):
+            check_count(getattr(self, what), 1, what)
+        check(0 < self.beta <= 1, "beta", self.beta, "a share of the new, above 0 and at most 1")
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of f and vector-Jacobian products that one gradient takes."""
+        return self.state + {"implicit": 2 + self.backward, "unrolled": 2 * self.unroll, "adjoint": 2 + self.state}[self.kind]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """PGD-l2 away from a class: on the base classifier, or on the mean softmax of noisy copies (Salman et al. 2019)."""
+
+    name: str
+    vectors: int = 0  # m noisy copies, the same in all steps; 0: the base classifier, without noise
+    gradient: Gradient = Gradient()
+    steps: int = 20  # 0: the image as it is
+    step: float = 0.1
+    radii: tuple[float, ...] = RADII  # none: just inside each image's own largest certified radius
+
+    def __post_init__(self):
+        check_count(self.vectors, 0, f"vectors of {self.name}")
+        check_count(self.steps, 0, f"steps of {self.name}")
+        check(self.step > 0, f"step of {self.name}", self.step, "a positive length")
+        check(all(r >= 0 for r in self.radii), f"radii of {self.name}", self.radii, "radii of 0 or more")
+
+
+NO_ATTACK = Attack("none", steps=0, radii=(0.0,))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The attacks on a profile's runs and how their success is measured."""
+
+    attacks: tuple[Attack, ...]
+    images: int  # the first of the profile's evaluated images
+    n: int  # votes that predict an attacked image; 0: the base classifier alone is attacked, away from the label
+    runs: tuple[tuple[str, float], ...] = ()  # model and sigma of the runs of recipe `paper` that are attacked; none: all
+    methods: tuple[str, ...] = ("MDEQ-30A", "SRS-MDEQ-1A", "SRS-MDEQ-3A")  # how those votes are drawn
+    confirm: int = 400  # further votes of the reference method wherever the first contradict a certificate
+    copies: int = 384  # noisy copies that are attacked together
+
+    def __post_init__(self):
+        check_count(self.images, 1, "images")
+        check_count(self.n, 0, "n")
+        check_count(self.confirm, 1, "confirming votes")
+
+
+def paper_attacks(radii: tuple[float, ...] = RADII, vectors: tuple[int, ...] = (1, 4, 8, 16), steps: int = 20) -> tuple[Attack, ...]:
+    """The paper's attacks (none, PGD on the base classifier, Smooth-PGD with m copies), and one at the certificates' edge."""
+    exact = Gradient("implicit", state=10, backward=10)
+    cheap = Gradient("unrolled", state=3, unroll=3)  # how near it comes to the exact one is measured in notebook 34
+    return (
+        NO_ATTACK,
+        Attack("PGD", gradient=exact, steps=steps, radii=radii),
+        *(Attack(f"Smooth-PGD m={m}", m, cheap, steps, radii=radii) for m in vectors),
+        Attack(f"at the edge m={vectors[-1]}", vectors[-1], cheap, steps, radii=()),
+    )
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Training on attacked images (SmoothAdv, Salman et al. 2019): PGD-l2 on m noisy copies, which are then trained on."""
+
+    radius: float = 0.5
+    steps: int = 2
+    vectors: int = 4
+    gradient: Gradient = Gradient("unrolled", state=3, unroll=3)
+
+    def __post_init__(self):
+        check(self.radius > 0, "radius", self.radius, "a positive l2 radius")
+        check_count(self.steps, 1, "steps")
+        check_count(self.vectors, 1, "noise vectors")
+
+    @property
+    def step(self) -> float:
+        """The length of a step: twice what would reach the radius, as Salman et al. set it."""
+        return 2 * self.radius / self.steps
+
+
+@dataclass(frozen=True)
+class AdversarialTrain(Train):
+    """A training recipe whose noisy images are attacked first, from the end of its unrolled phase on."""
+
+    adversarial: Adversarial = Adversarial()
+
+
+def hardened(recipe: Train, name: str, adversarial: Adversarial, **changes: object) -> AdversarialTrain:
+    """A recipe with adversarial training, under another name and with other changed fields."""
+    plain = {field.name: getattr(recipe, field.name) for field in fields(Train)}
+    return AdversarialTrain(**plain | {"recipe": name} | changes, adversarial=adversarial)
+
+
+def smoothadv(recipe: Train) -> AdversarialTrain:
+    """The paper's SmoothAdv recipe: PGD-l2 0.5, 2 steps, 4 noise vectors, from random weights."""
+    return hardened(recipe, "smoothadv", Adversarial())

@@ -1,0 +1,293 @@
+"""Notebook 33: does an attack get past a certificate? Attacked images tested against certificates, and the accuracy that is left."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import binom
+
+from srs import config, counts
+from srs.analysis import measures, plots, show
+from srs.analysis.measures import ROW, RUN
+from srs.analysis.show import Shown
+from srs.attacks.settings import Suite
+from srs.bounds import ABSTAIN, Rule
+from srs.config import Profile, Run
+from srs.experiments.certified_accuracy import family_name, identity, name_of, of_run
+
+FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
+ALL = "strongest of all"
+BASE = "base classifier"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+POINT = [*RUN, "method", "idx"]
+
+
+class FalseCertificate(AssertionError):
+    """An attack changed the smoothed classifier's mind within a radius that a sound rule certified."""
+
+
+class Attacked(NamedTuple):
+    """What was stored of a profile's attacks."""
+
+    points: pd.DataFrame  # a row per attacked image, radius and method
+    certified: pd.DataFrame  # the certificates of the same images by the same methods, under every rule
+    tested: pd.DataFrame  # a row per point and certificate, see `test`
+
+
+def suite_of(profile: Profile) -> Suite:
+    """What is attacked in a profile; ConfigError if nothing is."""
+    return config.pick(profile.name, config.SUITES, "attacked profile")
+
+
+def runs_of(profile: Profile) -> tuple[Run, ...]:
+    """The runs of a profile that are attacked."""
+    named = suite_of(profile).runs
+    paper = (run for run in profile.runs if run.train.recipe == "paper")
+    return tuple(run for run in paper if not named or (run.model.name, run.sigma) in named)
+
+
+def measure(profile: Profile, *, device: str = "cpu") -> None:
+    """Attack the images of every attacked run; what is stored is not done again."""
+    from srs.attacks import attack  # torch: tables and figures do without
+
+    for run in runs_of(profile):
+        attack.run_suite(run, suite_of(profile), device=device)
+
+
+def read(profile: Profile) -> Attacked:
+    """The stored attacks of a profile beside the certificates they try.
+
+    Raises:
+        config.ConfigError: a run was not attacked or not certified.
+        ValueError: a run was certified anew since it was attacked.
+    """
+    counted = counts.read_counts(profile)
+    points = pd.concat([counts.read_attacks(run).assign(**identity(run)) for run in runs_of(profile)], ignore_index=True)
+    for name in RUN:  # as in the counts: groups come out in the profile's order
+        points[name] = pd.Categorical(points[name], counted[name].cat.categories, ordered=True)
+    for name in ("attack", "method"):
+        points[name] = measures.in_order(points[name])
+    certified = measures.certificates(counted, alpha=profile.alpha).merge(points[POINT].drop_duplicates(), on=POINT)
+    certified["method"] = pd.Categorical(certified["method"], points["method"].cat.categories, ordered=True)
+    return Attacked(points, certified, test(points, certified, profile.data.classes))
+
+
+# ------------------------------------------------------------------------------------------------ soundness
+
+
+def test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
+    """Every point beside every certificate of its image by its method: columns `within`, `flipped`, `changed`.
+
+    `within`: its distance is less than the certified radius. `flipped`: so it is, and the further votes, which were drawn wherever
+    the reference method's first ones spoke against a certificate, prove it. `changed`: the method's own votes are for another class
+    than c_A.
+    """
+    certificates = certified[[*POINT, "rule", "predict", "radius"]].rename(columns={"radius": "certified"})
+    both = points.merge(certificates, on=POINT).astype({"method": points["method"].dtype})
+    both["within"] = (both["predict"] != ABSTAIN) & (both["distance"] < both["certified"])
+    stale = both[both["within"] & (both["predict"] != both["c_a"])]
+    if len(stale):
+        raise ValueError(f"image {stale['idx'].iloc[0]}: it was attacked before it was certified for another class: attack again")
+    both["flipped"] = both["within"] & flipped(both["n_c_a"], both["n_rival"], classes)
+    return both.assign(changed=both["own"] != both["c_a"])
+
+
+def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float = FLIP_ALPHA) -> np.ndarray:
+    """Whether votes prove that c_A is not what the smoothed classifier answers at a point.
+
+    If it were, no other class would be likelier than c_A, so that each one's votes among its own and c_A's would be at
+    most Binomial(n, 1/2). The two-sided binomial test (Hung and Fithian 2019, as in Cohen et al.'s Predict) is taken of
+    the most frequent other class, Bonferroni-corrected for having chosen it.
+    """
+    n_c_a, n_rival = np.asarray(n_c_a), np.asarray(n_rival)
+    return (n_rival > n_c_a) & (2 * binom.sf(n_rival - 1, n_rival + n_c_a, 0.5) * (classes - 1) <= alpha)
+
+
+def soundness(tested: pd.DataFrame) -> pd.DataFrame:
+    """How many points lie within a certificate, and how many of those are proven to be flipped, by run, method and rule."""
+    own = tested[tested["predict"] != ABSTAIN]
+    groups = own.assign(confirmed=own["within"] & (own["n_confirm"] > 0)).groupby(ROW, observed=True)
+    found = groups.agg(
+        images=("idx", "nunique"), within=("within", "sum"), confirmed=("confirmed", "sum"), flipped=("flipped", "sum")
+    )
+    rows = tested.groupby(ROW, observed=True).size().index  # a method that certifies nothing has its row, too
+    names = {"images": "certified images", "within": "points within a certified radius", "confirmed": "tested with further votes"}
+    return found.reindex(rows, fill_value=0).rename(columns=names).reset_index()
+
+
+def require_sound(tested: pd.DataFrame) -> None:
+    """Raise FalseCertificate if a point is flipped under a rule that should hold."""
+    false = soundness(tested[tested["rule"] != Rule.RELEASED]).query("flipped > 0")
+    if len(false):
+        raise FalseCertificate(f"certificates that an attack proved false:\n{false.to_string(index=False)}")
+
+
+def soundness_finding(tested: pd.DataFrame) -> str:
+    """How many points tested the certificates that hold, and how many of them fell."""
+    sound, others = (soundness(tested[(tested["rule"] != Rule.RELEASED) == holds]).sum(numeric_only=True) for holds in (True, False))
+    return (
+        f"Of {sound['points within a certified radius']:.0f} points within a radius that a sound rule certified, {sound['flipped']:.0f} are "
+        f"flipped; further votes were needed at {sound['tested with further votes']:.0f}. Under '{show.RULE_LABELS[Rule.RELEASED]}' "
+        f"{others['flipped']:.0f} of {others['points within a certified radius']:.0f} are flipped."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ accuracy that is left
+
+
+def survivors(points: pd.DataFrame, answer: str = "own") -> pd.DataFrame:
+    """Whether each image is right before an attack and after it (`left`); radius 0 of every attack is the image as it is.
+
+    Rows of the attack ALL say whether it is right after all attacks of radius up to r. The attack at the edge, whose radii are
+    each image's own, is left out.
+    """
+    points = points.assign(left=points[answer] == points["label"])
+    names = shared(points)
+    before, after = (points.loc[points["attack"].isin(some), [*POINT, "attack", "radius", "left"]] for some in (["none"], names))
+    after = after.merge(before[[*POINT, "left"]], on=POINT, suffixes=("", "_before"))
+    after["left"] &= after["left_before"]
+    every = pd.concat([*(before.assign(attack=name) for name in names), after])
+    worst = every.groupby([*POINT, "radius"], observed=True)["left"].min().groupby(POINT, observed=True).cummin()
+    both = pd.concat([every, worst.reset_index().assign(attack=ALL)], ignore_index=True)
+    return both.assign(attack=pd.Categorical(both["attack"], [*names, ALL], ordered=True))
+
+
+def shared(points: pd.DataFrame) -> list[str]:
+    """The attacks that were done at the same radii for all images, which tables show one by one."""
+    return [name for name in points["attack"].cat.categories if name != "none" and not name.startswith("at the edge")]
+
+
+def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame) -> pd.DataFrame:
+    """Certified accuracy beside the accuracy that is left under each attack, in percent of the attacked images."""
+    by, methods = [*RUN, "attack", "classifier"], points["method"].cat.categories
+    base = survivors(points[points["method"] == methods[0]], "base").query("attack != @ALL").assign(classifier=BASE)
+    left = pd.concat([base, survivors(points).assign(classifier=lambda own: own["method"])])
+    left["classifier"] = pd.Categorical(left["classifier"], [BASE, *methods], ordered=True)
+    wide = by_radius(100 * left.groupby([*by, "radius"], observed=True)["left"].mean())
+    held = measures.certified_accuracy(first_rule(certified), sorted(set(left["radius"]))).reset_index()
+    held["classifier"] = held["method"].astype(str) + ", " + held["rule"].astype(str).map(show.RULE_LABELS)
+    table = pd.concat([held.assign(attack="certified"), wide.reset_index()])[[*by, *wide.columns]]
+    return table.sort_values(RUN, kind="stable").reset_index(drop=True)
+
+
+def by_radius(values: pd.Series) -> pd.DataFrame:
+    """The values with a column per radius."""
+    wide = values.unstack("radius")
+    return wide.set_axis([f"r={r:.2f}" for r in wide.columns], axis=1)
+
+
+def first_rule(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows under the rule that each method's certificates are shown by: cohen or audit."""
+    return table[table["rule"].isin([Rule.COHEN, Rule.AUDIT])]
+
+
+def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
+    """Flipped of attacked images, those certified at the radius apart from those that are not (the paper's point-wise tables).
+
+    An image is flipped if a method's own votes on the attacked image are for another class than before.
+    """
+    own = first_rule(tested)
+    own = own[own["attack"].isin(shared(own))]
+    held = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"])
+    groups = own.assign(images=np.where(held, "certified", "not certified")).groupby(
+        [*ROW, "attack", "images", "radius"], observed=True)["changed"].agg(["sum", "size"])  # fmt: skip
+    # Both kinds of images, even where all are of one.
+    wide = by_radius(groups["sum"].astype(str) + " of " + groups["size"].astype(str)).unstack("images")
+    kinds = pd.MultiIndex.from_product([wide.columns.levels[0], ["certified", "not certified"]], names=[None, "images"])
+    return wide.reindex(columns=kinds).fillna("0 of 0").stack("images", future_stack=True).reset_index()
+
+
+def room_finding(attacked: Attacked, profile: Profile) -> str:
+    """How much room there is between what is certified and what the strongest attack leaves, for the reference method."""
+    table, own = robust_accuracy(attacked.points, attacked.certified), profile.reference
+    radii = [name for name in table if name.startswith("r=")]
+    bounds = [table[(table["attack"] == attack) & table["classifier"].str.startswith(own)][radii].mean() for attack in ("certified", ALL)]
+    widest = (bounds[1] - bounds[0]).idxmax()
+    return (
+        f"Over all attacked models {own} is certified for {bounds[0][widest]:.1f} % of the images and keeps {bounds[1][widest]:.1f} % under all "
+        f"attacks together at {widest.replace('=', ' = ')}, where the room between the two is widest."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what is shown
+
+
+def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
+    """Certified accuracy (steps) and what attacks leave of the reference's (markers) against the radius, for every model size."""
+    suite, shown = suite_of(profile), []
+    left = survivors(attacked.points[attacked.points["method"] == profile.reference]).query("attack != @ALL")
+    share = 100 * left.groupby([*RUN, "attack", "radius"], observed=True)["left"].mean()
+    certified = first_rule(attacked.certified)
+    certified = certified[certified["method"].isin([profile.reference, suite.methods[-1]])]
+    for model, own in certified.groupby("model", observed=True):
+        caption = (
+            f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, {suite.n} votes per "
+            f"image) of the same images, against the l2 radius (MDEQ-{model} on {profile.data.name}). Markers lie above the steps if "
+            "certificates hold, but for the chance in so few votes."
+        )
+        shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, share.xs(model, level="model")), caption))
+    return shown
+
+
+def robust_curves(certified: pd.DataFrame, left: pd.Series) -> Figure:
+    """The curves of certified accuracy of some methods, and a marker per attack and radius: a panel per noise level.
+
+    Args:
+        certified: rows of `measures.certificates`.
+        left: accuracy in percent by sigma, attack and radius.
+    """
+    fig = plots.accuracy_curves(certified, hue="method")
+    names = list(dict.fromkeys(left.index.get_level_values("attack")))
+    with plots.style():
+        for ax, (_, own) in zip(fig.axes, left.groupby("sigma", observed=True)):
+            for i, (name, marker) in enumerate(zip(names, MARKERS)):
+                rows = own.xs(name, level="attack").reset_index()
+                # Hollow, one size in another: markers at the same place are all seen.
+                look = {"color": plots.look(name, names)[0], "fillstyle": "none", "markersize": 7 - i, "markeredgewidth": 0.8}
+                ax.plot(rows["radius"], rows[left.name], marker, **look, label=name)
+            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * rows["radius"].max())), ylim=(-5, 107))
+            ax.set_ylabel("accuracy (%)" if ax.get_ylabel() else "")
+        fig.legends[0].remove()
+        plots.legend_below(fig, 2)
+    return fig
+
+
+def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
+    """For each run the accuracy that attacks leave, and the point-wise tables; for all the test of the certificates.
+
+    Raises:
+        FalseCertificate: an attack proved a certificate of a sound rule false; everything has been saved.
+    """
+    suite, shown = suite_of(profile), []
+    strong, reference = suite.attacks[-1], profile.reference
+    accuracy, points = robust_accuracy(attacked.points, attacked.certified), pointwise(attacked.tested)
+    shown.append(show.table(profile, "attack_soundness", soundness(attacked.tested), (
+        "Attacked images whose distance from the original is below the certified radius, over all attacks and radii run, and how many "
+        f"of them are proven to be flipped. Where the first {suite.n} standard votes at such a point are not for the certified class, "
+        f"{suite.confirm} further votes are drawn there by {reference}; it is flipped if another class has significantly more of them "
+        f"than the certified one (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class). A sound certificate "
+        f"may itself fail with probability {profile.alpha:g}. 'released (unsound)' is the authors' formula."
+    )))  # fmt: skip
+    for run in runs_of(profile):
+        where = f"MDEQ-{run.model.name}, {profile.data.name}, sigma = {run.sigma:.2f}"
+        own = of_run(accuracy, run).drop(columns=RUN)
+        main = own["attack"].isin(["certified", ALL]) | (own["classifier"] == reference)
+        caption = (
+            f"Accuracy in percent of {suite.images} test images under l2 attacks of radius r ({where}). 'certified': certified accuracy "
+            "from the stored votes. Otherwise the attacked image is classified anew: by the base classifier without noise, or by the most "
+            f"frequent of {suite.n} fresh votes, drawn as the method draws them. PGD attacks the base classifier through exact gradients; "
+            f"Smooth-PGD the mean softmax of m noisy copies; {strong.steps} steps of {strong.step:g}, not clipped to [0, 1]. "
+            f"'{ALL}': right before and after all attacks of radius up to r."
+        )
+        shown.append(show.table(profile, name_of("robust_accuracy", run), own[main], caption))
+        shown.append(show.table(profile, name_of("robust_accuracy_others", run), own[~main], f"The other classifiers. {caption}"))
+        for (method, rule), rows in of_run(points, run).drop(columns=RUN).groupby(["method", "rule"], observed=True):
+            shown.append(show.table(profile, name_of("pointwise" + f"_{method}" * (method != reference), run), rows.drop(columns=["method", "rule"]), (
+                f"How many of the images that {method} certifies at radius r under '{show.RULE_LABELS[rule]}', and of those that it does not, "
+                f"an attack of that radius flips: {suite.n} fresh votes of the method are for another class than its certificate's, or than "
+                f"its selection votes where it has none ({where}; {suite.images} images). So few votes may err by chance near the edge of a "
+                "certificate; what is proven is in the table attack_soundness."
+            )))  # fmt: skip
+    require_sound(attacked.tested)
+    return shown

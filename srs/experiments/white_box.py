@@ -1,0 +1,285 @@
+"""Notebook 34: do a DEQ's gradients lie? Intermediate-state gradients against the exact one (Yang, Pang, Liu 2022).
+
+A black-box solver hides how the answer came about, so an attacker who differentiates only at its end may be misled.
+Here the loss is differentiated at the solver's intermediate states instead, by unrolling from them or by the
+simultaneous adjoint iteration; what that is worth is measured on a DEQ and on the same DEQ trained against such attacks.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from srs import config, counts, paths, results, shipped
+from srs.analysis import measures, plots, show
+from srs.analysis.show import Shown
+from srs.attacks.settings import NO_ATTACK, Adversarial, Attack, Gradient, Suite, hardened
+from srs.config import Run
+from srs.experiments.attacks import by_radius
+
+RESIDUAL = "residual"  # stands in the column `gradient` where `cosine` is the relative residual of z_n
+READY, CONVERGED = "exact, ready-made", "exact, converged"
+NAMES = {"paper": "as trained for smoothing", "adversarial": "and adversarially trained"}
+MOST_IMAGES = 25
+RADII = (0.25, 0.5, 0.75, 1.0)
+STATES = (1, 2, 3, 4, 6, 8, 12, 16)  # z_n at which gradients are compared
+EXACT = Gradient("implicit", 100, "anderson", 100)  # solved to convergence
+COMPARED = {  # `state` is put in, and `backward` with it
+    "exact, Broyden": Gradient("implicit", solver="broyden"),
+    "unrolled, 1 step": Gradient("unrolled"),
+    "unrolled, 3 steps": Gradient("unrolled", unroll=3),
+    "adjoint, beta 1": Gradient("adjoint"),
+    "adjoint, beta 0.5": Gradient("adjoint", beta=0.5),
+}
+
+
+def hardened_run(run: Run) -> Run:
+    """The same model, trained on with attacks through intermediate states for a quarter of its epochs."""
+    adversarial = Adversarial(vectors=1, gradient=Gradient("unrolled", state=3, unroll=3))
+    again = dict(begin=run.train, epochs=max(1, run.train.epochs // 4), pretrain_steps=0, lr=run.train.lr / 2)
+    return replace(run, train=hardened(run.train, "adversarial", adversarial, **again))
+
+
+def suite_of(run: Run, *, steps: int = 20, radii: Sequence[float] = RADII) -> Suite:
+    """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps).
+
+    Ready-made is the exact gradient as the recipe trains with it: Broyden's method for both passes, as many steps as there.
+    """
+    ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)
+    chosen = {
+        READY: ready,
+        CONVERGED: Gradient("implicit", 30, "anderson", 30),
+        "unrolled from z_2": Gradient("unrolled", 2, unroll=3),
+        "unrolled from z_5": Gradient("unrolled", 5, unroll=3),
+        "adjoint to z_8": Gradient("adjoint", 8, beta=0.5),
+    }
+    counts = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
+    attacks = (Attack(name, 0, g, counts[name], radii=tuple(radii)) for name, g in chosen.items())
+    return Suite((NO_ATTACK, *attacks), images=min(run.profile.images, MOST_IMAGES), n=0)
+
+
+def measure(
+    run: Run, *, steps: int = 20, radii: Sequence[float] = RADII, states: Sequence[int] = STATES, device: str = "cpu", progress: bool = True
+) -> None:
+    """Train the hardened DEQ, compare gradients and attack on both, and store it all; what is there is not done again.
+
+    Args:
+        run: which trained model.
+        steps: PGD steps of the ready-made gradient; the others spend as much.
+        radii: of the attacks.
+        states: z_n at which gradients are compared.
+        device: a torch device.
+        progress: whether to show progress bars.
+    """
+    from srs import data, models, train  # torch: tables and figures do without
+    from srs.attacks import attack
+
+    for one in (run, hardened_run(run)):
+        train.train(one, device=device, progress=progress)
+        attack.run_suite(one, suite_of(run, steps=steps, radii=radii), "white_box", device=device, progress=progress)
+        images, target = list(one.profile.evaluated[:MOST_IMAGES]), paths.measured(one, "cosines")
+        code = results.code_digest("models", "solvers", "losses", "attacks/pgd", "experiments/white_box")
+        gradients = [(name, vars(g)) for name, g in COMPARED.items()]
+        weights, loaded = paths.weights(one).read_bytes(), data.load(one.profile.data, "test")
+        made_from = models.digest(weights), data.digest(loaded, images), models.computed_on(device)
+        key = config.fingerprint(made_from, list(states), gradients, EXACT, images, code)
+        told = paths.provenance(target)
+        if not (target.is_file() and told.is_file() and json.loads(told.read_text())["settings"] == key):
+            model = models.load(paths.weights(one), one.model, one.profile.data, content=weights).to(device).requires_grad_(False)
+            found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
+            found["idx"] = [images[i] for i in found["idx"]]
+            results.write_whole(target, found.to_csv(index=False, lineterminator="\n").encode())
+            results.write_json(told, results.provenance(settings=key))
+
+
+def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
+    """Cosine of each gradient of the cross-entropy at each state to the converged exact one, and the residual of the state.
+
+    Args:
+        model: the DEQ, in eval mode.
+        x: images (B, C, H, W).
+        y: their classes.
+        states: numbers of evaluations n of z_n.
+
+    Returns:
+        Columns idx (0 to B - 1), state, gradient, cosine.
+    """
+    import torch
+
+    from srs.attacks import pgd
+    from srs.solvers import relative_residual
+
+    def gradient(g: Gradient):
+        return pgd.smoothed_gradient(model, x, y, torch.zeros_like(x)[:, None], g).double().flatten(1)
+
+    exact, found = gradient(EXACT), {}
+    for n in states:
+        with torch.no_grad():
+            u = model.inject(x)
+            z = pgd.solve(model, u, replace(EXACT, state=n))
+            found[n, RESIDUAL] = relative_residual(z, model.f(z, u))
+        for name, g in COMPARED.items():
+            found[n, name] = torch.nn.functional.cosine_similarity(gradient(replace(g, state=n, backward=n)), exact)
+    rows = [(i, n, name, value) for (n, name), values in found.items() for i, value in enumerate(values.tolist())]
+    return pd.DataFrame(rows, columns=["idx", "state", "gradient", "cosine"])
+
+
+# ------------------------------------------------------------------------------------------------ tables and findings
+
+
+def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The stored cosines and attacked images of the run's model and of the hardened one, with their name in the column `model`.
+
+    Raises:
+        config.ConfigError: something was not measured.
+    """
+    pair, parts = (run, hardened_run(run)), []
+    for one in pair:
+        path = shipped.measured(one, "cosines")
+        config.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
+        parts.append((pd.read_csv(path), counts.read_attacks(one, "white_box")))
+    names = [NAMES.get(one.train.recipe, one.train.recipe) for one in pair]
+    found, points = (pd.concat([part.assign(model=name) for name, part in zip(names, some)], ignore_index=True) for some in zip(*parts))
+    points = points.rename(columns={"attack": "gradient"})
+    for frame in (found, points):
+        for name in ("model", "gradient"):
+            frame[name] = measures.in_order(frame[name])
+    return found, points
+
+
+def models_table(run: Run) -> pd.DataFrame:
+    """What the model cards say of accuracy, convergence and training, before and after adversarial training."""
+    cards = {NAMES.get(one.train.recipe, one.train.recipe): shipped.card(one) for one in (run, hardened_run(run))}
+    return pd.DataFrame([{
+        "model": name, "clean accuracy %": 100 * card["clean_accuracy"], "noisy accuracy %": 100 * card["noisy_accuracy"],
+        **{f"residual after {k}": card["residual"][str(k)] for k in (1, 5, 10, 30)},
+        "training steps": card["steps"], "training seconds": card["seconds"],
+    } for name, card in cards.items()])  # fmt: skip
+
+
+def residual_finding(models: pd.DataFrame) -> str:
+    """Whether the adversarially trained DEQ is further from its fixed point after as many steps."""
+    before, after = models["residual after 5"]
+    change = "grows" if after > before else "falls" if after < before else "stays"
+    return f"After 5 evaluations of f the relative residual {change} with adversarial training: {before:.1e} before, {after:.1e} after it."
+
+
+def cosine_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean cosine to the exact gradient per state and gradient, and the mean relative residual there, by model."""
+    wide = found.groupby(["model", "gradient", "state"], observed=True)["cosine"].mean().unstack("state")
+    return wide.set_axis([f"z_{n}" for n in wide.columns], axis=1).reset_index()
+
+
+def cosine_finding(found: pd.DataFrame) -> str:
+    """Which gradient is nearest to the exact one at the first state and at the last, over both models."""
+    mean = found[found["gradient"] != RESIDUAL].groupby(["state", "gradient"], observed=True)["cosine"].mean()
+    states = mean.index.unique("state")
+    best = (f"at z_{n} '{mean[n].idxmax()}' (mean cosine {mean[n].max():.3f})" for n in (states[0], states[-1]))
+    return f"Nearest to the exact gradient is {' and '.join(best)}."
+
+
+def success(points: pd.DataFrame) -> pd.DataFrame:
+    """Attack success on the base classifier: flipped of the images that it had right, in percent, by model and gradient.
+
+    `alone` counts the (image, radius) pairs that this attack flips and the ready-made one does not, and the reverse.
+    """
+    by, wrong = ["model", "gradient"], points["base"] != points["label"]
+    image = pd.MultiIndex.from_frame(points[["model", "idx"]])
+    had = image.isin(image[(points["gradient"] == NO_ATTACK.name) & ~wrong])
+    own = points.assign(had=had, flipped=had & wrong)[points["steps"] > 0]
+    pair = ["model", "idx", "radius"]
+    own = own.merge(own.loc[own["gradient"] == READY, [*pair, "flipped"]], on=pair, suffixes=("", "_ready"))
+    own["alone"], own["ready_alone"] = own["flipped"] & ~own["flipped_ready"], own["flipped_ready"] & ~own["flipped"]
+    groups, each = own.groupby(by, observed=True), own.groupby([*by, "radius"], observed=True)[["flipped", "had"]].sum()
+    total = groups[["had", "flipped", "alone", "ready_alone"]].sum()
+    table = groups.agg(steps=("steps", "first"), evaluations=("nfe", "first"))
+    table["images"] = total["had"] // own["radius"].nunique()
+    table = table.join(by_radius(100 * each["flipped"] / each["had"]))
+    table["all radii"] = 100 * total["flipped"] / total["had"]
+    return table.assign(**{"it alone": total["alone"], "ready-made alone": total["ready_alone"]}).reset_index()
+
+
+def success_finding(table: pd.DataFrame) -> str:
+    """Whether an intermediate-state gradient beats the ready-made exact one on the hardened DEQ, and by how much."""
+    own = table[table["model"] == NAMES["adversarial"]].set_index("gradient")
+    rate = own["all radii"].fillna(0.0)
+    others = rate[[name for name in rate.index if not name.startswith("exact")]]
+    best, lead = others.idxmax(), others.max() - rate[READY]
+    wins = "beats" if lead > 0 else "equals" if lead == 0 else "does not beat"
+    return (
+        f"On the adversarially trained DEQ the best intermediate-state gradient ('{best}', {others.max():.1f} % of image-radius "
+        f"pairs flipped) {wins} the ready-made exact one ({rate[READY]:.1f} %) at equal cost: by {lead:+.1f} points; it alone flips "
+        f"{own.loc[best, 'it alone']} pairs, the ready-made one alone {own.loc[best, 'ready-made alone']}."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what is shown
+
+
+def where(run: Run) -> str:
+    """The words in which a caption names the model."""
+    return f"MDEQ-{run.model.name}, {run.profile.data.name}, trained at sigma = {run.sigma:.2f}"
+
+
+def quality(run: Run) -> Shown:
+    """The table of both models."""
+    hard = hardened_run(run).train
+    table = models_table(run)
+    residuals = [name for name in table if name.startswith("residual")]
+    return show.table(run.profile, "white_box_models", table.assign(**table[residuals].map(show.scientific)), (
+        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of radius "
+        f"{hard.adversarial.radius:g} in {hard.adversarial.steps} steps attacked through gradients unrolled from "
+        f"z_{hard.adversarial.gradient.state}. Residuals are relative, on noisy test images, after k evaluations of f."
+    ), {"training seconds": 0})  # fmt: skip
+
+
+def nearness(found: pd.DataFrame, run: Run) -> list[Shown]:
+    """The figure and the table of the cosines to the exact gradient."""
+    compared = (
+        f"to the exact gradient (implicit function theorem, {EXACT.state} evaluations of f and {EXACT.backward} vector-Jacobian products) of "
+        f"the cross-entropy at {found['idx'].nunique()} clean test images ({where(run)}), when the gradient is taken at the solver's state z_n "
+        "after n evaluations of f: exact by Broyden's method with n steps for each pass, by unrolling one or three more steps, or by the "
+        "simultaneous adjoint iteration (Yang, Pang, Liu 2022)"
+    )
+    table = cosine_table(found)
+    states = [name for name in table if name.startswith("z_")]
+    text = table[states].map(lambda value: show.round_half_up(value, 3)).where(table["gradient"] != RESIDUAL, table[states].map(show.scientific))
+    curves = cosine_curves(found[found["gradient"] != RESIDUAL])
+    return [
+        show.figure(run.profile, "white_box_cosine_curves", curves, f"Mean cosine, and the middle 80 % of the images, {compared}."),
+        show.table(run.profile, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual' is the relative residual of z_n."),
+    ]
+
+
+def cosine_curves(found: pd.DataFrame) -> Figure:
+    """Mean cosine to the exact gradient, with the middle 80 % of images, against the state: a panel per model."""
+    states = sorted(found["state"].unique())
+
+    def draw(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
+        for name, own in named.items():
+            by_state = own.groupby("state")["cosine"]
+            colour, line = plots.look(name, list(COMPARED))
+            ax.plot(states, by_state.mean(), color=colour, linestyle=line, marker="o", markersize=2.5, label=name)
+            ax.fill_between(states, by_state.quantile(0.1), by_state.quantile(0.9), color=colour, alpha=0.12, linewidth=0)
+        ax.set_xscale("log")
+        ax.set_xticks(states, labels=map(str, states))
+        ax.minorticks_off()
+
+    return plots.grid(found, panel="model", hue="gradient", draw=draw, x="evaluations of f, n", y="cosine to the exact gradient")
+
+
+def flips(points: pd.DataFrame, run: Run) -> Shown:
+    """The table of attack success."""
+    ready = suite_of(run).attacks[1]
+    table = success(points)
+    return show.table(run.profile, "white_box_success", table, (
+        f"How many of the images that the base classifier has right are flipped by PGD-l2 of radius r, in percent, by the gradient that drives it "
+        f"({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). '{READY}' is the exact gradient by "
+        f"Broyden's method with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as the model was trained. Every "
+        f"attack but '{CONVERGED}' may spend what the ready-made one spends in evaluations of f and vector-Jacobian products, so a cheaper "
+        "gradient takes more steps. The last two columns count image-radius pairs that one attack flips and the other does not. "
+        + success_finding(table)
+    ), {"all radii": 1})  # fmt: skip
