@@ -169,6 +169,7 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
         images: how many of the profile's images, evenly spread.
         n: the fixed number of votes, and the most of the adaptive test.
     """
+    config.check(not method.serialized, "method", method.name, "one whose votes need no audit")
     profile, model = run.profile, certify.load_model(run)
     test, sampling = data.load(profile.data, "test"), config.replace(profile.sampling, n=n)
     rows = []

@@ -121,6 +121,8 @@ def test_adaptive_decisions_are_those_of_the_stored_counts():
 
 
 def test_the_adaptive_method_needs_no_audit():
+    with pytest.raises(ConfigError, match="method = 'SRS-MDEQ-3A' is refused: want one whose votes need no audit"):
+        speed_report.measure_adaptive(RUN, PROFILE.method("SRS-MDEQ-3A"), images=1, n=10)
     chosen = speed_report.adaptive_method(PROFILE)
     assert not chosen.serialized and chosen.steps == 5
     anchored = Method("ANCHOR", "naive", 2, start="anchor")
