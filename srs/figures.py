@@ -322,8 +322,8 @@ def _p_m_histograms(family: str, runs: list[Run], tallies: Tallies, where: str) 
     p_m = _per_method(runs, lambda run, method: metrics.p_m(tallies[run.id, method.name]))
     gap = _per_method(runs, lambda run, method: metrics.gap(tallies[run.id, method.name], profile.alpha))
     p_m_caption = (
-        f"Share of each image's SRS votes for c_A that {profile.reference} does not give on the same noise ({where}; "
-        f"{BINS} bins)."
+        f"Share of each image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give on the same "
+        f"noise ({where}; {BINS} bins)."
     )
     gap_caption = (
         f"How far Theorem 3.1's bound on p_m lies above the p_m measured on all votes, per image ({where}; {BINS} "

@@ -25,7 +25,7 @@ def test_looks_grow_and_end_at_n():
     assert list(LOOKS.at) == sorted(set(LOOKS.at))
 
 
-@pytest.mark.parametrize("looks", [Looks(5, first=1, growth=1.1), Looks(40, first=39, growth=1.02), Looks(9, first=2, growth=1.3)])
+@pytest.mark.parametrize("looks", [Looks(5, first=1, growth=1.1), Looks(40, first=39, growth=1.016), Looks(9, first=2, growth=1.3)])
 def test_looks_that_fall_together_are_one_and_share_no_alpha(looks):
     assert list(looks.at) == sorted(set(looks.at)) and looks.at[-1] == looks.n
 

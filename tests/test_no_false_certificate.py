@@ -115,8 +115,9 @@ def test_what_is_no_image_is_refused(draw, x):
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_floating_images_are_converted_before_the_noise(kind):
     x = X.to(kind)
-    drawn, wanted = (votes.draw_votes(three_classes(), v, CHAIN, SAMPLING, 0.5) for v in (x[None], x.float()))
+    drawn, one, wanted = (votes.draw_votes(three_classes(), v, CHAIN, SAMPLING, 0.5) for v in (x, x[None], x.float()))
     np.testing.assert_array_equal(drawn.estimate, wanted.estimate)
+    np.testing.assert_array_equal(one.estimate, wanted.estimate)
 
 
 @every_way_in

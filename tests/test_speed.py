@@ -208,6 +208,11 @@ def test_adaptive_decisions_stand_beside_those_of_fixed_n(monkeypatch):
     assert pd.read_csv(paths.measured(RUN, "adaptive")).equals(stored)
 
 
+def test_votes_that_need_an_audit_are_not_looked_at_adaptively():
+    with pytest.raises(ConfigError, match="SRS-MDEQ-3A"):
+        speed.measure_adaptive(RUN, PROFILE.method("SRS-MDEQ-3A"), images=1, n=100)
+
+
 def test_adaptive_decisions_are_those_of_the_stored_counts():
     """An image with 48 of 50 votes for c_A is decided at the first look, one with half of them never."""
     clear = [{"idx": 0, "n": n, "n_a": round(0.96 * n)} for n in Looks(1_000).at]

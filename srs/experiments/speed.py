@@ -146,7 +146,11 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
         method: how votes are drawn; one that needs no audit.
         images: how many of the profile's images, evenly spread.
         n: the fixed number of votes, and the most of the adaptive test.
+
+    Raises:
+        config.ConfigError: a method whose votes need an audit.
     """
+    config.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
     profile, inputs = run.profile, certify.read_inputs(run)
     model, key = certify.load_model(run, inputs=inputs), certify.vote_key(run, inputs=inputs)
     test, sampling = data.load(profile.data, "test"), config.replace(profile.sampling, n=n)
