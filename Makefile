@@ -3,7 +3,8 @@
 
 # Called with -f from another folder, make starts again where this file lies: every path below is relative to that folder.
 HERE := $(shell cd -- "$$(dirname -- "$$(echo "$(MAKEFILE_LIST)" | sed 's/^ *//')")" && pwd -P)
-ifneq ($(HERE),$(shell pwd -P))
+THERE := $(shell pwd -P)
+ifneq ($(or $(HERE),$(THERE)),$(THERE))
 $(or $(MAKECMDGOALS),all): there ; @:
 there: ; +@$(MAKE) --no-print-directory -C "$(HERE)" $(MAKECMDGOALS)
 .PHONY: there $(MAKECMDGOALS)
