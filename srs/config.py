@@ -181,6 +181,8 @@ PROFILES = {
     )
 }
 
+AS_PUBLISHED = ("paper", "imagenet")  # the profiles that hold the paper's own settings
+
 
 def get_profile(name: str) -> Profile:
     """The profile of that name; ConfigError if there is none."""
