@@ -193,6 +193,9 @@ SUITES = {  # what notebook 33 attacks in a profile
 }
 
 
+AS_PUBLISHED = ("paper", "imagenet")  # the profiles that hold the paper's own settings
+
+
 def environment(name: str) -> str | None:
     """The value of a variable of the environment; None where it is unset or empty."""
     return os.environ.get(name) or None

@@ -46,7 +46,7 @@ class Shown:
     png: bytes = b""
 
     def _ipython_display_(self) -> None:
-        display(Image(self.png, width=480) if self.frame is None else Markdown(_markdown(self.frame)))
+        display(Image(self.png, width=480, alt=self.caption) if self.frame is None else Markdown(_markdown(self.frame)))
         display(Markdown(f"*{self.name}.* {self.caption}"))
 
 

@@ -1,0 +1,206 @@
+"""Notebook 80: certified accuracy beside other ways to certify an l2 radius, and what of the paper is regenerated."""
+
+import bisect
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from srs import bounds, config, counts, paths, shipped
+from srs.analysis import measures, published, show
+from srs.analysis.published import SIGMA
+from srs.analysis.show import Shown
+from srs.bounds import Rule
+from srs.config import PROFILES, Profile, Run
+from srs.experiments import certified_accuracy
+
+COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
+OURS = "this repository"
+UNSTATED = "smoothing, as published"  # whether a published SRS row is the theorem's or the released formula's
+LIPSCHITZ = {"r=0.00": 0.0, **{f"r={k}/255": k / 255 for k in (36, 72, 108)}, "r=1.00": 1.0}  # the radii of that literature
+SMOOTHING = {f"r={k / 4:.2f}": k / 4 for k in range(7)}
+OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # data sets whose profiles show other items: their column in the list
+
+# ------------------------------------------------------------------------------------------------ comparison
+
+
+def lipschitz(profile: Profile) -> pd.DataFrame:
+    """Certified accuracy at the radii of the Lipschitz literature: theirs, the paper's, and ours at every sigma."""
+    theirs = published.read("lipschitz").assign(certificate="Lipschitz bound")
+    return pd.concat([theirs, paper_rows(LIPSCHITZ), own_rows(profile, LIPSCHITZ)])[["method", "certificate", "sigma", "data", *LIPSCHITZ, "source"]]
+
+
+def smoothing(profile: Profile) -> pd.DataFrame:
+    """Certified accuracy and ACR of smoothed classifiers at sigma 0.5: other training methods, the paper's, ours."""
+    theirs = published.read("smoothing").assign(certificate=str(Rule.COHEN), sigma=SIGMA)
+    both = pd.concat([theirs, paper_rows(SMOOTHING), own_rows(profile, SMOOTHING)])
+    return both[both["sigma"] == SIGMA][["method", "certificate", "sigma", "data", *SMOOTHING, "ACR", "source"]]
+
+
+def paper_rows(radii: Mapping[str, float]) -> pd.DataFrame:
+    """The paper's rows on CIFAR-10 at other radii than it prints, see `enclosed`; its SRS rows claim no rule."""
+    known = certified_accuracy.published("cifar10").reset_index()
+    known = known[known["method"].isin(COMPARED) & known["r=0.00"].notna()]
+    printed = known[list(SMOOTHING)].to_numpy()
+    cells = {name: [enclosed(row, list(SMOOTHING.values()), r) for row in printed] for name, r in radii.items()}
+    return pd.DataFrame({
+        "method": known["method"] + " " + known["model"], "certificate": np.where(known["method"].str.startswith("SRS"), UNSTATED, Rule.COHEN),
+        "sigma": known["sigma"], "data": published.PAPER_DATA, **cells, "ACR": known["ACR"].map("{:g}".format), "source": published.PAPER,
+    })  # fmt: skip
+
+
+def enclosed(percent: Sequence[float], radii: Sequence[float], r: float) -> str:
+    """Certified accuracy at r from a row printed at other radii: it never rises, so its neighbours bound it.
+
+    Args:
+        percent: certified accuracy at `radii`.
+        radii: increasing, beginning with 0.
+        r: any radius.
+
+    Returns:
+        The printed number where r is one of the radii, else "low to high"; empty beyond the last radius.
+    """
+    i = bisect.bisect_left(radii, r)
+    if i == len(radii):
+        return ""
+    return f"{percent[i]:g}" if radii[i] == r else f"{percent[i]:g} to {percent[i - 1]:g}"
+
+
+def own_rows(profile: Profile, radii: Mapping[str, float]) -> pd.DataFrame:
+    """Each certified run by its reference and by its longest SRS method, under the rules that hold; empty without counts."""
+    found = []
+    for i, run in enumerate(profile.every_run):
+        rows = counts.read_run(run)
+        if rows is not None:
+            longest = sorted((m for m in run.profile.methods if m.serialized), key=lambda m: m.steps)[-1:]
+            some = rows[rows["method"].isin([run.profile.reference, *(m.name for m in longest)])]
+            images = f"{shipped.card(run).get('data', profile.data.name)}, {some['idx'].nunique()} images"
+            found.append(some.assign(run=i, line=some["method"] + f" {_network(run)}", data=images))
+    if not found:
+        return pd.DataFrame()
+    rows = pd.concat(found)
+    certified = measures.holding(rows.assign(line=measures.in_order(rows["line"])), alpha=profile.alpha)
+    table = measures.certified_accuracy(certified, list(radii.values()), ["run", "line", "rule", "sigma", "data"])
+    table.columns = [*radii, "ACR"]
+    return table.reset_index().rename(columns={"line": "method", "rule": "certificate"}).assign(source=OURS)
+
+
+def _network(run: Run) -> str:
+    return run.model.name + ("" if run.train.recipe == "paper" else f", {run.train.recipe}")
+
+
+def comparison(profile: Profile) -> list[Shown]:
+    """Both tables of comparison; without counts they hold the published rows alone."""
+    n, k, alpha = certified_accuracy.PUBLISHED_SETTINGS.values()
+    cap = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, SIGMA, alpha))
+    ours = (
+        f"Rows of '{OURS}' are the models of profile '{profile.name}' with N = {profile.n} and alpha = {profile.alpha:g}: their column "
+        "'data' says on what they were measured, and rows on other data are no better or worse for it. Published SRS rows do not say by "
+        f"which formula: at the paper's settings Theorem 3.1 reaches {cap} at sigma {SIGMA} and no further."
+    )
+    deterministic = (
+        "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose certificates are "
+        "deterministic (at r=0.00 their clean accuracy) where smoothing's hold with probability 1 - alpha. 'a to b': the source gives "
+        f"other radii, and certified accuracy never rises with the radius. {ours}"
+    )
+    smoothed = (
+        f"Certified accuracy in percent at l2 radius r and average certified radius (ACR) at sigma {SIGMA}, beside a ResNet-110 trained "
+        f"in other ways and certified with N = 100,000. {ours}"
+    )
+    return [
+        show.table(profile, "comparison_lipschitz", lipschitz(profile), deterministic),
+        show.table(profile, "comparison_smoothing", smoothing(profile), smoothed),
+    ]
+
+
+def lipschitz_finding(table: pd.DataFrame) -> str:
+    """Where the best network with a bounded Lipschitz constant is ahead of the paper's best row, and where it is behind."""
+    best = table[table["certificate"] == "Lipschitz bound"][list(LIPSCHITZ)].apply(pd.to_numeric).max()
+    cells = table[table["source"] == published.PAPER][list(LIPSCHITZ)]
+    low, high = (cells.map(lambda cell: float(cell.split(" to ")[end])).max() for end in (0, -1))
+    ahead, behind = best > high, best < low
+    where = {"is ahead at": ahead, "is behind at": behind, "cannot be told from it by the printed entries at": ~(ahead | behind)}
+    told = ", ".join(f"{verb} {', '.join(at[at].index)}" for verb, at in where.items() if at.any())
+    return f"The best network with a bounded Lipschitz constant, set against the paper's best row at sigma = {SIGMA}, {told}."
+
+
+def smoothing_finding(table: pd.DataFrame) -> str:
+    """Our largest ACR with and without serialized votes, beside the published row of the same training."""
+    ours = table[table["source"] == OURS]
+    if ours.empty:
+        return f"This profile has no counts at sigma = {SIGMA}."
+    best = ours.assign(ACR=ours["ACR"].astype(float)).sort_values("ACR", ascending=False).drop_duplicates("certificate")
+    told = " and ".join(f"{show.round_down(row.ACR)} ({row.method}, {show.RULE_LABELS[Rule(row.certificate)]})" for row in best.itertuples())
+    gaussian = table.set_index("method").loc["Gaussian", "ACR"]
+    return f"Our largest ACR at sigma = {SIGMA} is {told} on {best['data'].iloc[0]}; the published row 'Gaussian' has {gaussian} on CIFAR-10."
+
+
+# ------------------------------------------------------------------------------------------------ coverage
+
+
+def wanted(profile: Profile, item: pd.Series) -> str:
+    """The table or figure that a profile should have of an item of the paper; empty if it has not the model, the sigma or the data."""
+    column = OTHERWISE.get(profile.data.name, "artefact")
+    name = item[column] if column else ""
+    parts = set(name.split("_"))
+    model, sigma = parts & {"SMALL", "LARGE"}, {part for part in parts if re.fullmatch(r"s\d\.\d\d", part)}
+    runs = (run for run in profile.runs if run.train.recipe == "paper")
+    return name if any(model <= {run.model.name} and sigma <= {f"s{run.sigma:.2f}"} for run in runs) else ""
+
+
+def is_there(profile: Profile, name: str, number: str) -> bool:
+    """Whether the profile's folder holds an artefact of the kind that the item's number names."""
+    return paths.shown(profile, name + {"T": ".csv", "F": ".pdf"}[number[0]]).is_file()
+
+
+def items(profile: Profile) -> pd.DataFrame:
+    """A line per item of the paper: what it shows, what makes it in which profiles, and whether it lies in this profile's folder."""
+    instead = "published figures" + (", pipeline check" if is_there(profile, "imagenet_check", "T") else " only")
+
+    def state(item: pd.Series) -> str:
+        name = wanted(profile, item)
+        if not name or not is_there(profile, name, item["item"]):
+            return f"not made: {name}" if name else "not in this profile"
+        return instead if item["imagenet"] not in ("", name) else "yes"
+
+    paper = published.read("items")
+    return pd.DataFrame({
+        "item": paper["item"], "shows": paper["shows"], "content known": paper["known"], "made by": paper["notebook"],
+        "as": paper["artefact"] + paper["imagenet"].map(lambda name: f", {name}" if name else ""),
+        "in profiles": paper.apply(lambda item: ", ".join(name for name, p in PROFILES.items() if wanted(p, item)), axis=1),
+        f"in {profile.name} now": paper.apply(state, axis=1),
+    })  # fmt: skip
+
+
+def finding(table: pd.DataFrame) -> str:
+    """How many of the items that a profile should have are there, and which are not; a table of `items`."""
+    now = table.iloc[:, -1]
+    own, lacking = table[now != "not in this profile"], table[now.str.startswith("not made")]
+    told = "; ".join(lacking["item"] + " (" + lacking.iloc[:, -1].str.removeprefix("not made: ") + ")")
+    return (
+        f"Of the paper's {len(table)} tables and figures this profile should have {len(own)}, and {len(own) - len(lacking)} are there"
+        + (f"; not made: {told}." if told else ".")
+    )
+
+
+def coverage(profile: Profile) -> Shown:
+    """The table of coverage, to be made after everything that it looks for."""
+    frame = items(profile)
+    caption = (
+        f"The paper's tables (T) and figures (F) and what shows the same here. {finding(frame)} They stand in the order of the paper's "
+        "pages as public summaries tell it, which need not be the paper's numbering; 'content known' says where a caption was not found "
+        "or can be read in more than one way."
+    )
+    return show.table(profile, "coverage", frame, caption)
+
+
+def require_complete(profile: Profile) -> None:
+    """Refuse a profile that lacks any table or figure that it should have.
+
+    Raises:
+        config.ConfigError: something has not been made.
+    """
+    table = items(profile)
+    complete = not table.iloc[:, -1].str.startswith("not made").any()
+    config.check(complete, f"coverage of {profile.name}", finding(table), "everything that the profile should have")
