@@ -7,7 +7,6 @@ Thresholds are chosen on the validation images and shown on the test images; bot
 import argparse
 import csv
 import io
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import certify, config, data, models, paths, results, settings, shipped, shown, votes
+from srs import certify, config, data, models, paths, results, settings, shipped, store, votes
 from srs.settings import Method, Run
 
 SPLITS = ("val", "test")
@@ -83,7 +82,7 @@ def measure(
         certify.vote_key(run), size, *chosen
     )
     told = paths.provenance(path)
-    if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
+    if store.present(path) and store.present(told) and store.read_json(told, "provenance", by="srs.agreement").get("key") == key:
         return read(path)
     model, images = certify.load_model(run, device), data.load(run.profile.data, split)
     some = np.linspace(0, len(images.labels) - 1, size.images).astype(int)
@@ -132,17 +131,16 @@ def write(path: Path, points: list[Point]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow([f.name for f in fields(Point)])
     table.writerows([[getattr(p, f.name) for f in fields(Point)] for p in points])
-    shown.write_whole(path, text.getvalue().encode())
+    store.save(path, text.getvalue().encode())
 
 
 def read(path: Path) -> list[Point]:
     """The stored points of a file; DamagedFile if it does not parse."""
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    def parse(body: bytes) -> list[Point]:
+        rows = csv.DictReader(io.StringIO(body.decode()))
         return [Point(**{f.name: f.type(row[f.name]) for f in fields(Point)}) for row in rows]
-    except (KeyError, ValueError, TypeError):
-        raise paths.set_aside(path, "a table of agreement") from None
+
+    return store.read(path, "table of agreement", parse, by="srs.agreement")
 
 
 def front(points: list[Point]) -> list[Point]:

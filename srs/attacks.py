@@ -8,8 +8,7 @@ certificates is never the same. A killed run loses at most the images that were 
 """
 
 import argparse
-import zipfile
-import zlib
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import adversary, bounds, config, data, memory, models, paths, points, results, tables, threats, votes
+from srs import adversary, bounds, config, data, memory, models, paths, points, results, store, tables, threats, votes
 from srs.bounds import ABSTAIN
 from srs.points import NOT_DRAWN, Point
 from srs.solvers import SOLVERS
@@ -271,10 +270,7 @@ def _lines(run: config.Run, battery: Battery, attack: Attack, one: Attacked, tal
 
 def write(path: Path, attacked: Attacked) -> None:
     """Store what one attack made of one image, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, **vars(attacked))
-    part.replace(path)
+    store.save(path, votes.archive(**vars(attacked)))
 
 
 def read(path: Path) -> Attacked:
@@ -283,12 +279,12 @@ def read(path: Path) -> Attacked:
     Raises:
         paths.DamagedFile: the file cannot be read or lacks a part; it has been set aside.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+    def parse(body: bytes) -> Attacked:
+        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in Attacked.__dataclass_fields__}
-    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        raise paths.set_aside(path, "one attacked image") from None
-    return Attacked(**arrays | {name: int(arrays[name]) for name in ("idx", "label", "away_from")})
+        return Attacked(**arrays | {name: int(arrays[name]) for name in ("idx", "label", "away_from")})
+
+    return store.read(path, "file of one attacked image", parse, by="srs.attacks")
 
 
 def main(argv: list[str] | None = None) -> None:

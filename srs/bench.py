@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from srs import certify, config, data, memory, models, paths, results, shown, votes
+from srs import certify, config, data, memory, models, paths, results, store, votes
 from srs.config import Method, Run
 
 COMPILED = ", compiled"  # ends the label of a contender that is compiled
@@ -185,24 +185,23 @@ def write(path: Path, timings: list[Timing], **facts: object) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow([f.name for f in fields(Timing)])
     table.writerows(map(astuple, timings))
-    shown.write_whole(path, text.getvalue().encode())
+    store.save(path, text.getvalue().encode())
     results.write_json(paths.provenance(path), results.provenance(**facts))
 
 
 def read(path: Path) -> list[Timing]:
     """The stored timings of a file; ConfigError if there is none, DamagedFile if it does not parse."""
-    config.check(path.is_file(), "timings", str(path), "an existing file; `make bench` makes one")
-    try:
-        with path.open(newline="") as file:
-            return [Timing(**{f.name: f.type(row[f.name]) for f in fields(Timing)}) for row in csv.DictReader(file)]
-    except (KeyError, ValueError, TypeError):
-        raise paths.set_aside(path, "a table of timings") from None
+    def parse(body: bytes) -> list[Timing]:
+        rows = csv.DictReader(io.StringIO(body.decode()))
+        return [Timing(**{f.name: f.type(row[f.name]) for f in fields(Timing)}) for row in rows]
+
+    return store.read(path, "table of timings", parse, by="srs.bench")
 
 
 def stored(run: Run) -> list[Timing] | None:
     """The tracked timings of a run, or those of a short measurement made here; None if there are neither."""
     for path in (paths.timings(run), paths.measured(run, "bench")):
-        if path.is_file():
+        if store.present(path):
             return read(path)
     return None
 

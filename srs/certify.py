@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import bounds, config, data, inference, memory, metrics, models, paths, results, votes
+from srs import bounds, config, data, inference, memory, metrics, models, paths, results, store, votes
 
 
 class Certificate(NamedTuple):
@@ -90,9 +90,17 @@ def certify(
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     config.check(workers >= 1, "workers", workers, "at least 1 process")
     config.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
+    lock = paths.votes(run, chosen[0], "").with_name(f"{shard[0]}-of-{shard[1]}.lock")
+    with store.alone(lock, f"certifying {run.id}"):
+        return _certify(run, chosen, device, workers, shard, progress)
+
+
+def _certify(
+    run: config.Run, chosen: tuple[config.Method, ...], device: str, workers: int, shard: tuple[int, int], progress: bool
+) -> dict[str, Path]:
     images, key = run.profile.evaluated, vote_key(run)
     missing = {
-        idx: [method for method in chosen if not vote_file(run, method, key, idx).is_file()]
+        idx: [method for method in chosen if not store.present(vote_file(run, method, key, idx))]
         for idx in images[shard[0] :: shard[1]]
     }
     todo = [idx for idx in missing if missing[idx]]
@@ -125,8 +133,8 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = ()) -> dict[str,
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
         told = vote_file(run, method, key, 0).with_name("provenance.json")
-        if told.is_file():
-            paths.provenance(path).write_text(told.read_text())
+        if store.present(told):
+            store.write_json(paths.provenance(path), store.read_json(told, "provenance", by="srs.certify"))
         _write_rows(run, method, results.read_tallies(path))
         written[method.name] = path
     return written
@@ -165,16 +173,15 @@ def count_votes(
 def vote_key(run: config.Run) -> str:
     """What a run's votes depend on besides the method: the weights, the sampling settings and the code that samples."""
     path = paths.weights(run)
-    config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
     code = results.code_digest("models", "inference", "resnet", "solvers", "starts", "stopping", "votes", "exact")
-    anchor = models.digest(paths.anchor(run)) if paths.anchor(run).is_file() else None
+    anchor = models.digest(paths.anchor(run)) if store.present(paths.anchor(run)) else None
     return config.fingerprint(models.digest(path), anchor, run.sigma, run.profile.sampling, code)
 
 
 def load_model(run: config.Run, device: str = "cpu") -> models.DEQ:
     """A run's trained model as it is certified: the inference form of `srs.inference`, with its anchor if it has one."""
     model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
-    model.anchor = models.load_anchor(paths.anchor(run)).to(device) if paths.anchor(run).is_file() else None
+    model.anchor = models.load_anchor(paths.anchor(run)).to(device) if store.present(paths.anchor(run)) else None
     return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
 
 
@@ -202,7 +209,12 @@ def _draw_share(
 
 def _read_all(run: config.Run, method: config.Method, key: str, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
     files = [vote_file(run, method, key, idx) for idx in images]
-    return [votes.read(file) for file in files] if all(file.is_file() for file in files) else None
+    if not all([store.present(file) for file in files]):
+        return None
+    sampling = run.profile.sampling
+    return [
+        votes.read(file, lambda v, idx=idx: votes.fits(v, idx, method, sampling)) for file, idx in zip(files, images)
+    ]
 
 
 def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> None:
@@ -218,7 +230,7 @@ def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> N
 def _record_provenance(run: config.Run, method: config.Method, key: str, device: str) -> None:
     p = run.profile
     path = vote_file(run, method, key, 0).with_name("provenance.json")
-    if not path.is_file():
+    if not store.present(path):
         results.write_json(path, results.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
             weights=models.digest(paths.weights(run)), dtype=run.profile.precision, device=models.device_name(device),

@@ -6,9 +6,8 @@ files, which are decoded when they are asked for.
 """
 
 import importlib.util
+import io
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srs import config, paths
+from srs import config, paths, store
 
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
@@ -132,19 +131,24 @@ def _packed(folder: Path, data: config.Data, part: str) -> Images:
         return _folder(folder, data)
     listed = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.glob("*/*"))
     path = paths.packed(data.name, part, config.fingerprint(str(folder.resolve()), listed))
-    if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return Images(torch.from_numpy(stored["pixels"]), torch.from_numpy(stored["labels"]), str(stored["source"]))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
-            raise paths.set_aside(path, "packed images") from None
+    if store.present(path):
+        return store.read(path, "file of packed images", lambda body: _unpacked(body, data), by="srs.train")
     images = _folder(folder, data)
     images = images._replace(pixels=images.pixels.decoded())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part_file:
-        np.savez(part_file, pixels=images.pixels.numpy(), labels=images.labels.numpy(), source=images.source)
-    Path(part_file.name).replace(path)
+    content = io.BytesIO()
+    np.savez(content, pixels=images.pixels.numpy(), labels=images.labels.numpy(), source=images.source)
+    store.save(path, content.getvalue())
     return images
+
+
+def _unpacked(body: bytes, data: config.Data) -> Images:
+    """The images of a packed file; an error if they are none of the data set's."""
+    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+        pixels, labels = stored["pixels"], stored["labels"]
+        right = (pixels.dtype, labels.dtype, labels.shape, pixels.shape[1:]) == (np.uint8, np.int64, (len(pixels),), data.shape)
+        if not right or labels.min() < 0 or labels.max() >= data.classes:
+            raise ValueError
+        return Images(torch.from_numpy(pixels), torch.from_numpy(labels), str(stored["source"]))
 
 
 def _folder(folder: Path, data: config.Data) -> Images:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from srs import paths, shown
+from srs import paths, store
 from srs.bounds import ABSTAIN
-from srs.config import Run, check
+from srs.config import Run
 from srs.threats import Attack
 
 NOT_DRAWN = ABSTAIN - 1
@@ -48,7 +48,7 @@ def points_file(run: Run, attack: Attack) -> Path:
 def write(path: Path, points: Iterable[Point]) -> None:
     """Write lines, tab-separated; the file appears whole or not at all."""
     lines = [COLUMNS, *map(astuple, points)]
-    shown.write_whole(path, "".join("\t".join(map(str, line)) + "\n" for line in lines).encode())
+    store.save(path, "".join("\t".join(map(str, line)) + "\n" for line in lines).encode())
 
 
 def read(path: Path) -> list[Point]:
@@ -58,11 +58,10 @@ def read(path: Path) -> list[Point]:
         config.ConfigError: there is no such file.
         paths.DamagedFile: a line does not parse; the file has been set aside.
     """
-    check(path.is_file(), "attack results", str(path), "an existing file; `make` or `python -m srs.attacks` makes one")
-    head, *lines = path.read_text().splitlines() or [""]
-    try:
+    def parse(body: bytes) -> list[Point]:
+        head, *lines = body.decode().splitlines()
         if tuple(head.split("\t")) != COLUMNS:
             raise ValueError
         return [Point(*(f.type(v) for f, v in zip(fields(Point), line.split("\t"), strict=True))) for line in lines]
-    except ValueError:
-        raise paths.set_aside(path, "an attacked image per line") from None
+
+    return store.read(path, "file of attack results", parse, by="srs.attacks")

@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from tqdm import tqdm
 
 from srs import (
-    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report, settings_report,
-    speed_report, tables,
+    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, paths, report,
+    settings_report, speed_report, tables,
 )
 from srs.config import Profile
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         steps = remake(profile, brief=args.brief, processes=args.processes)
         for name in tqdm(steps, total=len(MAIN if args.brief else MAIN + MORE + LAST), desc=f"tables {profile.name}", unit="step"):
             tqdm.write(name)
-    except config.ConfigError as error:
+    except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from srs import certify, config, models, paths, results, shipped, shown
+from srs import certify, config, models, paths, results, shipped, store, tables
 from srs.config import Run
 
 BATCH = 50  # images that f evaluates together
@@ -90,7 +90,7 @@ def measure(run: Run, *, sides: tuple[int, ...], workers: tuple[int, ...]) -> No
     """Measure and store both."""
     path = paths.measured(run, "scaling")
     frame = pd.concat([by_size(run, sides), by_workers(run, workers)], ignore_index=True)
-    shown.write_whole(path, frame.to_csv(index=False, lineterminator="\n").encode())
+    store.save(path, frame.to_csv(index=False, lineterminator="\n").encode())
     results.write_json(paths.provenance(path), results.provenance(
         run=run.id, device=models.device_name("cpu"), cores=os.cpu_count(), batch=BATCH,
     ))  # fmt: skip
@@ -99,7 +99,7 @@ def measure(run: Run, *, sides: tuple[int, ...], workers: tuple[int, ...]) -> No
 def stored(run: Run) -> pd.DataFrame | None:
     """What was measured here or is shipped; None if there is neither."""
     path = shipped.measured(run, "scaling")
-    return None if path is None else pd.read_csv(path)
+    return None if path is None else tables.read_csv(path, by="srs.scaling")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,15 +4,13 @@ What was computed here comes first; what is shipped stands in for it. `python -m
 the finished runs of a profile there.
 """
 
-import json
-import shutil
 import warnings
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from srs import config, metrics, paths, results, shown
+from srs import config, metrics, paths, results, shown, store
 from srs.config import Profile, Run
 
 Tallies = dict[tuple[str, str], np.ndarray]  # keyed (run.id, method.name)
@@ -32,21 +30,33 @@ def _told(record: object) -> dict:
 def card(run: Run) -> dict:
     """The model card of a run: its own, or the shipped one; empty if there is neither."""
     for path in (paths.card(run), paths.zoo(paths.card(run), run)):
-        if path.is_file():
-            return json.loads(path.read_text())
+        if store.present(path):
+            return store.read_json(path, "model card", by="srs.train")
     return {}
 
 
 def take_from_zoo(run: Run) -> bool:
-    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there."""
+    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
+
+    Raises:
+        paths.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
+    """
+    from srs import models  # torch, which tables do without
+
     shelf = paths.zoo(paths.card(run), run)
-    if not shelf.is_file() or json.loads(shelf.read_text())["recipe_key"] != recipe_key(run):
+    told = store.read_json(shelf, "model card", by="srs.train") if store.present(shelf) else {}
+    if told.get("recipe_key") != recipe_key(run):
         return False
-    paths.card(run).parent.mkdir(parents=True, exist_ok=True)
-    for path in (paths.weights(run), paths.anchor(run)):
-        if paths.zoo(path, run).is_file():
-            shutil.copyfile(paths.zoo(path, run), path)
-    results.write_json(paths.card(run), json.loads(shelf.read_text()) | {"shipped": True})
+    files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
+    taken = {}
+    for name, path in files.items():
+        if name == "weights" or store.present(paths.zoo(path, run)):
+            taken[path] = models.read_tensors(paths.zoo(path, run), name)
+            if models.digest_of(taken[path]) != told.get(name, models.digest_of(taken[path])):
+                raise store.damaged(paths.zoo(path, run), name, "srs.train")
+    for path, tensors in taken.items():
+        models.save_tensors(tensors, path)
+    store.write_json(paths.card(run), told | {"shipped": True})
     return True
 
 
@@ -56,15 +66,16 @@ def load(profile: Profile) -> Tallies:
     A run whose methods are all there is taken from what was computed here, else from what is shipped.
 
     Raises:
-        config.ConfigError: no run is complete in either place.
+        config.ConfigError: no run is complete in either place, or tallies are of other images or settings than the run's.
+        paths.DamagedFile: a tally is damaged.
         ValueError: the methods of a run were not evaluated on the same images.
     """
     tallies = {}
     for run in profile.runs:
         for place in (paths.tallies, paths.shipped_tallies):
             files = {(run.id, method.name): place(run, method) for method in run.profile.methods}
-            if all(path.is_file() for path in files.values()):
-                tallies |= {key: results.read_tallies(path) for key, path in files.items()}
+            if all([_there(path) for path in files.values()]):
+                tallies |= {key: _read_tallies(path, run) for key, path in files.items()}
                 break
     first = paths.tallies(profile.runs[0], profile.methods[0])
     config.check(tallies != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
@@ -76,9 +87,23 @@ def load(profile: Profile) -> Tallies:
     return tallies
 
 
+def _there(path: Path) -> bool:
+    aside = store.was_set_aside(path)
+    config.check(not aside, "result file", str(path), "it made again by `python -m srs.certify`: a damaged one was set aside")
+    return store.present(path)
+
+
+def _read_tallies(path: Path, run: Run) -> np.ndarray:
+    tallies, p = results.read_tallies(path), run.profile
+    right = np.array_equal(tallies["idx"], p.evaluated) and set(tallies["n"]) == {p.n} and tallies["c_a"].max() < p.data.classes
+    want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
+    config.check(right, "result file", str(path), f"{want}: `python -m srs.certify` counts anew")
+    return tallies
+
+
 def measured(run: Run, name: str) -> Path | None:
     """The table of what was measured of a run, here or by us and shipped; None if there is neither."""
-    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if path.is_file()), None)
+    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if store.present(path)), None)
 
 
 def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
@@ -91,11 +116,11 @@ def ship(profile: Profile) -> list[Path]:
     put = []
     first = [run.first for run in profile.every_run if run.first]
     for run in dict.fromkeys((*profile.every_run, *first)):
-        own = json.loads(paths.card(run).read_text()) if paths.card(run).is_file() else {"shipped": True}
+        own = card(run) if store.present(paths.card(run)) else {"shipped": True}
         if not own.get("shipped"):
             for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
                 put += [_copy(path, paths.zoo(path, run))] if path.is_file() else []
-        for path in sorted(paths.measured(run, "any").parent.glob("*")):
+        for path in sorted(p for p in paths.measured(run, "any").parent.glob("*") if p.suffix in (".csv", ".json")):
             put.append(_copy(path, paths.shipped_measured(run, "any").with_name(path.name)))
         tallies = [paths.tallies(run, method) for method in run.profile.methods]
         if all(path.is_file() for path in tallies):
@@ -106,8 +131,7 @@ def ship(profile: Profile) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    store.write_changed(target, source.read_bytes())
     return target
 
 

@@ -6,6 +6,7 @@ The votes of a surrogate for SRS are drawn sample by sample with serially correl
 
 import argparse
 import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
@@ -17,6 +18,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from tqdm import tqdm
 
+from srs import store
 from srs.bounds import DEFAULT_SPLIT, Counts, Rule, audit, certify, largest_radius, proportion_interval, theorem31
 
 ALPHAS = (0.1, 0.01, 0.001)
@@ -378,10 +380,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for index, (problem, surrogate) in enumerate(SETTINGS):
             sizes = {"n": chosen.n, "audit_k": chosen.audit_k, "certificates": chosen.certificates}
             rows += failure_rates(problem, surrogate, **sizes, seed=chosen.seed + index, progress=bar.update)
-    with chosen.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(FailureRate)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(FailureRate)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    store.write(chosen.out, text.getvalue().encode())
     for row in rows:
         print(
             f"{row.problem:10} {row.rule:9} {'' if row.sound else '(unsound) '}alpha {row.alpha:<5} "

@@ -13,8 +13,8 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from srs import (
-    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, scaling, shipped, shown, tables,
-    votes,
+    adaptive, agreement, bench, bounds, certify, config, data, figures, models, paths, results, scaling, shipped, shown, store,
+    tables, votes,
 )  # fmt: skip
 from srs.adaptive import Looks
 from srs.agreement import Point
@@ -184,7 +184,7 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
         count = adaptive.stored(drawn.estimate, c_a)
         rows += [{"method": method.name, "idx": idx, "n": k, "n_a": count(k)} for k in Looks(n).at]
     path = paths.measured(run, "adaptive")
-    shown.write_whole(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+    store.save(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
     results.write_json(paths.provenance(path), results.provenance(
         run=run.id, weights=models.digest(paths.weights(run)), device=models.device_name("cpu"), images=test.source,
     ))  # fmt: skip
@@ -193,7 +193,7 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
 def stored_adaptive(run: Run) -> pd.DataFrame | None:
     """The votes for c_A at every look, as measured here or as shipped; None if there are neither."""
     path = shipped.measured(run, "adaptive")
-    return None if path is None else pd.read_csv(path)
+    return None if path is None else tables.read_csv(path)
 
 
 def adaptive_table(stored: pd.DataFrame, radii: Sequence[float], *, sigma: float, alpha: float) -> pd.DataFrame:

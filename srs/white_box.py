@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from srs import adversary, attacks, config, data, models, paths, points, results, shown, threats, train
+from srs import adversary, attacks, config, data, models, paths, points, results, store, threats, train
 from srs.config import Run
 from srs.solvers import relative_residual
 from srs.threats import Gradient, WhiteBox
@@ -82,14 +82,15 @@ def measure(run: Run, *, device: str = "cpu", progress: bool = True) -> tuple[Ru
 def _store_cosines(run: Run, setting: WhiteBox, device: str) -> None:
     p, target = run.profile, cosines_file(run)
     key = _key(run, setting)
-    if target.is_file() and target.with_suffix(".key").is_file() and target.with_suffix(".key").read_text() == key:
+    told = target.with_suffix(".key")
+    if store.present(target) and store.present(told) and told.read_bytes() == key.encode():
         return
     model = models.load(paths.weights(run), run.model, p.data).to(device).requires_grad_(False)
     images, loaded = list(p.evaluated[: setting.battery.images]), data.load(p.data, "test")
     found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), setting)
     lines = [COLUMNS, *((i, n, name, repr(v)) for (n, name), vs in found.items() for i, v in zip(images, vs.tolist()))]
-    shown.write_whole(target, "".join("\t".join(map(str, line)) + "\n" for line in lines).encode())
-    shown.write_whole(target.with_suffix(".key"), key.encode())
+    store.save(target, "".join("\t".join(map(str, line)) + "\n" for line in lines).encode())
+    store.write(told, key.encode())
 
 
 def _key(run: Run, setting: WhiteBox) -> str:

@@ -3,7 +3,6 @@
 `python -m srs.white_box_report --profile digits`
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from srs import config, figures, paths, points, shown, tables, threats
+from srs import config, figures, paths, points, shipped, shown, tables, threats
 from srs.config import Run
 from srs.points import Point
 from srs.tables import number, percent
@@ -39,8 +38,7 @@ def load_cosines(run: Run) -> pd.DataFrame:
         config.ConfigError: they were not measured.
     """
     path = points.folder(run) / "cosines.tsv"
-    config.check(path.is_file(), "cosines", str(path), "an existing file; `make` or `python -m srs.white_box` makes one")
-    return pd.read_csv(path, sep="\t")
+    return tables.read_csv(path, by="srs.white_box", separator="\t")
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -50,7 +48,7 @@ def models(runs: tuple[Run, ...]) -> pd.DataFrame:
     """What the model cards say of accuracy, convergence and training."""
     rows = []
     for run in runs:
-        card = json.loads(paths.card(run).read_text())
+        card = shipped.card(run)
         rows.append({
             "model": named(run), "clean accuracy %": number(100 * card["clean_accuracy"], 1),
             "noisy accuracy %": number(100 * card["noisy_accuracy"], 1),
