@@ -158,7 +158,7 @@ def run_battery(run: config.Run, battery: Battery, *, device: str = "cpu", progr
         size = max(1, battery.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, done again as a whole: what is computed together rounds together.
         for group in (images[i : i + size] for i in range(0, len(images), size)):
-            if not all((where / f"{i:05d}.npz").is_file() for i in group):
+            if not all(store.present(where / f"{i:05d}.npz") for i in group):
                 x, label = loaded.x(list(group)).to(device), loaded.labels[list(group)].tolist()
                 answers = _answers(run, group, tallies, p.reference)
                 # Away from what the smoothed classifier says; where that is not the label, the image is lost already.

@@ -90,6 +90,7 @@ def certify(
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     config.check(workers >= 1, "workers", workers, "at least 1 process")
     config.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
+    vote_key(run)  # refuses missing or damaged weights before anything is made
     lock = paths.votes(run, chosen[0], "").with_name(f"{shard[0]}-of-{shard[1]}.lock")
     with store.alone(lock, f"certifying {run.id}"):
         return _certify(run, chosen, device, workers, shard, progress)

@@ -5,7 +5,7 @@ the finished runs of a profile there.
 """
 
 import warnings
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np

@@ -176,7 +176,7 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
     for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
         key = config.fingerprint(certify.vote_key(run), method, n)
         path = paths.votes(run, method, f"adaptive-{key}") / f"{idx:05d}.npz"
-        if not path.is_file():
+        if not store.present(path):
             drawn = votes.draw_votes(model, test.x(idx), method, sampling, run.sigma, idx=idx, label=int(test.labels[idx]))
             votes.write(path, drawn)
         drawn = votes.read(path)
