@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import bounds, config, data, inference, memory, metrics, models, paths, results, votes, worker_pool
+from srs import bounds, config, data, inference, memory, metrics, models, paths, results, store, votes, worker_pool
 
 
 class Inputs(NamedTuple):
     """What a run's votes are drawn from, read once, so that what they are filed under is what was loaded."""
 
-    weights: bytes
-    anchor: bytes | None
+    weights: dict[str, torch.Tensor]
+    anchor: torch.Tensor | None
     images: dict[int, str]  # digests of the evaluated images
     source: str  # of the images, in words
 
@@ -105,10 +105,18 @@ def certify(
     config.check(workers >= 1, "workers", workers, "at least 1 process")
     config.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
     models.check_device(device)
-    inputs = read_inputs(run)
+    inputs = read_inputs(run)  # refuses missing or damaged weights before anything is made
+    lock = paths.votes(run, chosen[0], "").with_name(f"{shard[0]}-of-{shard[1]}.lock")
+    with store.alone(lock, f"certifying {run.id}"):
+        return _certify(run, chosen, device, workers, shard, progress, inputs)
+
+
+def _certify(
+    run: config.Run, chosen: tuple[config.Method, ...], device: str, workers: int, shard: tuple[int, int], progress: bool, inputs: Inputs
+) -> dict[str, Path]:
     images, key = run.profile.evaluated, vote_key(run, device, inputs)
     missing = {
-        idx: [method for method in chosen if not vote_file(run, method, key, idx).is_file()]
+        idx: [method for method in chosen if not store.present(vote_file(run, method, key, idx))]
         for idx in images[shard[0] :: shard[1]]
     }
     todo = [idx for idx in missing if missing[idx]]
@@ -156,8 +164,8 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = (), key: Key | N
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
         told = vote_file(run, method, key, images[0]).with_name("provenance.json")
-        if told.is_file():
-            paths.provenance(path).write_text(told.read_text())
+        if store.present(told):
+            store.write_json(paths.provenance(path), store.read_json(told, "provenance", by="srs.certify"))
         _write_rows(run, method, results.read_tallies(path))
         if method in methods:
             written[method.name] = path
@@ -198,28 +206,27 @@ def count_votes(
 
 
 def read_inputs(run: config.Run) -> Inputs:
-    """The content of a run's weight files and what its evaluated images are."""
-    path, anchor = paths.weights(run), paths.anchor(run)
-    config.check(path.is_file(), "weight file", str(path), "an existing file; `make` or `python -m srs.train` makes one")
-    return Inputs(path.read_bytes(), anchor.read_bytes() if anchor.is_file() else None, *data.seen(run))
+    """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
+    weights = models.read_tensors(paths.weights(run), "weight file")
+    anchor = models.load_anchor(paths.anchor(run)) if store.present(paths.anchor(run)) else None
+    return Inputs(weights, anchor, *data.seen(run))
 
 
 def vote_key(run: config.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
     """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
     inputs = inputs or read_inputs(run)
     code = results.code_digest("models", "inference", "resnet", "solvers", "starts", "stopping", "votes", "exact")
-    anchor = inputs.anchor and models.digest(inputs.anchor)
+    anchor = None if inputs.anchor is None else models.digest_of({"anchor": inputs.anchor})
     where = inputs.source, models.computed_on(device)
-    return Key(config.fingerprint(models.digest(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
+    return Key(config.fingerprint(models.digest_of(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
 
 
 def load_model(run: config.Run, device: str = "cpu", inputs: Inputs | None = None) -> models.DEQ:
     """A run's trained model as it is certified: the inference form of `srs.inference`, with its anchor if it has one."""
     models.check_device(device)
-    path, anchor = paths.weights(run), paths.anchor(run)
-    model = models.load(path, run.model, run.profile.data, content=inputs and inputs.weights).to(device)
-    anchored = anchor.is_file() if inputs is None else inputs.anchor is not None
-    model.anchor = models.load_anchor(anchor, content=inputs and inputs.anchor).to(device) if anchored else None
+    inputs = inputs or read_inputs(run)
+    model = models.load(paths.weights(run), run.model, run.profile.data, state=inputs.weights).to(device)
+    model.anchor = None if inputs.anchor is None else inputs.anchor.to(device)
     return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
 
 
@@ -256,7 +263,12 @@ def _uncompared(path: Path, images: tuple[int, ...]) -> bool:
 
 def _read_all(run: config.Run, method: config.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
     files = [vote_file(run, method, key, idx) for idx in images]
-    return [votes.read(file) for file in files] if all(file.is_file() for file in files) else None
+    if not all([store.present(file) for file in files]):
+        return None
+    sampling = run.profile.sampling
+    return [
+        votes.read(file, lambda v, idx=idx: votes.fits(v, idx, method, sampling)) for file, idx in zip(files, images)
+    ]
 
 
 def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> None:
@@ -272,7 +284,7 @@ def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> N
 def _record_provenance(run: config.Run, method: config.Method, key: Key, device: str, inputs: Inputs) -> None:
     p = run.profile
     path = vote_file(run, method, key, run.profile.evaluated[0]).with_name("provenance.json")
-    if not path.is_file():
+    if not store.present(path):
         results.write_json(path, results.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
             weights=models.digest(inputs.weights), dtype=run.profile.precision, device=models.device_name(device),

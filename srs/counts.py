@@ -1,10 +1,14 @@
 """The long table of counts: a row per image and method of every certified run, from what was computed here, else shipped."""
 
+import io
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from srs import config, paths, results, shipped
+from srs import config, paths, results, shipped, store
 from srs.analysis import measures
 from srs.bounds import ABSTAIN
 from srs.config import Profile, Run
@@ -17,7 +21,8 @@ def read_counts(profile: Profile) -> pd.DataFrame:
     sigma, method (ordered categories), reference, needs_audit, and those of `results.Tally`.
 
     Raises:
-        config.ConfigError: no run is complete in either place.
+        config.ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
+        paths.DamagedFile: counts are damaged.
         ValueError: the methods of a run were not evaluated on the same images.
     """
     found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
@@ -39,9 +44,23 @@ def read_run(run: Run) -> pd.DataFrame | None:
     """The counts of one run, from what was computed here, else from what is shipped; None where not all its methods are there."""
     for place in (paths.tallies, paths.shipped_tallies):
         files = {method: place(run, method) for method in run.profile.methods}
-        if all(path.is_file() for path in files.values()):
-            return pd.concat(map(lambda method: label(run, method, results.read_tallies(files[method])), files))
+        if all([_there(path) for path in files.values()]):
+            return pd.concat([label(run, method, _read_tallies(path, run)) for method, path in files.items()])
     return None
+
+
+def _there(path: Path) -> bool:
+    aside = store.was_set_aside(path)
+    config.check(not aside, "result file", str(path), "it made again by `python -m srs.certify`: a damaged one was set aside")
+    return store.present(path)
+
+
+def _read_tallies(path: Path, run: Run) -> np.ndarray:
+    tallies, p = results.read_tallies(path), run.profile
+    right = np.array_equal(tallies["idx"], p.evaluated) and set(tallies["n"]) == {p.n} and tallies["c_a"].max() < p.data.classes
+    want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
+    config.check(right, "result file", str(path), f"{want}: `python -m srs.certify` counts anew")
+    return tallies
 
 
 def label(run: Run, method: config.Method, tallies) -> pd.DataFrame:
@@ -81,7 +100,25 @@ def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
     """
     path = shipped.measured(run, name) or paths.measured(run, name)
     config.check(path.is_file(), "attack results", str(path), "an existing file; `make` makes one")
-    try:
-        return pd.read_csv(path, dtype=ATTACKED, keep_default_na=False)[list(ATTACKED)]
-    except (ValueError, KeyError):
-        raise paths.set_aside(path, "an attacked image per line") from None
+    return read_frame(path, ATTACKED, "table of attacked images", by="srs.experiments.attacks")
+
+
+def save_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table of measurements with its seal, whole or not at all."""
+    store.save(path, frame.to_csv(index=False, lineterminator="\n").encode())
+
+
+def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -> pd.DataFrame:
+    """A stored table of measurements; raises what `store.read` raises.
+
+    Args:
+        path: the file.
+        columns: names and types of those that it must have.
+        what: it is, in words.
+        by: the module that makes it.
+    """
+
+    def parse(body: bytes) -> pd.DataFrame:
+        return pd.read_csv(io.BytesIO(body), dtype=dict(columns), keep_default_na=False)[list(columns)]
+
+    return store.read(path, what, parse, by=by)

@@ -10,11 +10,8 @@ image is none. Whatever else could shift an image or a pixel is refused with the
 
 import hashlib
 import importlib.util
-import json
+import io
 import os
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srs import config, paths
+from srs import config, paths, store
 
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
@@ -114,11 +111,8 @@ def seen(run: config.Run) -> tuple[dict[int, str], str]:
     """Digests and source of a run's evaluated images; as they were last certified, where they are not at hand."""
     p, told = run.profile, seen_file(run)
     if told.is_file() and not at_hand(p.data, "test"):
-        try:
-            content = json.loads(told.read_text())
-            return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
-        except (ValueError, KeyError, TypeError):
-            raise paths.set_aside(told, "the digests of images") from None
+        content = store.read_json(told, "file of image digests", by="srs.certify")
+        return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
     images = load(p.data, "test")
     need, have = p.evaluated[-1] + 1, len(images.labels)
     config.check(have >= need, f"{p.data.name} test images", have, f"at least {need}")
@@ -180,22 +174,23 @@ def _packed(folder: Path, data: config.Data, part: str) -> Images:
     stats = [os.stat(file) for file in images.pixels.files]
     listed = [(file, s.st_size, s.st_mtime_ns) for file, s in zip(images.pixels.files.tolist(), stats)]
     path = paths.packed(data.name, part, config.fingerprint(str(folder.resolve()), data.shape, listed))
-    shape = (len(images.labels), *data.shape)
-    if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                pixels = torch.from_numpy(stored["pixels"])
-            if tuple(pixels.shape) != shape or pixels.dtype != torch.uint8:
-                raise ValueError
-            return images._replace(pixels=pixels)
-        except (ValueError, KeyError, OSError, EOFError, TypeError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-            raise paths.set_aside(path, "packed images") from None
+    if store.present(path):
+        shape = (len(images.labels), *data.shape)
+        return images._replace(pixels=store.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="srs.train"))
     images = images._replace(pixels=images.pixels.decoded())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part_file:
-        np.savez(part_file, pixels=images.pixels.numpy())
-    Path(part_file.name).replace(path)
+    content = io.BytesIO()
+    np.savez(content, pixels=images.pixels.numpy())
+    store.save(path, content.getvalue())
     return images
+
+
+def _unpacked(body: bytes, shape: tuple[int, ...]) -> Tensor:
+    """The pixels of a packed file; an error if they are not of that shape."""
+    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+        pixels = torch.from_numpy(stored["pixels"])
+    if (tuple(pixels.shape), pixels.dtype) != (shape, torch.uint8):
+        raise ValueError
+    return pixels
 
 
 def _folder(folder: Path, data: config.Data) -> Images:

@@ -1,12 +1,13 @@
-"""Where each artefact lies; one function per kind. Nothing here opens a file but `set_aside`."""
+"""Where each artefact lies; one function per kind. Nothing here opens a file."""
 
+import os
 from pathlib import Path
 
 from srs.config import Method, Profile, Run, environment
 
 
 class DamagedFile(RuntimeError):
-    """A file could not be read and was renamed, so that nothing overwrites it."""
+    """The content of a file is wrong; a file of the work folder was renamed, so that nothing overwrites it."""
 
 
 def root() -> Path:
@@ -127,9 +128,3 @@ def packed(name: str, part: str, key: str) -> Path:
     """Decoded images of a folder that the user brought."""
     return root() / "data" / "packed" / f"{name}-{part}-{key}.npz"
 
-
-def set_aside(path: Path, want: str) -> DamagedFile:
-    """Rename a damaged file and return the exception that says so, for the caller to raise."""
-    aside = path.with_name(path.name + ".damaged")
-    path.replace(aside)
-    return DamagedFile(f"{path.name} is damaged (want {want}); it was set aside as {aside.name}: run again to remake it")

@@ -5,7 +5,7 @@ import warnings
 
 import pandas as pd
 
-from srs import bench, config, paths, shipped, speed_report, tables
+from srs import bench, config, paths, shipped, speed_report, store, tables
 from srs.bounds import Rule
 from srs.config import Run
 
@@ -79,4 +79,4 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     path = paths.root() / "README.md"
-    path.write_text(filled(path.read_text()))
+    store.write(path, filled(path.read_text()).encode())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srs import paths, results, shipped, shown
+from srs import results, shipped, store
 from srs.config import Run
 
 NAME = "ablations"
@@ -36,7 +36,7 @@ def write(path: Path, counted: dict[Key, Iterable[results.Tally]]) -> None:
     lines = [COLUMNS]
     for key, tallies in counted.items():
         lines += [(key.run, key.method, key.k, *astuple(t)) for t in sorted(tallies, key=lambda t: t.idx)]
-    shown.write_whole(path, "".join(",".join(map(str, line)) + "\n" for line in lines).encode())
+    store.save(path, "".join(",".join(map(str, line)) + "\n" for line in lines).encode())
 
 
 def read(path: Path) -> Recounts:
@@ -45,12 +45,11 @@ def read(path: Path) -> Recounts:
     Raises:
         paths.DamagedFile: a line does not parse; the file has been set aside.
     """
-    kinds = np.dtype([(name, np.float64 if name == "seconds" else np.int64) for name in results.COLUMNS])
-    head, *lines = path.read_text().splitlines() or [""]
-    found: dict[Key, list[tuple]] = {}
-    try:
+    def parse(body: bytes) -> Recounts:
+        head, *lines = body.decode().splitlines()
         if tuple(head.split(",")) != COLUMNS:
             raise ValueError
+        found: dict[Key, list[tuple]] = {}
         for line in lines:
             run, method, k, *counts = line.split(",")
             *whole, seconds = counts
@@ -58,9 +57,9 @@ def read(path: Path) -> Recounts:
             if len(tally) != len(results.COLUMNS):
                 raise ValueError
             found.setdefault(Key(run, method, tally[results.COLUMNS.index("n")], int(k)), []).append(tally)
-    except ValueError:
-        raise paths.set_aside(path, "a counted image per line") from None
-    return {key: np.array(tallies, kinds) for key, tallies in found.items()}
+        return {key: results.checked(np.array(tallies, results.KINDS)) for key, tallies in found.items()}
+
+    return store.read(path, "table of recounts", parse, by="srs.ablations")
 
 
 def stored(run: Run) -> Recounts:

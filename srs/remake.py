@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         steps = remake(profile, brief=args.brief, processes=args.processes)
         for name in tqdm(steps, total=len(MAIN if args.brief else MAIN + MORE + LAST), desc=f"tables {profile.name}", unit="step"):
             tqdm.write(name)
-    except config.ConfigError as error:
+    except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 
 

@@ -7,20 +7,24 @@ model cards (as the table `model_quality`); nothing is computed here.
 import base64
 import csv
 import importlib.metadata
+import io
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import jinja2
 
-from srs import paths, shown, tables
+from srs import paths, shown, store, tables
 from srs.bounds import Rule
 from srs.config import Profile
 from srs.shown import About
 
 NAME = "report"
+T = TypeVar("T")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn", "papermill")
 
 
@@ -50,11 +54,14 @@ def _item(folder: Path, name: str, about: About) -> Item:
     files = [shown.beside(stem, ending) for ending in endings]
     rows, png = [], ""
     if about.kind == "table":
-        with shown.beside(stem, ".csv").open(newline="") as file:
-            rows = list(csv.reader(file))
+        rows = _shown_file(shown.beside(stem, ".csv"), lambda text: list(csv.reader(io.StringIO(text.decode(), newline=""))))
     else:
-        png = base64.b64encode(shown.beside(stem, ".png").read_bytes()).decode()
+        png = _shown_file(shown.beside(stem, ".png"), lambda content: base64.b64encode(content).decode())
     return Item(name, about, rows, png, [file.name for file in files if file.is_file()])
+
+
+def _shown_file(path: Path, parse: Callable[[bytes], T]) -> T:
+    return store.read(path, "table or figure", parse, by="srs.remake", plain=True)
 
 
 def items(profile: Profile) -> list[Item]:
@@ -72,7 +79,7 @@ def executions(profile: Profile) -> list[Execution]:
 def _execution(path: Path) -> Execution:
     try:
         noted = json.loads(path.read_text())["metadata"]["papermill"]
-    except (ValueError, KeyError):  # a notebook run by hand, or one being written
+    except (OSError, ValueError, KeyError, TypeError):  # a notebook run by hand, or one being written
         return Execution(path.stem, None, False)
     seconds = noted.get("duration")
     return Execution(path.stem, seconds, seconds is not None and not noted.get("exception"))

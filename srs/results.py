@@ -8,8 +8,6 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
-import json
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -17,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from srs import config
-from srs.paths import set_aside
+from srs import store
+from srs.store import write_json  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -45,28 +43,44 @@ class Tally:
 COLUMNS = tuple(f.name for f in fields(Tally))
 
 
+KINDS = np.dtype([(f.name, np.float64 if f.type is float else np.int64) for f in fields(Tally)])
+
+
 def write_tallies(path: Path, tallies: Iterable[Tally]) -> None:
     """Write tallies, sorted by image; the file appears whole or not at all."""
-    lines = [COLUMNS, *(astuple(t) for t in sorted(tallies, key=lambda t: t.idx))]
-    _write(path, lines)
+    store.save(path, _lines([COLUMNS, *(astuple(t) for t in sorted(tallies, key=lambda t: t.idx))]))
 
 
 def read_tallies(path: Path) -> np.ndarray:
     """The tallies of a file as a structured array: counts["n_a"] is an integer array over images.
 
     Raises:
-        config.ConfigError: there is no such file.
-        paths.DamagedFile: a line does not parse; the file has been set aside.
+        config.ConfigError: there is no such file, or it cannot be read.
+        paths.DamagedFile: a line does not parse, or its counts contradict each other.
     """
-    config.check(path.is_file(), "result file", str(path), "an existing file; `make` or `python -m srs.certify` makes one")
-    kinds = np.dtype([(f.name, np.float64 if f.type is float else np.int64) for f in fields(Tally)])
-    lines = path.read_text().splitlines()
-    try:
-        if tuple(lines[0].split("\t")) != COLUMNS:
+
+    def parse(body: bytes) -> np.ndarray:
+        head, *lines = body.decode().splitlines()
+        if tuple(head.split("\t")) != COLUMNS:
             raise ValueError
-        return np.array([_parse(line) for line in lines[1:]], kinds)
-    except (ValueError, IndexError):
-        raise set_aside(path, "a tally per line") from None
+        return checked(np.array([_parse(line) for line in lines], KINDS))
+
+    return store.read(path, "result file", parse, by="srs.certify")
+
+
+def checked(t: np.ndarray) -> np.ndarray:
+    """The tallies themselves; ValueError if their counts contradict each other or an image is there twice."""
+    taken = {name: t[name] >= 0 for name in ("k", "m", "n_2", "n_1", "n_wrong", "n_differ")}  # -1: not taken
+    right = [
+        t["idx"] >= 0, t["c_a"] >= -1, t["n"] >= 1, t["n_a"] >= 0, t["n_a"] <= t["n"], (t["c_a"] >= 0) | (t["n_a"] == 0),
+        *(taken[name] | (t[name] == -1) for name in taken), t["k"] <= t["n_a"], t["m"] <= t["k"], t["n_2"] <= t["n_a"],
+        t["n_1"] <= t["n_2"], t["n_wrong"] <= t["n_a"], t["n_differ"] <= t["n"],
+        *(t[name] >= 0 for name in ("nfe_select", "nfe_estimate", "nfe_audit")), ~(t["seconds"] < 0),
+        np.diff(t["idx"]) > 0,
+    ]  # fmt: skip
+    if not all(map(np.all, right)):
+        raise ValueError
+    return t
 
 
 def write_rows(path: Path, tallies: np.ndarray, predict: np.ndarray, radius: np.ndarray) -> None:
@@ -76,7 +90,7 @@ def write_rows(path: Path, tallies: np.ndarray, predict: np.ndarray, radius: np.
         (int(t["idx"]), int(t["label"]), int(p), float(r), int(p == t["label"]), float(t["seconds"]))
         for t, p, r in zip(tallies, predict, radius)
     ]
-    _write(path, [header, *body])
+    store.write(path, _lines([header, *body]))  # no seal: others read these columns
 
 
 def provenance(**facts: object) -> dict:
@@ -111,27 +125,8 @@ def _plain_code(node: object) -> str:
     return f"{type(node).__name__}({', '.join(told)})"
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    part.replace(path)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def _write(path: Path, lines: list[tuple]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text("".join("\t".join(map(_text, line)) + "\n" for line in lines))
-    part.replace(path)
+def _lines(rows: list[tuple]) -> bytes:
+    return "".join("\t".join(map(_text, row)) + "\n" for row in rows).encode()
 
 
 def _parse(line: str) -> tuple:

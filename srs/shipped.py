@@ -1,21 +1,14 @@
 """What the repository brings along: trained weights in data/zoo, tallies of our own certified runs in data/results.
 
-What was computed here comes first; what is shipped stands in for it. `python -m srs.shipped --profile cifar10` puts
-the finished runs of a profile there.
+What was computed here comes first; what is shipped stands in for it. `srs ship --profile cifar10` puts the finished runs of a
+profile there.
 """
 
-import json
-import shutil
-import warnings
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-import numpy as np
-
-from srs import config, metrics, paths, results, shown
+from srs import config, paths, store
 from srs.config import Profile, Run
-
-Tallies = dict[tuple[str, str], np.ndarray]  # keyed (run.id, method.name)
 
 
 def recipe_key(run: Run) -> str:
@@ -32,58 +25,39 @@ def _told(record: object) -> dict:
 def card(run: Run) -> dict:
     """The model card of a run: its own, or the shipped one; empty if there is neither."""
     for path in (paths.card(run), paths.zoo(paths.card(run), run)):
-        if path.is_file():
-            return json.loads(path.read_text())
+        if store.present(path):
+            return store.read_json(path, "model card", by="srs.train")
     return {}
 
 
 def take_from_zoo(run: Run) -> bool:
-    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there."""
-    shelf = paths.zoo(paths.card(run), run)
-    if not shelf.is_file() or json.loads(shelf.read_text())["recipe_key"] != recipe_key(run):
-        return False
-    paths.card(run).parent.mkdir(parents=True, exist_ok=True)
-    for path in (paths.weights(run), paths.anchor(run)):
-        if paths.zoo(path, run).is_file():
-            shutil.copyfile(paths.zoo(path, run), path)
-    results.write_json(paths.card(run), json.loads(shelf.read_text()) | {"shipped": True})
-    return True
-
-
-def load(profile: Profile) -> Tallies:
-    """The stored tallies of every run of a profile that is certified, here or in what is shipped.
-
-    A run whose methods are all there is taken from what was computed here, else from what is shipped.
+    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
 
     Raises:
-        config.ConfigError: no run is complete in either place.
-        ValueError: the methods of a run were not evaluated on the same images.
+        paths.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
     """
-    tallies = {}
-    for run in profile.runs:
-        for place in (paths.tallies, paths.shipped_tallies):
-            files = {(run.id, method.name): place(run, method) for method in run.profile.methods}
-            if all(path.is_file() for path in files.values()):
-                tallies |= {key: results.read_tallies(path) for key, path in files.items()}
-                break
-    first = paths.tallies(profile.runs[0], profile.methods[0])
-    config.check(tallies != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
-    left_out = [run.id for run in profile.runs if (run.id, profile.reference) not in tallies]
-    if left_out:
-        warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
-    for (run_id, _), one in tallies.items():
-        metrics.require_same_images(tallies[run_id, profile.reference], one)
-    return tallies
+    from srs import models  # torch, which tables do without
+
+    shelf = paths.zoo(paths.card(run), run)
+    told = store.read_json(shelf, "model card", by="srs.train") if store.present(shelf) else {}
+    if told.get("recipe_key") != recipe_key(run):
+        return False
+    files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
+    taken = {}
+    for name, path in files.items():
+        if name == "weights" or store.present(paths.zoo(path, run)):
+            taken[path] = models.read_tensors(paths.zoo(path, run), name)
+            if models.digest_of(taken[path]) != told.get(name, models.digest_of(taken[path])):
+                raise store.damaged(paths.zoo(path, run), name, "srs.train")
+    for path, tensors in taken.items():
+        models.save_tensors(tensors, path)
+    store.write_json(paths.card(run), told | {"shipped": True})
+    return True
 
 
 def measured(run: Run, name: str) -> Path | None:
     """The table of what was measured of a run, here or by us and shipped; None if there is neither."""
-    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if path.is_file()), None)
-
-
-def certified(profile: Profile, tallies: Tallies) -> tuple[Run, ...]:
-    """The runs that tables and figures can show."""
-    return tuple(run for run in profile.runs if (run.id, profile.reference) in tallies)
+    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if store.present(path)), None)
 
 
 def ship(profile: Profile) -> list[Path]:
@@ -91,11 +65,11 @@ def ship(profile: Profile) -> list[Path]:
     put = []
     first = [run.first for run in profile.every_run if run.first]
     for run in dict.fromkeys((*profile.every_run, *first)):
-        own = json.loads(paths.card(run).read_text()) if paths.card(run).is_file() else {"shipped": True}
+        own = card(run) if store.present(paths.card(run)) else {"shipped": True}
         if not own.get("shipped"):
             for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
                 put += [_copy(path, paths.zoo(path, run))] if path.is_file() else []
-        for path in sorted(paths.measured(run, "any").parent.glob("*")):
+        for path in sorted(p for p in paths.measured(run, "any").parent.glob("*") if p.suffix in (".csv", ".json")):
             put.append(_copy(path, paths.shipped_measured(run, "any").with_name(path.name)))
         tallies = [paths.tallies(run, method) for method in run.profile.methods]
         if all(path.is_file() for path in tallies):
@@ -106,11 +80,5 @@ def ship(profile: Profile) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    store.write_changed(target, source.read_bytes())
     return target
-
-
-if __name__ == "__main__":
-    for path in ship(shown.profile_argument("python -m srs.shipped", "Track the finished runs of a profile.")):
-        print(path)

@@ -5,13 +5,13 @@ shows half an artefact. Nothing written here holds a date: the same votes give t
 """
 
 import argparse
-import json
-import os
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from srs import config, results
+from srs import config, paths, store
 from srs.config import Profile
+from srs.store import write as write_whole  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,6 @@ def beside(stem: Path, ending: str) -> Path:
     return stem.with_name(stem.name + ending)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
 def marked(stem: Path, caption: str) -> str:
     """The caption, opened by the note of the profile in whose folder the artefact lies, where it has one."""
     profile = config.PROFILES.get(stem.parent.name)
@@ -44,20 +36,38 @@ def marked(stem: Path, caption: str) -> str:
 
 def describe(stem: Path, about: About) -> None:
     """Write the sidecar: the artefact is complete."""
-    results.write_json(beside(stem, ".json"), asdict(about))
+    store.write_json(beside(stem, ".json"), asdict(about))
 
 
 def listed(folder: Path) -> dict[str, About]:
-    """Every described artefact of a folder by name, in the order of the notebooks, tables before figures."""
-    found = {path.name.removesuffix(".json"): About(**json.loads(path.read_text())) for path in folder.glob("*.json")}
+    """Every described artefact of a folder by name, in the order of the notebooks, tables before figures.
+
+    Raises:
+        paths.DamagedFile: a sidecar that cannot be read.
+    """
+    found = {path.name.removesuffix(".json"): _about(path) for path in folder.glob("*.json")}
     order = {"table": 0, "figure": 1}
     return dict(sorted(found.items(), key=lambda item: (item[1].made_by, order[item[1].kind], item[0])))
+
+
+def _about(path: Path) -> About:
+    told = store.read_json(path, "sidecar", by="srs.remake")
+    if set(told) != {f.name for f in fields(About)}:
+        raise store.damaged(path, "sidecar", "srs.remake")
+    return About(**told)
+
+
+def _say(kind: type[BaseException], error: BaseException, trace) -> None:
+    """End a program on a refusal in one sentence; other errors with their traceback."""
+    refused = issubclass(kind, (config.ConfigError, paths.DamagedFile))
+    print(error, file=sys.stderr) if refused else sys.__excepthook__(kind, error, trace)
 
 
 def profile_argument(prog: str, what: str) -> Profile:
     """The profile that a command line names with --profile; an unknown one ends the program in one sentence."""
     parser = argparse.ArgumentParser(prog=prog, description=what)
     parser.add_argument("--profile", default="digits", help="name of the profile (default: %(default)s)")
+    sys.excepthook = _say
     try:
         return config.get_profile(parser.parse_args().profile)
     except config.ConfigError as error:

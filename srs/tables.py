@@ -4,13 +4,14 @@ Percentages come from integer counts, to one decimal; radii are rounded down, ne
 have "seconds" in their name, so that two runs can be compared with times aside.
 """
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from srs import bounds, metrics, paths, published, shipped, shown
+from srs import bounds, metrics, paths, published, shipped, shown, store
 from srs.bounds import Rule
 from srs.config import Method, Profile, Run
 from srs.metrics import Certificates
@@ -257,6 +258,11 @@ def save(frame: pd.DataFrame, stem: Path, *, caption: str, made_by: str) -> None
     for ending, text in ((".md", f"{markdown}\n\n{caption}\n"), (".tex", tex), (".csv", csv)):
         shown.write_whole(shown.beside(stem, ending), text.encode())
     shown.describe(stem, shown.About("table", caption, made_by))
+
+
+def read_csv(path: Path, *, by: str = "", separator: str = ",") -> pd.DataFrame:
+    """A stored table of measurements, as `store.save` wrote it; raises what `store.read` raises."""
+    return store.read(path, "table of measurements", lambda body: pd.read_csv(io.BytesIO(body), sep=separator), by=by)
 
 
 def _escape(text: str) -> str:

@@ -5,8 +5,7 @@
 
 import argparse
 import contextlib
-import fcntl
-import json
+import io
 import math
 import time
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from srs import config, data, losses, memory, models, paths, results, shipped
+from srs import config, data, losses, memory, models, paths, results, shipped, store
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
 from srs.solvers import SOLVERS, relative_residual
@@ -30,7 +29,8 @@ PHASES = {"train": 0, "quality": 1, "anchor": 2}
 
 
 def train(
-    run: config.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False
+    run: config.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False,
+    threads: int = 1,
 ) -> Path:
     """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
 
@@ -46,18 +46,26 @@ def train(
         progress: whether to show a progress bar.
         stop_after: end after this many epochs of this call, with a checkpoint and no weights (for long runs).
         retrain: train even where weights are shipped.
+        threads: of the CPU; sums are rounded in another order, so weights are others, with another number.
 
     Returns:
         The path of the weights (not yet there after `stop_after`).
     """
     models.check_device(device)
+    with store.alone(paths.weights(run).with_suffix(".lock"), f"training of {run.id}"), _threads(threads):
+        return _train(run, device, progress, stop_after, retrain, threads)
+
+
+def _train(run: config.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
     recipe, target = run.train, paths.weights(run)
-    if _is_done(run) or not retrain and shipped.take_from_zoo(run):
+    if _is_done(run):
+        _remake_anchor(run, device)
+        return target
+    if not retrain and shipped.take_from_zoo(run):
         return target
     first = run.first
     if first is not None:
-        with _alone(paths.weights(first)):
-            train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain)
+        train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
         if not paths.weights(first).is_file():
             return target
     models.choose_kernels(tf32=False)
@@ -91,6 +99,7 @@ def train(
     }
     models.save(model, target)
     models.save_anchor(mean_solution(model, run, images, device), paths.anchor(run))
+    card |= {"weights": models.digest(target), "anchor": models.digest(paths.anchor(run))}
     results.write_json(paths.card(run), results.provenance(**card, device=device, seed=run.profile.seed))
     paths.checkpoint(run).unlink(missing_ok=True)
     return target
@@ -220,12 +229,14 @@ def _augment(x: Tensor, kind: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def _alone(target: Path):
-    """Make another process that trains the same model wait, and find it done."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _threads(count: int):
+    """Compute with so many threads, whatever the process was told."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
         yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _optimiser(model: models.MDEQ, recipe: config.Train) -> torch.optim.Optimizer:
@@ -239,40 +250,50 @@ def _seed(run: config.Run, phase: str, epoch: int) -> int:
 
 
 def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> None:
-    path = paths.checkpoint(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    state = {"model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs, "seconds": seconds,
-             "settings": _settings(run), "trained_on": trained_on}
-    torch.save(state, part)
-    part.replace(path)
+    content, state = io.BytesIO(), {
+        "model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs,
+        "seconds": seconds, "settings": _settings(run), "trained_on": trained_on,
+    }  # fmt: skip
+    torch.save(state, content)
+    store.save(paths.checkpoint(run), content.getvalue())
 
 
 def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
-    path = paths.checkpoint(run)
-    if not path.is_file():
+    if not store.present(paths.checkpoint(run)):
         return 0, 0.0
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
-            return 0, 0.0  # the recipe or the images were changed since: begin anew
-        model.load_state_dict(state["model"])
-        mean.load_state_dict(state["mean"])
-        optimiser.load_state_dict(state["optimiser"])
-        return state["epochs"], state["seconds"]
-    except models.UNREADABLE:
-        raise paths.set_aside(path, "a training checkpoint") from None
+
+    def parse(body: bytes) -> dict:
+        return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+
+    state = store.read(paths.checkpoint(run), "training checkpoint", parse, by="srs.train")
+    if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
+        return 0, 0.0  # the recipe or the images were changed since: begin anew
+    model.load_state_dict(state["model"])
+    mean.load_state_dict(state["mean"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["epochs"], state["seconds"]
 
 
 def _is_done(run: config.Run) -> bool:
-    card = paths.card(run)
-    if not (card.is_file() and paths.weights(run).is_file()):
+    """Whether weights of these settings are there and whole; what is damaged is told."""
+    there = [store.present(path) for path in (paths.card(run), paths.weights(run), paths.anchor(run))]
+    if not all(there[:2]):
         return False
-    try:
-        told = json.loads(card.read_text())
-        return told["settings"] == _settings(run) and not told.get("shipped") and _same_images(run, told.get("trained_on"))
-    except (ValueError, KeyError, TypeError):
-        raise paths.set_aside(card, "a model card") from None
+    told = store.read_json(paths.card(run), "model card", by="srs.train")
+    if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
+        return False
+    models.load(paths.weights(run), run.model, run.profile.data)
+    return True
+
+
+def _remake_anchor(run: config.Run, device: str) -> None:
+    """Compute the anchor of weights that are done, where it is missing or damaged."""
+    with contextlib.suppress(paths.DamagedFile):
+        if store.present(paths.anchor(run)):
+            models.load_anchor(paths.anchor(run))
+            return
+    model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
+    models.save_anchor(mean_solution(model, run, data.load(run.profile.data, "train"), device), paths.anchor(run))
 
 
 def _same_images(run: config.Run, trained_on: str | None) -> bool:
@@ -292,11 +313,12 @@ def main(argv: list[str] | None = None) -> None:
     config.add_run_arguments(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--retrain", action="store_true", help="train even where weights are shipped")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; weights differ with their number")
     parser.add_argument("--stop-after", type=int, help="end after this many epochs, to be resumed later")
     args = parser.parse_args(argv)
     try:
         run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        print(train(run, device=args.device, stop_after=args.stop_after, retrain=args.retrain))
+        print(train(run, device=args.device, stop_after=args.stop_after, retrain=args.retrain, threads=args.threads))
     except (config.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 

@@ -5,9 +5,8 @@ RS and SRS share this code and differ only in the start and the number of solver
 and an audit can draw any single copy again.
 """
 
+import io
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srs import config, exact, starts, stopping
+from srs import config, exact, starts, stopping, store
 from srs.bounds import ABSTAIN, top_class
 from srs.models import DEQ, choose_kernels
-from srs.paths import set_aside
 from srs.released import released_anderson
 from srs.solvers import SOLVERS as OURS
 
@@ -267,23 +265,46 @@ def audit_order(seed: int, idx: int, n: int) -> np.ndarray:
     return stream(seed, idx, "audit").permutation(n)
 
 
+def fits(votes: ImageVotes, idx: int, method: config.Method, sampling: config.Sampling) -> bool:
+    """Whether votes are the image's under those settings: as many as asked for, of its classes, audited in its order."""
+    c_a = top_class(votes.select, sampling.classes)
+    order = audit_order(sampling.seed, idx, len(votes.estimate))
+    audited = order[votes.estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
+    drawn = np.concatenate([votes.select, votes.estimate, votes.standard])
+    return (
+        (votes.idx, len(votes.select), len(votes.estimate)) == (idx, sampling.n0, sampling.n)
+        and np.array_equal(votes.audited, audited) and len(votes.standard) == len(audited)
+        and bool(((drawn >= ABSTAIN) & (drawn < sampling.classes)).all())
+        and votes.nfe.shape == votes.seconds.shape == (3,) and bool((votes.nfe >= 0).all())
+    )  # fmt: skip
+
+
+def archive(**arrays: object) -> bytes:
+    """Arrays as the content of a compressed .npz file."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
 def write(path: Path, votes: ImageVotes) -> None:
     """Store one image's votes, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, **vars(votes))
-    part.replace(path)
+    store.save(path, archive(**vars(votes)))
 
 
-def read(path: Path) -> ImageVotes:
+def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> ImageVotes:
     """Read one image's votes.
 
     Raises:
-        paths.DamagedFile: the file cannot be read or lacks a part; it has been set aside.
+        config.ConfigError: the file cannot be opened; it is left as it is.
+        paths.DamagedFile: its content is not one image's votes, or these do not fit; it has been set aside.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load alone leaves a bad file open
+
+    def parse(body: bytes) -> ImageVotes:
+        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ImageVotes.__dataclass_fields__}
-    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        raise set_aside(path, "one image's votes") from None
-    return ImageVotes(**(arrays | {"idx": int(arrays["idx"]), "label": int(arrays["label"])}))
+        votes = ImageVotes(**(arrays | {"idx": int(arrays["idx"]), "label": int(arrays["label"])}))
+        if not fit(votes):
+            raise ValueError
+        return votes
+
+    return store.read(path, "file of one image's votes", parse, by="srs.certify")

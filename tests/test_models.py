@@ -3,6 +3,7 @@
 `python -m tests.test_models` makes tests/mdeq_regression.npz again: what our own model computed when it conformed.
 """
 
+import argparse
 import io
 import pickle
 from pathlib import Path
@@ -308,6 +309,9 @@ PUBLIC = {
     "1.": lambda s: {f"1.{k}": v for k, v in s.items()},
     "module.1.": lambda s: {"state_dict": {f"module.1.{k}": v for k, v in s.items()}},
     "1.module.": lambda s: {"state_dict": {f"1.module.{k}": v for k, v in s.items()}},
+    "model.": lambda s: {"model": {f"module.model.{k}": v for k, v in s.items()}, "args": {"lr": 0.1}},
+    "copy": lambda s: s | {k.replace("fullstage.", "fullstage_copy."): v for k, v in s.items() if k.startswith("fullstage.")},
+    "no batches": lambda s: {k: v for k, v in s.items() if "num_batches" not in k},
 }
 
 
@@ -334,7 +338,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, small, write):
     path, touched = tmp_path / "harmful.pth", tmp_path / "touched"
     content = write({"state_dict": small.state_dict(), "x": Harmful(touched)})
     path.write_bytes(content)
-    with pytest.raises(DamagedFile, match=r"harmful\.pth"):
+    with pytest.raises(ConfigError, match=r"harmful\.pth.*torch\.save\(model\.state_dict\(\), FILE\)"):
         models.load(path, DIGITS_SMALL, DIGITS)
     assert not touched.exists()
     pickle.loads(content) if content[:2] != b"PK" else torch.load(io.BytesIO(content), weights_only=False)
@@ -365,6 +369,35 @@ def test_missing_and_extra_weights_are_named(tmp_path, small):
             models.load(tmp_path / "w.pth", DIGITS_SMALL, DIGITS)
 
 
+FOREIGN = {
+    "numpy.*scalar": lambda s: {"state_dict": s, "best": np.float64(0.5)},
+    "argparse.Namespace": lambda s: {"state_dict": s, "args": argparse.Namespace(lr=1)},
+    "torch.nn.modules.linear.Linear": lambda s: torch.nn.Linear(2, 2),
+    "'epoch'": lambda s: s | {"epoch": 3},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_of_more_than_tensors_is_left_and_the_sentence_says_how_to_convert_it(tmp_path, small, name, zipped):
+    path = tmp_path / "mine.pth"
+    torch.save(FOREIGN[name](small.state_dict()), path, _use_new_zipfile_serialization=zipped)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=rf"mine\.pth.*torch\.save\(model\.state_dict\(\), FILE\).*{name}"):
+        models.load(path, DIGITS_SMALL, DIGITS)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["mine.pth"]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1j])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_weights_that_are_not_finite_and_real_are_refused(tmp_path, small, value, ending):
+    state = {k: v.contiguous() for k, v in small.state_dict().items()}
+    state["classifier.bias"] = torch.full_like(state["classifier.bias"], 0, dtype=torch.complex64 if value == 1j else None) + value
+    (save_file if ending == ".safetensors" else torch.save)(state, tmp_path / f"w{ending}")
+    with pytest.raises(ConfigError, match=r"w\..*finite real weights.*classifier\.bias"):
+        models.load(tmp_path / f"w{ending}", DIGITS_SMALL, DIGITS)
+
+
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.safetensors.*srs\.train"):
         models.load(tmp_path / "nowhere.safetensors", DIGITS_SMALL, DIGITS)
@@ -382,15 +415,17 @@ DAMAGE = {
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_weights_are_set_aside(tmp_path, small, damage, ending):
-    path = tmp_path / f"w{ending}"
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "the user's"])
+def test_damaged_weights_are_set_aside_if_they_are_ours(srs_root, small, damage, ending, own):
+    path = (srs_root / "data" / "smoke" / "models" if own else srs_root / "mine") / f"w{ending}"
+    path.parent.mkdir(parents=True)
     (save_file if ending == ".safetensors" else torch.save)({k: v.contiguous() for k, v in small.state_dict().items()}, path)
     content = damage(path.read_bytes())
     path.write_bytes(content)
     with pytest.raises(DamagedFile, match=rf"w{ending} is damaged"):
         models.load(path, DIGITS_SMALL, DIGITS)
-    assert not path.exists()
-    assert path.with_name(path.name + ".damaged").read_bytes() == content
+    assert path.exists() is not own
+    assert (path.with_name(path.name + ".damaged") if own else path).read_bytes() == content
 
 
 if __name__ == "__main__":

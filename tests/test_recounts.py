@@ -36,8 +36,8 @@ def test_what_was_made_here_comes_before_what_is_shipped(srs_root):
 
 
 @pytest.mark.parametrize("spoil", [lambda t: "", lambda t: t[:-9], lambda t: t.replace("MDEQ-30A,0,7", "MDEQ-30A,0,x"), lambda t: t[3:]])
-def test_a_damaged_file_is_set_aside(tmp_path, spoil):
-    path = tmp_path / "counts.csv"
+def test_a_damaged_file_is_set_aside(srs_root, spoil):
+    path = paths.measured(RUN, recounts.NAME)
     recounts.write(path, COUNTED)
     path.write_text(spoil(path.read_text()))
     with pytest.raises(DamagedFile, match="set aside"):

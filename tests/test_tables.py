@@ -140,7 +140,7 @@ def test_model_quality_with_and_without_cards(tallies):
 def test_load_refuses_missing_and_unpaired_tallies(tallies):
     path = paths.tallies(RUN, SMOKE.methods[0])
     results.write_tallies(path, [synthetic.tally(idx=999)])
-    with pytest.raises(ValueError, match="different images"):
+    with pytest.raises(config.ConfigError, match="MDEQ-1A.tsv.*4 images, every 7"):
         tables.load(SMOKE)
     path.unlink()
     with pytest.warns(UserWarning, match=RUN.id):

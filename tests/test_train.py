@@ -2,11 +2,15 @@
 
 import functools
 import json
+import os
+import shutil
+import threading
 
 import pytest
+import safetensors.torch
 import torch
 
-from srs import config, data, losses, models, paths, shipped, train
+from srs import config, data, losses, models, paths, shipped, store, train
 from srs.config import DIGITS, DIGITS_PAPER, ConfigError, Contraction, Model, replace
 from srs.paths import DamagedFile
 from tests.helpers import digits, smoke_run
@@ -81,7 +85,7 @@ def test_resumed_training_ends_with_the_same_weights(unbroken):
     assert_equal(weights(run), unbroken[0])
     card = json.loads(paths.card(run).read_text())
     different = {k for k in card if card[k] != unbroken[1][k]}
-    assert different <= {"seconds"} and card["seconds"] > 0
+    assert different <= {"seconds", "sha256"} and card["seconds"] > 0
     assert not paths.checkpoint(run).exists()
 
 
@@ -369,6 +373,133 @@ def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(mon
         with pytest.raises(pytest.fail.Exception, match="trained"):
             trained(run, retrain=True)
     assert shipped.ship(profile) == []  # a copy of what is shipped is not shipped again
+
+
+def shelve(run) -> dict[str, bytes]:
+    """Train a run, put it into the zoo and empty the work folder; what training made."""
+    trained(run)
+    made = {path.name: path.read_bytes() for path in (paths.weights(run), paths.anchor(run))}
+    shipped.ship(replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,)))
+    shutil.rmtree(paths.weights(run).parent)
+    return made
+
+
+ONE = replace(RECIPE, epochs=1)
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "anchor.safetensors", "json"])
+@pytest.mark.parametrize(
+    ("damage", "command"),
+    [(lambda b: POINTER, "git lfs pull"), (lambda b: b[:-9], "git checkout -- data/zoo"),
+     (lambda b: b[:-40] + bytes([b[-40] ^ 1]) + b[-39:], "git checkout -- data/zoo")],
+    ids=["pointer", "cut", "bit"],
+)  # fmt: skip
+def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage, command):
+    run = run_of(ONE)
+    shelve(run)
+    path = paths.zoo(paths.weights(run).with_suffix(f".{ending}"), run)
+    content = damage(path.read_bytes())
+    path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(DamagedFile, match=rf"{path.name} .*{command}"):
+            trained(run)
+    assert path.read_bytes() == content
+    assert {p.suffix for p in paths.weights(run).parent.iterdir()} <= {".lock"}
+
+
+def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
+    """Weights that were shipped before there were seals."""
+    run = run_of(ONE)
+    shelve(run)
+    path = paths.zoo(paths.weights(run), run)
+    plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
+    path.write_bytes(plain)
+    trained(run)
+    path.write_bytes(plain[:-40] + bytes([plain[-40] ^ 1]) + plain[-39:])
+    with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
+        trained(run)
+
+
+@pytest.fixture
+def no_training_later(monkeypatch):
+    return lambda: monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
+
+
+def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
+    run = run_of(ONE)
+    made = shelve(run)
+    no_training_later()
+    trained(run)
+    path = paths.weights(run)
+    kept = path.stat()
+    with path.open("rb") as reader:  # a reader keeps what it opened
+        trained(run)
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        inode = path.stat().st_ino
+        trained(run)
+        assert reader and path.stat().st_ino != inode
+    assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
+
+
+@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]], ids=["missing", "cut", "bit"])
+def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later, damage):
+    run = run_of(ONE)
+    trained(run)
+    no_training_later()
+    path = paths.anchor(run)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole)) if damage else path.unlink()
+    trained(run)
+    assert path.read_bytes() == whole
+
+
+def test_damaged_weights_are_told_by_training_and_trained_anew():
+    run = run_of(ONE)
+    trained(run)
+    path = paths.weights(run)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(DamagedFile, match=rf"{path.name} .*set aside as {path.name}\.damaged: run again"):
+        trained(run)
+    trained(run)
+    assert path.read_bytes() == whole
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_with():
+    run = run_of(replace(RECIPE, epochs=2))
+    trained(run, stop_after=1)
+    path = paths.checkpoint(run)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), len(whole) // 12):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(DamagedFile, match=path.name):
+            train._resume(run, None, None, None, "cpu")
+
+
+def test_a_second_training_says_who_is_at_work_and_waits(capfd):
+    run = run_of(ONE)
+    second = threading.Thread(target=trained, args=(run,))
+    with store.alone(paths.weights(run).with_suffix(".lock"), "test"):
+        second.start()
+        second.join(1.0)
+        assert second.is_alive() and not paths.weights(run).exists()
+        assert f"training of {run.id}: waiting for process {os.getpid()} on" in capfd.readouterr().err
+    second.join(60)
+    assert paths.weights(run).is_file()
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outside(monkeypatch, asked):
+    used, loss = set(), losses.loss
+    monkeypatch.setattr(losses, "loss", lambda *args, **more: (used.add(torch.get_num_threads()), loss(*args, **more))[1])
+    torch.set_num_threads(3)
+    try:
+        trained(run_of(ONE), **({} if asked == 1 else {"threads": asked}))
+        assert used == {asked} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_anchor_is_the_mean_solution_of_noisy_training_images():

@@ -292,11 +292,12 @@ def test_cost_of_each_stage_is_what_was_evaluated(method):
 
 
 @pytest.fixture
-def stored(tmp_path):
-    """Votes of one image, written to a file."""
+def stored(srs_root):
+    """Votes of one image, written to a file of the work folder."""
     drawn = draw_votes(three_classes(), X, SRS, SAMPLING, SIGMA, idx=9, label=2)
-    votes.write(tmp_path / "deep" / "00009.npz", drawn)
-    return drawn, tmp_path / "deep" / "00009.npz"
+    path = srs_root / "data" / "smoke" / "votes" / "run" / "SRS-key" / "00009.npz"
+    votes.write(path, drawn)
+    return drawn, path
 
 
 def test_stored_votes_come_back(stored):

@@ -144,10 +144,9 @@ def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", 
         for name, own in lines.items():
             radius = np.sort(own.loc[own["correct"], "radius"].to_numpy())
             share = 100 * np.arange(len(radius), 0, -1) / len(own)
-            x, y = np.append(0.0, radius), np.append(share, 0.0)  # falls just after each image's radius
+            x, top = np.append(0.0, radius), share[:1].sum()  # falls just after each image's radius
             colour, line = look(name, list(lines))
-            top = share[0] if len(share) else 0.0
-            ax.step(np.append(x, x[-1]), np.concatenate([[top], share, [0.0]]), where="pre", label=name, color=colour, linestyle=line)
+            ax.step(np.append(x, x[-1]), [top, *share, 0.0], where="pre", label=name, color=colour, linestyle=line)
 
     fig = grid(certified, panel=panel, hue=hue, draw=draw, x=r"$\ell_2$ radius ([0, 1] pixels)", y="certified accuracy (%)", title=title)
     furthest = certified.loc[certified["correct"], "radius"].max()

@@ -4,8 +4,7 @@ An attacked image is classified by fresh votes, drawn as each method draws them;
 certificates is never the same. A killed run loses at most the images that were attacked together.
 """
 
-import zipfile
-import zlib
+import io
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import bounds, config, counts, data, memory, models, paths, results, votes
+from srs import bounds, config, counts, data, memory, models, paths, results, store, votes
 from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient
 from srs.attacks.settings import Attack, Suite
@@ -122,22 +121,22 @@ def run_suite(run: config.Run, suite: Suite, name: str = "attacks", *, device: s
     held = certificates(run, suite)
     models.choose_kernels(tf32=False)
     memory.keep_freed()
-    weights, loaded = paths.weights(run).read_bytes(), data.load(p.data, "test")
-    model = models.load(paths.weights(run), run.model, p.data, content=weights).to(device).requires_grad_(False)
-    made_from = models.digest(weights), data.digest(loaded, p.evaluated), models.computed_on(device)
+    weights, loaded = models.read_tensors(paths.weights(run), "weight file"), data.load(p.data, "test")
+    model = models.load(paths.weights(run), run.model, p.data, state=weights).to(device).requires_grad_(False)
+    made_from = models.digest_of(weights), data.digest(loaded, p.evaluated), models.computed_on(device)
     images, tables = p.evaluated[: suite.images], []
     for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
         where = paths.work(p) / "attacks" / run.id / f"{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}"
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, done again as a whole: what is computed together rounds together.
         for group in (images[i : i + size] for i in range(0, len(images), size)):
-            if not all((where / f"{i:05d}.npz").is_file() for i in group):
+            if not all([store.present(where / f"{i:05d}.npz") for i in group]):
                 x, labels = loaded.x(list(group)).to(device), dict(zip(group, loaded.labels[list(group)].tolist()))
                 for i, arrays in _attack_group(model, run, suite, attack, x, labels, held[held["idx"].isin(group)]):
                     write(where / f"{i:05d}.npz", arrays)
         tables += [read(where / f"{i:05d}.npz") for i in images]
     target = paths.measured(run, name)
-    results.write_whole(target, pd.concat(tables).to_csv(index=False, lineterminator="\n").encode())
+    counts.save_frame(target, pd.concat(tables))
     return target
 
 
@@ -215,20 +214,14 @@ def _attack_group(
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Store what one attack made of one image, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, **arrays)
-    part.replace(path)
+    store.save(path, votes.archive(**arrays))
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The rows of one attacked image.
+    """The rows of one attacked image; raises what `store.read` raises."""
 
-    Raises:
-        paths.DamagedFile: the file cannot be read or lacks a part; it has been set aside.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+    def parse(body: bytes) -> pd.DataFrame:
+        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             return pd.DataFrame({name: stored[name] for name in ATTACKED})
-    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        raise paths.set_aside(path, "one attacked image") from None
+
+    return store.read(path, "file of one attacked image", parse, by="srs.experiments.attacks")

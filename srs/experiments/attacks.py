@@ -14,7 +14,7 @@ from srs.analysis.show import Shown
 from srs.attacks.settings import Suite
 from srs.bounds import ABSTAIN, Rule
 from srs.config import Profile, Run
-from srs.experiments.certified_accuracy import family_name, identity, name_of, of_run
+from srs.experiments.certified_accuracy import identity, name_of, of_run
 
 FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
 ALL = "strongest of all"

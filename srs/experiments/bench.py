@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from srs import certify, config, data, memory, models, paths, results, votes
+from srs import certify, config, counts, data, memory, models, paths, results, votes
 from srs.config import Method, Run
 
 COMPILED = ", compiled"  # ends the label of a contender that is compiled
@@ -171,11 +171,9 @@ def matrix_peak(device: str, size: int = 1024, tries: int = 5) -> float:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The stored timings of a file; DamagedFile if it does not parse."""
-    try:
-        return pd.read_csv(path)[["label", "repetitions", "nfe", "seconds", "ratio", "differing", "peak_share"]]
-    except (KeyError, ValueError):
-        raise paths.set_aside(path, "a table of timings") from None
+    """The stored timings of a file; raises what `store.read` raises."""
+    columns = {"label": str, "repetitions": int, "nfe": float, "seconds": float, "ratio": float, "differing": float, "peak_share": float}
+    return counts.read_frame(path, columns, "table of timings", by="srs.experiments.bench")
 
 
 def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Contender, ...]:
@@ -206,7 +204,7 @@ def bench(
         contenders = (contenders[0], *(config.pick(label, by_label, "contender") for label in only))
     timings = compare(run, contenders, repetitions=repetitions, copies=copies, device=device)
     path = (paths.shipped_measured if ship else paths.measured)(run, "bench")
-    results.write_whole(path, timings.to_csv(index=False, lineterminator="\n").encode())
+    counts.save_frame(path, timings)
     results.write_json(paths.provenance(path), results.provenance(
         run=run.id, device=models.device_name(device), threads=torch.get_num_threads(), copies=copies,
         methods=[asdict(c.method) for c in contenders], weights=models.digest(paths.weights(run)),

@@ -3,14 +3,14 @@
 Thresholds are chosen on the validation images and shown on the test images; both are measured here, each on its own.
 """
 
-import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from srs import certify, config, data, models, paths, results, settings, votes
+from srs import certify, config, counts, data, models, paths, results, settings, store, votes
 from srs.settings import Method, Run
 
 SPLITS = ("val", "test")
@@ -63,7 +63,7 @@ def measure(
     shared = certify.vote_key(run, device, inputs).shared
     key = config.fingerprint(shared, data.digest(source, some), images, copies, chains, *chosen)
     told = paths.provenance(path)
-    if path.is_file() and told.is_file() and json.loads(told.read_text())["key"] == key:
+    if store.present(path) and store.present(told) and store.read_json(told, "provenance", by="srs.experiments.few_steps").get("key") == key:
         return read(path)
     model = certify.load_model(run, device, inputs)
     profile, counted, rows = run.profile, slice(chains, None), []
@@ -88,7 +88,7 @@ def measure(
             rows.append({**way, "votes": copies - chains, "differing": int((drawn[counted] != standard).sum()), "nfe": nfe})
     points = pd.DataFrame(rows).groupby(WAY, sort=False).sum().reset_index()
     points["nfe"] /= points["votes"]
-    results.write_whole(path, points.to_csv(index=False, lineterminator="\n").encode())
+    counts.save_frame(path, points)
     results.write_json(told, results.provenance(
         key=key, run=run.id, split=split, size={"images": images, "copies": copies, "chains": chains},
         device=models.device_name(device), images=source.source,
@@ -96,13 +96,10 @@ def measure(
     return points
 
 
-def read(path) -> pd.DataFrame:
-    """The stored points of a file; DamagedFile if it does not parse."""
-    try:
-        points = pd.read_csv(path)
-        return points[[*WAY, "votes", "differing", "nfe"]]
-    except (KeyError, ValueError):
-        raise paths.set_aside(path, "a table of agreement") from None
+def read(path: Path) -> pd.DataFrame:
+    """The stored points of a file; raises what `store.read` raises."""
+    columns = {"start": str, "solver": str, "steps": int, "tol": float, "margin": float, "votes": int, "differing": int, "nfe": float}
+    return counts.read_frame(path, columns, "table of agreement", by="srs.experiments.few_steps")
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

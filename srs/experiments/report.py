@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 from nbconvert import HTMLExporter
 
-from srs import config, paths, results
+from srs import config, paths, store
 from srs.analysis import show
 from srs.bounds import Rule
 from srs.config import Profile
@@ -139,7 +139,7 @@ def build(profile: Profile) -> Path:
         findings=f'<section id="findings"><h2>Findings</h2><ul>{first}</ul></section>' if first else "",
     )  # fmt: skip
     path = paths.shown(profile, "report.html")
-    results.write_whole(path, page.encode())
+    store.write(path, page.encode())
     return path
 
 

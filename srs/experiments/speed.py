@@ -4,6 +4,7 @@ Tables and figures are made from stored measurements (`few_steps`, `bench`, `mea
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from tqdm import tqdm
 
-from srs import adaptive, bounds, certify, config, data, models, paths, results, shipped, votes
+from srs import adaptive, bounds, certify, config, counts, data, models, paths, results, shipped, store, votes
 from srs.adaptive import Looks
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
@@ -158,17 +159,23 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
     some = np.linspace(0, profile.images - 1, min(images, profile.images)).astype(int)
     for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
         path = paths.votes(run, method, f"adaptive-{shared}") / f"{idx:05d}-{key.images[idx]}.npz"
-        if not path.is_file():
+        if not store.present(path):
             drawn = votes.draw_votes(model, test.x(idx), method, sampling, run.sigma, idx=idx, label=int(test.labels[idx]))
             votes.write(path, drawn)
         drawn = votes.read(path)
         count = adaptive.stored(drawn.estimate, bounds.top_class(drawn.select, sampling.classes))
         rows += [{"method": method.name, "idx": idx, "n": k, "n_a": count(k)} for k in Looks(n).at]
     path = paths.measured(run, "adaptive")
-    results.write_whole(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+    counts.save_frame(path, pd.DataFrame(rows))
     results.write_json(paths.provenance(path), results.provenance(
-        run=run.id, weights=models.digest(inputs.weights), device=models.device_name("cpu"), images=test.source,
+        run=run.id, weights=models.digest_of(inputs.weights), device=models.device_name("cpu"), images=test.source,
     ))  # fmt: skip
+
+
+def read_looks(path: Path) -> pd.DataFrame:
+    """The votes for c_A at every look, as `measure_adaptive` stores them."""
+    columns = {"method": str, "idx": int, "n": int, "n_a": int}
+    return counts.read_frame(path, columns, "table of adaptive votes", by="srs.experiments.speed")
 
 
 def adaptive_method(profile: Profile) -> config.Method:
@@ -185,14 +192,14 @@ def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alp
         sigma: noise level.
         alpha: failure probability.
     """
-    counts = [dict(zip(some["n"], some["n_a"])).__getitem__ for _, some in stored.groupby("idx")]
+    seen = [dict(zip(some["n"], some["n_a"])).__getitem__ for _, some in stored.groupby("idx")]
     n, rows = int(stored["n"].max()), []
-    low = bounds.lower_confidence_bound([count(n) for count in counts], n, alpha)
+    low = bounds.lower_confidence_bound([count(n) for count in seen], n, alpha)
     for r in radii:
-        found = pd.DataFrame([adaptive.decide(count, r, sigma=sigma, alpha=alpha, looks=Looks(n)) for count in counts])
+        found = pd.DataFrame([adaptive.decide(count, r, sigma=sigma, alpha=alpha, looks=Looks(n)) for count in seen])
         fixed = (low >= norm.cdf(r / sigma)) & (low > 0.5)
         rows.append({
-            "r": f"{r:.2f}", "images": len(counts), "certified, fixed N": int(fixed.sum()), "certified, adaptive": int(found["certified"].sum()),
+            "r": f"{r:.2f}", "images": len(seen), "certified, fixed N": int(fixed.sum()), "certified, adaptive": int(found["certified"].sum()),
             "decided otherwise": int((fixed != found["certified"]).sum()), "mean votes": found["n"].mean(),
             "share of N %": 100 * found["n"].mean() / n, "most votes": found["n"].max(),
         })  # fmt: skip
@@ -202,7 +209,7 @@ def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alp
 def adaptive_votes(profile: Profile) -> list[Shown]:
     """The table of adaptive decisions of every run that was measured, here or in what is shipped."""
     shown = []
-    for run, stored in _measured(profile, "adaptive", pd.read_csv):
+    for run, stored in _measured(profile, "adaptive", read_looks):
         caption = (
             f"Deciding whether the radius is at least r, adaptively and with fixed N = {stored['n'].max()}, on the same votes of "
             f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g}). The adaptive test looks after 50, 75, 112, ... votes and "

@@ -5,7 +5,6 @@ Here the loss is differentiated at the solver's intermediate states instead, by 
 simultaneous adjoint iteration; what that is worth is measured on a DEQ and on the same DEQ trained against such attacks.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srs import config, counts, paths, results, shipped
+from srs import config, counts, paths, results, shipped, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.attacks.settings import NO_ATTACK, Adversarial, Attack, Gradient, Suite, hardened
@@ -56,8 +55,8 @@ def suite_of(run: Run, *, steps: int = 20, radii: Sequence[float] = RADII) -> Su
         "unrolled from z_5": Gradient("unrolled", 5, unroll=3),
         "adjoint to z_8": Gradient("adjoint", 8, beta=0.5),
     }
-    counts = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
-    attacks = (Attack(name, 0, g, counts[name], radii=tuple(radii)) for name, g in chosen.items())
+    budget = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
+    attacks = (Attack(name, 0, g, budget[name], radii=tuple(radii)) for name, g in chosen.items())
     return Suite((NO_ATTACK, *attacks), images=min(run.profile.images, MOST_IMAGES), n=0)
 
 
@@ -83,15 +82,16 @@ def measure(
         images, target = list(one.profile.evaluated[:MOST_IMAGES]), paths.measured(one, "cosines")
         code = results.code_digest("models", "solvers", "losses", "attacks/pgd", "experiments/white_box")
         gradients = [(name, vars(g)) for name, g in COMPARED.items()]
-        weights, loaded = paths.weights(one).read_bytes(), data.load(one.profile.data, "test")
-        made_from = models.digest(weights), data.digest(loaded, images), models.computed_on(device)
+        weights, loaded = models.read_tensors(paths.weights(one), "weight file"), data.load(one.profile.data, "test")
+        made_from = models.digest_of(weights), data.digest(loaded, images), models.computed_on(device)
         key = config.fingerprint(made_from, list(states), gradients, EXACT, images, code)
         told = paths.provenance(target)
-        if not (target.is_file() and told.is_file() and json.loads(told.read_text())["settings"] == key):
-            model = models.load(paths.weights(one), one.model, one.profile.data, content=weights).to(device).requires_grad_(False)
+        known = store.read_json(told, "provenance", by="srs.experiments.white_box") if store.present(told) else {}
+        if not (store.present(target) and known.get("settings") == key):
+            model = models.load(paths.weights(one), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
             found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
             found["idx"] = [images[i] for i in found["idx"]]
-            results.write_whole(target, found.to_csv(index=False, lineterminator="\n").encode())
+            counts.save_frame(target, found)
             results.write_json(told, results.provenance(settings=key))
 
 
@@ -140,7 +140,8 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     for one in pair:
         path = shipped.measured(one, "cosines")
         config.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
-        parts.append((pd.read_csv(path), counts.read_attacks(one, "white_box")))
+        named = counts.read_frame(path, {"idx": int, "state": int, "gradient": str, "cosine": float}, "table of cosines", by="srs.experiments.white_box")
+        parts.append((named, counts.read_attacks(one, "white_box")))
     names = [NAMES.get(one.train.recipe, one.train.recipe) for one in pair]
     found, points = (pd.concat([part.assign(model=name) for name, part in zip(names, some)], ignore_index=True) for some in zip(*parts))
     points = points.rename(columns={"attack": "gradient"})

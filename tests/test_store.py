@@ -1,0 +1,459 @@
+"""Stored files under every kind of damage: refused or set aside in one sentence, and whole again once they are remade."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests import synthetic
+from tests.helpers import save_untrained, smoke_run
+
+from srs import agreement, attacks, bench, certify, config, data, models, paths, points, recounts, remake, results, shipped, shown, store, votes
+from srs.config import ConfigError
+from srs.paths import DamagedFile
+
+RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
+METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
+REFUSED = (ConfigError, DamagedFile)
+COMMAND = r"`(make|python -m srs\.|git )"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of file is written and read, and where it lies for a run."""
+
+    path: Callable[[config.Run], Path]
+    write: Callable[[Path], object]
+    read: Callable[[Path], object]
+
+
+def some_votes(idx: int = 7, classes: int = 10) -> votes.ImageVotes:
+    rng = np.random.default_rng(idx)
+    select, estimate = (rng.integers(0, classes, n).astype(np.int16) for n in (4, 8))
+    few = np.arange(3)
+    return votes.ImageVotes(idx, 3, select, estimate, few.astype(np.int32), few.astype(np.int16), few + 1, few / 3)
+
+
+def some_attack() -> attacks.Attacked:
+    names = attacks.Attacked.__dataclass_fields__
+    return attacks.Attacked(**{name: 3 if name in ("idx", "label", "away_from") else np.arange(5.0) for name in names})
+
+
+def read_card(path: Path) -> dict:
+    return shipped.card(next(run for run in (RUN, OTHER) if paths.card(run) == path))
+
+
+def read_sidecar(path: Path) -> shown.About:
+    return shown.listed(path.parent)[path.stem]
+
+
+CACHE = {}
+
+
+def untrained() -> models.MDEQ:
+    return CACHE.setdefault("model", models.build(RUN.model, RUN.profile.data, 0))
+
+
+def load_weights(path: Path) -> list:
+    return [v.tolist() for v in models.load(path, RUN.model, RUN.profile.data).state_dict().values()]
+
+
+KINDS = {
+    "weights": Kind(paths.weights, lambda p: models.save(untrained(), p), load_weights),
+    "anchor": Kind(paths.anchor, lambda p: models.save_anchor(torch.arange(9.0), p), lambda p: models.load_anchor(p).tolist()),
+    "card": Kind(paths.card, lambda p: results.write_json(p, {"seconds": 3.25, "run": "x"}), read_card),
+    "votes": Kind(lambda run: paths.votes(run, METHOD, "k") / "00007.npz", lambda p: votes.write(p, some_votes()), lambda p: str(votes.read(p))),
+    "tallies": Kind(
+        lambda run: paths.tallies(run, METHOD), lambda p: results.write_tallies(p, [synthetic.tally(), synthetic.tally(idx=7)]),
+        lambda p: results.read_tallies(p).tolist(),
+    ),
+    "attacked": Kind(
+        lambda run: points.folder(run) / "pgd" / "00003.npz", lambda p: attacks.write(p, some_attack()), lambda p: str(attacks.read(p)),
+    ),
+    "attack points": Kind(
+        lambda run: points.folder(run) / "pgd.tsv",
+        lambda p: points.write(p, [points.Point(0, 1, "pgd", 0.5, 0.4, 2, "M", 0, -2, 1, 0, 0, -1, 0)]), points.read,
+    ),
+    "recounts": Kind(
+        lambda run: paths.measured(run, "ablations"),
+        lambda p: recounts.write(p, {recounts.Key("r", "m", 10, 0): [synthetic.tally()]}), lambda p: str(recounts.read(p)),
+    ),
+    "agreement": Kind(
+        lambda run: paths.measured(run, "agreement-val"),
+        lambda p: agreement.write(p, [agreement.Point("zero", "anderson", 1, 0.0, 0.0, 100, 9, 1.5)]), agreement.read,
+    ),
+    "timings": Kind(
+        lambda run: paths.measured(run, "bench"),
+        lambda p: bench.write(p, [bench.Timing("a", 5, 32.0, 0.1, 1.0, 0.0, 0.25)], run="x"), bench.read,
+    ),
+    "sidecar": Kind(
+        lambda run: paths.shown(run.profile, f"table_s{run.sigma}").with_suffix(".json"),
+        lambda p: shown.describe(p.with_suffix(""), shown.About("table", "What it shows.", "30")), read_sidecar,
+    ),
+}  # fmt: skip
+OF_ANY_RUN = ("sidecar",)  # says nothing of a run
+
+
+def flip(content: bytes, at: int, bit: int = 0) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+
+
+DAMAGE = {
+    "empty": lambda b: b"",
+    "cut": lambda b: b[: len(b) // 2],
+    "end cut": lambda b: b[:-2],
+    "a line or more cut": lambda b: b.rpartition(b"\n")[0].rpartition(b"\n")[0] + b"\n",
+    "longer": lambda b: b + b"\0",
+    "text": lambda b: b"none of what it should be\n" * 9,
+    "a pointer of Git LFS": lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
+    "nothing but zeros": lambda b: bytes(len(b)),
+}
+
+
+@pytest.fixture
+def stored(request, srs_root):
+    """One kind, its file, and what it says."""
+    kind = KINDS[request.param]
+    path = kind.path(RUN)
+    kind.write(path)
+    return kind, path, kind.read(path)
+
+
+def every(kinds=tuple(KINDS)):
+    return pytest.mark.parametrize("stored", kinds, indirect=True)
+
+
+def assert_told_and_remade(stored) -> None:
+    """Reading is refused in a sentence, the file is kept under another name, and written again it says the same."""
+    kind, path, before = stored
+    content = path.read_bytes()
+    with pytest.raises(DamagedFile, match=COMMAND) as caught:
+        kind.read(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not path.exists()
+    assert [p.read_bytes() for p in path.parent.glob(f"{path.name}.damaged*")] == [content]
+    kind.write(path)
+    assert kind.read(path) == before
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@every()
+def test_a_damaged_file_is_set_aside_and_remade(stored, damage):
+    path = stored[1]
+    path.write_bytes(damage(path.read_bytes()))
+    assert_told_and_remade(stored)
+
+
+@every()
+def test_a_bit_flipped_anywhere_is_found(stored):
+    kind, path, _ = stored
+    whole = path.read_bytes()
+    for i, at in enumerate(np.linspace(0, len(whole) - 1, 40).astype(int)):
+        path.write_bytes(flip(whole, at, i % 8))
+        with pytest.raises(DamagedFile):
+            kind.read(path)
+
+
+@every(tuple(name for name in KINDS if name not in OF_ANY_RUN))
+def test_a_file_of_another_run_is_not_taken(stored):
+    kind, path, _ = stored
+    kind.write(kind.path(OTHER))
+    shutil.copyfile(kind.path(OTHER), path)
+    assert_told_and_remade(stored)
+
+
+@pytest.mark.parametrize(
+    ("path", "write", "read"),
+    [
+        (paths.tallies(RUN, REFERENCE), *list(vars(KINDS["tallies"]).values())[1:]),
+        (paths.votes(RUN, REFERENCE, "k") / "00007.npz", *list(vars(KINDS["votes"]).values())[1:]),
+        (paths.votes(RUN, METHOD, "k") / "00008.npz", *list(vars(KINDS["votes"]).values())[1:]),
+    ],
+    ids=["another method's tally", "another method's votes", "another image's votes"],
+)
+def test_a_file_of_another_method_or_image_is_not_taken(srs_root, path, write, read):
+    path = srs_root / path.relative_to(Path(__file__).resolve().parents[1])
+    write(path)
+    target = KINDS["tallies" if path.suffix == ".tsv" else "votes"].path(RUN)
+    write(target)
+    shutil.copyfile(path, target)
+    with pytest.raises(DamagedFile, match=target.name):
+        read(target)
+
+
+@every()
+def test_a_folder_in_the_files_place_is_told_and_left(stored):
+    kind, path, before = stored
+    path.unlink()
+    path.mkdir()
+    for use in (kind.read, kind.write):
+        with pytest.raises(ConfigError, match="run again|remove") as caught:
+            use(path)
+        assert str(path) in str(caught.value)
+    assert path.is_dir() and not list(path.parent.glob("*.part"))
+    path.rmdir()
+    kind.write(path)
+    assert kind.read(path) == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@every()
+def test_a_file_that_cannot_be_read_is_told_and_left(stored, monkeypatch, number):
+    kind, path, before = stored
+    content = path.read_bytes()
+
+    def fails(file, *_, **__):
+        raise OSError(number, os.strerror(number), str(file))
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "read_bytes", "read_text"):
+            patch.setattr(Path, name, fails)
+        with pytest.raises(ConfigError, match=rf"{path.name}.*{os.strerror(number)}"):
+            kind.read(path)
+    assert path.read_bytes() == content and kind.read(path) == before
+
+
+@every()
+def test_a_full_disk_is_told_and_leaves_the_file_of_before(stored):
+    kind, path, before = stored
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # the system's way to let writing fail
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=rf"{path.name}.*space.*{path.parent}") as caught:
+            path.unlink() if kind is KINDS["weights"] or kind is KINDS["anchor"] else None  # what is there is not written again
+            kind.write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value) and not list(path.parent.glob("*.part"))
+    assert not path.exists() or kind.read(path) == before
+
+
+@every()
+def test_what_a_killed_process_left_is_swept(stored):
+    kind, path, before = stored
+    path.unlink()
+    child = os.fork()
+    if not child:
+        Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        kind.write(path)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert not path.exists() and list(path.parent.iterdir())  # it was at it
+    kind.write(path)
+    assert [p.name for p in path.parent.glob("*part*")] == [] and kind.read(path) == before
+
+
+@every(("weights", "card", "votes", "tallies"))
+def test_many_write_one_file_at_once(stored):
+    kind, path, before = stored
+    failed, start = [], threading.Barrier(4)
+
+    def write():
+        start.wait()
+        try:
+            for _ in range(10):
+                path.unlink(missing_ok=True)
+                kind.write(path)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    [t.start() for t in threads], [t.join() for t in threads]
+    assert failed == []
+    kind.write(path)
+    assert kind.read(path) == before
+
+
+@every()
+def test_files_have_the_users_ordinary_mode(stored):
+    kind, path, _ = stored
+    before = os.umask(0o027)
+    try:
+        path.unlink()
+        kind.write(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+# ------------------------------------------------------------------------------------------------ what is inside
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        dict(m=-3), dict(k=4, m=5), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4), dict(c_a=-2), dict(c_a=-1),
+        dict(n_wrong=11), dict(n_differ=11), dict(n_wrong=3, n_differ=2), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1),
+        dict(nfe_estimate=-5), dict(seconds=-1.0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tallies_that_contradict_themselves_are_not_read(srs_root, forged):
+    path = paths.tallies(RUN, METHOD)
+    results.write_tallies(path, [synthetic.tally()])
+    results.read_tallies(path)
+    results.write_tallies(path, [synthetic.tally(**forged)])
+    with pytest.raises(DamagedFile, match=path.name):
+        results.read_tallies(path)
+
+
+def test_a_tally_with_every_row_twice_is_not_read(srs_root):
+    path = paths.tallies(RUN, METHOD)
+    results.write_tallies(path, 2 * [synthetic.tally(), synthetic.tally(idx=7)])
+    with pytest.raises(DamagedFile, match=path.name):
+        results.read_tallies(path)
+
+
+PAIR = replace(config.get_profile("smoke"), sigmas=(0.5,))
+
+
+@pytest.mark.parametrize("forged", [dict(c_a=99), dict(n=10**6), dict(idx=1)], ids=str)
+def test_tallies_of_other_images_or_settings_are_not_shown(srs_root, forged):
+    synthetic.write_profile(PAIR)
+    run, method = PAIR.runs[0], PAIR.methods[1]
+    first, *others = synthetic.tallies(run, method)
+    results.write_tallies(paths.tallies(run, method), [replace(first, **forged), *others])
+    with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*100 votes for 10 classes.*srs\.certify"):
+        shipped.load(PAIR)
+
+
+def test_a_damaged_tally_is_not_left_out_in_silence(srs_root):
+    synthetic.write_profile(replace(PAIR, sigmas=(0.25, 0.5)))
+    both = replace(PAIR, sigmas=(0.25, 0.5))
+    run, method = both.runs[0], both.methods[2]
+    path = paths.tallies(run, method)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DamagedFile, match=rf"{method.name}\.tsv.*srs\.certify --profile smoke|{method.name}\.tsv.*make PROFILE=smoke"):
+        shipped.load(both)
+    for _ in range(2):  # once it is set aside, a later call does not forget it
+        with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*srs\.certify"):
+            shipped.load(both)
+    results.write_tallies(path, synthetic.tallies(run, method))
+    assert len(shipped.load(both)) == 2 * len(both.methods)
+
+
+def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
+    synthetic.write_profile(PAIR)
+    shutil.move(srs_root / "data" / "smoke" / "tallies", srs_root / "data" / "results" / "smoke")
+    path = paths.shipped_tallies(PAIR.runs[0], PAIR.methods[1])
+    path.write_bytes(path.read_bytes()[:-30])
+    content = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            remake.main(["--profile", "smoke", "--brief", "--processes", "1"])
+        assert ended.value.code != 0
+        inside = path.relative_to(srs_root)
+        assert f"git checkout -- {inside}" in capsys.readouterr().err
+    assert path.read_bytes() == content and [p for p in path.parent.iterdir() if "damaged" in p.name] == []
+
+
+# ------------------------------------------------------------------------------------------------ run again
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """A root where RUN is certified on an untrained model, and its counts."""
+    root = tmp_path_factory.mktemp("certified")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRS_ROOT", str(root))
+        save_untrained(RUN)
+        certify_again()
+        yield root, counts()
+
+
+def certify_again() -> None:
+    certify.certify(RUN, methods=(REFERENCE.name, METHOD.name), progress=False)
+
+
+def counts() -> list:
+    return [[row.tolist()[:-1] for row in results.read_tallies(paths.tallies(RUN, m))] for m in (REFERENCE, METHOD)]
+
+
+def vote_file(idx: int) -> Path:
+    return certify.vote_file(RUN, METHOD, certify.vote_key(RUN), idx)
+
+
+FORGED = {
+    "votes for another class": lambda v: replace(v, estimate=(v.estimate + 1) % 10),
+    "fewer votes": lambda v: replace(v, estimate=v.estimate[:-1]),
+    "no such class": lambda v: replace(v, standard=v.standard + 10) if len(v.standard) else replace(v, select=v.select + 10),
+    "audited where it pleases": lambda v: replace(v, audited=v.audited[::-1], standard=v.standard[::-1]),
+    "of another image": lambda v: replace(v, idx=v.idx + 1),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_forged_votes_are_set_aside_and_drawn_again(certified, srs_root, forge):
+    shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
+    path = vote_file(RUN.profile.evaluated[1])
+    votes.write(path, forge(votes.read(path)))
+    with pytest.raises(DamagedFile, match=rf"{path.name}.*srs\.certify"):
+        certify_again()
+    certify_again()
+    assert counts() == certified[1]
+
+
+@pytest.mark.parametrize("which", ["tallies", "provenance", "vote", "votes' provenance"])
+def test_certifying_again_remakes_what_is_damaged(certified, srs_root, which):
+    shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
+    path = {
+        "tallies": paths.tallies(RUN, METHOD), "provenance": paths.provenance(paths.tallies(RUN, METHOD)),
+        "vote": vote_file(0), "votes' provenance": vote_file(0).with_name("provenance.json"),
+    }[which]  # fmt: skip
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        certify_again()
+    except REFUSED as told:
+        assert str(path) in str(told)
+        certify_again()
+    assert counts() == certified[1]
+    assert which != "provenance" or path.read_bytes() == whole
+
+
+def test_a_second_certifying_says_who_is_at_work_and_waits(certified, srs_root, capfd):
+    shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
+    vote_file(0).unlink()
+    second = threading.Thread(target=certify_again)
+    with store.alone(next((srs_root / "data" / "smoke" / "votes" / RUN.id).glob("*.lock")), "test"):
+        second.start()
+        second.join(1.0)
+        assert second.is_alive() and not vote_file(0).exists()
+        assert f"process {os.getpid()} on" in capfd.readouterr().err
+    second.join(60)
+    assert counts() == certified[1]
+
+
+# ------------------------------------------------------------------------------------------------ packed images
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("change", [(5, 9, np.uint8, 32), (6, 6, np.float64, 32), (6, 6, np.uint8, 31)], ids=str)
+def test_packed_images_that_do_not_fit_are_packed_again(tmp_path, srs_root, monkeypatch, change, sealed):
+    from PIL import Image
+
+    colour = replace(config.CIFAR10, name="colour", classes=2)
+    for c in range(2):
+        (tmp_path / "given" / "colour" / "test" / f"class{c}").mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (32, 32), (40 * i, 9, 100 * c)).save(tmp_path / "given" / "colour" / "test" / f"class{c}" / f"{i}.png")
+    monkeypatch.setenv("SRS_DATA", str(tmp_path / "given"))
+    whole = data.load(colour, "test")
+    path, = (srs_root / "data" / "packed").glob("*.npz")
+    count, labels, kind, side = change
+    forged = dict(pixels=np.zeros((count, 3, side, 32), kind), labels=np.zeros(labels, np.int64), source="x")
+    if sealed:
+            store.save(path, votes.archive(**forged))
+    else:
+        np.savez(path, **forged)
+    with pytest.raises(DamagedFile, match=rf"{path.name}.*run again"):
+        data.load(colour, "test")
+    again = data.load(colour, "test")
+    assert torch.equal(again.pixels, whole.pixels) and torch.equal(again.labels, whole.labels)
