@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import bounds, certify, config, metrics, models, paths, results, votes
+from srs import bounds, certify, config, models, paths, results, votes
 from srs.bounds import ABSTAIN, Rule, UnsoundRuleWarning
 from srs.config import ConfigError, Method, Sampling, replace
 from srs.paths import DamagedFile
@@ -144,27 +144,6 @@ def test_two_workers_equal_one(fresh, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(config.__file__).parents[1])]))
     certified(workers=2)
     assert all_counts() == fresh
-
-
-def test_wrong_votes_are_those_that_the_method_s_own_auditor_does_not_give(fresh):
-    """With every vote audited, p_m is the audited share; against the reference method it would be another one."""
-    auditor, n = RUN.profile.method("MDEQ-1A"), RUN.profile.n
-    own, by_reference = replace(SRS, name="OWN", audit=n, auditor=auditor), replace(SRS, name="OTHER", audit=n)
-    run = replace(RUN, profile=replace(RUN.profile, methods=(*RUN.profile.methods, own, by_reference)))
-
-    def tallies(method):
-        return results.read_tallies(certify.certify(run, methods=(method,), progress=False)[method])
-
-    before = tallies("OWN")
-    assert (before["n_wrong"] == -1).all()  # the auditor's votes are not there: not measured
-    tallies("MDEQ-1A")
-    tallies("MDEQ-30A")
-    found, other = tallies("OWN"), tallies("OTHER")
-    for t in (found, other):
-        assert (t["n_wrong"] == t["m"]).all() and (t["k"] == t["n_a"]).all()
-        assert np.array_equal(metrics.p_m(t), t["m"] / t["n_a"])
-    assert (found["n_wrong"] != other["n_wrong"]).any()
-    assert np.array_equal(found["n_differ"], other["n_differ"])  # from the reference method's votes, whoever audits
 
 
 def test_second_call_draws_nothing(done, no_network):

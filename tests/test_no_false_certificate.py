@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from srs import adaptive, agreement, bench, certify, config, inference, models, settings, votes
+from srs import adaptive, agreement, bench, certify, config, inference, metrics, models, results, settings, votes
 from srs.bounds import ABSTAIN
 from srs.config import ConfigError, Method, Sampling, replace
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
@@ -83,6 +83,29 @@ def test_a_state_that_was_not_asked_for_is_no_start():
     for method, fixed in ((replace(RS, start="anchor"), None), (RS, state)):
         with pytest.raises(ConfigError, match="fixed = .*is refused: want what `fixed_start` gives"):
             votes.sample(three_classes(), X, method, 0.5, np.arange(5), draw, fixed=fixed)
+
+
+def test_wrong_votes_are_those_that_the_method_s_own_auditor_does_not_give(srs_root):
+    """With every vote audited, p_m is the audited share; against the reference method it would be another one."""
+    small = smoke_run(images=3, n0=10, n=40)
+    save_untrained(small)
+    auditor, n, srs = small.profile.method("MDEQ-1A"), small.profile.n, small.profile.method("SRS-MDEQ-1A")
+    own, by_reference = replace(srs, name="OWN", audit=n, auditor=auditor), replace(srs, name="OTHER", audit=n)
+    run = replace(small, profile=replace(small.profile, methods=(*small.profile.methods, own, by_reference)))
+
+    def tallies(method):
+        return results.read_tallies(certify.certify(run, methods=(method,), progress=False)[method])
+
+    before = tallies("OWN")
+    assert (before["n_wrong"] == -1).all()  # the auditor's votes are not there: not measured
+    tallies("MDEQ-1A")
+    tallies("MDEQ-30A")
+    found, other = tallies("OWN"), tallies("OTHER")
+    for t in (found, other):
+        assert (t["n_wrong"] == t["m"]).all() and (t["k"] == t["n_a"]).all()
+        assert np.array_equal(metrics.p_m(t), t["m"] / t["n_a"])
+    assert (found["n_wrong"] != other["n_wrong"]).any()
+    assert np.array_equal(found["n_differ"], other["n_differ"])  # from the reference method's votes, whoever audits
 
 
 @pytest.mark.parametrize("start", ["previous", "clean", "centroid", "calibrated"])
