@@ -1,10 +1,12 @@
 # The whole artefact as a DAG of files over papermill. `make help` lists what there is to ask for.
 # Every step may be interrupted: what is finished stays, what was begun resumes, and nothing half-made carries its name.
 
-PROFILE ?= digits
-JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
-PYTHON3 ?= python3
-WORKERS ?= 1
+# A variable that is empty in the environment is unset. nproc answers OMP_NUM_THREADS where that is set.
+default = $(if $($(1)),,$(eval $(1) := $(2)))
+$(call default,PROFILE,digits)
+$(call default,JOBS,$(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || echo 2))
+$(call default,PYTHON3,python3)
+$(call default,WORKERS,1)
 RETRAIN ?=
 
 SHELL := bash
@@ -18,6 +20,16 @@ endif
 # One thread per job: the jobs share the cores, and sums are in the same order whoever runs beside them.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
+
+# uv reads no variable of pip's, and needs a home to write to.
+ifneq ($(PIP_INDEX_URL),)
+ifeq ($(UV_DEFAULT_INDEX)$(UV_INDEX_URL),)
+export UV_DEFAULT_INDEX := $(value PIP_INDEX_URL)
+endif
+endif
+ifneq ($(shell test -d "$${HOME:-}" -a -w "$${HOME:-}" && echo yes),yes)
+export HOME := $(CURDIR)/data/home
+endif
 
 # Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
 ifeq ($(CONDA_DEFAULT_ENV),srs)
