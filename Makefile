@@ -10,13 +10,12 @@ there: ; +@$(MAKE) --no-print-directory -C "$(HERE)" $(MAKECMDGOALS)
 .PHONY: there $(MAKECMDGOALS)
 else
 
-PROFILE ?= digits
-ifeq ($(origin PROFILE)$(strip $(PROFILE)),environment)
-PROFILE := digits
-endif
-JOBS    ?= $(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-PYTHON3 ?= python3
-WORKERS ?= 1
+# A variable that is empty in the environment is unset. nproc answers OMP_NUM_THREADS where that is set.
+default = $(if $(strip $($(1))),,$(eval $(1) := $(2)))
+$(call default,PROFILE,digits)
+$(call default,JOBS,$(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
+$(call default,PYTHON3,python3)
+$(call default,WORKERS,1)
 RETRAIN ?=
 LAB_ARGS ?=
 
@@ -42,6 +41,16 @@ override SRS_ROOT :=
 export SRS_ROOT
 ASK := SRS_ROOT= $(PYTHON3) -m
 
+# uv reads no variable of pip's, and needs a home to write to.
+ifneq ($(PIP_INDEX_URL),)
+ifeq ($(UV_DEFAULT_INDEX)$(UV_INDEX_URL),)
+export UV_DEFAULT_INDEX := $(value PIP_INDEX_URL)
+endif
+endif
+ifneq ($(shell test -d "$${HOME:-}" -a -w "$${HOME:-}" && echo yes),yes)
+export HOME := $(CURDIR)/data/home
+endif
+
 # Inside the conda environment of environment.yml that one is used; otherwise .venv is made from the lock file.
 ifeq ($(CONDA_DEFAULT_ENV),srs)
 PY  := python
@@ -55,10 +64,6 @@ endif
 
 # That environment's kernel, before another that calls itself python3.
 export JUPYTER_PATH := $(SHARE)$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
-# uv reads none of pip's settings.
-ifneq ($(PIP_INDEX_URL),)
-export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
-endif
 
 WORK  := data/$(PROFILE)
 NB    := $(WORK)/notebooks

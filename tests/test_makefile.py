@@ -1,5 +1,6 @@
 """The Makefile's targets, without running them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,10 @@ from srs import config
 ROOT = Path(__file__).parents[1]
 
 
-def make(*words: str) -> subprocess.CompletedProcess:
+def make(*words: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["make", f"PYTHON3={sys.executable}", *words], cwd=ROOT, capture_output=True, text=True, timeout=60,
-        env={"PATH": "/usr/bin:/bin", "MAKEFLAGS": ""},
+        env={"PATH": "/usr/bin:/bin", "MAKEFLAGS": ""} | environment,
     )  # fmt: skip
 
 
@@ -22,6 +23,28 @@ def test_no_rule_stands_twice_and_help_lists_what_the_readme_names():
     done = make("help")
     assert done.returncode == 0 and not done.stderr
     assert {"all", "test", "tables", "lab", "clean"} <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_empty_variables_are_unset_and_all_cores_are_used():
+    plain, empty = make("help").stdout, make("help", PROFILE="", JOBS="", WORKERS="").stdout
+    assert "PROFILE=digits " in plain and plain == empty
+    assert f"JOBS={len(os.sched_getaffinity(0))} " in make("help", OMP_NUM_THREADS="1").stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "set_to"),
+    [
+        ({"PIP_INDEX_URL": "https://mirror/simple"}, {"UV_DEFAULT_INDEX": "https://mirror/simple"}),
+        ({"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://own"}, {"UV_DEFAULT_INDEX": "https://own"}),
+        ({"HOME": "/proc/nowhere"}, {"HOME": f"{ROOT}/data/home"}),
+        ({"HOME": ""}, {"HOME": f"{ROOT}/data/home"}),
+        ({"HOME": "/tmp"}, {"HOME": "/tmp"}),
+    ],
+)
+def test_uv_has_pip_s_index_and_a_home(environment, set_to):
+    database = make("--dry-run", "--print-data-base", "help", **environment).stdout.splitlines()
+    set_here = dict(line.replace(" := ", " = ").split(" = ", 1) for line in database if " = " in line or " := " in line)
+    assert {name: set_here[name] for name in set_to} == set_to
 
 
 def test_unknown_profile_is_refused_in_one_sentence():
