@@ -3,10 +3,9 @@
 A killed run loses at most the image it was at; images can be shared out over shards and worker processes, in any
 order, with the same files as the result.
 
-`python -m srs.certify --profile digits --model SMALL --sigma 0.5 --workers 2`
+`srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
 
-import argparse
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -290,29 +289,3 @@ def _record_provenance(run: config.Run, method: config.Method, key: Key, device:
             weights=models.digest(inputs.weights), dtype=run.profile.precision, device=models.device_name(device),
             data=inputs.source,
         ))
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Certify the images of one run."""
-    parser = argparse.ArgumentParser(prog="python -m srs.certify", description=main.__doc__)
-    config.add_run_arguments(parser)
-    parser.add_argument("--methods", nargs="*", default=(), help="default: all of the profile")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--shard", default="0/1", help="i/of: only every of-th image, beginning with the i-th")
-    args = parser.parse_args(argv)
-    try:
-        run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        i, _, of = args.shard.partition("/")
-        config.check(i.isdigit() and of.isdigit(), "shard", args.shard, "i/of, as in 0/4")
-        written = certify(
-            run, methods=tuple(args.methods), device=args.device, workers=args.workers, shard=(int(i), int(of))
-        )
-    except (config.ConfigError, paths.DamagedFile) as error:
-        parser.error(str(error))
-    for name, path in written.items():
-        print(name, path)
-
-
-if __name__ == "__main__":
-    main()

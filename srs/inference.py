@@ -3,10 +3,17 @@
 So both choices are settings of a profile, votes are kept apart by them, and provenance records them.
 """
 
-import torch
-from torch import Tensor
+import copy
+import itertools
+import platform
 
-from srs import models
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from srs import config, models, resnet
+from srs.models import MDEQ, Bottleneck, VariationalDropout, WeightNormConv2d
+from srs.resnet import ResNet
 from srs.settings import PRECISIONS, check, one_of
 
 
@@ -60,7 +67,62 @@ def prepare(model: models.MDEQ | models.ResNet, *, precision: str = "float32", c
         config.ConfigError: an unknown precision.
     """
     check(precision in PRECISIONS, "precision", precision, one_of(PRECISIONS))
-    model = models.fold(model)
+    model = fold(model)
     if compiled:  # freezing: weights are laid out for the convolutions once
         model.f, model.head = (torch.compile(part, dynamic=True, options={"freezing": True}) for part in (model.f, model.head))
     return Bfloat16(model) if precision == "bfloat16" else model
+
+
+def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
+    """The inference form of a trained network: weight norms become kernels, batch norms part of their convolution.
+
+    What it computes is the same up to rounding; nothing is computed anew at every evaluation that the weights fix.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in list(model.modules()):
+        for name, conv in list(module.named_children()):
+            if isinstance(conv, WeightNormConv2d):
+                plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, 1, conv.padding, bias=False)
+                plain.weight = nn.Parameter(conv.weight.detach().clone(memory_format=torch.channels_last))
+                setattr(module, name, plain)
+            elif isinstance(conv, VariationalDropout):
+                setattr(module, name, nn.Identity())
+        in_order = isinstance(module, (nn.Sequential, Bottleneck, resnet.Block, ResNet))
+        children = [*module.named_children()] if in_order else []
+        for (name, conv), (after, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, after, nn.Identity())
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # new parts begin in train mode
+
+
+# ------------------------------------------------------------------------------------------------ devices
+
+
+def choose_kernels(*, tf32: bool) -> None:
+    """Deterministic GPU kernels, in full float32 unless TF32 is asked for; torch's own default rounds convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not here or that nothing can be computed on."""
+    try:
+        computes = isinstance(device, (str, torch.device)) and float(torch.ones(2, device=device).sum()) == 2
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError):
+        computes = False
+    here = torch.accelerator.current_accelerator(check_available=True)
+    config.check(computes, "device", device, "cpu" + (f" or {here.type}" if here else "; torch finds no other one here"))
+
+
+def device_name(device: str) -> str:
+    """The kind of device, in words, for provenance: what decides how sums are rounded."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}" if kind == "cpu" else kind
+
+
+def computed_on(device: str) -> str:
+    """Kind of device and release of torch: the same weights may vote otherwise on another one."""
+    return f"{device_name(device)}, torch {torch.__version__}"

@@ -4,24 +4,13 @@ Sampling and certification use `DEQ` and nothing else, so any model with these m
 Names of weights are those of the public MDEQ checkpoints, so that such a checkpoint loads as it is.
 """
 
-import copy
-import hashlib
-import io
-import itertools
-import json
-import pickle
-import platform
-import re
-from pathlib import Path
 from typing import Protocol
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from srs import config, resnet, store
+from srs import config
 from srs.resnet import ResNet
 
 
@@ -259,153 +248,3 @@ def build(model: config.Model | config.ResNet, data: config.Data, seed: int) -> 
 def network(model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
     """A network of that size, initialised from torch's own generator."""
     return (ResNet if isinstance(model, config.ResNet) else MDEQ)(model, data)
-
-
-def save(model: nn.Module, path: Path) -> None:
-    """Write the weights to a safetensors file, whole or not at all."""
-    save_tensors({k: v.contiguous() for k, v in model.state_dict().items()}, path)
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file, whole or not at all, unless it is there; its header says what it belongs to and its digest."""
-    belongs = store.belongs(path)
-    seal = f"{store.digest(safetensors.torch.save(tensors), belongs)} {belongs}"  # one field: safetensors shuffles more
-    store.write_changed(path, safetensors.torch.save(tensors, {"sha256": seal}))
-
-
-def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, its seal checked where it has one; a file of the work folder must have one."""
-
-    def parse(content: bytes) -> dict[str, Tensor]:
-        tensors = safetensors.torch.load(content)
-        seal = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
-        told, _, owner = seal.get("sha256", "").partition(" ")
-        own = owner == store.belongs(path) or not store.belongs(path)
-        whole = told == store.digest(safetensors.torch.save(tensors), owner)
-        if not (own and whole) and (seal or store.in_work(path)):
-            raise ValueError
-        return tensors
-
-    return store.read(path, what, parse, by="srs.train", plain=True)
-
-
-def load(path: Path, model: config.Model | config.ResNet, data: config.Data, *, state: dict[str, Tensor] | None = None) -> MDEQ | ResNet:
-    """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
-
-    A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with
-    `module.`, `model.` or, behind a normalisation layer, `1.`. It is read with `weights_only`, so it runs no code.
-    `state` is what the file holds, where it has been read already.
-
-    Raises:
-        config.ConfigError: no such file, one that cannot be read, or weights of another architecture, not finite or complex.
-        DamagedFile: the content is wrong; a file of the work folder has been set aside.
-    """
-    path, loaded = Path(path), network(model, data)
-    if state is None and path.suffix == ".safetensors":
-        state = read_tensors(path, "weight file")
-    elif state is None:
-        state = store.read(path, "weight file", lambda content: _public(content, path), by="srs.train", plain=True)
-    own = loaded.state_dict()
-    # Older checkpoints do not count batches, which nothing here reads.
-    state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
-    config.check(not wrong, "checkpoint", str(path), f"weights of {model.name} on {data.name}; {wrong[:1]} differs")
-    odd = [k for k, v in state.items() if v.is_complex() or not bool(torch.isfinite(v).all())]
-    config.check(not odd, "checkpoint", str(path), f"finite real weights; {odd[:1]} is not")
-    loaded.load_state_dict(state)
-    return loaded.eval()
-
-
-def _public(content: bytes, path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint that torch.save wrote, under our names."""
-    convert = "weights alone: where the file was made, `torch.save(model.state_dict(), FILE)`"
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        foreign = re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)|(TorchScript)", str(error))
-        config.check(foreign is None, "checkpoint", str(path), f"{convert}; it holds {foreign and (foreign[1] or foreign[2])}")
-        raise
-    for name in ("state_dict", "model"):
-        state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state
-    if not isinstance(state, dict):
-        raise ValueError
-    found = {re.sub(r"^((module|model|1)\.)+", "", str(k)): v for k, v in state.items()}
-    found = {k: v for k, v in found.items() if not k.startswith("fullstage_copy.")}  # a copy that only training used
-    odd = [k for k, v in found.items() if not isinstance(v, Tensor)]
-    config.check(not odd, "checkpoint", str(path), f"{convert}; {odd[:1]} is no tensor")
-    return found
-
-
-def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
-    """The inference form of a trained network: weight norms become kernels, batch norms part of their convolution.
-
-    What it computes is the same up to rounding; nothing is computed anew at every evaluation that the weights fix.
-    """
-    model = copy.deepcopy(model).eval()
-    for module in list(model.modules()):
-        for name, conv in list(module.named_children()):
-            if isinstance(conv, WeightNormConv2d):
-                plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, 1, conv.padding, bias=False)
-                plain.weight = nn.Parameter(conv.weight.detach().clone(memory_format=torch.channels_last))
-                setattr(module, name, plain)
-            elif isinstance(conv, VariationalDropout):
-                setattr(module, name, nn.Identity())
-        in_order = isinstance(module, (nn.Sequential, Bottleneck, resnet.Block, ResNet))
-        children = [*module.named_children()] if in_order else []
-        for (name, conv), (after, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, after, nn.Identity())
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # new parts begin in train mode
-
-
-def save_anchor(anchor: Tensor, path: Path) -> None:
-    """Write a state (D,) that solvers may start from, whole or not at all."""
-    save_tensors({"anchor": anchor.contiguous()}, path)
-
-
-def load_anchor(path: Path) -> Tensor:
-    """The state (D,) of an anchor file; raises what `load` raises."""
-    anchor = read_tensors(path, "anchor").get("anchor")
-    right = anchor is not None and anchor.dim() == 1 and anchor.dtype == torch.float32 and bool(torch.isfinite(anchor).all())
-    config.check(right, "anchor", str(path), "a vector `anchor` of finite float32 numbers")
-    return anchor
-
-
-def digest(path: Path) -> str:
-    """Sixteen hex digits of the SHA-256 of a weight file's tensors: what votes record as their model."""
-    return digest_of(read_tensors(path, "weight file"))
-
-
-def digest_of(tensors: dict[str, Tensor]) -> str:
-    """The same of tensors that are loaded."""
-    return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()[:16]
-
-
-def choose_kernels(*, tf32: bool) -> None:
-    """Deterministic GPU kernels, in full float32 unless TF32 is asked for; torch's own default rounds convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not here or that nothing can be computed on."""
-    try:
-        computes = isinstance(device, (str, torch.device)) and float(torch.ones(2, device=device).sum()) == 2
-    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError):
-        computes = False
-    here = torch.accelerator.current_accelerator(check_available=True)
-    config.check(computes, "device", device, "cpu" + (f" or {here.type}" if here else "; torch finds no other one here"))
-
-
-def device_name(device: str) -> str:
-    """The kind of device, in words, for provenance: what decides how sums are rounded."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}" if kind == "cpu" else kind
-
-
-def computed_on(device: str) -> str:
-    """Kind of device and release of torch: the same weights may vote otherwise on another one."""
-    return f"{device_name(device)}, torch {torch.__version__}"

@@ -1,9 +1,8 @@
 """Training a DEQ on noisy images so that it can be smoothed (Cohen et al. 2019); `losses` says what is made small.
 
-`python -m srs.train --profile digits --model SMALL --sigma 0.5`
+`srs train --profile digits --model SMALL --sigma 0.5`
 """
 
-import argparse
 import contextlib
 import io
 import math
@@ -17,15 +16,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from srs import config, data, losses, memory, models, paths, results, shipped, store
+from srs import card, config, data, losses, memory, models, paths, results, shipped, store
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
-from srs.solvers import SOLVERS, relative_residual
-
-QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 30)  # where a model card reports residual and agreement
-QUALITY_IMAGES = 1_000  # noisy images of the validation and test splits that a card is measured on
-ANCHOR_IMAGES = 250  # noisy training images whose mean solution is the start `anchor`
-PHASES = {"train": 0, "quality": 1, "anchor": 2}
 
 
 def train(
@@ -90,97 +83,24 @@ def _train(run: config.Run, device: str, progress: bool, stop_after: int | None,
         if stop_after is not None and epoch + 1 - done >= stop_after and epoch + 1 < recipe.epochs:
             return target
     model = mean.module.eval()
-    card = {
+    told = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
         "images": len(images.labels), "trained_on": trained_on, "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
         "seconds_before": 0.0 if first is None else shipped.card(first)["seconds"] + shipped.card(first)["seconds_before"],
         "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
-        "parameters": sum(p.numel() for p in model.parameters()), **measure_quality(model, run, device),
+        "parameters": sum(p.numel() for p in model.parameters()), **card.measure_quality(model, run, device),
     }
     models.save(model, target)
-    models.save_anchor(mean_solution(model, run, images, device), paths.anchor(run))
-    card |= {"weights": models.digest(target), "anchor": models.digest(paths.anchor(run))}
-    results.write_json(paths.card(run), results.provenance(**card, device=device, seed=run.profile.seed))
+    models.save_anchor(card.mean_solution(model, run, images, device), paths.anchor(run))
+    told |= {"weights": models.digest(target), "anchor": models.digest(paths.anchor(run))}
+    results.write_json(paths.card(run), results.provenance(**told, device=device, seed=run.profile.seed))
     paths.checkpoint(run).unlink(missing_ok=True)
     return target
 
 
-@torch.no_grad()
-def mean_solution(model: models.MDEQ, run: config.Run, images: data.Images, device: str) -> Tensor:
-    """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
-    some = _some(len(images.labels), run.profile.card_images or ANCHOR_IMAGES)
-    generator = torch.Generator().manual_seed(_seed(run, "anchor", 0))
-    total = 0.0
-    for part in some.split(100):
-        x = images.x(part)
-        noisy = x + run.sigma * torch.randn(x.shape, generator=generator)
-        total = total + _solve(model, noisy.to(device), run)[0].sum(dim=0)
-    return total.cpu() / len(some)
-
-
-@torch.no_grad()
-def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
-    """What a model card reports: clean and noisy accuracy, and residual and agreement against solver steps."""
-    quality, steps = {}, quality_steps(run)
-    model = models.fold(model)
-    for split in ("val", "test"):
-        images = data.load(run.profile.data, split)
-        some = _some(len(images.labels), run.profile.card_images or QUALITY_IMAGES)
-        generator = torch.Generator().manual_seed(_seed(run, "quality", 0))
-        right, residuals, same = [], [], []
-        for part in some.split(100):
-            x, y = images.x(part).to(device), images.labels[part].to(device)
-            noisy = x + run.sigma * torch.randn(x.shape, generator=generator).to(device)
-            classes, found = _trace(model, noisy, run)
-            residuals.append(found)
-            clean = model.head(_solve(model, x, run)[0]).argmax(1)
-            right.append(torch.stack([clean == y, classes[-1] == y]).float().sum(1))
-            same.append(torch.stack([c == classes[-1] for c in classes]).float().sum(1))
-        clean, noisy = (torch.stack(right).sum(0) / len(some)).tolist()
-        residual = torch.cat(residuals, dim=1).mean(dim=1)
-        agreement = torch.stack(same).sum(0) / len(some)
-        quality[split] = {
-            "quality_images": len(some), "clean_accuracy": clean, "noisy_accuracy": noisy,
-            "residual": dict(zip(map(str, steps), residual.tolist())),
-            "agreement": dict(zip(map(str, steps), agreement.tolist())),
-        }
-    return {**quality["test"], "validation": quality["val"]}
-
-
-def quality_steps(run: config.Run) -> tuple[int, ...]:
-    """Where the run's model card reports residual and agreement: QUALITY_STEPS as far as the full solve goes, and its end."""
-    full = run.profile.method(run.profile.reference).steps
-    return (*(k for k in QUALITY_STEPS if k < full), full)
-
-
-def _some(count: int, most: int) -> Tensor:
-    """At most so many positions of `count`, evenly spread."""
-    return torch.linspace(0, count - 1, min(count, most)).long()
-
-
-def _trace(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[list[Tensor], Tensor]:
-    """Classes (B,) after each of `quality_steps` of one full solve from zero, and the residuals (steps, B) there."""
-    u, classes, residuals, steps = model.inject(x), [], [], quality_steps(run)
-
-    def look(step: int, active: Tensor, z: Tensor) -> Tensor:
-        if step + 1 in steps:
-            classes.append(model.head(z).argmax(dim=1))
-            residuals.append(relative_residual(z, model.f(z, u)))
-        return torch.zeros_like(active, dtype=torch.bool)
-
-    full = run.profile.method(run.profile.reference)
-    SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=full.steps, decided=look)
-    return classes, torch.stack(residuals)
-
-
-def _solve(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[Tensor, Tensor]:
-    u, full = model.inject(x), run.profile.method(run.profile.reference)
-    return SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=full.steps).z, u
-
-
 def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
     recipe = run.train
-    torch.manual_seed(_seed(run, "train", epoch))
+    torch.manual_seed(card.seed_of(run, "train", epoch))
     order = torch.randperm(len(images.labels))
     per_epoch = _steps_per_epoch(recipe, len(order))
     total = recipe.epochs * per_epoch
@@ -245,10 +165,6 @@ def _optimiser(model: models.MDEQ, recipe: config.Train) -> torch.optim.Optimize
     return torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
 
 
-def _seed(run: config.Run, phase: str, epoch: int) -> int:
-    return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch
-
-
 def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> None:
     content, state = io.BytesIO(), {
         "model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs,
@@ -293,7 +209,7 @@ def _remake_anchor(run: config.Run, device: str) -> None:
             models.load_anchor(paths.anchor(run))
             return
     model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
-    models.save_anchor(mean_solution(model, run, data.load(run.profile.data, "train"), device), paths.anchor(run))
+    models.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), paths.anchor(run))
 
 
 def _same_images(run: config.Run, trained_on: str | None) -> bool:
@@ -305,23 +221,3 @@ def _settings(run: config.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
     code = results.code_digest("data", "losses", "models", "resnet", "solvers", "train", *attacked)
     return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Train one model of a profile."""
-    parser = argparse.ArgumentParser(prog="python -m srs.train", description=main.__doc__)
-    config.add_run_arguments(parser)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--retrain", action="store_true", help="train even where weights are shipped")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; weights differ with their number")
-    parser.add_argument("--stop-after", type=int, help="end after this many epochs, to be resumed later")
-    args = parser.parse_args(argv)
-    try:
-        run = config.get_run(args.profile, args.model, args.sigma, args.recipe)
-        print(train(run, device=args.device, stop_after=args.stop_after, retrain=args.retrain, threads=args.threads))
-    except (config.ConfigError, paths.DamagedFile) as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ and an audit can draw any single copy again.
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srs import config, exact, starts, stopping, store
+from srs import config, exact, starts, store
+from srs.noise import audit_order, grid_noise, noise
 from srs.bounds import ABSTAIN, top_class
 from srs.models import DEQ, choose_kernels
 from srs.released import released_anderson
 from srs.solvers import SOLVERS as OURS
 
-STAGES = {"select": 0, "estimate": 1, "audit": 2, "pilot": 3}  # no two of them share randomness
 SOLVERS = OURS | {"released_anderson": released_anderson}
-BLOCK = 100  # samples per noise stream; part of what the noise is, so never change it
 
 
 @dataclass(frozen=True)
@@ -38,36 +37,6 @@ class ImageVotes:
     standard: np.ndarray  # (k,) int16 what the standard DEQ votes there
     nfe: np.ndarray  # (3,) int64 evaluations of f in selection (with the start), estimation, audit
     seconds: np.ndarray  # (3,) float64 wall time of the same
-
-
-def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generator:
-    """The random generator of one block of one stage of one image; streams are independent (Philox)."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(idx, STAGES[stage], block))))
-
-
-def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> Tensor:
-    """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
-    out = np.empty((len(samples), *shape), np.float32)
-    for rows, rng in _blocks(seed, idx, stage, samples):
-        out[rows] = rng.standard_normal((BLOCK, *shape), np.float32)[samples[rows] % BLOCK]
-    return torch.from_numpy(out)
-
-
-def grid_noise(
-    shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray, *, sigma: float, levels: int
-) -> np.ndarray:
-    """Exact Gaussian noise of level sigma in whole units of 1/levels (len(samples), *shape), int32; see `exact`."""
-    out = np.empty((len(samples), *shape), np.int32)
-    for rows, rng in _blocks(seed, idx, stage, samples):
-        out[rows] = exact.draw(rng, (BLOCK, *shape), sigma, levels)[samples[rows] % BLOCK]
-    return out
-
-
-def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
-    """The blocks that some samples lie in: where its samples stand, and its stream."""
-    blocks = samples // BLOCK
-    for block in np.unique(blocks):
-        yield blocks == block, stream(seed, idx, stage, int(block))
 
 
 @torch.inference_mode()
@@ -144,7 +113,7 @@ def sample(
         cold = model.initial(u)
         warm = method.start == "previous" and z is None and method.warmup
         z0 = start.first(cold) if z is None else start.next(cold, z)
-        decision = stopping.Decision(model.head, len(part), method.margin, start.shift) if method.margin else None
+        decision = starts.Decision(model.head, len(part), method.margin, start.shift) if method.margin else None
         solution = solve(
             model.f, z0, u, max_steps=method.warmup if warm else method.steps, tol=method.tol, decided=decision
         )
@@ -258,11 +227,6 @@ def draw_votes(
         idx, label, select, estimate, audited.astype(np.int32), standard,
         np.array([nfe_start + nfe_select, nfe_estimate, nfe_audit]), np.diff(clock),
     )
-
-
-def audit_order(seed: int, idx: int, n: int) -> np.ndarray:
-    """The random order in which the n estimation samples of an image are audited."""
-    return stream(seed, idx, "audit").permutation(n)
 
 
 def fits(votes: ImageVotes, idx: int, method: config.Method, sampling: config.Sampling) -> bool:

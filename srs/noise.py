@@ -1,0 +1,50 @@
+"""Noise as a function of (seed, image, stage, sample): it does not depend on order, sharding or resuming.
+
+So RS and SRS see the same noise, and an audit can draw any single copy again.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srs import exact
+
+STAGES = {"select": 0, "estimate": 1, "audit": 2, "pilot": 3}  # no two of them share randomness
+BLOCK = 100  # samples per noise stream; part of what the noise is, so never change it
+
+
+def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generator:
+    """The random generator of one block of one stage of one image; streams are independent (Philox)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(idx, STAGES[stage], block))))
+
+
+def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> Tensor:
+    """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
+    out = np.empty((len(samples), *shape), np.float32)
+    for rows, rng in _blocks(seed, idx, stage, samples):
+        out[rows] = rng.standard_normal((BLOCK, *shape), np.float32)[samples[rows] % BLOCK]
+    return torch.from_numpy(out)
+
+
+def grid_noise(
+    shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray, *, sigma: float, levels: int
+) -> np.ndarray:
+    """Exact Gaussian noise of level sigma in whole units of 1/levels (len(samples), *shape), int32; see `exact`."""
+    out = np.empty((len(samples), *shape), np.int32)
+    for rows, rng in _blocks(seed, idx, stage, samples):
+        out[rows] = exact.draw(rng, (BLOCK, *shape), sigma, levels)[samples[rows] % BLOCK]
+    return out
+
+
+def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
+    """The blocks that some samples lie in: where its samples stand, and its stream."""
+    blocks = samples // BLOCK
+    for block in np.unique(blocks):
+        yield blocks == block, stream(seed, idx, stage, int(block))
+
+
+def audit_order(seed: int, idx: int, n: int) -> np.ndarray:
+    """The random order in which the n estimation samples of an image are audited."""
+    return stream(seed, idx, "audit").permutation(n)
