@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from srs import config
+from srs import profiles
 from srs.settings import ConfigError, Profile, Run
 
 COMMANDS = {  # what is run, by module and function; only the chosen one is imported
@@ -65,9 +65,9 @@ def arguments(function: Callable, given: dict[str, object]) -> dict[str, object]
     chosen = {}
     for p in inspect.signature(function).parameters.values():
         if p.annotation is Run:
-            chosen[p.name] = config.get_run(*(given[flag] for flag in RUN_FLAGS))
+            chosen[p.name] = profiles.get_run(*(given[flag] for flag in RUN_FLAGS))
         elif p.annotation is Profile:
-            chosen[p.name] = config.get_profile(given["profile"])
+            chosen[p.name] = profiles.get_profile(given["profile"])
         else:
             value = given[p.name]
             chosen[p.name] = tuple(value) if isinstance(value, list) else value

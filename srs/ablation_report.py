@@ -9,9 +9,10 @@ import warnings
 import pandas as pd
 from matplotlib.figure import Figure
 
-from srs import ablation_tables, figures, paths, recounts, shown, tables, variants
-from srs.config import Profile, Run
+from srs import ablation_tables, figures, recounts, shown, tables, variants
 from srs.recounts import Recounts
+from srs.settings import Profile, Run
+from srs.store import paths
 from srs.tables import UNSOUND_NOTE
 
 NOTEBOOK = "32_ablations"

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from srs import audit_size, bounds, figures, metrics, paths, shipped, tables, variants
-from srs.bounds import Rule
-from srs.config import Method, Profile, Run, Train
+from srs import figures, metrics, tables, variants
 from srs.metrics import Certificates
 from srs.recounts import Key, Recounts
-from srs.shipped import Tallies
-from srs.tables import RULE_LABELS, number, percent
+from srs.settings import Method, Profile, Run, Train
+from srs.smoothing import audit_size, bounds
+from srs.smoothing.bounds import Rule
+from srs.store import paths, shipped
+from srs.store.shipped import Tallies
+from srs.tables import number, percent, RULE_LABELS
 from srs.variants import Variant
 
 NOTHING = "none (unsound): cohen on SRS votes"

@@ -14,16 +14,20 @@ from functools import partial
 
 import numpy as np
 
-from srs import ablation_report, ablation_tables, bounds, certify, config, models, paths, recounts, results, train, variants, votes
-from srs.config import Method, Profile, Run
+from srs import ablation_report, ablation_tables, profiles, recounts, settings, variants
+from srs.deq import inference
 from srs.recounts import Key
+from srs.settings import Method, Profile, Run
+from srs.smoothing import bounds, certify, noise, votes
+from srs.store import paths, results, sealed
+from srs.training import train
 
 Counted = dict[Key, list[results.Tally]]
 Draw = Callable[..., object]  # `certify.certify` on a device, by so many workers
 
 
 def recount(
-    drawn: votes.ImageVotes, method: Method, sampling: config.Sampling, standard: votes.ImageVotes, *, n: int, k: int,
+    drawn: votes.ImageVotes, method: Method, sampling: settings.Sampling, standard: votes.ImageVotes, *, n: int, k: int,
     auditor: votes.ImageVotes | None = None,
 ) -> results.Tally:
     """The tally that the first n votes with K = k give, as if no more had been drawn (Theorem 3.1 and the rule `audit`).
@@ -39,8 +43,8 @@ def recount(
         n: votes that are counted.
         k: K; 0 for votes that need no audit.
     """
-    config.check(1 <= n <= len(drawn.estimate), "n", n, f"1 to the {len(drawn.estimate)} votes that are stored")
-    estimate, order = drawn.estimate[:n], votes.audit_order(sampling.seed, drawn.idx, n)
+    settings.check(1 <= n <= len(drawn.estimate), "n", n, f"1 to the {len(drawn.estimate)} votes that are stored")
+    estimate, order = drawn.estimate[:n], noise.audit_order(sampling.seed, drawn.idx, n)
     c_a = bounds.top_class(drawn.select, sampling.classes)
     audited = order[estimate[order] == c_a][:k] if c_a != bounds.ABSTAIN else order[:0]
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
@@ -71,7 +75,7 @@ def measure(profile: Profile, *, training: bool = True, device: str = "cpu", wor
     run = variants.base(profile)
     if run is None:
         return
-    models.check_device(device)
+    inference.check_device(device)
     draw = partial(certify.certify, device=device, workers=workers, progress=progress)
     if not _has_votes(run, device):
         if ablation_tables.has_tallies(run):
@@ -86,8 +90,8 @@ def measure(profile: Profile, *, training: bool = True, device: str = "cpu", wor
             counted |= _count_further(other, draw, variants.usual_k(profile), device)
     path = paths.measured(run, recounts.NAME)
     recounts.write(path, counted)
-    results.write_json(paths.provenance(path), results.provenance(
-        run=run.id, profile=profile.name, runs=sorted({key.run for key in counted}), device=models.device_name(device),
+    sealed.write_json(paths.provenance(path), results.provenance(
+        run=run.id, profile=profile.name, runs=sorted({key.run for key in counted}), device=inference.device_name(device),
         votes=certify.vote_key(run, device).shared,
     ))  # fmt: skip
 
@@ -156,17 +160,17 @@ def _count(
 def main(argv: list[str] | None = None) -> None:
     """Measure what the ablations of a profile need, then make their tables and figures."""
     parser = argparse.ArgumentParser(prog="python -m srs.ablations", description=main.__doc__)
-    parser.add_argument("--profile", default="digits", help=config.one_of(config.PROFILES))
+    parser.add_argument("--profile", default="digits", help=settings.one_of(profiles.PROFILES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--no-training", action="store_true", help="leave out models that are not trained yet")
     args = parser.parse_args(argv)
     try:
-        profile = config.get_profile(args.profile)
+        profile = profiles.get_profile(args.profile)
         measure(profile, training=not args.no_training, device=args.device, workers=args.workers)
         for made in ablation_report.make(profile):
             print(*made, sep="\n")
-    except (config.ConfigError, paths.DamagedFile) as error:
+    except (settings.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 
 

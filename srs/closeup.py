@@ -3,14 +3,15 @@
 import numpy as np
 import torch
 
-from srs import config, votes
-from srs.models import DEQ
-from srs.solvers import SOLVERS, Layer
+from srs import settings
+from srs.deq.mdeq import DEQ
+from srs.deq.solvers import Layer, SOLVERS
+from srs.smoothing import noise
 
 
 def noisy_copies(x: torch.Tensor, sigma: float, seed: int, idx: int, count: int) -> np.ndarray:
     """The first noisy copies x + sigma e of an image (C, H, W) that the estimation sees, (count, C, H, W)."""
-    e = votes.noise(tuple(x.shape), seed, idx, "estimate", np.arange(count))
+    e = noise.noise(tuple(x.shape), seed, idx, "estimate", np.arange(count))
     return (x + sigma * e).numpy()
 
 
@@ -22,7 +23,7 @@ def trace(f: Layer, z0: torch.Tensor, u: torch.Tensor, *, solver: str, steps: in
 @torch.inference_mode()
 def residual_traces(
     model: DEQ, x: torch.Tensor, sigma: float, seed: int, idx: int, *, copies: int = 32, steps: int = 15,
-    reference: config.Method = config.Sampling.reference,
+    reference: settings.Method = settings.Sampling.reference,
 ) -> dict[str, np.ndarray]:
     """Residuals of the same noisy copies solved from the start of standard RS, the clean image's and SRS's.
 

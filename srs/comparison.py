@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from srs import bounds, metrics, paths, published, published_others, results, shipped, shown, tables
-from srs.bounds import Rule
-from srs.config import Method, Profile, Run
-from srs.published_others import LIPSCHITZ, LIPSCHITZ_RADII, SMOOTHING, SMOOTHING_RADII, SMOOTHING_SIGMA, Result
+from srs import metrics, published, published_others, shown, tables
+from srs.published_others import LIPSCHITZ, LIPSCHITZ_RADII, Result, SMOOTHING, SMOOTHING_RADII, SMOOTHING_SIGMA
+from srs.settings import Method, Profile, Run
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Rule
+from srs.store import paths, results, shipped
 
 NOTEBOOK = "80_coverage"
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS

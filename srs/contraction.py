@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from srs import agreement, config, paths, shipped, tables, train, variants
-from srs.config import Profile, Run, Train
-from srs.settings import Method
+from srs import agreement, profiles, settings, tables, variants
+from srs.settings import Method, Profile, Run, Train
+from srs.store import paths, shipped
+from srs.training import train
 
 NOTEBOOK = "32_ablations"
 NAME = "contraction_parts"
@@ -30,7 +31,7 @@ def recipes(run: Run) -> dict[str, Train]:
     A change that leaves the profile's own recipe as it is has no line.
     """
     own = (r.train for r in run.profile.runs if (r.model, r.sigma, r.train.recipe) == (run.model, run.sigma, "contractive"))
-    whole = next(own, config.contractive(run.train, epochs=run.train.epochs))
+    whole = next(own, profiles.contractive(run.train, epochs=run.train.epochs))
 
     changed = {
         "always from zero": ("zero", {"starts": ("zero",)}),
@@ -119,16 +120,16 @@ def _points(run: Run) -> dict[tuple[str, int], agreement.Point] | None:
 def main(argv: list[str] | None = None) -> None:
     """Train and measure what the table of a profile needs, then make it."""
     parser = argparse.ArgumentParser(prog="python -m srs.contraction", description=main.__doc__)
-    parser.add_argument("--profile", default="digits", help=config.one_of(config.PROFILES))
+    parser.add_argument("--profile", default="digits", help=settings.one_of(profiles.PROFILES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-training", action="store_true", help="leave out models that are not trained yet")
     parser.add_argument("--stored", action="store_true", help="measure nothing: make the table of what is stored")
     args = parser.parse_args(argv)
     try:
-        profile = config.get_profile(args.profile)
+        profile = profiles.get_profile(args.profile)
         if not args.stored:
             measure(profile, training=not args.no_training, device=args.device)
-    except (config.ConfigError, paths.DamagedFile) as error:
+    except (settings.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
     print(*make(profile), sep="\n")
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from srs import config, paths, shown, tables
-from srs.config import PROFILES, Profile
+from srs import profiles, settings, shown, tables
+from srs.profiles import PROFILES
+from srs.settings import Profile
+from srs.store import paths
 
 NOTEBOOK = "80_coverage"
 MAIN = ("digits", "cifar10", "paper")
@@ -166,12 +168,12 @@ def make_coverage(profile: Profile) -> pd.DataFrame:
 def main(argv: list[str] | None = None) -> None:
     """Make the table of coverage; fail if something is missing and `--complete` is given."""
     parser = argparse.ArgumentParser(prog="python -m srs.coverage", description=main.__doc__)
-    parser.add_argument("--profile", default="digits", help=config.one_of(PROFILES))
+    parser.add_argument("--profile", default="digits", help=settings.one_of(PROFILES))
     parser.add_argument("--complete", action="store_true", help="exit with an error unless everything is there")
     args = parser.parse_args(argv)
     try:
-        profile = config.get_profile(args.profile)
-    except config.ConfigError as error:
+        profile = profiles.get_profile(args.profile)
+    except settings.ConfigError as error:
         parser.error(str(error))
     make_coverage(profile)
     lacking = [f"{number} ({', '.join(names)})" for number, names in missing(profile).items() if names]

@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srs import config, paths, store
+from srs import profiles, settings
+from srs.store import paths, sealed
 
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
@@ -74,62 +75,62 @@ class Images(NamedTuple):
             asked = torch.as_tensor(i).flatten()
             inside = not asked.is_floating_point() and bool(((asked >= 0) & (asked < len(self.labels))).all())
             right = f"a position from 0 to {len(self.labels) - 1}"
-            config.check(inside or asked.dtype == torch.bool or not len(asked), "image", i, right)
+            settings.check(inside or asked.dtype == torch.bool or not len(asked), "image", i, right)
         picked = self.pixels[i]
         picked = picked.decoded() if isinstance(picked, Files) else picked
         return picked.float() / 255 if picked.dtype == torch.uint8 else picked
 
 
-def load(data: config.Data, split: str) -> Images:
+def load(data: settings.Data, split: str) -> Images:
     """The images and labels of a split of a data set, checked.
 
     Raises:
         config.ConfigError: an unknown split, a missing folder, or images of the wrong shape or not finite.
     """
-    config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
+    settings.check(split in SPLITS, "split", split, settings.one_of(SPLITS))
     part = "test" if split == "test" else "train"
     images = _digits(part) if data.name == "digits" else _folder_or_download(data, part)
     if part == "train":
         held_out = torch.arange(len(images.labels)) % HELD_OUT == HELD_OUT - 1
         keep = held_out if split == "val" else ~held_out
         images = images._replace(pixels=images.pixels[keep], labels=images.labels[keep])
-    config.check(len(images.labels) > 0, f"{data.name} {split}", 0, "at least one image")
+    settings.check(len(images.labels) > 0, f"{data.name} {split}", 0, "at least one image")
     eight_bits = isinstance(images.pixels, Files) or images.pixels.dtype == torch.uint8
     for i in range(1 if eight_bits else len(images.labels)):
         check_image(images.x(i), data)
     return images
 
 
-def at_hand(data: config.Data, split: str) -> bool:
+def at_hand(data: settings.Data, split: str) -> bool:
     """Whether a split can be loaded without a network."""
     part = "test" if split == "test" else "train"
-    official = data.name == "cifar10" and not config.environment("SRS_DATA") and (paths.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
+    official = data.name == "cifar10" and not profiles.environment("SRS_DATA") and (paths.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
     return data.name == "digits" or official or _place(data, part).is_dir()
 
 
-def seen(run: config.Run) -> tuple[dict[int, str], str]:
+def seen(run: settings.Run) -> tuple[dict[int, str], str]:
     """Digests and source of a run's evaluated images; as they were last certified, where they are not at hand."""
     p, told = run.profile, seen_file(run)
     if told.is_file() and not at_hand(p.data, "test"):
-        content = store.read_json(told, "file of image digests", by="srs.certify")
+        content = sealed.read_json(told, "file of image digests", by="srs.certify")
         return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
     images = load(p.data, "test")
     need, have = p.evaluated[-1] + 1, len(images.labels)
-    config.check(have >= need, f"{p.data.name} test images", have, f"at least {need}")
+    settings.check(have >= need, f"{p.data.name} test images", have, f"at least {need}")
     return {idx: digest(images, [idx]) for idx in p.evaluated}, images.source
 
 
-def seen_file(run: config.Run) -> Path:
+def seen_file(run: settings.Run) -> Path:
     """Where `certify` writes down what `seen` gives."""
-    return paths.seen(run, config.fingerprint(run.profile.data, run.profile.evaluated))
+    return paths.seen(run, settings.fingerprint(run.profile.data, run.profile.evaluated))
 
 
-def check_image(x: Tensor, data: config.Data) -> None:
+def check_image(x: Tensor, data: settings.Data) -> None:
     """Refuse an image that does not have the data set's shape or has pixels that are not finite or not in [0, 1]."""
-    config.check(tuple(x.shape) == data.shape, "image shape", tuple(x.shape), f"{data.shape} for {data.name}")
-    config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
+    settings.check(tuple(x.shape) == data.shape, "image shape", tuple(x.shape), f"{data.shape} for {data.name}")
+    settings.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
     low, high = float(x.min()), float(x.max())
-    config.check(low >= 0 and high <= 1, "image range", (low, high), "pixels in [0, 1]; normalisation is a model layer")
+    settings.check(low >= 0 and high <= 1, "image range", (low, high), "pixels in [0, 1]; normalisation is a model layer")
 
 
 def _digits(part: str) -> Images:
@@ -141,18 +142,18 @@ def _digits(part: str) -> Images:
     return Images((table[:, :-1] / 16).reshape(-1, 1, 8, 8), table[:, -1].long(), "UCI digits as bundled with scikit-learn")
 
 
-def _place(data: config.Data, part: str) -> Path:
+def _place(data: settings.Data, part: str) -> Path:
     """The folder of a split, which may have another name or not be there."""
     folder = paths.images(data.name, part)
     return folder if folder.is_dir() else paths.images(data.name, ELSEWHERE.get((data.name, part), part))
 
 
-def _folder_or_download(data: config.Data, part: str) -> Images:
+def _folder_or_download(data: settings.Data, part: str) -> Images:
     folder = _place(data, part)
     if folder.is_dir():
         return _packed(folder, data, part)
-    config.check(
-        data.name == "cifar10" and config.environment("SRS_DATA") is None, "data folder", str(folder),
+    settings.check(
+        data.name == "cifar10" and profiles.environment("SRS_DATA") is None, "data folder", str(folder),
         "an existing folder with one folder of images per class; point SRS_DATA at its grandparent",
     )
     from torchvision.datasets import CIFAR10
@@ -161,26 +162,26 @@ def _folder_or_download(data: config.Data, part: str) -> Images:
         raw = CIFAR10(str(paths.root() / "data" / "raw"), train=part == "train", download=True)
     except (OSError, RuntimeError) as error:  # no network, or a file that is not what its checksum says
         right = "a network to download it, or SRS_DATA set to a folder that holds cifar10/{train,test}/<class>/*"
-        config.check(False, "CIFAR-10", str(error), right)
+        settings.check(False, "CIFAR-10", str(error), right)
     pixels = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(raw.targets), "CIFAR-10, official files")
 
 
-def _packed(folder: Path, data: config.Data, part: str) -> Images:
+def _packed(folder: Path, data: settings.Data, part: str) -> Images:
     """An image folder, decoded once: 50,000 JPEG files take minutes, the packed file a second."""
     images = _folder(folder, data)
     if data.shape[1] > PACKED:
         return images
     stats = [os.stat(file) for file in images.pixels.files]
     listed = [(file, s.st_size, s.st_mtime_ns) for file, s in zip(images.pixels.files.tolist(), stats)]
-    path = paths.packed(data.name, part, config.fingerprint(str(folder.resolve()), data.shape, listed))
-    if store.present(path):
+    path = paths.packed(data.name, part, settings.fingerprint(str(folder.resolve()), data.shape, listed))
+    if sealed.present(path):
         shape = (len(images.labels), *data.shape)
-        return images._replace(pixels=store.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="srs.train"))
+        return images._replace(pixels=sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="srs.train"))
     images = images._replace(pixels=images.pixels.decoded())
     content = io.BytesIO()
     np.savez(content, pixels=images.pixels.numpy())
-    store.save(path, content.getvalue())
+    sealed.save(path, content.getvalue())
     return images
 
 
@@ -193,7 +194,7 @@ def _unpacked(body: bytes, shape: tuple[int, ...]) -> Tensor:
     return pixels
 
 
-def _folder(folder: Path, data: config.Data) -> Images:
+def _folder(folder: Path, data: settings.Data) -> Images:
     from torchvision.transforms import v2
 
     fit = [v2.Resize(SHORTER_SIDE[data.name]), v2.CenterCrop(data.shape[1:])] if data.name in SHORTER_SIDE else []
@@ -203,13 +204,13 @@ def _folder(folder: Path, data: config.Data) -> Images:
     seen: set[str] = set()
     for name, label in _classes(folder, data).items():
         found = _files(folder / name, seen)
-        config.check(bool(found), "class folder", str(folder / name), "at least one image in it")
+        settings.check(bool(found), "class folder", str(folder / name), "at least one image in it")
         files += found
         labels += [label] * len(found)
 
     def decode(path: str) -> Tensor:
         x = transform(_read(path))
-        config.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
+        settings.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
         return x
 
     kinds = {Path(path).suffix.lower() for path in files}
@@ -217,7 +218,7 @@ def _folder(folder: Path, data: config.Data) -> Images:
     return Images(Files(files, decode), torch.tensor(labels), f"{data.name} from an image folder{note}")
 
 
-def _classes(folder: Path, data: config.Data) -> dict[str, int]:
+def _classes(folder: Path, data: settings.Data) -> dict[str, int]:
     """The class folders in the order of their names, and the label of each.
 
     Numbers from 0 are labels. CIFAR-10 has names of its own; elsewhere the order of the names gives the label.
@@ -225,14 +226,14 @@ def _classes(folder: Path, data: config.Data) -> dict[str, int]:
     names = [entry.name for entry in _visible(folder) if entry.is_dir()]
     if data.name == "cifar10" and not _numbered(names):
         right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
-        config.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
-    config.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
+        settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
+    settings.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
     for other in SPLITS:  # or a label would mean one class in training and another in testing
         beside = folder.parent / other
         if data.name != "cifar10" and beside != folder and beside.is_dir():
             theirs = [entry.name for entry in _visible(beside) if entry.is_dir()]
             differing = sorted(set(names) ^ set(theirs)) if len(theirs) == len(names) else []
-            config.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
+            settings.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
     return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
 
 
@@ -247,10 +248,10 @@ def _visible(folder: Path | str) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
-        config.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
+        settings.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
     for entry in found:
         if entry.is_symlink():
-            config.check(os.path.exists(entry.path), "link", entry.path, "one that leads to an image or a folder")
+            settings.check(os.path.exists(entry.path), "link", entry.path, "one that leads to an image or a folder")
     return found
 
 
@@ -260,13 +261,13 @@ def _files(folder: Path, seen: set[str]) -> list[str]:
     while todo:
         where = todo.pop()
         real = os.path.realpath(where)
-        config.check(real not in seen, "folder", where, "none that is linked twice, or its images would count twice")
+        settings.check(real not in seen, "folder", where, "none that is linked twice, or its images would count twice")
         seen.add(real)
         for entry in _visible(where):
             if entry.is_dir():
                 todo.append(entry.path)
             elif entry.name.lower().endswith(ENDINGS):
-                config.check(entry.is_file(), "image file", entry.path, "a plain file")
+                settings.check(entry.is_file(), "image file", entry.path, "a plain file")
                 found.append((where, entry.name))
     return [os.path.join(*parts) for parts in sorted(found)]
 
@@ -278,8 +279,8 @@ def _read(path: str) -> Image.Image:
             lost = _lost(image)
             rgb = None if lost else (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
     except Exception as error:  # what PIL raises of a damaged file differs by format and release
-        config.check(False, "image file", path, f"an image that can be read ({type(error).__name__})")
-    config.check(not lost, f"pixels of {path}", lost, "opaque ones of 8 bits per channel in grey, RGB, CMYK or a palette")
+        settings.check(False, "image file", path, f"an image that can be read ({type(error).__name__})")
+    settings.check(not lost, f"pixels of {path}", lost, "opaque ones of 8 bits per channel in grey, RGB, CMYK or a palette")
     return rgb
 
 

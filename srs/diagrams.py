@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from srs import bounds, figures, paths, shown, tables
-from srs.bounds import Counts, Rule
-from srs.config import Profile
+from srs import figures, shown, tables
+from srs.settings import Profile
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Counts, Rule
+from srs.store import paths
 
 NOTEBOOK = "05_method"
 INK, GREY = "0.15", "0.45"

@@ -3,16 +3,20 @@
 `python -m srs.explicit_report --profile digits`
 """
 
+from dataclasses import replace
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from srs import bounds, certify, config, figures, metrics, paths, published_others, shipped, shown, tables, train
-from srs.bounds import Rule
-from srs.config import Method, Profile, Run
+from srs import figures, metrics, published_others, settings, shown, tables
 from srs.figures import Curve
-from srs.published_others import SMOOTHING_RADII, SMOOTHING_SIGMA, Result
-from srs.shipped import Tallies
+from srs.published_others import Result, SMOOTHING_RADII, SMOOTHING_SIGMA
+from srs.settings import Method, Profile, Run
+from srs.smoothing import bounds, certify
+from srs.smoothing.bounds import Rule
+from srs.store import paths, shipped
+from srs.store.shipped import Tallies
+from srs.training import train
 
 NOTEBOOK = "36_explicit"
 LOG = "cohen_resnet110_cifar10_sigma0.50.tsv"
@@ -22,7 +26,7 @@ PAPER_LABEL, LOG_LABEL = "as published (paper, CIFAR-10)", "as published (log of
 def prepare(profile: Profile, *, device: str = "cpu", workers: int = 1) -> None:
     """Train and certify the baselines that have no tallies here or among what is shipped; the others stay as they are."""
     for run in profile.explicit.runs:
-        if not any(place(run, config.EXPLICIT).is_file() for place in (paths.tallies, paths.shipped_tallies)):
+        if not any(place(run, settings.EXPLICIT).is_file() for place in (paths.tallies, paths.shipped_tallies)):
             train.train(run, device=device)
             certify.certify(run, device=device, workers=workers)
 
@@ -54,7 +58,7 @@ def compared(profile: Profile, sigma: float, tallies: Tallies) -> list[tuple[Run
 
 def label(run: Run, method: Method) -> str:
     """What a line is called: the explicit network, or how the DEQ voted and which DEQ it is."""
-    if isinstance(run.model, config.ResNet):
+    if isinstance(run.model, settings.ResNet):
         return f"ResNet-{run.model.depth}"
     recipe = "" if run.train.recipe == "paper" else f" {run.train.recipe}"
     return f"{method.name} {run.model.name}{recipe}"
@@ -75,7 +79,7 @@ def known() -> dict[str, Result]:
     if log is not None:
         percent = (100 * metrics.certified_accuracy(*log, SMOOTHING_RADII)).round(1).tolist()
         acr = metrics.average_certified_radius(*log)
-        rows[LOG_LABEL] = config.replace(rows[LOG_LABEL], percent=tuple(percent), acr=acr)
+        rows[LOG_LABEL] = replace(rows[LOG_LABEL], percent=tuple(percent), acr=acr)
     return rows
 
 

@@ -11,10 +11,12 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srs import bounds, metrics, paths, shown, tables
-from srs.bounds import Rule
-from srs.config import Method, Profile, Run
-from srs.shipped import Tallies, certified
+from srs import metrics, shown, tables
+from srs.settings import Method, Profile, Run
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Rule
+from srs.store import paths
+from srs.store.shipped import certified, Tallies
 from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES
 
 WIDTH = 3.3  # inches, a column of the paper

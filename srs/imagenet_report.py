@@ -9,22 +9,24 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from srs import (
-    bounds, certify, closeup, config, data, figures, metrics, models, paths, published, report, shown, tables, train,
-)  # fmt: skip
-from srs.bounds import Rule
-from srs.config import Method, Profile, Run
-from srs.shipped import Tallies
+from srs import closeup, data, figures, metrics, profiles, published, report, settings, tables
+from srs.deq import mdeq
+from srs.settings import Method, Profile, Run
+from srs.smoothing import bounds, certify
+from srs.smoothing.bounds import Rule
+from srs.store import paths
+from srs.store.shipped import Tallies
+from srs.training import train
 
 NOTEBOOK = "35_imagenet"
 SIGMA = 1.0  # of the published table, see `published.IMAGENET`
 COPIES = 3  # noisy copies that are shown
 
 
-def parameters(model: config.Model, images: config.Data) -> int:
+def parameters(model: settings.Model, images: settings.Data) -> int:
     """The number of trained parameters of an MDEQ, counted without making them."""
     with torch.device("meta"):
-        return sum(p.numel() for p in models.MDEQ(model, images).parameters())
+        return sum(p.numel() for p in mdeq.MDEQ(model, images).parameters())
 
 
 def settings(profiles: tuple[Profile, ...]) -> pd.DataFrame:
@@ -89,14 +91,14 @@ def published_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def at_hand(images: config.Data) -> bool:
+def at_hand(images: settings.Data) -> bool:
     """Whether SRS_DATA has a folder of test images of a data set."""
     return any(paths.images(images.name, split).is_dir() for split in ("test", "val"))
 
 
 def make(profile: Profile) -> dict[str, pd.DataFrame]:
     """Make and save the table of settings and the published table; they need no image."""
-    full, sample = (config.get_profile(name) for name in ("imagenet", "imagenet_sample"))
+    full, sample = (profiles.get_profile(name) for name in ("imagenet", "imagenet_sample"))
     stated = (
         f"ImageNet: the paper's settings as the profile '{full.name}' has them (those that it states once, for all data), and what the profile '{sample.name}' "
         f"changes so that the pipeline runs without ImageNet and without a GPU ({sample.note})"
@@ -177,17 +179,17 @@ def _done(run: Run, method: Method, rule: Rule, tallies: Tallies) -> dict[str, s
 def main(argv: list[str] | None = None) -> None:
     """Make the tables of ImageNet; run the pipeline on the sample, too, where it is asked for."""
     parser = argparse.ArgumentParser(prog="python -m srs.imagenet_report", description=main.__doc__)
-    parser.add_argument("--profile", default="digits", help=config.one_of(config.PROFILES))
+    parser.add_argument("--profile", default="digits", help=settings.one_of(profiles.PROFILES))
     parser.add_argument("--check", action="store_true", help="run the pipeline check, which takes minutes")
     args = parser.parse_args(argv)
     try:
-        chosen, few = config.get_profile(args.profile), config.get_profile("imagenet_sample")
+        chosen, few = profiles.get_profile(args.profile), profiles.get_profile("imagenet_sample")
         print(*make(chosen))
         if args.check:
             folder = paths.images(few.data.name, "val")
-            config.check(at_hand(few.data), "ImageNet sample", str(folder), "an existing folder of images per class")
+            settings.check(at_hand(few.data), "ImageNet sample", str(folder), "an existing folder of images per class")
             print(check(chosen, few)[0].to_string(index=False))
-    except (config.ConfigError, paths.DamagedFile) as error:
+    except (settings.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from srs import bounds
-from srs.bounds import ABSTAIN, Counts
+from srs.smoothing import bounds
+from srs.smoothing.bounds import ABSTAIN, Counts
 
 
 class Certificates(NamedTuple):

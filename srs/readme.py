@@ -5,9 +5,10 @@ import warnings
 
 import pandas as pd
 
-from srs import bench, config, paths, shipped, speed_report, store, tables
-from srs.bounds import Rule
-from srs.config import Run
+from srs import bench, profiles, speed_report, tables
+from srs.settings import Run
+from srs.smoothing.bounds import Rule
+from srs.store import paths, sealed, shipped
 
 COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
 SPEED = ("method", "NFE/vote", "times faster per vote (seconds)", "times faster (seconds)")
@@ -37,7 +38,7 @@ def speed_table(run: Run) -> pd.DataFrame:
 
 def levels_table(run: Run) -> pd.DataFrame:
     """Certified accuracy at every noise level of the run's recipe: RS and the paper's best SRS method, ours and published."""
-    profile, rows = config.get_profile(run.profile.name), []
+    profile, rows = profiles.get_profile(run.profile.name), []
     tallies = shipped.load(profile)
     for other in shipped.certified(profile, tallies):
         if (other.model, other.train.recipe) == (run.model, run.train.recipe):
@@ -70,7 +71,7 @@ def filled(text: str) -> str:
 
     def fill(found: re.Match) -> str:
         kind, profile, model, sigma, recipe = found.groups()[1:6]
-        run = config.get_run(profile, model, float(sigma), recipe)
+        run = profiles.get_run(profile, model, float(sigma), recipe)
         table = {"table": main_table, "speed": speed_table, "cards": cards_table, "levels": levels_table}[kind](run)
         return found[1] + table.to_markdown(index=False, disable_numparse=True) + found[7]
 
@@ -79,4 +80,4 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     path = paths.root() / "README.md"
-    store.write(path, filled(path.read_text()).encode())
+    sealed.write(path, filled(path.read_text()).encode())

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srs import results, shipped, store
-from srs.config import Run
+from srs.settings import Run
+from srs.store import results, sealed, shipped
 
 NAME = "ablations"
 
@@ -36,7 +36,7 @@ def write(path: Path, counted: dict[Key, Iterable[results.Tally]]) -> None:
     lines = [COLUMNS]
     for key, tallies in counted.items():
         lines += [(key.run, key.method, key.k, *astuple(t)) for t in sorted(tallies, key=lambda t: t.idx)]
-    store.save(path, "".join(",".join(map(str, line)) + "\n" for line in lines).encode())
+    sealed.save(path, "".join(",".join(map(str, line)) + "\n" for line in lines).encode())
 
 
 def read(path: Path) -> Recounts:
@@ -59,7 +59,7 @@ def read(path: Path) -> Recounts:
             found.setdefault(Key(run, method, tally[results.COLUMNS.index("n")], int(k)), []).append(tally)
         return {key: results.checked(np.array(tallies, results.KINDS)) for key, tallies in found.items()}
 
-    return store.read(path, "table of recounts", parse, by="srs.ablations")
+    return sealed.read(path, "table of recounts", parse, by="srs.ablations")
 
 
 def stored(run: Run) -> Recounts:

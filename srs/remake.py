@@ -10,10 +10,11 @@ from concurrent.futures import as_completed
 from tqdm import tqdm
 
 from srs import (
-    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report, settings_report,
-    speed_report, tables, worker_pool,
-)
-from srs.config import Profile
+    ablation_report, comparison, contraction, coverage, diagrams, figures, imagenet_report, profiles, report, settings,
+    settings_report, speed_report, tables,
+)  # fmt: skip
+from srs.settings import Profile
+from srs.smoothing import worker_pool
 
 Step = Callable[[Profile], object]
 
@@ -47,7 +48,7 @@ def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iter
     Raises:
         config.ConfigError: no run of the profile is stored, or less than one process.
     """
-    config.check(processes >= 1, "processes", processes, "at least 1")
+    settings.check(processes >= 1, "processes", processes, "at least 1")
     tables.load(profile)  # first: if nothing is stored, say so at once
     with worker_pool.start(processes) as pool:
         begun = {pool.submit(step, profile): step for step in (MAIN if brief else MAIN + MORE)}
@@ -66,16 +67,16 @@ def _name(step: Step) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Make every table and figure of a profile from stored results."""
     parser = argparse.ArgumentParser(prog="python -m srs.remake", description=main.__doc__)
-    parser.add_argument("--profile", default="digits", help=config.one_of(config.PROFILES))
+    parser.add_argument("--profile", default="digits", help=settings.one_of(profiles.PROFILES))
     parser.add_argument("--brief", action="store_true", help="only the main tables and figures")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args(argv)
     try:
-        profile = config.get_profile(args.profile)
+        profile = profiles.get_profile(args.profile)
         steps = remake(profile, brief=args.brief, processes=args.processes)
         for name in tqdm(steps, total=len(MAIN if args.brief else MAIN + MORE + LAST), desc=f"tables {profile.name}", unit="step"):
             tqdm.write(name)
-    except (config.ConfigError, paths.DamagedFile) as error:
+    except (settings.ConfigError, paths.DamagedFile) as error:
         parser.error(str(error))
 
 

@@ -18,10 +18,11 @@ from typing import TypeVar
 
 import jinja2
 
-from srs import paths, shown, store, tables
-from srs.bounds import Rule
-from srs.config import Profile
+from srs import shown, tables
+from srs.settings import Profile
 from srs.shown import About
+from srs.smoothing.bounds import Rule
+from srs.store import paths, sealed
 
 NAME = "report"
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def _item(folder: Path, name: str, about: About) -> Item:
 
 
 def _shown_file(path: Path, parse: Callable[[bytes], T]) -> T:
-    return store.read(path, "table or figure", parse, by="srs.remake", plain=True)
+    return sealed.read(path, "table or figure", parse, by="srs.remake", plain=True)
 
 
 def items(profile: Profile) -> list[Item]:

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 import pandas as pd
 import torch
 
-from srs import config, models, paths, shown, tables
-from srs.config import Model, Profile, ResNet, Train
+from srs import profiles, settings, shown, tables
+from srs.deq import mdeq
+from srs.settings import Model, Profile, ResNet, Train
+from srs.store import paths
 
 NOTEBOOK = "05_method"
 BESIDE = ("paper", "imagenet")  # profiles that are shown with every other, where there are such
@@ -47,8 +49,8 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
 
 def shown_profiles(profile: Profile) -> list[Profile]:
     """The profile that was asked for, then those that always stand beside it."""
-    names = dict.fromkeys((profile.name, *(name for name in BESIDE if name in config.PROFILES)))
-    return [config.PROFILES[name] for name in names]
+    names = dict.fromkeys((profile.name, *(name for name in BESIDE if name in profiles.PROFILES)))
+    return [profiles.PROFILES[name] for name in names]
 
 
 def architecture(profile: Profile) -> pd.DataFrame:
@@ -57,7 +59,7 @@ def architecture(profile: Profile) -> pd.DataFrame:
     return _side_by_side({f"{p.name}: {model.name}": _architecture(model, p.data) for p, model in shown_models})
 
 
-def _architecture(model: Model | ResNet, data: config.Data) -> dict[str, str]:
+def _architecture(model: Model | ResNet, data: settings.Data) -> dict[str, str]:
     channels, height, width = data.shape
     dimension, parameters = _counted(model, data)
     own = _cells(model)
@@ -74,10 +76,10 @@ def _architecture(model: Model | ResNet, data: config.Data) -> dict[str, str]:
 
 
 @functools.cache
-def _counted(model: Model | ResNet, data: config.Data) -> tuple[int, int]:
+def _counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
     """The dimension of z and the number of parameters of a network, built without memory for its weights."""
     with torch.device("meta"):
-        network = models.network(model, data)
+        network = mdeq.network(model, data)
         dimension = network.initial(network.inject(torch.zeros(1, *data.shape))).shape[1]
     return dimension, sum(p.numel() for p in network.parameters())
 
@@ -136,7 +138,7 @@ def sampling(profile: Profile) -> pd.DataFrame:
     return _side_by_side(columns)
 
 
-def _fewer(fewer: config.Fewer | None) -> str:
+def _fewer(fewer: settings.Fewer | None) -> str:
     return f"sigma {_text(fewer.sigmas)}: {fewer.images} images, {_text(fewer.methods)}" if fewer else "-"
 
 

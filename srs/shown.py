@@ -9,9 +9,10 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from srs import config, paths, store
-from srs.config import Profile
-from srs.store import write as write_whole  # noqa: F401
+from srs import profiles, settings
+from srs.settings import Profile
+from srs.store import paths, sealed
+from srs.store.sealed import write as write_whole
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ def beside(stem: Path, ending: str) -> Path:
 
 def marked(stem: Path, caption: str) -> str:
     """The caption, opened by the note of the profile in whose folder the artefact lies, where it has one."""
-    profile = config.PROFILES.get(stem.parent.name)
+    profile = profiles.PROFILES.get(stem.parent.name)
     return f"{profile.note} {caption}" if profile and not caption.startswith(profile.note) else caption
 
 
 def describe(stem: Path, about: About) -> None:
     """Write the sidecar: the artefact is complete."""
-    store.write_json(beside(stem, ".json"), asdict(about))
+    sealed.write_json(beside(stem, ".json"), asdict(about))
 
 
 def listed(folder: Path) -> dict[str, About]:
@@ -51,15 +52,15 @@ def listed(folder: Path) -> dict[str, About]:
 
 
 def _about(path: Path) -> About:
-    told = store.read_json(path, "sidecar", by="srs.remake")
+    told = sealed.read_json(path, "sidecar", by="srs.remake")
     if set(told) != {f.name for f in fields(About)}:
-        raise store.damaged(path, "sidecar", "srs.remake")
+        raise sealed.damaged(path, "sidecar", "srs.remake")
     return About(**told)
 
 
 def _say(kind: type[BaseException], error: BaseException, trace) -> None:
     """End a program on a refusal in one sentence; other errors with their traceback."""
-    refused = issubclass(kind, (config.ConfigError, paths.DamagedFile))
+    refused = issubclass(kind, (settings.ConfigError, paths.DamagedFile))
     print(error, file=sys.stderr) if refused else sys.__excepthook__(kind, error, trace)
 
 
@@ -69,6 +70,6 @@ def profile_argument(prog: str, what: str) -> Profile:
     parser.add_argument("--profile", default="digits", help="name of the profile (default: %(default)s)")
     sys.excepthook = _say
     try:
-        return config.get_profile(parser.parse_args().profile)
-    except config.ConfigError as error:
+        return profiles.get_profile(parser.parse_args().profile)
+    except settings.ConfigError as error:
         parser.error(str(error))

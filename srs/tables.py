@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from srs import bounds, metrics, paths, published, shipped, shown, store
-from srs.bounds import Rule
-from srs.config import Method, Profile, Run
+from srs import metrics, published, shown
 from srs.metrics import Certificates
-from srs.shipped import Tallies, certified, load
+from srs.settings import Method, Profile, Run
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Rule
+from srs.store import paths, sealed, shipped
+from srs.store.shipped import certified, load, Tallies
 
 ACCURACY_NOTEBOOK = "30_certified_accuracy"
 CONSISTENCY_NOTEBOOK = "31_consistency"
@@ -262,7 +264,7 @@ def save(frame: pd.DataFrame, stem: Path, *, caption: str, made_by: str) -> None
 
 def read_csv(path: Path, *, by: str = "", separator: str = ",") -> pd.DataFrame:
     """A stored table of measurements, as `store.save` wrote it; raises what `store.read` raises."""
-    return store.read(path, "table of measurements", lambda body: pd.read_csv(io.BytesIO(body), sep=separator), by=by)
+    return sealed.read(path, "table of measurements", lambda body: pd.read_csv(io.BytesIO(body), sep=separator), by=by)
 
 
 def _escape(text: str) -> str:

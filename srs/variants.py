@@ -4,10 +4,9 @@ Everything is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper. Sa
 variant sees the same noise as the methods of the main tables, and what these have stored is used again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from srs.attacks.settings import Adversarial, AdversarialTrain, smoothadv
-from srs.config import replace
 from srs.settings import Method, Profile, Run, Train
 
 MODEL, SIGMA, RECIPE = "SMALL", 0.5, "paper"

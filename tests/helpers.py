@@ -1,13 +1,14 @@
 """Problems with known fixed points, and a DEQ so small that all it should answer is known."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from srs import config, data, models, paths
-from srs.config import replace
+from srs import data, profiles, settings
+from srs.deq import checkpoints, mdeq
+from srs.store import paths
 
 
 @dataclass(frozen=True)
@@ -126,20 +127,20 @@ def three_classes(rate: float = 0.0) -> LinearDEQ:
     return LinearDEQ(weight, torch.tensor([0.2, 0.0, 0.4]), rate)
 
 
-def smoke_run(**profile: object) -> config.Run:
+def smoke_run(**profile: object) -> settings.Run:
     """The first run of the profile `smoke`, with some of the profile's fields changed."""
-    return replace(config.PROFILES["smoke"], **profile).runs[0]
+    return replace(profiles.PROFILES["smoke"], **profile).runs[0]
 
 
 def digits(count: int) -> tuple[Tensor, Tensor]:
     """The first training digits and their labels."""
-    images = data.load(config.DIGITS, "train")
+    images = data.load(profiles.DIGITS, "train")
     return images.x(slice(0, count)), images.labels[:count]
 
 
-def save_untrained(run: config.Run, seed: int = 0) -> models.MDEQ:
+def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
     """Put an untrained model that gives many different votes where a run's weights belong."""
-    model = models.build(run.model, run.profile.data, seed).eval()
+    model = mdeq.build(run.model, run.profile.data, seed).eval()
     with torch.no_grad():  # kernels start so small that all images look alike to the head
         for name, value in model.named_parameters():
             if name.endswith("weight") and value.dim() == 4:
@@ -147,11 +148,11 @@ def save_untrained(run: config.Run, seed: int = 0) -> models.MDEQ:
         logits = torch.stack([_logits(model, x) for x in digits(64)[0].split(16)]).flatten(0, 1)
         model.classifier.weight /= logits.std()
         model.classifier.bias -= logits.mean(0) / logits.std()
-    models.save(model, paths.weights(run))
+    checkpoints.save(model, paths.weights(run))
     return model
 
 
-def _logits(model: models.MDEQ, x: Tensor, steps: int = 5) -> Tensor:
+def _logits(model: mdeq.MDEQ, x: Tensor, steps: int = 5) -> Tensor:
     u = model.inject(x)
     z = model.initial(u)
     for _ in range(steps):

@@ -4,13 +4,16 @@ Everything is drawn with seeds that depend on the run's and the method's name, s
 Nothing here asks the code that makes tables.
 """
 
+from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from srs import adaptive, contraction, paths, points, recounts, results, settings, threats, variants
-from srs.config import Method, Profile, Run, replace
+from srs import contraction, points, recounts, settings, threats, variants
 from srs.experiments import bench, few_steps
-from srs.results import Tally
+from srs.settings import Method, Profile, Run
+from srs.smoothing import adaptive
+from srs.store import paths, results, sealed
+from srs.store.results import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {
@@ -79,7 +82,7 @@ def write_card(run: Run, noisy_accuracy: float = 0.7) -> None:
         "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": noisy_accuracy, "quality_images": 25,
         "residual": {"1": 0.5, "5": 0.06, "10": 0.011, "30": 0.002}, "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
     }  # fmt: skip
-    results.write_json(paths.card(run), card)
+    sealed.write_json(paths.card(run), card)
 
 
 # ------------------------------------------------------------------------------------------------ everything else

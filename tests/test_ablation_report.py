@@ -1,14 +1,17 @@
 """The ablations' tables and figures, on counts that are known."""
 
+from dataclasses import replace
 import numpy as np
 import pytest
 from tests import synthetic
 
-from srs import ablation_report, ablation_tables, bounds, figures, paths, recounts, results, shown, tables, variants
-from srs.bounds import Counts, Rule
-from srs.config import PROFILES, replace
+from srs import ablation_report, ablation_tables, figures, recounts, shown, tables, variants
 from srs.coverage import ITEMS
+from srs.profiles import PROFILES
 from srs.recounts import Key
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Counts, Rule
+from srs.store import paths, results, sealed
 
 DIGITS = replace(PROFILES["digits"], images=4)
 RUN = variants.base(DIGITS)
@@ -167,7 +170,7 @@ def test_penalised_batches_are_counted_from_the_recipe(root):
     without = replace(RUN, train=variants.nojacobian_recipe(RUN))
     assert ablation_tables.penalised_batches(without) is None, "no model card"
     for run in (RUN, without):
-        results.write_json(paths.card(run), {"steps": 416})
+        sealed.write_json(paths.card(run), {"steps": 416})
     assert ablation_tables.penalised_batches(without) == 0
     assert ablation_tables.penalised_batches(RUN) == pytest.approx(0.05 * 12 * 26)
 

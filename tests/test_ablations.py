@@ -1,5 +1,6 @@
 """Counting stored votes anew is what fewer votes or another audit would have counted; measuring draws only what is missing."""
 
+from dataclasses import replace
 import shutil
 
 import numpy as np
@@ -7,11 +8,15 @@ import pytest
 import torch
 from tests.helpers import save_untrained, smoke_run
 
-from srs import ablation_report, ablations, certify, config, models, paths, recounts, results, train, variants, votes
-from srs.config import ConfigError, Method, replace
+from srs import ablation_report, ablations, profiles, recounts, variants
+from srs.deq import checkpoints, mdeq
 from srs.recounts import Key
+from srs.settings import ConfigError, Method
+from srs.smoothing import certify, votes
+from srs.store import paths, results
+from srs.training import train
 
-RUN = smoke_run(images=2, n0=10, n=60, methods=config.paper_methods(batch=60, chains=20, warmup=10, audit=15))
+RUN = smoke_run(images=2, n0=10, n=60, methods=profiles.paper_methods(batch=60, chains=20, warmup=10, audit=15))
 PROFILE = RUN.profile
 WAYS = {
     "RS": PROFILE.method("MDEQ-5A"),
@@ -108,7 +113,7 @@ def trained(run, **_):
     if not paths.weights(run).is_file():
         model = save_untrained(run)
         state = model.initial(model.inject(torch.zeros(1, 1, 8, 8)))
-        models.save_anchor(torch.full_like(state[0], 0.1), paths.anchor(run))
+        checkpoints.save_anchor(torch.full_like(state[0], 0.1), paths.anchor(run))
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +195,8 @@ def test_tallies_without_votes_are_left_as_they_are(done, srs_root):
 
 
 def test_a_profile_without_the_run_makes_nothing(srs_root):
-    ablations.measure(config.get_profile("imagenet"))
-    assert ablation_report.make(config.get_profile("imagenet")) == ({}, {})
+    ablations.measure(profiles.get_profile("imagenet"))
+    assert ablation_report.make(profiles.get_profile("imagenet")) == ({}, {})
     assert not list(srs_root.rglob("*"))
 
 

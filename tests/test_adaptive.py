@@ -1,15 +1,17 @@
 """Adaptive decisions against fixed N, and against the probability with which they may be wrong."""
 
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
 from tests.helpers import three_classes
 
-from srs import adaptive, config, votes
-from srs.adaptive import Live, Looks, decide, estimate, stored
-from srs.bounds import lower_confidence_bound
-from srs.config import Method, Sampling, replace
+from srs import settings
+from srs.settings import Method, Sampling
+from srs.smoothing import adaptive, votes
+from srs.smoothing.adaptive import decide, estimate, Live, Looks, stored
+from srs.smoothing.bounds import lower_confidence_bound
 
 SIGMA, ALPHA = 0.5, 0.05
 LOOKS = Looks(2_000)
@@ -87,7 +89,7 @@ def test_live_votes_are_those_of_a_fixed_sample():
 def test_methods_that_need_an_audit_are_refused():
     x, sampling = torch.zeros(1, 2, 2), Sampling(3, n0=20, n=100)
     for change in (dict(start="previous"), dict(start="clean")):
-        with pytest.raises(config.ConfigError, match="SRS"):
+        with pytest.raises(settings.ConfigError, match="SRS"):
             Live(three_classes(), x, replace(Method("SRS", "naive", 1), **change), sampling, SIGMA, idx=0)
-    with pytest.raises(config.ConfigError, match="r = -1"):
+    with pytest.raises(settings.ConfigError, match="r = -1"):
         decide(drawn(0.5, 0), -1, sigma=SIGMA, alpha=ALPHA)

@@ -1,5 +1,6 @@
 """Attacks on a run's images: votes on what was attacked, resuming, false certificates caught, and the tables of notebook 33."""
 
+from dataclasses import replace
 import dataclasses
 import math
 import shutil
@@ -11,19 +12,22 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import certify, config, counts, models, paths, results, votes
+from srs import profiles
 from srs.attacks import attack
 from srs.attacks.settings import Attack, Gradient
-from srs.bounds import ABSTAIN, Rule
-from srs.config import ConfigError, Method, replace
-from srs.counts import ATTACKED
+from srs.deq import checkpoints, mdeq
 from srs.experiments import attacks
 from srs.experiments.attacks import FalseCertificate, flipped, require_sound, soundness
-from srs.paths import DamagedFile
+from srs.settings import ConfigError, Method
+from srs.smoothing import certify, noise, votes
+from srs.smoothing.bounds import ABSTAIN, Rule
+from srs.store import counts, paths, results
+from srs.store.counts import ATTACKED
+from srs.store.paths import DamagedFile
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
 
 RUN = smoke_run(images=3, n0=10, n=40)
-SUITE = replace(config.SUITES["smoke"], images=3, n=5, copies=8)
+SUITE = replace(profiles.SUITES["smoke"], images=3, n=5, copies=8)
 REFERENCE = RUN.profile.reference
 
 
@@ -88,11 +92,11 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
     held = pd.DataFrame({  # one of two is contradicted, whatever the votes
         "idx": 0, "method": REFERENCE, "rule": "cohen", "c_a": 8, "predict": [8, 9], "radius": 9.0,
     })  # fmt: skip
-    model = models.load(paths.weights(RUN), RUN.model, RUN.profile.data).requires_grad_(False)
+    model = checkpoints.load(paths.weights(RUN), RUN.model, RUN.profile.data).requires_grad_(False)
     list(attack._attack_group(model, RUN, SUITE, SUITE.attacks[2], digits(1)[0], {0: 8}, held))
     search, predict, confirm = drawn
     assert not search & predict and not predict & confirm and not search & confirm
-    certificates = {(RUN.profile.seed, 0, stage, s) for stage in votes.STAGES for s in range(1000)}
+    certificates = {(RUN.profile.seed, 0, stage, s) for stage in noise.STAGES for s in range(1000)}
     assert not certificates & (search | predict | confirm)
 
 
@@ -181,7 +185,7 @@ def test_grid_noise_and_missing_results_are_refused(srs_root):
     with pytest.raises(ConfigError, match="attack results"):
         counts.read_attacks(RUN)
     with pytest.raises(ConfigError, match="attacked profile = 'imagenet'"):
-        attacks.runs_of(config.PROFILES["imagenet"])
+        attacks.runs_of(profiles.PROFILES["imagenet"])
 
 
 # ---------------------------------------------------------------------------------------------- soundness
@@ -274,7 +278,7 @@ def test_a_seeded_wrong_certificate_is_caught_from_votes_to_table(done, monkeypa
     lines = [results.Tally(**{k: row[k].item() for k in results.COLUMNS}) for row in own]
     lines[false] = dataclasses.replace(lines[false], c_a=(lines[false].c_a + 1) % 10, n_a=40, k=20, m=0, n_2=20, n_1=20)
     results.write_tallies(path, lines)
-    monkeypatch.setitem(config.SUITES, "smoke", replace(SUITE, attacks=SUITE.attacks[:2], confirm=400))
+    monkeypatch.setitem(profiles.SUITES, "smoke", replace(SUITE, attacks=SUITE.attacks[:2], confirm=400))
     attacks.measure(RUN.profile)
     with pytest.raises(FalseCertificate, match="SRS-MDEQ-3A"):
         attacks.tables(attacks.read(RUN.profile), RUN.profile)

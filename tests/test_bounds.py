@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, hypergeom, norm
 
-from srs import bounds
-from srs.bounds import ABSTAIN, RULES, Counts, Rule, UnsoundRuleWarning
+from srs.smoothing import bounds
+from srs.smoothing.bounds import ABSTAIN, Counts, Rule, RULES, UnsoundRuleWarning
 
 ALPHA = 0.001
 SOUND = [rule for rule in Rule if rule.sound]

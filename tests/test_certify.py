@@ -1,5 +1,6 @@
 """Certifying a data set: resumed, shared out, from stored votes; and one image with a classifier that is known."""
 
+from dataclasses import replace
 import dataclasses
 import json
 import os
@@ -12,10 +13,13 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import bounds, certify, config, models, paths, results, votes
-from srs.bounds import ABSTAIN, Rule, UnsoundRuleWarning
-from srs.config import ConfigError, Method, Sampling, replace
-from srs.paths import DamagedFile
+from srs import profiles
+from srs.deq import checkpoints, mdeq
+from srs.settings import ConfigError, Method, Sampling
+from srs.smoothing import bounds, certify, noise, votes
+from srs.smoothing.bounds import ABSTAIN, Rule, UnsoundRuleWarning
+from srs.store import paths, results
+from srs.store.paths import DamagedFile
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
 
 RUN = smoke_run(images=3, n0=10, n=40)
@@ -141,7 +145,7 @@ def test_shards_together_are_the_whole(fresh):
 
 
 def test_two_workers_equal_one(fresh, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(config.__file__).parents[1])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(profiles.__file__).parents[1])]))
     certified(workers=2)
     assert all_counts() == fresh
 
@@ -198,7 +202,7 @@ def test_provenance_says_what_made_the_votes(finished, monkeypatch):
     monkeypatch.setenv("SRS_ROOT", str(finished[0]))
     told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
     assert told["run"] == RUN.id and told["sigma"] == RUN.sigma and told["dtype"] == "float32" and told["sampling"]["precision"] == "float32"
-    assert told["weights"] == models.digest(paths.weights(RUN))
+    assert told["weights"] == checkpoints.digest(paths.weights(RUN))
     assert told["sampling"]["n"] == 40 and told["sampling"]["seed"] == 0 and told["method"]["name"] == SRS.name
     assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
 
@@ -273,7 +277,7 @@ def test_counts_equal_brute_force(seed, k):
     reference = np.where(rng.random(n) < 0.3, rng.choice([ABSTAIN, 0, 1, 2], n), estimate)
     sampling = Sampling(3, n0=9, n=n, seed=seed)
     c_a = bounds.top_class(select, 3)
-    order = votes.audit_order(seed, 5, n).tolist()
+    order = noise.audit_order(seed, 5, n).tolist()
     audited = [i for i in order if estimate[i] == c_a][:k]
     drawn = hand_made(select, estimate, audited, reference[audited], idx=5)
     standard = hand_made(select, reference, [], [], idx=5)

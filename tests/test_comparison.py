@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from tests import synthetic
 
-from srs import bounds, comparison, config, metrics, paths, published, published_others, results, shown
-from srs.bounds import Counts
+from srs import comparison, metrics, profiles, published, published_others, shown
 from srs.published_others import LIPSCHITZ, LIPSCHITZ_RADII, SMOOTHING, SMOOTHING_RADII
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Counts
+from srs.store import paths, results, sealed
 
-SMOKE = replace(config.get_profile("smoke"), sigmas=(0.25, 0.5), images=30)
+SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5), images=30)
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def test_ours_are_what_the_rules_give_image_by_image(tallies):
 
 def test_ours_say_what_data_the_card_names(tallies):
     card = json.loads(paths.card(SMOKE.runs[0]).read_text())
-    results.write_json(paths.card(SMOKE.runs[0]), card | {"data": "cifar10 from an image folder (JPEG copies)"})
+    sealed.write_json(paths.card(SMOKE.runs[0]), card | {"data": "cifar10 from an image folder (JPEG copies)"})
     frame = comparison.lipschitz(SMOKE)
     told = frame[(frame["source"] == comparison.OURS) & (frame["sigma"] == "0.25")]["data"]
     assert set(told) == {"cifar10 from an image folder (JPEG copies), 30 images"}

@@ -1,5 +1,6 @@
 """What the configuration refuses, and that the package's imports run one way."""
 
+from dataclasses import replace
 import ast
 import dataclasses
 import os
@@ -10,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from srs import config, paths
-from srs.config import (
-    DIGITS, DIGITS_SMALL, PROFILES, ConfigError, Fewer, Method, Sampling, fingerprint, get_profile, get_run, read_parameters,
-    replace,
-)  # fmt: skip
+from srs import profiles, settings
+from srs.profiles import DIGITS, DIGITS_SMALL, get_profile, get_run, PROFILES, read_parameters
+from srs.settings import ConfigError, Fewer, fingerprint, Method, Sampling
+from srs.store import paths
 
-PACKAGE = Path(config.__file__).parent
+PACKAGE = Path(profiles.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
     "settings", "config", "threats", "variants", "memory", "worker_pool", "paths", "made", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
@@ -66,7 +66,7 @@ REFUSED = {
     "warmup": (lambda: replace(RS, warmup=-1), "warmup of X = -1", "at least 0"),
     "audit": (lambda: replace(RS, audit=-1), "audit of X = -1", "at least 0"),
     "steps float": (lambda: replace(RS, steps=1.5), "steps of X = 1.5", "whole number"),
-    "depth": (lambda: config.ResNet("X", 111), "depth = 111", "6 n + 2"),
+    "depth": (lambda: settings.ResNet("X", 111), "depth = 111", "6 n + 2"),
     "serialized reference": (lambda: Sampling(10, reference=replace(RS, start="previous")), "reference method = 'X'", "from zero"),
     "sampling n": (lambda: Sampling(10, n=0), "n = 0", "at least 1"),
     "sampling n0": (lambda: Sampling(10, n0=-2), "n0 = -2", "at least 1"),
@@ -220,7 +220,7 @@ def test_explicit_networks_are_certified_by_standard_smoothing_on_the_same_image
     assert not explicit.methods[0].serialized and explicit.evaluated == profile.evaluated
     same = ("n", "n0", "seed", "noise", "levels", "classes")
     assert all(getattr(explicit.sampling, name) == getattr(profile.sampling, name) for name in same)
-    assert all(isinstance(run.model, config.ResNet) for run in explicit.runs) and not explicit.baselines
+    assert all(isinstance(run.model, settings.ResNet) for run in explicit.runs) and not explicit.baselines
 
 
 def test_a_noise_level_may_have_a_recipe_of_its_own():
@@ -252,7 +252,7 @@ def other(value):
     return (*value, value[-1])
 
 
-@pytest.mark.parametrize("record", [DIGITS, DIGITS_SMALL, config.DIGITS_PAPER, RS, Sampling(10)], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("record", [DIGITS, DIGITS_SMALL, profiles.DIGITS_PAPER, RS, Sampling(10)], ids=lambda r: type(r).__name__)
 def test_fingerprint_changes_with_every_field(record):
     seen = {fingerprint(record)}
     for field in dataclasses.fields(record):

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from tests.helpers import save_untrained, smoke_run
 
-from srs import agreement, config, contraction, paths, train, variants
-from srs.config import PROFILES
+from srs import agreement, contraction, profiles, variants
+from srs.profiles import PROFILES
+from srs.store import paths
+from srs.training import train
 
 SMOKE = PROFILES["smoke"]
 RUN = smoke_run()
@@ -28,7 +30,7 @@ def test_every_line_changes_one_part_of_the_recipe():
 def test_a_profile_s_own_contractive_recipe_is_the_one_taken_apart():
     run = variants.base(PROFILES["cifar10"])
     recipes = contraction.recipes(run)
-    assert recipes["contractive"] == config.get_run("cifar10", "SMALL", 0.5, "contractive").train
+    assert recipes["contractive"] == profiles.get_run("cifar10", "SMALL", 0.5, "contractive").train
     assert len({one.contraction for one in recipes.values()}) == len(recipes)  # no line for a change that changes nothing
 
 

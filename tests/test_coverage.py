@@ -10,11 +10,12 @@ import pytest
 from tests import synthetic
 from tests.test_config import PACKAGE, imports
 
-from srs import comparison, config, coverage, diagrams, figures, paths, settings_report, shown, tables
-from srs.coverage import ITEMS, Item
+from srs import comparison, coverage, diagrams, figures, profiles, settings_report, shown, tables
+from srs.coverage import Item, ITEMS
+from srs.store import paths
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 
 
 def test_28_tables_and_12_figures_each_once():
@@ -80,7 +81,7 @@ def test_the_check_sees_a_name_that_nothing_makes():
 def test_what_needs_no_network_comes_out_under_the_names_listed(tmp_path, monkeypatch):
     """The functions that the notebooks call, on made-up tallies of all models and sigmas of `digits`."""
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-    digits = replace(config.get_profile("digits"), images=3)
+    digits = replace(profiles.get_profile("digits"), images=3)
     one_sigma = replace(digits, sigmas=(0.5,))  # a panel takes as long to draw as all tables to write
     synthetic.write_profile(digits)
     tallies = tables.load(digits)
@@ -116,7 +117,7 @@ def test_profiles_are_those_with_the_model_and_the_sigma():
     assert places["T3"] == ["digits", "cifar10", "paper", "imagenet"]
     for item in ITEMS:
         for name in (n for n in places[item.number] if n in coverage.MAIN):
-            models = {run.model.name for run in config.PROFILES[name].runs}
+            models = {run.model.name for run in profiles.PROFILES[name].runs}
             assert all(("LARGE" in artefact) <= ("LARGE" in models) for artefact in item.artefacts)
 
 

@@ -1,5 +1,6 @@
 """Splits of the digits, image folders, and the images that are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import config, data, paths
-from srs.config import CIFAR10, DIGITS, IMAGENET, ConfigError, replace
+from srs import data, profiles, settings
+from srs.profiles import CIFAR10, DIGITS, IMAGENET
+from srs.settings import ConfigError
+from srs.store import paths
 from tests.helpers import digits
 
 
@@ -106,7 +109,7 @@ def test_training_folder_is_split_into_train_and_val(folder):
 
 
 def test_any_folder_of_images_will_do(folder):
-    own = config.Data("own", (1, 8, 8), 3, (0.5,), (0.25,))
+    own = settings.Data("own", (1, 8, 8), 3, (0.5,), (0.25,))
     written = fill(folder / "own" / "test", classes=3, size=(8, 8), mode="L")
     images = data.load(own, "test")
     torch.testing.assert_close(images.x(4), torch.from_numpy(written[4])[None] / 255)
@@ -135,7 +138,7 @@ def round_down(value):
     return int(value + 1e-9)
 
 
-LARGE = config.Data("large", (3, 80, 96), 3, (0.5,) * 3, (0.25,) * 3)
+LARGE = settings.Data("large", (3, 80, 96), 3, (0.5,) * 3, (0.25,) * 3)
 
 
 def test_large_images_are_decoded_when_they_are_asked_for(folder, monkeypatch, srs_root):
@@ -181,7 +184,7 @@ def test_a_damaged_large_image_is_named_when_it_is_asked_for(folder):
 
 
 def test_the_sample_of_imagenet_has_validation_images_alone(folder):
-    small = replace(config.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
+    small = replace(profiles.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
     fill(folder / "imagenet-sample" / "val", classes=2, each=10, size=(90, 100), ending="jpeg")
     assert [len(data.load(small, split).labels) for split in ("train", "val", "test")] == [18, 2, 20]
     with pytest.raises(ConfigError, match="imagenet.train.*SRS_DATA"):
@@ -228,7 +231,7 @@ def test_development_data_is_cifar10(shared, monkeypatch):
 def test_an_empty_variable_is_unset(monkeypatch, tmp_path, empty):
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
     monkeypatch.setenv(empty, "")
-    checkout = Path(config.__file__).parents[1]
+    checkout = Path(profiles.__file__).parents[1]
     assert paths.root() == (checkout if empty == "SRS_ROOT" else tmp_path)
     if empty == "SRS_DATA":
         import torchvision.datasets
@@ -279,5 +282,5 @@ def test_without_a_network_one_sentence_says_what_to_do(srs_root, monkeypatch):
 
     monkeypatch.delenv("SRS_DATA", raising=False)
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fails)
-    with pytest.raises(config.ConfigError, match="service not known.*SRS_DATA"):
-        data.load(config.CIFAR10, "test")
+    with pytest.raises(settings.ConfigError, match="service not known.*SRS_DATA"):
+        data.load(profiles.CIFAR10, "test")

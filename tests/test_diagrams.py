@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 from scipy import stats
 
-from srs import config, diagrams, figures, shown
+from srs import diagrams, figures, profiles, shown
 
 DIAGRAMS = {"srs": diagrams.standard_and_srs, "votes": diagrams.vote_conversion}
 
@@ -85,7 +85,7 @@ def test_files_are_the_same_bytes_again(tmp_path, monkeypatch):
     folder = tmp_path / "figures" / "smoke"
     seen = []
     for _ in range(2):
-        diagrams.make_diagrams(config.get_profile("smoke"))
+        diagrams.make_diagrams(profiles.get_profile("smoke"))
         seen.append({p.name: p.read_bytes() for p in folder.iterdir()})
     assert seen[0] == seen[1]
     assert {n.kind for n in shown.listed(folder).values()} == {"figure"} and len(seen[0]) == 6

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.stats import chi2, norm
 
-from srs import config, exact, votes
+from srs import profiles, settings
+from srs.smoothing import exact, noise, votes
 
 GRIDS = [(0.12, 16), (0.5, 16), (0.25, 255), (1.0, 255)]
 
@@ -101,9 +102,9 @@ def test_the_sum_lies_on_the_grid_exactly(levels):
 def test_an_image_off_the_grid_is_refused():
     x = torch.full((1, 2, 2), 0.5)
     assert exact.to_grid(x, 16).tolist() == [[[8, 8], [8, 8]]]
-    with pytest.raises(config.ConfigError, match="multiples of 1/255 for grid noise"):
+    with pytest.raises(settings.ConfigError, match="multiples of 1/255 for grid noise"):
         exact.to_grid(x, 255)
-    with pytest.raises(config.ConfigError):
+    with pytest.raises(settings.ConfigError):
         exact.to_grid(x + 1e-4, 16)
 
 
@@ -135,8 +136,8 @@ class Threshold:
         return torch.stack([torch.full_like(z[:, 0], 0.5), z.mean(dim=1)], dim=1)
 
 
-METHOD = config.Method("m", "naive", 1, start="previous", batch=7, audit=10)
-SAMPLING = config.Sampling(2, n0=20, n=150, reference=config.Method("r", "naive", 1), noise="grid", levels=16)
+METHOD = settings.Method("m", "naive", 1, start="previous", batch=7, audit=10)
+SAMPLING = settings.Sampling(2, n0=20, n=150, reference=settings.Method("r", "naive", 1), noise="grid", levels=16)
 
 
 def test_votes_on_grid_noise():
@@ -147,7 +148,7 @@ def test_votes_on_grid_noise():
     assert (given * 16 == (given * 16).round()).all()
     np.testing.assert_array_equal(drawn.standard, drawn.estimate[drawn.audited])  # the same noise again
     assert 0.8 < (drawn.estimate == 1).mean() < 1
-    with pytest.raises(config.ConfigError, match="off the grid"):
+    with pytest.raises(settings.ConfigError, match="off the grid"):
         votes.draw_votes(model, x + 0.01, METHOD, SAMPLING, 0.25)
 
 
@@ -155,22 +156,22 @@ def test_gaussian_noise_is_the_default_and_unchanged():
     x = torch.full((1, 2, 2), 0.7)
     model = Threshold()
     votes.draw_votes(model, x, METHOD, replace(SAMPLING, noise="gaussian"), 0.25)
-    e = votes.noise((1, 2, 2), 0, 0, "select", np.arange(20))
+    e = noise.noise((1, 2, 2), 0, 0, "select", np.arange(20))
     torch.testing.assert_close(torch.cat(model.given[1:])[:20], x + 0.25 * e, rtol=0, atol=0)  # the first asks for the head alone
-    assert config.Sampling(2).noise == "gaussian" == config.get_profile("digits").sampling.noise
+    assert settings.Sampling(2).noise == "gaussian" == profiles.get_profile("digits").sampling.noise
 
 
 def test_grid_noise_of_a_sample_does_not_depend_on_its_company():
     where = ((1, 2, 2), 0, 5, "estimate")
-    together = votes.grid_noise(*where, np.arange(250), sigma=0.5, levels=255)
-    alone = votes.grid_noise(*where, np.array([203, 17]), sigma=0.5, levels=255)
+    together = noise.grid_noise(*where, np.arange(250), sigma=0.5, levels=255)
+    alone = noise.grid_noise(*where, np.array([203, 17]), sigma=0.5, levels=255)
     np.testing.assert_array_equal(alone, together[[203, 17]])
 
 
 def test_config_knows_the_kinds_of_noise():
-    with pytest.raises(config.ConfigError, match="noise"):
+    with pytest.raises(settings.ConfigError, match="noise"):
         replace(SAMPLING, noise="laplace")
-    digits = replace(config.get_profile("digits"), noise="grid")
+    digits = replace(profiles.get_profile("digits"), noise="grid")
     assert (digits.sampling.noise, digits.sampling.levels) == ("grid", 16)
-    with pytest.raises(config.ConfigError, match="noise"):
+    with pytest.raises(settings.ConfigError, match="noise"):
         replace(digits, noise="uniform")

@@ -1,13 +1,16 @@
 """The table and figure of the explicit baseline, on made-up tallies and on Cohen et al.'s own log."""
 
+from dataclasses import replace
 import numpy as np
 import pytest
 from tests import synthetic
 
-from srs import certify, config, explicit_report, metrics, paths, published_others, report, results, shown, train
-from srs.config import replace
+from srs import explicit_report, metrics, profiles, published_others, report, settings, shown
+from srs.smoothing import certify
+from srs.store import paths, results
+from srs.training import train
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def test_table_has_the_baseline_the_deqs_and_what_was_published(root):
     ]  # fmt: skip
     ours = frame.iloc[0]
     run = SMOKE.explicit.runs[0]
-    own = results.read_tallies(paths.tallies(run, config.EXPLICIT))
+    own = results.read_tallies(paths.tallies(run, settings.EXPLICIT))
     certificates = metrics.certificates(own, rule="cohen", sigma=0.5, alpha=SMOKE.alpha)
     right = (certificates.predict == own["label"]) & (certificates.radius >= 0.25)
     assert ours["r=0.25"] == f"{100 * right.mean():.1f}" and ours["parameters"] == "12345" and ours["noisy accuracy %"] == "70.0"
@@ -41,15 +44,15 @@ def test_table_has_the_baseline_the_deqs_and_what_was_published(root):
 
 
 def test_a_profile_without_baselines_makes_nothing(srs_root):
-    assert explicit_report.make(config.get_profile("cifar10")) == ({}, {})
-    explicit_report.prepare(config.get_profile("cifar10"))
+    assert explicit_report.make(profiles.get_profile("cifar10")) == ({}, {})
+    explicit_report.prepare(profiles.get_profile("cifar10"))
     assert not list(srs_root.rglob("*"))
 
 
 def test_tallies_of_other_images_are_refused(root):
     run = SMOKE.explicit.runs[0]
-    path = paths.tallies(run, config.EXPLICIT)
-    others = [replace(t, idx=t.idx + 1) for t in synthetic.tallies(run, config.EXPLICIT)]
+    path = paths.tallies(run, settings.EXPLICIT)
+    others = [replace(t, idx=t.idx + 1) for t in synthetic.tallies(run, settings.EXPLICIT)]
     results.write_tallies(path, others)
     with pytest.raises(ValueError, match="different images"):
         explicit_report.load(SMOKE)
@@ -62,7 +65,7 @@ def test_only_what_is_missing_is_trained_and_certified(root, monkeypatch):
     explicit_report.prepare(SMOKE)
     assert done == []
     run = SMOKE.explicit.runs[0]
-    paths.tallies(run, config.EXPLICIT).unlink()
+    paths.tallies(run, settings.EXPLICIT).unlink()
     explicit_report.prepare(SMOKE)
     assert done == [("train", run.id), ("certify", run.id)]
 

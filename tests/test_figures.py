@@ -6,9 +6,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tests import synthetic
 
-from srs import config, figures, shown, tables
+from srs import figures, profiles, shown, tables
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 
 
 def test_curve_is_the_step_function():

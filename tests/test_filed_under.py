@@ -1,5 +1,6 @@
 """What a stored result is filed under: another image, weight, device or release of torch is never taken for the same."""
 
+from dataclasses import replace
 import ast
 import json
 import shutil
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from srs import (
-    ablations, agreement, attacks, bench, certify, config, data, memory, models, paths, results, settings, threats, train, votes,
-)  # fmt: skip
-from srs.config import ConfigError, Method, Sampling, replace
+from srs import ablations, agreement, attacks, bench, data, profiles, settings, threats
+from srs.deq import inference, mdeq, memory
+from srs.settings import ConfigError, Method, Sampling
+from srs.smoothing import certify, votes
+from srs.store import paths, results
+from srs.training import train
 from tests.helpers import save_untrained, smoke_run
 from tests.test_bench import RUN as TIMED
 from tests.test_bench import SIZE
@@ -58,7 +61,7 @@ def test_other_images_are_certified_anew(done, monkeypatch, change):  # noqa: F8
         assert drawn_by(certified, patch) == len(METHODS) * len(RUN.profile.evaluated)
         assert (all_counts() != done) == (change is not elsewhere)
         told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
-        assert told["data"] == change(LOAD(config.DIGITS, "test")).source
+        assert told["data"] == change(LOAD(profiles.DIGITS, "test")).source
     assert {file: file.read_bytes() for file in old} == old  # nobody's votes are lost
     assert drawn_by(certified, monkeypatch) == 0 and all_counts() == done
 
@@ -173,15 +176,15 @@ def test_a_device_that_is_not_here_is_refused_before_work(done, srs_root, device
 
 @pytest.mark.parametrize("device", ["meta", "CPU", "", None, 0, *([] if torch.cuda.is_available() else ["cuda"])])
 def test_nothing_is_computed_on_what_is_no_device(device):
-    models.check_device("cpu")
+    inference.check_device("cpu")
     with pytest.raises(ConfigError, match="^device = .* is refused: want cpu"):
-        models.check_device(device)
+        inference.check_device(device)
 
 
 @pytest.mark.parametrize(("device", "named"), [("cpu", "CPU "), ("cpu:0", "CPU "), ("mps", "mps"), ("xpu:1", "xpu"), ("meta", "meta")])
 def test_devices_are_named_as_what_they_are(device, named):
-    assert models.device_name(device).startswith(named)
-    assert models.computed_on("cpu").endswith(f"torch {torch.__version__}")
+    assert inference.device_name(device).startswith(named)
+    assert inference.computed_on("cpu").endswith(f"torch {torch.__version__}")
 
 
 # ---------------------------------------------------------------------------------------------- numpy's numbers
@@ -191,11 +194,11 @@ def test_numpy_scalars_are_settings_like_any_other():
     plain, scalars = Method("M", "anderson", 3, tol=0.1), Method("M", "anderson", np.int64(3), tol=np.float32(0.1))
     assert scalars == plain and type(scalars.steps) is int and type(scalars.tol) is float
     small = Sampling(10, np.int16(5), np.int64(100), np.int64(0), plain)
-    assert small == Sampling(10, 5, 100, 0, plain) and config.fingerprint(small) == config.fingerprint(Sampling(10, 5, 100, 0, plain))
-    assert config.get_run("cifar10", "SMALL", np.float32(0.12)) is not None
+    assert small == Sampling(10, 5, 100, 0, plain) and settings.fingerprint(small) == settings.fingerprint(Sampling(10, 5, 100, 0, plain))
+    assert profiles.get_run("cifar10", "SMALL", np.float32(0.12)) is not None
     assert smoke_run(n=np.int64(40), alpha=np.float64(0.001)) == smoke_run(n=40)
     assert type(smoke_run(sigmas=(np.float32(0.5),)).sigma) is float
-    assert config.fingerprint([np.int64(1), np.float32(0.5)]) == config.fingerprint([1, 0.5])
+    assert settings.fingerprint([np.int64(1), np.float32(0.5)]) == settings.fingerprint([1, 0.5])
     for wrong in (np.float64(3), np.bool_(True), np.array([3]), "3"):
         with pytest.raises(ConfigError, match="steps of M"):
             Method("M", "anderson", wrong)

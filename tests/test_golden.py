@@ -3,6 +3,7 @@
 `python -m tests.test_golden` writes tests/golden/ anew, for a change that is meant to change tables; read its diff.
 """
 
+from dataclasses import replace
 import functools
 import re
 import tempfile
@@ -17,19 +18,21 @@ import pytest
 from tests import synthetic
 
 from srs import (
-    ablation_report, attack_report, bounds, comparison, config, contraction, coverage, diagrams, exact_report, explicit_report,
-    figures, imagenet_report, metrics, paths, remake, settings_report, shown, soundness_report, speed_report, tables,
+    ablation_report, attack_report, comparison, contraction, coverage, diagrams, exact_report, explicit_report, figures,
+    imagenet_report, metrics, profiles, remake, settings_report, shown, soundness_report, speed_report, tables,
     white_box_report,
 )  # fmt: skip
-from srs.config import Profile, replace
+from srs.settings import Profile
+from srs.smoothing import bounds
+from srs.store import paths
 
 HOME = Path(__file__).resolve().parent
 GOLDEN = HOME / "golden"
 SMOKE = replace(  # large enough to tell mistakes apart; sixteenths show how percentages are rounded
-    config.PROFILES["smoke"], images=16, n=400, sigmas=(0.25, 0.5),
-    methods=config.paper_methods(batch=100, chains=20, warmup=10, audit=100),
+    profiles.PROFILES["smoke"], images=16, n=400, sigmas=(0.25, 0.5),
+    methods=profiles.paper_methods(batch=100, chains=20, warmup=10, audit=100),
 )  # fmt: skip
-PROFILES = {"cifar10": config.PROFILES["cifar10"], "smoke": SMOKE}
+PROFILES = {"cifar10": profiles.PROFILES["cifar10"], "smoke": SMOKE}
 ANEW = ("exact_noise",)  # its seconds are measured whenever it is made
 
 MAKERS: tuple[Callable[[Profile], object], ...] = (

@@ -1,5 +1,6 @@
 """Image folders that are not plain: read right, left out on purpose or refused with the file's name."""
 
+from dataclasses import replace
 import os
 import shutil
 import struct
@@ -10,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import config, data
-from srs.config import CIFAR10, ConfigError, replace
-from srs.paths import DamagedFile
+from srs import data, settings
+from srs.profiles import CIFAR10
+from srs.settings import ConfigError
+from srs.store.paths import DamagedFile
 from tests.test_data import LARGE, fill, folder  # noqa: F401
 
-OWN = config.Data("own", (3, 8, 8), 3, (0.5,) * 3, (0.25,) * 3)
+OWN = settings.Data("own", (3, 8, 8), 3, (0.5,) * 3, (0.25,) * 3)
 PIXELS = np.random.default_rng(5).integers(0, 256, (8, 8, 3), np.uint8)
 
 

@@ -1,5 +1,6 @@
 """ImageNet's settings against the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
 
+from dataclasses import replace
 import json
 
 import numpy as np
@@ -7,11 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import bounds, config, imagenet_report, models, paths, published, results, shown, votes
-from srs.config import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL, ConfigError, Model, replace
+from srs import imagenet_report, profiles, published, shown
+from srs.deq import checkpoints, mdeq
+from srs.profiles import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL
+from srs.settings import ConfigError, Model
+from srs.smoothing import bounds, votes
+from srs.store import paths, results
 
-SMOKE = config.get_profile("smoke")
-FULL, SAMPLE = config.get_profile("imagenet"), config.get_profile("imagenet_sample")
+SMOKE = profiles.get_profile("smoke")
+FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample")
 # The pipeline in seconds: images just above the size at which they stay files, two narrow branches.
 TINY = replace(
     SAMPLE, data=replace(IMAGENET_SAMPLE, classes=3, shape=(3, 72, 72)),
@@ -39,7 +44,7 @@ def test_the_model_is_bai_et_al_s():
     """18 million parameters, as their MDEQ-small for ImageNet is known; a state of four branches from 56 x 56 down."""
     assert round(imagenet_report.parameters(IMAGENET_SMALL, IMAGENET) / 1e6) in (18, 19)
     table = imagenet_report.settings((FULL, SAMPLE)).set_index("setting")
-    model = models.build(IMAGENET_SMALL, IMAGENET_SAMPLE, 0).eval()
+    model = mdeq.build(IMAGENET_SMALL, IMAGENET_SAMPLE, 0).eval()
     assert table.loc["parameters", "imagenet_sample"] == f"{sum(p.numel() for p in model.parameters()):,}"
     with torch.inference_mode():
         u = model.inject(torch.rand(1, 3, 224, 224))
@@ -128,12 +133,14 @@ def test_the_pipeline_runs_from_files_to_the_report(images):
 
 def test_votes_of_a_large_image_are_those_of_its_pixels(images):
     """Certification sees the very crop that the loader gives: votes drawn from it directly are the stored ones."""
-    from srs import certify, data, train
+    from srs import data
+    from srs.smoothing import certify
+    from srs.training import train
 
     run = TINY.runs[0]
     train.train(run, progress=False)
     written = certify.certify(run, methods=("MDEQ-5B",), progress=False)
-    model = models.load(paths.weights(run), run.model, TINY.data)
+    model = checkpoints.load(paths.weights(run), run.model, TINY.data)
     x = data.load(TINY.data, "test").x(5)
     drawn = votes.draw_votes(model, x, TINY.method("MDEQ-5B"), TINY.sampling, run.sigma, idx=5)
     own = results.read_tallies(written["MDEQ-5B"])[1]

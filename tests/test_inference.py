@@ -6,12 +6,16 @@ import pytest
 import torch
 from tests.test_train import TINY
 
-from srs import certify, config, inference, models, paths, votes
-from srs.config import DIGITS, ConfigError, Method, Sampling
+from srs import profiles
+from srs.deq import checkpoints, inference, mdeq
+from srs.profiles import DIGITS
+from srs.settings import ConfigError, Method, Sampling
+from srs.smoothing import certify, votes
+from srs.store import paths
 
 
 def model():
-    made = models.build(TINY, DIGITS, seed=3).eval()
+    made = mdeq.build(TINY, DIGITS, seed=3).eval()
     made.anchor = torch.full((sum(c * h * w for c, h, w in made.shapes),), 0.25)
     return made
 
@@ -71,8 +75,8 @@ def test_unknown_precision_is_refused():
 
 
 def test_a_profile_s_precision_reaches_the_model_its_votes_and_their_key(srs_root):
-    run = replace(config.get_run("smoke", "SMALL", 0.5), model=TINY)
-    models.save(models.build(TINY, DIGITS, seed=3), paths.weights(run))
+    run = replace(profiles.get_run("smoke", "SMALL", 0.5), model=TINY)
+    checkpoints.save(mdeq.build(TINY, DIGITS, seed=3), paths.weights(run))
     lowered = replace(run, profile=replace(run.profile, precision="bfloat16"))
     assert isinstance(certify.load_model(lowered), inference.Bfloat16)
     assert not isinstance(certify.load_model(run), inference.Bfloat16)

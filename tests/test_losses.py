@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srs import config, models
-from srs.losses import implicit, jacobian_penalty
+from srs import settings
+from srs.deq import mdeq
+from srs.training.losses import implicit, jacobian_penalty
 from tests.test_train import TINY
 
 
@@ -58,8 +59,8 @@ def test_implicit_gradient_agrees_with_finite_differences():
 
 def test_implicit_gradient_of_an_mdeq_solves_its_adjoint_equation():
     """grad (I - J)^-1 df/du with the Jacobian written out, at any z."""
-    small = config.Data("tiny", (1, 4, 4), 3, (0.0,), (1.0,))
-    model = models.build(TINY, small, 0).eval().double()
+    small = settings.Data("tiny", (1, 4, 4), 3, (0.0,), (1.0,))
+    model = mdeq.build(TINY, small, 0).eval().double()
     u = torch.rand(1, 8, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     z = torch.rand(1, 8 * 16 + 16 * 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     d = z.shape[1]

@@ -13,10 +13,10 @@ import nbformat
 import pytest
 from tests.test_worker_pool import alive, comes_true
 
-from srs import config
+from srs import profiles
 
 ROOT = Path(__file__).parents[1]
-RUN = config.get_run("smoke", "SMALL", 0.5)
+RUN = profiles.get_run("smoke", "SMALL", 0.5)
 NAME = "near/here che\u0301 ck"
 
 # Stands for the environment's Python: writes down its arguments, and leaves what papermill's notebooks would leave.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srs import config
+from srs import profiles
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +69,6 @@ def test_a_profile_without_the_paper_s_methods_ends_with_the_main_tables():
     done = make("--dry-run", "--always-make", "-j1", "all", "PROFILE=cifar10_more")
     steps = [line.split("-p profile")[0].split()[-1] for line in done.stdout.splitlines() if "papermill" in line]
     names = [Path(step).name.removesuffix(".part.ipynb") for step in steps]
-    runs = [run.id for run in config.get_profile("cifar10_more").runs]
+    runs = [run.id for run in profiles.get_profile("cifar10_more").runs]
     assert names[-1] == "30_certified_accuracy.ipynb"
     assert sorted(names[:-1]) == sorted(f"{step}-{run}.ipynb" for step in ("10_train", "20_certify") for run in runs)

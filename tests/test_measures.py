@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import beta, norm
 from tests.synthetic import counts
 
-from srs import bounds
 from srs.analysis import measures
-from srs.bounds import ABSTAIN, Rule
+from srs.smoothing import bounds
+from srs.smoothing.bounds import ABSTAIN, Rule
 
 ALL = dict(by=["model", "sigma"])  # one group
 

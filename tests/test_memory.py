@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srs import memory
+from srs.deq import memory
 
 
 def faults(times=4) -> int:

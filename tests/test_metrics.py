@@ -6,8 +6,9 @@ import pytest
 from scipy.stats import beta, norm
 from tests.synthetic import array, tally
 
-from srs import bounds, metrics
+from srs import metrics
 from srs.metrics import Certificates
+from srs.smoothing import bounds
 
 
 

@@ -3,6 +3,7 @@
 `python -m tests.test_models` makes tests/mdeq_regression.npz again: what our own model computed when it conformed.
 """
 
+from dataclasses import replace
 import argparse
 import io
 import pickle
@@ -14,11 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from srs import config, models
-from srs.config import CIFAR10, DIGITS, DIGITS_SMALL, LARGE, SMALL, ConfigError, Model, replace
-from srs.models import MDEQ, VariationalDropout
-from srs.paths import DamagedFile
-from srs.solvers import SOLVERS
+from srs import profiles, settings
+from srs.deq import checkpoints, inference, mdeq
+from srs.deq.mdeq import MDEQ, VariationalDropout
+from srs.deq.solvers import SOLVERS
+from srs.profiles import CIFAR10, DIGITS, DIGITS_SMALL, LARGE, SMALL
+from srs.settings import ConfigError, Model
+from srs.store.paths import DamagedFile
 from tests.conftest import shared_data
 from tests.helpers import digits
 
@@ -69,7 +72,7 @@ def test_warm_logits_are_the_authors(golden, key):
 @pytest.mark.parametrize("key", ["naive-3", "anderson-10", "broyden-5"])
 def test_folded_logits_are_the_authors(golden, key):
     stored, model = golden
-    ours, _ = logits(models.fold(model), torch.from_numpy(stored["x"]), key)
+    ours, _ = logits(inference.fold(model), torch.from_numpy(stored["x"]), key)
     np.testing.assert_allclose(ours, stored[f"logits/{key}"], atol=SHUT[key.split("-")[0]], rtol=0)
 
 
@@ -90,7 +93,7 @@ def test_golden_file_holds_nothing_that_is_not_compared(golden):
 
 def regression_outputs() -> dict[str, np.ndarray]:
     """Logits of a seeded model with weights from numpy's own stream, which torch's versions do not change."""
-    model = models.build(Model("TINY", (8, 16, 32), (2, 4, 8), 16, dropout=0.1, expansion=1), DIGITS, 0).eval()
+    model = mdeq.build(Model("TINY", (8, 16, 32), (2, 4, 8), 16, dropout=0.1, expansion=1), DIGITS, 0).eval()
     rng = np.random.default_rng(3)
     state = {}
     for name, value in model.state_dict().items():
@@ -118,13 +121,13 @@ def test_logits_are_what_they_were_when_the_model_conformed():
 
 @pytest.mark.parametrize("size", [SMALL, Model("DEEP", (8, 16), (2, 4), 16, dropout=0.1, downsamples=2)], ids=lambda m: m.name)
 def test_folded_model_computes_the_same_and_leaves_its_original_alone(size):
-    model = models.build(size, CIFAR10, 0).eval()
+    model = mdeq.build(size, CIFAR10, 0).eval()
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    folded = models.fold(model)
-    assert not any(isinstance(m, (torch.nn.BatchNorm2d, models.WeightNormConv2d)) for m in folded.modules())
+    folded = inference.fold(model)
+    assert not any(isinstance(m, (torch.nn.BatchNorm2d, mdeq.WeightNormConv2d)) for m in folded.modules())
     x = torch.rand(3, *CIFAR10.shape)
     torch.testing.assert_close(folded.inject(x), model.inject(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits(folded, x, "naive-3")[0], logits(model, x, "naive-3")[0], atol=1e-5, rtol=1e-5)
@@ -143,7 +146,7 @@ def test_parameter_count_is_the_paper_s(model, millions):
 def test_any_size_builds_and_runs():
     for branches in (1, 2, 3, 4):
         size = Model("X", tuple(16 << i for i in range(branches)), tuple(2 << i for i in range(branches)), 12, 0.1, expansion=1)
-        model = models.build(size, DIGITS, 0).eval()
+        model = mdeq.build(size, DIGITS, 0).eval()
         answer, z = logits(model, digits(2)[0], "anderson-3")
         assert answer.shape == (2, 10)
         assert z.shape == (2, sum((16 << i) * (8 >> i) ** 2 for i in range(branches)))
@@ -151,7 +154,7 @@ def test_any_size_builds_and_runs():
 
 
 def test_a_state_that_all_rows_share_gives_what_its_copies_give():
-    model = models.fold(models.build(DIGITS_SMALL, DIGITS, 0))
+    model = inference.fold(mdeq.build(DIGITS_SMALL, DIGITS, 0))
     u = model.inject(digits(5)[0])
     one = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
     shared = one.expand(len(u), -1)
@@ -160,7 +163,7 @@ def test_a_state_that_all_rows_share_gives_what_its_copies_give():
 
 
 def test_a_shared_state_is_convolved_once():
-    model = models.fold(models.build(DIGITS_SMALL, DIGITS, 0))
+    model = inference.fold(mdeq.build(DIGITS_SMALL, DIGITS, 0))
     u = model.inject(digits(5)[0])
     counted = []
     for z in (model.initial(u), model.initial(u).contiguous()):
@@ -171,7 +174,7 @@ def test_a_shared_state_is_convolved_once():
 
 
 def test_gradients_by_a_shared_state_belong_to_its_rows():
-    model = models.fold(models.build(DIGITS_SMALL, DIGITS, 0))
+    model = inference.fold(mdeq.build(DIGITS_SMALL, DIGITS, 0))
     u = model.inject(digits(3)[0])
     weights = torch.arange(1.0, 4.0)[:, None]
     grads = []
@@ -182,23 +185,23 @@ def test_gradients_by_a_shared_state_belong_to_its_rows():
 
 
 def test_rows_that_share_a_state_drop_channels_of_their_own_in_training():
-    model = models.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0).train()
+    model = mdeq.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0).train()
     u = model.inject(digits(1)[0]).expand(8, -1, -1, -1)
     rows = model.f(torch.ones_like(model.initial(u)[:1]).expand(8, -1), u)
     assert not all(torch.equal(rows[0], row) for row in rows[1:])
 
 
 def test_downsamples_halve_the_input():
-    data = config.Data("wide", (3, 16, 16), 4, (0.5,) * 3, (0.25,) * 3)
+    data = settings.Data("wide", (3, 16, 16), 4, (0.5,) * 3, (0.25,) * 3)
     size = replace(DIGITS_SMALL, downsamples=2)
-    model = models.build(size, data, 0).eval()
+    model = mdeq.build(size, data, 0).eval()
     u = model.inject(torch.rand(2, 3, 16, 16))
     assert u.shape == (2, 8, 4, 4)
     assert model.head(model.f(model.initial(u), u)).shape == (2, 4)
 
 
 def test_each_branch_feeds_every_other():
-    model = models.build(DIGITS_SMALL, DIGITS, 0).eval()
+    model = mdeq.build(DIGITS_SMALL, DIGITS, 0).eval()
     u = model.inject(digits(1)[0])
     z = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
     parts = [n * h * w for n, h, w in model.shapes]
@@ -211,14 +214,14 @@ def test_each_branch_feeds_every_other():
 
 
 def test_normalisation_is_the_first_layer():
-    model = models.build(DIGITS_SMALL, DIGITS, 0).eval()
-    same = models.build(DIGITS_SMALL, replace(DIGITS, mean=(0.0,), std=(1.0,)), 0).eval()
+    model = mdeq.build(DIGITS_SMALL, DIGITS, 0).eval()
+    same = mdeq.build(DIGITS_SMALL, replace(DIGITS, mean=(0.0,), std=(1.0,)), 0).eval()
     x, _ = digits(3)
     torch.testing.assert_close(model.inject(x), same.inject((x - DIGITS.mean[0]) / DIGITS.std[0]))
 
 
 def test_weight_norm_is_torch_s():
-    ours = models.WeightNormConv2d(3, 5, 3)
+    ours = mdeq.WeightNormConv2d(3, 5, 3)
     with torch.no_grad():
         ours.weight_g.mul_(1.7)
     plain = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(3, 5, 3, padding=1, bias=False))
@@ -232,7 +235,7 @@ def test_same_seed_same_weights_and_the_global_stream_is_left_alone():
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    a, b, c = (models.build(DIGITS_SMALL, DIGITS, seed).state_dict() for seed in (1, 1, 2))
+    a, b, c = (mdeq.build(DIGITS_SMALL, DIGITS, seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), wanted)
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["classifier.weight"], c["classifier.weight"])
@@ -242,7 +245,7 @@ def test_same_seed_same_weights_and_the_global_stream_is_left_alone():
 
 
 def test_dropout_mask_lasts_one_solve():
-    model = models.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0).train()
+    model = mdeq.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0).train()
     x, _ = digits(8)
     u = model.inject(x)
     z = torch.randn(8, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
@@ -258,8 +261,8 @@ def test_dropout_mask_lasts_one_solve():
 
 
 def test_dropout_is_off_in_eval_mode():
-    model = models.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0)
-    plain = models.build(replace(DIGITS_SMALL, dropout=0.0), DIGITS, 0)
+    model = mdeq.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0)
+    plain = mdeq.build(replace(DIGITS_SMALL, dropout=0.0), DIGITS, 0)
     x, _ = digits(4)
     for network in (model, plain):
         u = network.train().inject(x)
@@ -277,7 +280,7 @@ def test_dropout_is_off_in_eval_mode():
 @pytest.fixture
 def small():
     """An untrained digits model."""
-    return models.build(DIGITS_SMALL, DIGITS, 4).eval()
+    return mdeq.build(DIGITS_SMALL, DIGITS, 4).eval()
 
 
 def assert_same_weights(a, b):
@@ -287,18 +290,18 @@ def assert_same_weights(a, b):
 
 def test_saved_weights_load(tmp_path, small):
     path = tmp_path / "deep" / "w.safetensors"
-    models.save(small, path)
-    again = models.load(path, DIGITS_SMALL, DIGITS)
+    checkpoints.save(small, path)
+    again = checkpoints.load(path, DIGITS_SMALL, DIGITS)
     assert_same_weights(again, small)
     assert not again.training
     assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]  # no half-written file stays
 
 
 def test_digest_changes_with_the_weights(tmp_path, small):
-    models.save(small, tmp_path / "a.safetensors")
-    models.save(small, tmp_path / "b.safetensors")
-    models.save(models.build(DIGITS_SMALL, DIGITS, 5), tmp_path / "c.safetensors")
-    a, b, c = (models.digest(tmp_path / f"{n}.safetensors") for n in "abc")
+    checkpoints.save(small, tmp_path / "a.safetensors")
+    checkpoints.save(small, tmp_path / "b.safetensors")
+    checkpoints.save(mdeq.build(DIGITS_SMALL, DIGITS, 5), tmp_path / "c.safetensors")
+    a, b, c = (checkpoints.digest(tmp_path / f"{n}.safetensors") for n in "abc")
     assert a == b != c
 
 
@@ -320,7 +323,7 @@ PUBLIC = {
 def test_public_checkpoints_load(tmp_path, small, wrap, ending):
     path = tmp_path / f"public{ending}"
     torch.save(wrap(small.state_dict()), path)
-    assert_same_weights(models.load(path, DIGITS_SMALL, DIGITS), small)
+    assert_same_weights(checkpoints.load(path, DIGITS_SMALL, DIGITS), small)
 
 
 class Harmful:
@@ -339,7 +342,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, small, write):
     content = write({"state_dict": small.state_dict(), "x": Harmful(touched)})
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"harmful\.pth.*torch\.save\(model\.state_dict\(\), FILE\)"):
-        models.load(path, DIGITS_SMALL, DIGITS)
+        checkpoints.load(path, DIGITS_SMALL, DIGITS)
     assert not touched.exists()
     pickle.loads(content) if content[:2] != b"PK" else torch.load(io.BytesIO(content), weights_only=False)
     assert touched.exists()  # it would have been
@@ -348,11 +351,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, small, write):
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_weights_of_another_architecture_are_refused_and_kept(tmp_path, small, ending):
     path = tmp_path / f"other{ending}"
-    others = [models.build(config.DIGITS_LARGE, DIGITS, 0), models.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0)]
+    others = [mdeq.build(profiles.DIGITS_LARGE, DIGITS, 0), mdeq.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0)]
     for other in others:
         (save_file if ending == ".safetensors" else torch.save)({k: v.contiguous() for k, v in other.state_dict().items()}, path)
         with pytest.raises(ConfigError, match=rf"other{ending}.*SMALL on digits.*\['.+'\] differs"):
-            models.load(path, DIGITS_SMALL, DIGITS)
+            checkpoints.load(path, DIGITS_SMALL, DIGITS)
         assert path.is_file()
 
 
@@ -366,7 +369,7 @@ def test_missing_and_extra_weights_are_named(tmp_path, small):
         change(changed)
         torch.save(changed, tmp_path / "w.pth")
         with pytest.raises(ConfigError, match=name):
-            models.load(tmp_path / "w.pth", DIGITS_SMALL, DIGITS)
+            checkpoints.load(tmp_path / "w.pth", DIGITS_SMALL, DIGITS)
 
 
 FOREIGN = {
@@ -384,7 +387,7 @@ def test_a_checkpoint_of_more_than_tensors_is_left_and_the_sentence_says_how_to_
     torch.save(FOREIGN[name](small.state_dict()), path, _use_new_zipfile_serialization=zipped)
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=rf"mine\.pth.*torch\.save\(model\.state_dict\(\), FILE\).*{name}"):
-        models.load(path, DIGITS_SMALL, DIGITS)
+        checkpoints.load(path, DIGITS_SMALL, DIGITS)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["mine.pth"]
 
 
@@ -395,12 +398,12 @@ def test_weights_that_are_not_finite_and_real_are_refused(tmp_path, small, value
     state["classifier.bias"] = torch.full_like(state["classifier.bias"], 0, dtype=torch.complex64 if value == 1j else None) + value
     (save_file if ending == ".safetensors" else torch.save)(state, tmp_path / f"w{ending}")
     with pytest.raises(ConfigError, match=r"w\..*finite real weights.*classifier\.bias"):
-        models.load(tmp_path / f"w{ending}", DIGITS_SMALL, DIGITS)
+        checkpoints.load(tmp_path / f"w{ending}", DIGITS_SMALL, DIGITS)
 
 
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.safetensors.*srs\.train"):
-        models.load(tmp_path / "nowhere.safetensors", DIGITS_SMALL, DIGITS)
+        checkpoints.load(tmp_path / "nowhere.safetensors", DIGITS_SMALL, DIGITS)
 
 
 DAMAGE = {
@@ -423,7 +426,7 @@ def test_damaged_weights_are_set_aside_if_they_are_ours(srs_root, small, damage,
     content = damage(path.read_bytes())
     path.write_bytes(content)
     with pytest.raises(DamagedFile, match=rf"w{ending} is damaged"):
-        models.load(path, DIGITS_SMALL, DIGITS)
+        checkpoints.load(path, DIGITS_SMALL, DIGITS)
     assert path.exists() is not own
     assert (path.with_name(path.name + ".damaged") if own else path).read_bytes() == content
 

@@ -1,13 +1,17 @@
 """Ways around the guarantee that were found from outside: each is refused in a sentence, or gives the right votes."""
 
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from srs import adaptive, agreement, bench, certify, config, inference, metrics, models, results, settings, votes
-from srs.bounds import ABSTAIN
-from srs.config import ConfigError, Method, Sampling, replace
+from srs import agreement, bench, metrics, profiles, settings
+from srs.deq import inference, mdeq
+from srs.settings import ConfigError, Method, Sampling
+from srs.smoothing import adaptive, certify, noise, votes
+from srs.smoothing.bounds import ABSTAIN
+from srs.store import results
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
 from tests.test_train import TINY
 
@@ -71,14 +75,14 @@ def test_what_audits_is_not_audited_itself():
 
 
 def test_an_auditor_is_a_method_of_the_profile():
-    smoke = config.get_profile("smoke")
+    smoke = profiles.get_profile("smoke")
     with pytest.raises(ConfigError, match="auditor of CHAIN = 'RS' is refused: want a method of the profile"):
         replace(smoke, methods=(*smoke.methods, replace(CHAIN, auditor=RS)))
 
 
 def test_a_state_that_was_not_asked_for_is_no_start():
     """Neither an anchor's method that is given none, nor a standard one that is given a state."""
-    draw = lambda samples: votes.noise((1, 2, 2), 0, 0, "estimate", samples)  # noqa: E731
+    draw = lambda samples: noise.noise((1, 2, 2), 0, 0, "estimate", samples)  # noqa: E731
     state = votes.starts.Fixed(torch.ones(1, 4))
     for method, fixed in ((replace(RS, start="anchor"), None), (RS, state)):
         with pytest.raises(ConfigError, match="fixed = .*is refused: want what `fixed_start` gives"):
@@ -181,7 +185,7 @@ def test_a_network_in_train_mode_is_refused(draw, held, part):
 
 
 def test_running_means_of_a_refused_network_stay():
-    model = models.build(TINY, config.DIGITS, 0).train()
+    model = mdeq.build(TINY, profiles.DIGITS, 0).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(ConfigError, match="train mode"):
         certify.certify_image(model, torch.rand(1, 8, 8), RS, replace(SAMPLING, classes=10), sigma=0.5)
@@ -194,7 +198,7 @@ def test_weights_of_another_type_are_refused():
 
 
 def test_what_is_run_is_in_eval_mode():
-    assert not any(part.training for part in inference.prepare(models.build(TINY, config.DIGITS, 0)).modules())
+    assert not any(part.training for part in inference.prepare(mdeq.build(TINY, profiles.DIGITS, 0)).modules())
 
 
 # ---------------------------------------------------------------------------------------------- what is not a number
@@ -210,7 +214,7 @@ def breaking(pixel: np.ndarray, count: int):
 
 def copies(stage: str, count: int):
     """The noise of a stage, and the first pixel of its copies."""
-    e = votes.noise((1, 2, 2), 0, 0, stage, np.arange(count))
+    e = noise.noise((1, 2, 2), 0, 0, stage, np.arange(count))
     return (lambda samples: e[samples]), (X + 0.5 * e)[:, 0, 0, 0].numpy()
 
 
@@ -318,7 +322,7 @@ def test_votes_and_starts_drawn_by_hand_are_not_rounded_to_tf32(allow):
 
 
 def test_logits_of_bfloat16_are_not_rounded_to_it():
-    lowered = inference.prepare(models.build(TINY, config.DIGITS, 3).eval(), precision="bfloat16")
+    lowered = inference.prepare(mdeq.build(TINY, profiles.DIGITS, 3).eval(), precision="bfloat16")
     with torch.inference_mode():
         u = lowered.inject(torch.rand(5, 1, 8, 8))
         z = lowered.f(lowered.initial(u), u)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from srs import bounds, certify
-from srs.bounds import ABSTAIN, Counts
-from srs.config import Method, Sampling
+from srs.settings import Method, Sampling
+from srs.smoothing import bounds, certify
+from srs.smoothing.bounds import ABSTAIN, Counts
 from tests.helpers import LinearDEQ
 
 SIGMA, ALPHA, N = 0.4, 0.001, 4_000

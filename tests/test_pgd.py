@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from srs import config, models
+from srs import profiles
 from srs.attacks.pgd import harden, loss_gradient, pgd, smoothed_cross_entropy, smoothed_gradient
-from srs.attacks.settings import GRADIENTS, Adversarial, Attack, Gradient, hardened, smoothadv
-from srs.config import ConfigError
-from srs.solvers import fixed_point
+from srs.attacks.settings import Adversarial, Attack, Gradient, GRADIENTS, hardened, smoothadv
+from srs.deq import mdeq
+from srs.deq.solvers import fixed_point
+from srs.settings import ConfigError
 from tests.helpers import LinearDEQ, digits
 
 NAIVE = dict(solver="naive")
@@ -105,7 +106,7 @@ def test_simultaneous_adjoint_follows_its_recurrence(n, beta):
 
 def network(dtype=torch.float64):
     """A small untrained MDEQ whose kernels are so large that images differ."""
-    model = models.build(config.DIGITS_SMALL, config.DIGITS, 0).to(dtype).eval()
+    model = mdeq.build(profiles.DIGITS_SMALL, profiles.DIGITS, 0).to(dtype).eval()
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -302,7 +303,7 @@ def test_pgd_takes_every_step_of_the_toolbox_on_an_mdeq():
 
 
 def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was():
-    model, (x, y) = models.build(config.DIGITS_SMALL, config.DIGITS, 0).train(), digits(5)
+    model, (x, y) = mdeq.build(profiles.DIGITS_SMALL, profiles.DIGITS, 0).train(), digits(5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rule = Adversarial(radius=0.5, steps=2, vectors=3, gradient=Gradient("unrolled", 2, unroll=1))
     torch.manual_seed(0)
@@ -318,8 +319,8 @@ def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was()
 
 
 def test_hardened_recipe_keeps_the_rest():
-    recipe = hardened(config.DIGITS_PAPER, "adversarial", Adversarial(radius=1.0), epochs=2, begin=config.DIGITS_PAPER)
-    assert (recipe.recipe, recipe.epochs, recipe.begin, recipe.lr) == ("adversarial", 2, config.DIGITS_PAPER, config.DIGITS_PAPER.lr)
-    paper = smoothadv(config.PAPER_SMALL)
+    recipe = hardened(profiles.DIGITS_PAPER, "adversarial", Adversarial(radius=1.0), epochs=2, begin=profiles.DIGITS_PAPER)
+    assert (recipe.recipe, recipe.epochs, recipe.begin, recipe.lr) == ("adversarial", 2, profiles.DIGITS_PAPER, profiles.DIGITS_PAPER.lr)
+    paper = smoothadv(profiles.PAPER_SMALL)
     assert (paper.recipe, paper.epochs, paper.begin) == ("smoothadv", 120, None)
     assert (paper.adversarial.radius, paper.adversarial.steps, paper.adversarial.vectors, paper.adversarial.step) == (0.5, 2, 4, 0.5)

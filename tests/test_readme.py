@@ -4,7 +4,8 @@ import re
 import warnings
 from pathlib import Path
 
-from srs import bounds, config, readme, tables
+from srs import profiles, readme, tables
+from srs.smoothing import bounds
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +36,7 @@ def test_tables_are_those_of_the_shipped_results():
 
 
 def test_largest_radii_are_those_of_the_profile():
-    p = config.get_profile("cifar10")
+    p = profiles.get_profile("cifar10")
     for rule in (bounds.Rule.COHEN, bounds.Rule.AUDIT):
         cap = bounds.largest_radius(rule, p.n, p.method("SRS-MDEQ-3A").audit, 1.0, p.alpha)
         assert f"{tables.radius(float(cap))} sigma" in README

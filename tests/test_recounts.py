@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from tests import synthetic
 
-from srs import paths, recounts, variants
-from srs.config import PROFILES
-from srs.paths import DamagedFile
+from srs import recounts, variants
+from srs.profiles import PROFILES
 from srs.recounts import Key
+from srs.store import paths
+from srs.store.paths import DamagedFile
 
 RUN = variants.base(PROFILES["smoke"])
 COUNTED = {

@@ -1,15 +1,17 @@
 """remake: what `make tables` makes from stored results, also where noise levels draw fewer methods and images."""
 
+from dataclasses import replace
 import pytest
 from tests import synthetic
 
-from srs import config, figures, paths, remake, report, tables
+from srs import figures, profiles, remake, report, settings, tables
+from srs.store import paths
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 METHODS = (SMOKE.methods[0], SMOKE.method("MDEQ-30A"), *SMOKE.methods[3:])
-EXTRA = config.replace(METHODS[-1], name="SRS-X-4A", steps=4)
-MIXED = config.replace(
-    SMOKE, sigmas=(0.25, 0.5), methods=(*METHODS, EXTRA), fewer=config.Fewer((0.25,), tuple(m.name for m in METHODS[1:]), 3)
+EXTRA = replace(METHODS[-1], name="SRS-X-4A", steps=4)
+MIXED = replace(
+    SMOKE, sigmas=(0.25, 0.5), methods=(*METHODS, EXTRA), fewer=settings.Fewer((0.25,), tuple(m.name for m in METHODS[1:]), 3)
 )  # fmt: skip
 
 
@@ -17,7 +19,7 @@ def test_everything_is_made_in_one_go(srs_root, capsys):
     with pytest.raises(SystemExit):
         remake.main(["--profile", "smoke"])
     assert "result file" in capsys.readouterr().err
-    with pytest.raises(config.ConfigError, match="processes = 0"):
+    with pytest.raises(settings.ConfigError, match="processes = 0"):
         next(remake.remake(SMOKE, processes=0))
     synthetic.write_profile(SMOKE)
     remake.main(["--profile", "smoke", "--brief"])

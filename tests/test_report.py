@@ -9,9 +9,10 @@ import sys
 import pytest
 from tests import synthetic
 
-from srs import config, figures, paths, report, shown, tables
+from srs import figures, profiles, report, shown, tables
+from srs.store import paths
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 
 
 @pytest.fixture

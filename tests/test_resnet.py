@@ -1,14 +1,20 @@
 """The explicit network: its architecture against a plain reading of the paper that made it, and its votes against Cohen's."""
 
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from srs import certify, config, losses, models, paths, train, votes
-from srs.config import CIFAR10, DIGITS, RESNET110, ConfigError, ResNet, replace
-from srs.resnet import ResNet as Network
-from srs.solvers import SOLVERS
+from srs import profiles, settings
+from srs.deq import checkpoints, inference, mdeq
+from srs.deq.resnet import ResNet as Network
+from srs.deq.solvers import SOLVERS
+from srs.profiles import CIFAR10, DIGITS, RESNET110
+from srs.settings import ConfigError, ResNet
+from srs.smoothing import certify, noise, votes
+from srs.store import paths
+from srs.training import losses, train
 from tests.helpers import digits, smoke_run
 
 TINY = ResNet("ResNet8", 8, (4, 6, 8))
@@ -16,7 +22,7 @@ TINY = ResNet("ResNet8", 8, (4, 6, 8))
 
 def network(model=TINY, data=CIFAR10, seed=0):
     """An untrained network in eval mode whose batch norms do something."""
-    built = models.build(model, data, seed)
+    built = mdeq.build(model, data, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in (*built.named_parameters(), *built.named_buffers()):
@@ -86,7 +92,7 @@ def test_logits_are_those_of_the_architecture_written_out(depth, data):
 
 def test_the_inference_form_computes_the_same_without_a_batch_norm():
     model, x = network(ResNet("X", 14, (4, 6, 8))), images(5)
-    folded = models.fold(model)
+    folded = inference.fold(model)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(logits(folded, x), logits(model, x), atol=1e-4, rtol=1e-4)
 
@@ -120,12 +126,12 @@ def test_one_evaluation_solves_it_from_any_start(solver):
 def test_votes_are_cohen_s_on_the_same_noise():
     """The sampling code of the DEQs gives what his loop gives: the argmax of each noisy copy."""
     model, (x, _), sigma = network(data=DIGITS), digits(2), 0.5
-    sampling = config.Sampling(10, n0=30, n=250, seed=4)
+    sampling = settings.Sampling(10, n0=30, n=250, seed=4)
     with torch.no_grad():  # no class is ahead of the others
-        model.fc.bias -= logits(model, x[1] + sigma * votes.noise(DIGITS.shape, 5, 0, "select", np.arange(64))).mean(0)
-    drawn = votes.draw_votes(model, x[1], config.EXPLICIT, sampling, sigma, idx=7)
+        model.fc.bias -= logits(model, x[1] + sigma * noise.noise(DIGITS.shape, 5, 0, "select", np.arange(64))).mean(0)
+    drawn = votes.draw_votes(model, x[1], settings.EXPLICIT, sampling, sigma, idx=7)
     for stage, votes_drawn in (("select", drawn.select), ("estimate", drawn.estimate)):
-        noisy = x[1] + sigma * votes.noise(DIGITS.shape, 4, 7, stage, np.arange(len(votes_drawn)))
+        noisy = x[1] + sigma * noise.noise(DIGITS.shape, 4, 7, stage, np.arange(len(votes_drawn)))
         assert np.array_equal(votes_drawn, by_hand(model.state_dict(), noisy, DIGITS, 1).argmax(1).numpy())
     assert drawn.nfe.tolist() == [30, 250, 0] and len(drawn.audited) == 0
     assert len(set(drawn.estimate.tolist())) > 2
@@ -133,9 +139,9 @@ def test_votes_are_cohen_s_on_the_same_noise():
 
 def test_it_is_certified_by_cohen_s_rule():
     x = digits(1)[0][0]
-    certificate = certify.certify_image(network(data=DIGITS), x, config.EXPLICIT, config.Sampling(10, n=200), sigma=0.25)
+    certificate = certify.certify_image(network(data=DIGITS), x, settings.EXPLICIT, settings.Sampling(10, n=200), sigma=0.25)
     plain = certify.certify_image(
-        network(data=DIGITS), x, config.EXPLICIT, config.Sampling(10, n=200), sigma=0.25, rule="cohen"
+        network(data=DIGITS), x, settings.EXPLICIT, settings.Sampling(10, n=200), sigma=0.25, rule="cohen"
     )
     assert certificate[:4] == plain[:4] and certificate.nfe == 300
 
@@ -161,19 +167,19 @@ def test_a_checkpoint_of_cohen_et_al_loads(tmp_path, prefix):
     content = {"epoch": 90, "arch": "cifar_resnet110", "state_dict": {prefix + k: v for k, v in state.items()},
                "optimizer": optimiser.state_dict()}
     torch.save(content, tmp_path / "checkpoint.pth.tar", _use_new_zipfile_serialization=False)  # as torch 1.0 wrote it
-    loaded = models.load(tmp_path / "checkpoint.pth.tar", TINY, CIFAR10)
+    loaded = checkpoints.load(tmp_path / "checkpoint.pth.tar", TINY, CIFAR10)
     assert not loaded.training
     torch.testing.assert_close(logits(loaded, images(3)), by_hand(state, images(3), CIFAR10, 1), atol=1e-4, rtol=1e-4)
 
 
 def test_weights_of_another_kind_of_network_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
-    models.save(network(data=DIGITS), path)
+    checkpoints.save(network(data=DIGITS), path)
     with pytest.raises(ConfigError, match="weights of SMALL on digits"):
-        models.load(path, config.DIGITS_SMALL, DIGITS)
+        checkpoints.load(path, profiles.DIGITS_SMALL, DIGITS)
     with pytest.raises(ConfigError, match="weights of X on digits"):
-        models.load(path, ResNet("X", 14, (4, 6, 8)), DIGITS)
-    assert isinstance(models.load(path, TINY, DIGITS), Network)
+        checkpoints.load(path, ResNet("X", 14, (4, 6, 8)), DIGITS)
+    assert isinstance(checkpoints.load(path, TINY, DIGITS), Network)
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -182,10 +188,10 @@ EXPLICIT = smoke_run().profile.explicit.runs[0]
 
 
 @pytest.mark.parametrize(
-    "run", [run for p in config.PROFILES.values() for run in p.explicit.runs[:1]], ids=lambda run: run.profile.name
+    "run", [run for p in profiles.PROFILES.values() for run in p.explicit.runs[:1]], ids=lambda run: run.profile.name
 )
 def test_the_recipe_is_cross_entropy_alone(run):
-    model = models.build(TINY, DIGITS, 0).eval()
+    model = mdeq.build(TINY, DIGITS, 0).eval()
     x, y = digits(8)
     pretrain = run.train.pretrain_steps > 0
     ours, _ = losses.loss(model, x, y, run.train, pretrain=pretrain, penalise=False)
@@ -200,7 +206,7 @@ def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):
     card = paths.card(EXPLICIT).read_text()
     assert '"residual": {\n  "1":' in card and '"recipe": "gaussian"' in card
     written = certify.certify(replace(EXPLICIT, profile=replace(EXPLICIT.profile, images=2)), progress=False)
-    assert list(written) == ["RS"] and written["RS"] == paths.tallies(EXPLICIT, config.EXPLICIT)
-    trained = models.load(paths.weights(EXPLICIT), EXPLICIT.model, DIGITS)
+    assert list(written) == ["RS"] and written["RS"] == paths.tallies(EXPLICIT, settings.EXPLICIT)
+    trained = checkpoints.load(paths.weights(EXPLICIT), EXPLICIT.model, DIGITS)
     x, y = digits(200)
     assert (logits(trained, x).argmax(1) == y).float().mean() > 0.5  # one epoch, clean images it was trained on

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from tests.test_config import other
 
-from srs import config, settings_report, shown
-from srs.config import CIFAR_CONTRACTIVE, PROFILES, Method, Model, Profile, Train
+from srs import profiles, settings, settings_report, shown
+from srs.profiles import CIFAR_CONTRACTIVE, PROFILES
+from srs.settings import Method, Model, Profile, Train
 
 SMOKE, PAPER = PROFILES["smoke"], PROFILES["paper"]
 
@@ -88,7 +89,7 @@ def test_the_paper_always_stands_beside(profile):
 
 def printed(monkeypatch, profile: Profile) -> str:
     """Every table of a profile that takes another's place."""
-    monkeypatch.setitem(config.PROFILES, profile.name, profile)
+    monkeypatch.setitem(profiles.PROFILES, profile.name, profile)
     made = (settings_report.architecture, settings_report.training, settings_report.sampling, settings_report.methods)
     return "\n".join(table(profile).to_csv() for table in made)
 
@@ -108,7 +109,7 @@ def with_method(method: Method) -> Profile:
 MODEL, RECIPE = SMOKE.models[0]
 ANOTHER = {  # where a field cannot just be another value of its type
     "channels": (16, 16), "head_channels": (4, 12), "begin": replace(RECIPE, recipe="first"), "groups": 4,
-    "fewer": config.Fewer((0.5,), ("MDEQ-30A",), 2), "data": config.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
+    "fewer": settings.Fewer((0.5,), ("MDEQ-30A",), 2), "data": profiles.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
     "auditor": SMOKE.methods[0], "recipes_at": ((0.5, replace(RECIPE, epochs=3)),), "sigmas": (0.25,), "reference": "MDEQ-5A", "name": "other",
 }  # fmt: skip
 

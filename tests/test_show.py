@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from srs import config, paths
+from srs import profiles
 from srs.analysis import plots, show
+from srs.store import paths
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def test_tables_escape_keep_digits_and_are_written_whole():
 
 
 def test_a_profile_s_note_opens_every_caption():
-    sample = config.get_profile("imagenet_sample")
+    sample = profiles.get_profile("imagenet_sample")
     assert show.table(sample, "t", pd.DataFrame({"a": ["1"]}), "Of it.").caption == f"{sample.note} Of it."
 
 
@@ -95,7 +96,7 @@ def test_more_lines_than_can_be_told_apart_are_refused():
 
 
 def test_every_method_and_rule_has_a_look_of_its_own():
-    names = [m.name for p in config.PROFILES.values() for m in p.methods]
+    names = [m.name for p in profiles.PROFILES.values() for m in p.methods]
     looks = {name: plots.look(name) for name in names if "B" not in name[-1]}
     assert len(set(looks.values())) == len(looks)
     assert plots.look("SRS-3A, audit (ours)") == plots.look("audit") and len({plots.look(r) for r in plots.RULE_LOOKS}) == 4

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tests.helpers import PROBLEMS, Counted, difficulties, linear
 
-from srs import solvers
-from srs.released import released_anderson
-from srs.solvers import SOLVERS, anderson, broyden, fixed_point, relative_residual, safe_anderson
+from srs.deq import solvers
+from srs.deq.released import released_anderson
+from srs.deq.solvers import anderson, broyden, fixed_point, relative_residual, safe_anderson, SOLVERS
 
 ENOUGH = {"naive": 400, "anderson": 1500, "safe_anderson": 60, "broyden": 40}  # evaluations that solve every problem to 1e-9
 TOL = 1e-9

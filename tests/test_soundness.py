@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binom
 
 from srs import soundness
-from srs.bounds import DEFAULT_SPLIT, Rule, UnsoundRuleWarning, lower_confidence_bound
-from srs.soundness import RIVAL, TOP, HalfSpace, Linear, Surrogate, failure_rates
+from srs.smoothing.bounds import DEFAULT_SPLIT, lower_confidence_bound, Rule, UnsoundRuleWarning
+from srs.soundness import failure_rates, HalfSpace, Linear, RIVAL, Surrogate, TOP
 
 pytestmark = pytest.mark.filterwarnings("ignore::srs.bounds.UnsoundRuleWarning")
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srs import audit_size, bounds, config, exact_report, paths, published, soundness_figures, soundness_report, tables
-from srs.bounds import Rule
+from srs import exact_report, profiles, published, soundness_figures, soundness_report, tables
+from srs.smoothing import audit_size, bounds
+from srs.smoothing.bounds import Rule
+from srs.store import paths
 from tests import synthetic
 from tests.synthetic import array, tally
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 RUN = SMOKE.runs[-1]
 METHOD = SMOKE.method("SRS-MDEQ-3A")
 

@@ -1,16 +1,20 @@
 """Notebook 41: agreement and timings on a small model (counts and shares, never seconds), and tables from hand-made measurements."""
 
+from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tests.helpers import save_untrained, smoke_run
 
-from srs import certify, data, models, paths, results, votes
-from srs.adaptive import Looks
-from srs.config import ConfigError, Method, replace
+from srs import data
+from srs.deq import checkpoints
 from srs.experiments import bench, few_steps, speed
-from srs.paths import DamagedFile
+from srs.settings import ConfigError, Method
+from srs.smoothing import certify, noise, votes
+from srs.smoothing.adaptive import Looks
+from srs.store import paths, results
+from srs.store.paths import DamagedFile
 
 RUN = smoke_run()
 PROFILE = RUN.profile
@@ -53,7 +57,7 @@ def test_a_chain_s_votes_are_those_after_a_batch():
     x, method = torch.rand(1, 8, 8), replace(chain.method, solver="anderson")
     network = certify.load_model(RUN)
     drawn, _, nfe = bench._vote(replace(chain, method=method), network, x, RUN, 3, 20)
-    e = votes.noise((1, 8, 8), PROFILE.seed, 3, "estimate", np.arange(40))
+    e = noise.noise((1, 8, 8), PROFILE.seed, 3, "estimate", np.arange(40))
     whole, _ = votes.sample(network, x, method, RUN.sigma, np.arange(40), lambda samples: e[samples])
     np.testing.assert_array_equal(drawn, whole[20:])
     assert nfe == 20 * 3
@@ -137,7 +141,7 @@ def test_points_count_what_differs_from_the_reference():
     assert (points["nfe"] == points["steps"])[plain].all() and points["nfe"][~plain].between(1, 30).all()
     network, images, want = certify.load_model(RUN), data.load(PROFILE.data, "val"), 0
     for idx in np.linspace(0, len(images.labels) - 1, 2).astype(int):
-        draw = lambda s: votes.noise((1, 8, 8), PROFILE.seed, int(idx), "estimate", s)  # noqa: B023, E731
+        draw = lambda s: noise.noise((1, 8, 8), PROFILE.seed, int(idx), "estimate", s)  # noqa: B023, E731
         few, full = (
             votes.sample(network, images.x(int(idx)), Method("m", "anderson", k), RUN.sigma, np.arange(4, 12), draw)[0] for k in (1, 30)
         )
@@ -157,7 +161,7 @@ def test_points_are_measured_once_and_anew_for_other_weights(monkeypatch):
 
 def test_start_anchor_is_measured_where_there_is_one(model):
     some = tuple(m for m in few_steps.ways(4) if m.start in ("zero", "anchor") and m.solver == "anderson" and m.steps < 4)
-    models.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), paths.anchor(RUN))
+    checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), paths.anchor(RUN))
     wide = few_steps.measure(RUN, "val", **SIZE, chosen=some).pivot(index="steps", columns="start", values="differing")
     assert len(wide) == 3 and wide["anchor"].equals(wide["zero"].rename("anchor"))  # an anchor at zero is a start at zero
 

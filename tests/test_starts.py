@@ -1,14 +1,16 @@
 """Starts that are one state for every copy of an image: what they are, and that votes from them are independent."""
 
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
 from tests.helpers import three_classes
 from tests.test_votes import CENTROID, CLEAN, SAMPLING, SIGMA, X, drawer, sampled
 
-from srs import config, votes
-from srs.config import Method, replace
-from srs.votes import sample
+from srs import settings
+from srs.settings import Method
+from srs.smoothing import votes
+from srs.smoothing.votes import sample
 
 CALIBRATED = replace(CENTROID, name="CALIBRATED", start="calibrated")
 ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
@@ -70,7 +72,7 @@ def test_calibrated_votes_that_lead_stop_at_the_first_step():
 
 def test_anchor_start_is_the_model_s_and_asked_for():
     model = three_classes(rate=0.5)
-    with pytest.raises(config.ConfigError, match="anchor"):
+    with pytest.raises(settings.ConfigError, match="anchor"):
         sampled(model, ANCHOR)
     model.anchor = torch.full((4,), 0.25)
     sampled(model, ANCHOR)

@@ -16,9 +16,12 @@ import torch
 from tests import synthetic
 from tests.helpers import save_untrained, smoke_run
 
-from srs import agreement, attacks, bench, certify, config, data, models, paths, points, recounts, remake, results, shipped, shown, store, votes
-from srs.config import ConfigError
-from srs.paths import DamagedFile
+from srs import agreement, attacks, bench, data, points, profiles, recounts, remake, settings, shown
+from srs.deq import checkpoints, mdeq
+from srs.settings import ConfigError
+from srs.smoothing import certify, votes
+from srs.store import paths, results, sealed, shipped
+from srs.store.paths import DamagedFile
 
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
@@ -30,7 +33,7 @@ COMMAND = r"`(make|python -m srs\.|git )"
 class Kind:
     """How one kind of file is written and read, and where it lies for a run."""
 
-    path: Callable[[config.Run], Path]
+    path: Callable[[settings.Run], Path]
     write: Callable[[Path], object]
     read: Callable[[Path], object]
 
@@ -58,18 +61,18 @@ def read_sidecar(path: Path) -> shown.About:
 CACHE = {}
 
 
-def untrained() -> models.MDEQ:
-    return CACHE.setdefault("model", models.build(RUN.model, RUN.profile.data, 0))
+def untrained() -> mdeq.MDEQ:
+    return CACHE.setdefault("model", mdeq.build(RUN.model, RUN.profile.data, 0))
 
 
 def load_weights(path: Path) -> list:
-    return [v.tolist() for v in models.load(path, RUN.model, RUN.profile.data).state_dict().values()]
+    return [v.tolist() for v in checkpoints.load(path, RUN.model, RUN.profile.data).state_dict().values()]
 
 
 KINDS = {
-    "weights": Kind(paths.weights, lambda p: models.save(untrained(), p), load_weights),
-    "anchor": Kind(paths.anchor, lambda p: models.save_anchor(torch.arange(9.0), p), lambda p: models.load_anchor(p).tolist()),
-    "card": Kind(paths.card, lambda p: results.write_json(p, {"seconds": 3.25, "run": "x"}), read_card),
+    "weights": Kind(paths.weights, lambda p: checkpoints.save(untrained(), p), load_weights),
+    "anchor": Kind(paths.anchor, lambda p: checkpoints.save_anchor(torch.arange(9.0), p), lambda p: checkpoints.load_anchor(p).tolist()),
+    "card": Kind(paths.card, lambda p: sealed.write_json(p, {"seconds": 3.25, "run": "x"}), read_card),
     "votes": Kind(lambda run: paths.votes(run, METHOD, "k") / "00007.npz", lambda p: votes.write(p, some_votes()), lambda p: str(votes.read(p))),
     "tallies": Kind(
         lambda run: paths.tallies(run, METHOD), lambda p: results.write_tallies(p, [synthetic.tally(), synthetic.tally(idx=7)]),
@@ -311,7 +314,7 @@ def test_a_tally_with_every_row_twice_is_not_read(srs_root):
         results.read_tallies(path)
 
 
-PAIR = replace(config.get_profile("smoke"), sigmas=(0.5,))
+PAIR = replace(profiles.get_profile("smoke"), sigmas=(0.5,))
 
 
 @pytest.mark.parametrize("forged", [dict(c_a=99), dict(n=10**6), dict(idx=1)], ids=str)
@@ -422,7 +425,7 @@ def test_a_second_certifying_says_who_is_at_work_and_waits(certified, srs_root, 
     shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
     vote_file(0).unlink()
     second = threading.Thread(target=certify_again)
-    with store.alone(next((srs_root / "data" / "smoke" / "votes" / RUN.id).glob("*.lock")), "test"):
+    with sealed.alone(next((srs_root / "data" / "smoke" / "votes" / RUN.id).glob("*.lock")), "test"):
         second.start()
         second.join(1.0)
         assert second.is_alive() and not vote_file(0).exists()
@@ -439,7 +442,7 @@ def test_a_second_certifying_says_who_is_at_work_and_waits(certified, srs_root, 
 def test_packed_images_that_do_not_fit_are_packed_again(tmp_path, srs_root, monkeypatch, change, sealed):
     from PIL import Image
 
-    colour = replace(config.CIFAR10, name="colour", classes=2)
+    colour = replace(profiles.CIFAR10, name="colour", classes=2)
     for c in range(2):
         (tmp_path / "given" / "colour" / "test" / f"class{c}").mkdir(parents=True)
         for i in range(3):
@@ -450,7 +453,7 @@ def test_packed_images_that_do_not_fit_are_packed_again(tmp_path, srs_root, monk
     count, labels, kind, side = change
     forged = dict(pixels=np.zeros((count, 3, side, 32), kind), labels=np.zeros(labels, np.int64), source="x")
     if sealed:
-            store.save(path, votes.archive(**forged))
+            sealed.save(path, votes.archive(**forged))
     else:
         np.savez(path, **forged)
     with pytest.raises(DamagedFile, match=rf"{path.name}.*run again"):

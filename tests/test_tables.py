@@ -9,10 +9,11 @@ import pytest
 from tests import synthetic
 from tests.synthetic import array, tally
 
-from srs import config, metrics, paths, results, shown, tables
-from srs.bounds import Rule
+from srs import metrics, profiles, settings, shown, tables
+from srs.smoothing.bounds import Rule
+from srs.store import paths, results
 
-SMOKE = replace(config.get_profile("smoke"), sigmas=(0.25, 0.5))
+SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5))
 RUN = SMOKE.runs[1]  # sigma 0.5: there are published figures beside it
 
 
@@ -77,7 +78,7 @@ def test_published_rows_follow_ours(tallies):
 
 def test_published_rows_are_those_of_the_profile_s_data(tmp_path, monkeypatch):
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-    profile = replace(config.get_profile("imagenet"), images=5)
+    profile = replace(profiles.get_profile("imagenet"), images=5)
     synthetic.write_profile(profile)
     made = tables.load(profile)
     frames = {run.sigma: tables.certified_accuracy(run, made) for run in profile.runs}
@@ -90,7 +91,7 @@ def test_published_rows_are_those_of_the_profile_s_data(tmp_path, monkeypatch):
 
 def test_a_profile_s_note_opens_the_caption_of_whatever_lies_in_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-    sample = config.get_profile("imagenet_sample")
+    sample = profiles.get_profile("imagenet_sample")
     for profile, caption in ((sample, f"{sample.note} Of it."), (SMOKE, "Of it.")):
         stem = paths.shown(profile, "t")
         tables.save(pd.DataFrame({"a": ["1"]}), stem, caption="Of it.", made_by="nb")
@@ -140,7 +141,7 @@ def test_model_quality_with_and_without_cards(tallies):
 def test_load_refuses_missing_and_unpaired_tallies(tallies):
     path = paths.tallies(RUN, SMOKE.methods[0])
     results.write_tallies(path, [synthetic.tally(idx=999)])
-    with pytest.raises(config.ConfigError, match="MDEQ-1A.tsv.*4 images, every 7"):
+    with pytest.raises(settings.ConfigError, match="MDEQ-1A.tsv.*4 images, every 7"):
         tables.load(SMOKE)
     path.unlink()
     with pytest.warns(UserWarning, match=RUN.id):
@@ -148,7 +149,7 @@ def test_load_refuses_missing_and_unpaired_tallies(tallies):
     assert {run_id for run_id, _ in left} == {run.id for run in SMOKE.runs} - {RUN.id}
     for run in SMOKE.runs:
         paths.tallies(run, SMOKE.methods[-1]).unlink()
-    with pytest.raises(config.ConfigError, match="result file"):
+    with pytest.raises(settings.ConfigError, match="result file"):
         tables.load(SMOKE)
 
 

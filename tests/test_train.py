@@ -1,5 +1,6 @@
 """Training: resumed equals unbroken, the gradient is the right one, and what the model card says."""
 
+from dataclasses import replace
 import functools
 import json
 import os
@@ -10,9 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from srs import config, data, losses, models, paths, shipped, store, train
-from srs.config import DIGITS, DIGITS_PAPER, ConfigError, Contraction, Model, replace
-from srs.paths import DamagedFile
+from srs import data, profiles
+from srs.deq import checkpoints, mdeq
+from srs.profiles import DIGITS, DIGITS_PAPER
+from srs.settings import ConfigError, Contraction, Model
+from srs.store import paths, sealed, shipped
+from srs.store.paths import DamagedFile
+from srs.training import card, losses, train
 from tests.helpers import digits, smoke_run
 
 # Three epochs of three steps, with every phase: unrolled, implicit, with the penalty and, in the last epoch, without.
@@ -51,7 +56,7 @@ def trained(run, **more):
 
 
 def weights(run):
-    return models.load(paths.weights(run), run.model, run.profile.data).state_dict()
+    return checkpoints.load(paths.weights(run), run.model, run.profile.data).state_dict()
 
 
 def assert_equal(a, b):
@@ -107,7 +112,7 @@ def test_training_killed_within_an_epoch_repeats_that_epoch(unbroken, monkeypatc
 
 
 def test_training_did_something(unbroken):
-    start = models.build(TINY, DIGITS, 0).state_dict()
+    start = mdeq.build(TINY, DIGITS, 0).state_dict()
     moved = [name for name, value in unbroken[0].items() if not torch.equal(value, start[name])]
     assert len(moved) == len(start)
 
@@ -165,11 +170,11 @@ def test_damaged_checkpoint_is_set_aside(damage):
 def test_card_says_what_was_made(unbroken):
     state, card = unbroken
     assert card["run"] == run_of().id and card["recipe"] == "paper" and card["seed"] == 0
-    assert card["parameters"] == sum(p.numel() for p in models.build(TINY, DIGITS, 0).parameters())
+    assert card["parameters"] == sum(p.numel() for p in mdeq.build(TINY, DIGITS, 0).parameters())
     assert card["images"] == 96 and card["steps"] == 9
     for quality in (card, card["validation"]):
         assert 0 <= quality["clean_accuracy"] <= 1 and 0 <= quality["noisy_accuracy"] <= 1
-        assert set(quality["residual"]) == set(quality["agreement"]) == {str(k) for k in train.QUALITY_STEPS}
+        assert set(quality["residual"]) == set(quality["agreement"]) == {str(k) for k in card.QUALITY_STEPS}
         assert quality["agreement"]["30"] == 1
     assert {"torch", "python", "machine"} <= set(card)
 
@@ -199,7 +204,7 @@ LOSSES = {
 def test_loss_decreases(recipe, how):
     x, y = digits(96)
     torch.manual_seed(0)
-    model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
+    model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     seen = []
     for _ in range(15):
@@ -216,7 +221,7 @@ def test_loss_decreases(recipe, how):
 
 def test_penalty_adds_its_weight():
     x, y = digits(8)
-    model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).eval()
+    model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).eval()
     found = {}
     for weight in (0.0, 1.0, 3.0):
         torch.manual_seed(1)
@@ -245,14 +250,14 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
 
 @pytest.mark.parametrize(("optimiser", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
 def test_optimiser_is_the_recipe_s(optimiser, kind):
-    made = train._optimiser(models.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
+    made = train._optimiser(mdeq.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
     assert isinstance(made, kind) and made.param_groups[0]["weight_decay"] == 0.1
 
 
 def test_unknown_data_is_refused_before_training(monkeypatch, tmp_path):
     monkeypatch.setenv("SRS_DATA", str(tmp_path / "nothing"))
     run = run_of()
-    run = replace(run, profile=replace(run.profile, data=replace(config.IMAGENET, classes=10)))
+    run = replace(run, profile=replace(run.profile, data=replace(profiles.IMAGENET, classes=10)))
     with pytest.raises(ConfigError, match="imagenet"):
         trained(run)
     assert not paths.checkpoint(run).exists()
@@ -324,7 +329,7 @@ def test_a_contractive_recipe_lessens_the_change_of_the_last_step():
     for weight in (0.0, 10.0):
         torch.manual_seed(0)
         recipe = replace(THEN, contraction=Contraction(weight=weight, most_free_steps=2))
-        model = models.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
+        model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
         optimiser = torch.optim.Adam(model.parameters(), 5e-3)
         for _ in range(20):
             optimiser.zero_grad()
@@ -481,7 +486,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_with():
 def test_a_second_training_says_who_is_at_work_and_waits(capfd):
     run = run_of(ONE)
     second = threading.Thread(target=trained, args=(run,))
-    with store.alone(paths.weights(run).with_suffix(".lock"), "test"):
+    with sealed.alone(paths.weights(run).with_suffix(".lock"), "test"):
         second.start()
         second.join(1.0)
         assert second.is_alive() and not paths.weights(run).exists()
@@ -505,8 +510,8 @@ def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outsi
 def test_anchor_is_the_mean_solution_of_noisy_training_images():
     run = run_of(replace(RECIPE, epochs=1))
     trained(run)
-    anchor = models.load_anchor(paths.anchor(run))
-    model = models.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
+    anchor = checkpoints.load_anchor(paths.anchor(run))
+    model = checkpoints.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
     settled, u = train._solve(model, data.load(run.profile.data, "train").x(slice(None)), run)
     z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
     assert anchor.shape == settled[0].shape

@@ -1,11 +1,12 @@
 """What the ablations vary: one thing at a time, with the profile's sampling, under names that clash with nothing."""
 
+from dataclasses import replace
 import dataclasses
 
 import pytest
 
-from srs import config, threats, variants
-from srs.config import PROFILES, replace
+from srs import profiles, threats, variants
+from srs.profiles import PROFILES
 
 DIGITS = PROFILES["digits"]
 RUN = variants.base(DIGITS)
@@ -94,6 +95,6 @@ def test_recipes_change_what_they_are_named_after():
 
 def test_the_main_profile_does_not_change():
     """Its tables would show further models and methods."""
-    assert [run.id for run in DIGITS.runs] == [run.id for run in config.get_profile("digits").runs]
+    assert [run.id for run in DIGITS.runs] == [run.id for run in profiles.get_profile("digits").runs]
     assert not {run.id for run in variants.further(RUN)} & {run.id for run in DIGITS.every_run}
     assert variants.images(DIGITS) == 5 and variants.images(PROFILES["paper"]) == 500

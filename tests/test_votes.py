@@ -1,5 +1,6 @@
 """Noise streams, sampling and audits, on a DEQ whose every answer is known."""
 
+from dataclasses import replace
 import inspect
 import itertools
 
@@ -8,11 +9,14 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from srs import config, models, votes
-from srs.bounds import ABSTAIN, top_class
-from srs.config import Method, Sampling, replace
-from srs.paths import DamagedFile
-from srs.votes import draw_votes, noise, sample
+from srs import profiles, settings
+from srs.deq import mdeq
+from srs.settings import Method, Sampling
+from srs.smoothing import noise, votes
+from srs.smoothing.bounds import ABSTAIN, top_class
+from srs.smoothing.noise import noise
+from srs.smoothing.votes import draw_votes, sample
+from srs.store.paths import DamagedFile
 from tests.helpers import LinearDEQ, three_classes
 
 SHAPE = (1, 2, 2)
@@ -234,7 +238,7 @@ def test_audit_is_of_votes_for_the_top_class(method):
     assert len(drawn.audited) == len(drawn.standard) == min(method.audit, len(for_a))
     assert len(set(drawn.audited)) == len(drawn.audited)
     assert (drawn.estimate[drawn.audited] == c_a).all()
-    order = votes.audit_order(SAMPLING.seed, 3, SAMPLING.n)
+    order = noise.audit_order(SAMPLING.seed, 3, SAMPLING.n)
     assert drawn.audited.tolist() == [i for i in order if drawn.estimate[i] == c_a][: method.audit]
     # What stands beside them are the reference method's own votes on the same noise.
     standard = draw_votes(three_classes(rate), X, replace(SAMPLING.reference, batch=13), SAMPLING, SIGMA, idx=3)
@@ -249,7 +253,7 @@ def test_an_auditor_of_its_own_gives_the_standard_votes():
     np.testing.assert_array_equal(drawn.standard, own.estimate[drawn.audited])
     assert (drawn.standard != reference.estimate[drawn.audited]).any()
     assert drawn.nfe[2] == len(drawn.audited)
-    with pytest.raises(config.ConfigError, match="auditor of SRS = 'CLEAN' is refused: want one that starts from zero"):
+    with pytest.raises(settings.ConfigError, match="auditor of SRS = 'CLEAN' is refused: want one that starts from zero"):
         replace(SRS, auditor=CLEAN)
 
 
@@ -262,18 +266,18 @@ def test_audited_votes_do_differ_where_the_serialized_ones_are_bad():
 
 def test_audit_order_is_a_uniform_permutation():
     n, images = 20, 2_000
-    orders = np.array([votes.audit_order(0, idx, n) for idx in range(images)])
+    orders = np.array([noise.audit_order(0, idx, n) for idx in range(images)])
     assert (np.sort(orders, axis=1) == np.arange(n)).all()
     # First place and any other place: each sample equally often, within 5 standard errors.
     for place in (0, 1, n // 2, n - 1):
         counts = np.bincount(orders[:, place], minlength=n)
         assert np.abs(counts - images / n).max() < 5 * (images / n * (1 - 1 / n)) ** 0.5
-    assert not np.array_equal(votes.audit_order(0, 0, n), votes.audit_order(1, 0, n))
+    assert not np.array_equal(noise.audit_order(0, 0, n), noise.audit_order(1, 0, n))
 
 
 def test_audit_order_does_not_depend_on_the_votes():
     """Independence by construction: it is a function of seed, image and N only."""
-    assert list(inspect.signature(votes.audit_order).parameters) == ["seed", "idx", "n"]
+    assert list(inspect.signature(noise.audit_order).parameters) == ["seed", "idx", "n"]
 
 
 @pytest.mark.parametrize("method", [RS, SRS, CLEAN], ids=lambda m: m.name)
@@ -347,8 +351,8 @@ def test_votes_that_hold_objects_are_not_read(stored):
 def test_tf32_is_off_unless_asked_for(tf32):
     x = torch.rand(1, 8, 8)
     torch.backends.cudnn.allow_tf32 = not tf32
-    sampling = config.Sampling(10, n0=2, n=2, precision="tf32" if tf32 else "float32")
-    model = models.build(config.DIGITS_SMALL, config.DIGITS, 0).eval()
-    votes.draw_votes(model, x, config.Method("RS", "naive", 1), sampling, 0.5)
+    sampling = settings.Sampling(10, n0=2, n=2, precision="tf32" if tf32 else "float32")
+    model = mdeq.build(profiles.DIGITS_SMALL, profiles.DIGITS, 0).eval()
+    votes.draw_votes(model, x, settings.Method("RS", "naive", 1), sampling, 0.5)
     assert torch.backends.cudnn.allow_tf32 is tf32 and torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.deterministic

@@ -1,5 +1,6 @@
 """Gradients at intermediate states compared with the exact one, and the DEQ that is trained against them."""
 
+from dataclasses import replace
 import functools
 import json
 
@@ -8,16 +9,20 @@ import pandas as pd
 import pytest
 import torch
 
-from srs import adversary, config, data, losses, models, paths, points, threats, train, white_box, white_box_report
-from srs.config import DIGITS_PAPER, ConfigError, get_profile, replace
+from srs import adversary, data, points, profiles, settings, threats, white_box, white_box_report
+from srs.deq import checkpoints, mdeq
 from srs.points import Point
-from srs.threats import CONVERGED, READY, Adversarial, Gradient, WhiteBox, hardened
+from srs.profiles import DIGITS_PAPER, get_profile
+from srs.settings import ConfigError
+from srs.store import paths
+from srs.threats import Adversarial, CONVERGED, Gradient, hardened, READY, WhiteBox
+from srs.training import losses, train
 from tests.helpers import smoke_run
 from tests.test_adversary import MODEL, X, Y, exact, gradient_of
 
 RECIPE = replace(DIGITS_PAPER, epochs=2, pretrain_steps=2, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2)
 HARD = hardened(RECIPE, "adversarial", Adversarial(steps=1, vectors=2, gradient=Gradient("unrolled", 2)))
-TINY = config.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
+TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +61,7 @@ def test_cosines_are_those_to_the_closed_form():
 def trained(recipe):
     run = replace(smoke_run(), model=TINY, train=recipe)
     train.train(run, progress=False)
-    return run, models.load(paths.weights(run), run.model, run.profile.data)
+    return run, checkpoints.load(paths.weights(run), run.model, run.profile.data)
 
 
 def test_adversarial_training_trains_on_attacked_copies_once_it_no_longer_unrolls(monkeypatch):
@@ -89,13 +94,13 @@ def test_adversarial_training_is_repeatable_resumes_and_has_a_card_of_its_own(sr
 def test_settings_of_plain_recipes_are_what_they_were():
     """Adversarial training is another class of recipe: no field of a plain one came to be, so its fingerprint stands."""
     assert not hasattr(DIGITS_PAPER, "adversarial")
-    assert config.fingerprint(hardened(DIGITS_PAPER, "paper", Adversarial())) != config.fingerprint(DIGITS_PAPER)
+    assert settings.fingerprint(hardened(DIGITS_PAPER, "paper", Adversarial())) != settings.fingerprint(DIGITS_PAPER)
 
 
 # ---------------------------------------------------------------------------------------------- settings
 
 
-@pytest.mark.parametrize("name", config.PROFILES)
+@pytest.mark.parametrize("name", profiles.PROFILES)
 def test_attacks_of_a_profile_cost_what_the_ready_made_one_costs(name):
     run = get_profile(name).runs[0]
     chosen = threats.white_box(run)

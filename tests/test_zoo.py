@@ -7,9 +7,12 @@ import pytest
 import torch
 from tests.conftest import shared_data
 
-from srs import certify, config, data, inference, models, paths, results, shipped, votes
+from srs import data, profiles
+from srs.deq import checkpoints, inference
+from srs.smoothing import certify, votes
+from srs.store import paths, results, shipped
 
-CIFAR10 = config.get_profile("cifar10")
+CIFAR10 = profiles.get_profile("cifar10")
 SHIPPED = [run for run in CIFAR10.runs if paths.zoo(paths.card(run), run).is_file()]
 CERTIFIED = [run for run in SHIPPED if paths.shipped_tallies(run, CIFAR10.method("MDEQ-30A")).is_file()]
 NOT_COMPARED = ("seconds", "n_wrong", "n_differ")  # the last two need the reference method's votes on all copies
@@ -24,13 +27,13 @@ def test_shipped_weights_are_of_the_recipe_that_config_states(run):
     card = json.loads(paths.zoo(paths.card(run), run).read_text())
     assert card["recipe_key"] == shipped.recipe_key(run), "make would train this run anew: train and ship it again"
     assert (card["run"], card["sigma"], card["recipe"]) == (run.id, run.sigma, run.train.recipe)
-    model = models.load(paths.zoo(paths.weights(run), run), run.model, CIFAR10.data)
+    model = checkpoints.load(paths.zoo(paths.weights(run), run), run.model, CIFAR10.data)
     assert sum(p.numel() for p in model.parameters()) == card["parameters"]
 
 
 @pytest.mark.parametrize("run", CERTIFIED, ids=lambda run: run.id)
 def test_shipped_tallies_are_of_the_shipped_weights_and_of_the_profile(run):
-    weights = models.digest(paths.zoo(paths.weights(run), run))
+    weights = checkpoints.digest(paths.zoo(paths.weights(run), run))
     for method in run.profile.methods:
         path = paths.shipped_tallies(run, method)
         told = json.loads(paths.provenance(path).read_text())
@@ -48,13 +51,13 @@ def test_a_shipped_certificate_comes_out_again(run, name):
     method = CIFAR10.method(name)
     path = paths.shipped_tallies(run, method)
     told = json.loads(paths.provenance(path).read_text())
-    here = models.device_name("cpu"), torch.__version__.split("+")[0]
+    here = inference.device_name("cpu"), torch.__version__.split("+")[0]
     if (told["device"], told["torch"].split("+")[0]) != here:
         pytest.skip(f"shipped results were made on {told['device']} with torch {told['torch']}, this is {here}")
     images = data._folder(shared_data("cifar10", "test"), CIFAR10.data)  # decodes the one image that is asked for
     row = results.read_tallies(path)[3]
-    model = models.load(paths.zoo(paths.weights(run), run), run.model, CIFAR10.data)
-    model.anchor = models.load_anchor(paths.zoo(paths.anchor(run), run))
+    model = checkpoints.load(paths.zoo(paths.weights(run), run), run.model, CIFAR10.data)
+    model.anchor = checkpoints.load_anchor(paths.zoo(paths.anchor(run), run))
     drawn = votes.draw_votes(
         inference.prepare(model), images.x(int(row["idx"])), method, CIFAR10.sampling, run.sigma, idx=int(row["idx"]),
         label=int(images.labels[int(row["idx"])]),

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from srs import bounds
-from srs.bounds import ABSTAIN, Rule
+from srs.smoothing import bounds
+from srs.smoothing.bounds import ABSTAIN, Rule
 
 RUN = ["model", "recipe", "sigma"]  # what names a run
 METHOD = [*RUN, "method"]
@@ -26,13 +26,6 @@ def in_order(values: Iterable) -> pd.Categorical:
     """The values as categories in the order of their first appearance: groups come out in the profile's order, not the alphabet's."""
     values = list(values)
     return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
-
-
-def bound(counts: pd.DataFrame, rule: str, sigma: float, alpha: float, split: float = bounds.DEFAULT_SPLIT) -> tuple:
-    """p_lower and radius of each row under a rule; a count that was not taken (-1) is none, so nothing is certified from it."""
-    taken = {name: np.maximum(counts[name].to_numpy(), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
-    with bounds.silent_about_released():  # the rule stands in its own column, under a label that says "unsound"
-        return bounds.certify(rule, bounds.Counts(n=counts["n"].to_numpy(), **taken), sigma, alpha, split)
 
 
 def certificates(
@@ -54,12 +47,9 @@ def certificates(
         shown = counts["needs_audit"].map(lambda needs: rule in (rules or bounds.rules_for(bool(needs)))).to_numpy(bool)
         own = counts[shown].copy()
         # At sigma = 1 and then scaled: the same product, rounded once.
-        own["p_lower"], unit = bound(own, rule, 1.0, alpha, split)
-        certified = (own["p_lower"] > 0.5) & (own["c_a"] != ABSTAIN)
-        own["rule"] = str(rule)
-        own["predict"] = own["c_a"].where(certified, ABSTAIN)
-        own["radius"] = np.where(certified, own["sigma"].astype(float) * unit, 0.0)
-        own["correct"] = certified & (own["c_a"] == own["label"])
+        own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, alpha, split)
+        own["rule"], own["radius"] = str(rule), own["sigma"].astype(float) * unit
+        own["correct"] = (own["predict"] == own["label"]) & (own["predict"] != ABSTAIN)
         parts.append(own)
     found = pd.concat(parts, ignore_index=True)
     found["rule"] = pd.Categorical(found["rule"], list(map(str, RULES)), ordered=True)

@@ -14,10 +14,10 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
-from srs import paths, store
 from srs.analysis import plots
-from srs.bounds import Rule
-from srs.config import Profile
+from srs.settings import Profile
+from srs.smoothing.bounds import Rule
+from srs.store import paths, sealed
 
 RULE_LABELS = {
     Rule.COHEN: "cohen",
@@ -125,7 +125,7 @@ def table(
     )
     csv = printed.to_csv(index=False, lineterminator="\n")
     for ending, text in ((".md", f"{_markdown(printed)}\n\n{caption}\n"), (".tex", tex), (".csv", csv)):
-        store.write(paths.shown(profile, name + ending), text.encode())
+        sealed.write(paths.shown(profile, name + ending), text.encode())
     return Shown(name, caption, frame=printed)
 
 
@@ -140,7 +140,7 @@ def figure(profile: Profile, name: str, drawn: Figure, caption: str) -> Shown:
             file = io.BytesIO()
             drawn.savefig(file, format=kind, metadata=metadata)
             content[kind] = file.getvalue()
-            store.write(paths.shown(profile, f"{name}.{kind}"), content[kind])
+            sealed.write(paths.shown(profile, f"{name}.{kind}"), content[kind])
     return Shown(name, _noted(profile, caption), png=content["png"])
 
 

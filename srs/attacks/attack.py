@@ -15,27 +15,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from srs import bounds, config, counts, data, memory, models, paths, results, store, votes
+from srs import data, settings
 from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient
 from srs.attacks.settings import Attack, Suite
-from srs.bounds import ABSTAIN
-from srs.counts import ATTACKED, NOT_DRAWN
-from srs.solvers import SOLVERS
+from srs.deq import checkpoints, inference, mdeq, memory
+from srs.deq.solvers import SOLVERS
+from srs.smoothing import bounds, noise, votes
+from srs.smoothing.bounds import ABSTAIN
+from srs.store import counts, paths, results, sealed
+from srs.store.counts import ATTACKED, NOT_DRAWN
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
-MODULES = ("models", "solvers", "starts", "votes", "exact", "losses", "attacks/pgd", "attacks/attack")  # what results depend on
+MODULES = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes", "attacks/pgd", "attacks/attack")  # what results depend on
 
 
-def attack_images(model: models.DEQ, x: Tensor, y: Tensor, noise: Tensor, radii: Tensor, attack: Attack) -> Tensor:
+def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:
     """Attacked images (B, R, C, H, W), a radius after the other.
 
     Args:
         model: the DEQ, in eval mode.
         x: images (B, C, H, W).
         y: the classes (B,) to be left.
-        noise: of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0 attacks the base classifier.
+        noisy: noise of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0 attacks the base classifier.
         radii: (B, R).
         attack: which.
     """
@@ -48,20 +51,20 @@ def attack_images(model: models.DEQ, x: Tensor, y: Tensor, noise: Tensor, radii:
         first = torch.full_like(same, len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")
         first = first[: int(same.max()) + 1]
         i = owner[first]
-        return smoothed_gradient(model, at[first], y[i], noise[i], attack.gradient)[same]
+        return smoothed_gradient(model, at[first], y[i], noisy[i], attack.gradient)[same]
 
     many = pgd(x[owner], gradient, radii.to(x).flatten(), steps=attack.steps, step=attack.step)
     return many.view(len(x), count, *x.shape[1:])
 
 
 @torch.no_grad()
-def classify(model: models.DEQ, x: Tensor, method: config.Method) -> np.ndarray:
+def classify(model: mdeq.DEQ, x: Tensor, method: settings.Method) -> np.ndarray:
     """What the base classifier answers on images (B, C, H, W) without noise, solved as a method that starts from zero."""
     u = model.inject(x)
     return votes.predict(model.head(SOLVERS[method.solver](model.f, model.initial(u), u, max_steps=method.steps).z))
 
 
-def vote(model: models.DEQ, images: Tensor, method: config.Method, sigma: float, noise: Tensor, *, together: int) -> np.ndarray:
+def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float, e: Tensor, *, together: int) -> np.ndarray:
     """Votes (P, n) on attacked images (P, C, H, W) by a method, as `votes.sample` draws them for each image alone.
 
     Args:
@@ -70,27 +73,26 @@ def vote(model: models.DEQ, images: Tensor, method: config.Method, sigma: float,
         method: which starts from zero or from previous solutions; in the latter case an image's n votes are dealt out in
             five batches, the first of them warmed up.
         sigma: noise level.
-        noise: standard normal, (P, n, C, H, W).
+        e: standard normal noise, (P, n, C, H, W).
         together: about how many noisy copies are solved at once.
     """
-    n = noise.shape[1]
+    n = e.shape[1]
     batch = max(1, min(method.batch, n // 5)) if method.serialized else n
     out = np.empty((len(images), n), np.int16)
     for i in range(0, len(images), max(1, together // batch)):
-        some, e = (t[i : i + max(1, together // batch)] for t in (images, noise))
+        some, own = (t[i : i + max(1, together // batch)] for t in (images, e))
         width = len(some) * batch  # one batch of every image beside the other, so that each slot keeps its image
 
         def noisy(numbers: np.ndarray) -> Tensor:
             image, sample = numbers % width // batch, numbers // width * batch + numbers % batch
-            return some[image] + sigma * e[image, sample]
+            return some[image] + sigma * own[image, sample]
 
-        beside, blank = replace(method, batch=width), torch.zeros_like(images[0])
-        drawn, _ = votes.sample(model, blank, beside, 1.0, np.arange(len(some) * n), noisy)
+        drawn, _ = votes.sample(model, noisy, replace(method, batch=width), np.arange(len(some) * n))
         out[i : i + len(some)] = drawn.reshape(-1, len(some), batch).swapaxes(0, 1).reshape(len(some), n)
     return out
 
 
-def run_suite(run: config.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
+def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
     """Do the attacks on a run that are not yet stored, and write the table of all of them.
 
     Args:
@@ -107,30 +109,30 @@ def run_suite(run: config.Run, suite: Suite, name: str = "attacks", *, device: s
         config.ConfigError: weights or counts are missing, or a setting does not fit.
         paths.DamagedFile: a stored file could not be read; it has been set aside.
     """
-    models.check_device(device)
+    inference.check_device(device)
     p = run.profile
-    config.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
-    config.check(suite.images <= p.images, "attacked images", suite.images, f"at most the {p.images} evaluated ones")
-    config.check(p.reference in suite.methods, "methods", suite.methods, f"{p.reference} among them")
-    config.check(suite.n % 5 == 0, "n", suite.n, "a multiple of 5, for the batches of serialized methods")
+    settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
+    settings.check(suite.images <= p.images, "attacked images", suite.images, f"at most the {p.images} evaluated ones")
+    settings.check(p.reference in suite.methods, "methods", suite.methods, f"{p.reference} among them")
+    settings.check(suite.n % 5 == 0, "n", suite.n, "a multiple of 5, for the batches of serialized methods")
     for m in map(p.method, suite.methods):
         # A truncated solver's votes are about another classifier than the one that is attacked and audited by.
         right = m.start == "previous" or m.name == p.reference
-        config.check(right, "attacked method", m.name, f"{p.reference}, or one that starts from previous solutions")
-    config.check(paths.weights(run).is_file(), "weight file", str(paths.weights(run)), "an existing file; train first")
+        settings.check(right, "attacked method", m.name, f"{p.reference}, or one that starts from previous solutions")
+    settings.check(paths.weights(run).is_file(), "weight file", str(paths.weights(run)), "an existing file; train first")
     held = certificates(run, suite)
-    models.choose_kernels(tf32=False)
+    inference.choose_kernels(tf32=False)
     memory.keep_freed()
-    weights, loaded = models.read_tensors(paths.weights(run), "weight file"), data.load(p.data, "test")
-    model = models.load(paths.weights(run), run.model, p.data, state=weights).to(device).requires_grad_(False)
-    made_from = models.digest_of(weights), data.digest(loaded, p.evaluated), models.computed_on(device)
+    weights, loaded = checkpoints.read_tensors(paths.weights(run), "weight file"), data.load(p.data, "test")
+    model = checkpoints.load(paths.weights(run), run.model, p.data, state=weights).to(device).requires_grad_(False)
+    made_from = checkpoints.digest_of(weights), data.digest(loaded, p.evaluated), inference.computed_on(device)
     images, tables = p.evaluated[: suite.images], []
     for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
         where = paths.work(p) / "attacks" / run.id / f"{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}"
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, done again as a whole: what is computed together rounds together.
         for group in (images[i : i + size] for i in range(0, len(images), size)):
-            if not all([store.present(where / f"{i:05d}.npz") for i in group]):
+            if not all([sealed.present(where / f"{i:05d}.npz") for i in group]):
                 x, labels = loaded.x(list(group)).to(device), dict(zip(group, loaded.labels[list(group)].tolist()))
                 for i, arrays in _attack_group(model, run, suite, attack, x, labels, held[held["idx"].isin(group)]):
                     write(where / f"{i:05d}.npz", arrays)
@@ -140,7 +142,7 @@ def run_suite(run: config.Run, suite: Suite, name: str = "attacks", *, device: s
     return target
 
 
-def certificates(run: config.Run, suite: Suite) -> pd.DataFrame:
+def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
     """What the images are attacked against: every certificate by a method of the suite, the unsound rule's too, and `c_a`."""
     p = run.profile
     if not suite.n:
@@ -151,15 +153,15 @@ def certificates(run: config.Run, suite: Suite) -> pd.DataFrame:
     return held.astype({"method": str, "rule": str})
 
 
-def attack_key(run: config.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
+def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
     """What an attack's results depend on: weights, images and device (`made_from`), certificates, the attack, its measure, the code."""
     measured = {k: v for k, v in asdict(suite).items() if k not in ("attacks", "images", "runs")}
     code = results.code_digest(*MODULES)
-    return config.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
+    return settings.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
 
 
 def _attack_group(
-    model: models.DEQ, run: config.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
+    model: mdeq.DEQ, run: settings.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Attack some images together, then draw the votes on each: by image, the columns of its rows, and what they were made from."""
     p, shape = run.profile, tuple(x.shape[1:])
@@ -170,13 +172,13 @@ def _attack_group(
     radii = np.array([attack.radii or (EDGE * sound.get(i, 0.0),) for i in labels])  # (B, R)
     count = radii.shape[1]
 
-    def noise(stage: str, first: int, samples: int) -> Tensor:
+    def draw(stage: str, first: int, samples: int) -> Tensor:
         numbers, seed = first + np.arange(samples), p.seed + OWN_NOISE
-        return torch.stack([votes.noise(shape, seed, i, stage, numbers) for i in labels]).to(x)  # (B, samples, C, H, W)
+        return torch.stack([noise.noise(shape, seed, i, stage, numbers) for i in labels]).to(x)  # (B, samples, C, H, W)
 
     # Away from what the smoothed classifier says; where that is not the label, the image is lost already.
     away = [c_a if (c_a := selected.get((p.reference, i), ABSTAIN)) >= 0 else label for i, label in labels.items()]
-    copies = run.sigma * noise("select", 0, attack.vectors) if attack.vectors else torch.zeros_like(x)[:, None]
+    copies = run.sigma * draw("select", 0, attack.vectors) if attack.vectors else torch.zeros_like(x)[:, None]
     images = attack_images(model, x, torch.tensor(away, device=x.device), copies, torch.from_numpy(radii), attack)
     moved = (images.double() - x.double()[:, None]).flatten(2).norm(dim=2).cpu().numpy()  # (B, R)
     flat = images.flatten(0, 1)
@@ -185,7 +187,7 @@ def _attack_group(
     own = np.full(drawn.shape[:3], NOT_DRAWN)
     confirm = np.full((*moved.shape, suite.confirm), NOT_DRAWN, np.int16)
     if suite.n:
-        e = noise("estimate", 0, suite.n).repeat_interleave(count, 0)
+        e = draw("estimate", 0, suite.n).repeat_interleave(count, 0)
         for k, name in enumerate(methods):
             drawn[k] = vote(model, flat, p.method(name), run.sigma, e, together=suite.copies).reshape(drawn[k].shape)
         own = np.apply_along_axis(bounds.top_class, -1, drawn, p.data.classes)
@@ -195,7 +197,7 @@ def _attack_group(
             doubted[b, r] = (certified["predict"] != answer).any()
         if doubted.any():
             b = torch.from_numpy(np.nonzero(doubted)[0])
-            e = noise("estimate", suite.n, suite.confirm)[b]
+            e = draw("estimate", suite.n, suite.confirm)[b]
             confirm[doubted] = vote(model, images[torch.from_numpy(doubted)], reference, run.sigma, e, together=suite.copies)
     for b, (i, label) in enumerate(labels.items()):
         rows = []
@@ -214,7 +216,7 @@ def _attack_group(
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Store what one attack made of one image, whole or not at all."""
-    store.save(path, votes.archive(**arrays))
+    sealed.save(path, votes.archive(**arrays))
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -224,4 +226,4 @@ def read(path: Path) -> pd.DataFrame:
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             return pd.DataFrame({name: stored[name] for name in ATTACKED})
 
-    return store.read(path, "file of one attacked image", parse, by="srs.experiments.attacks")
+    return sealed.read(path, "file of one attacked image", parse, by="srs.experiments.attacks")

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srs import losses
 from srs.attacks.settings import Adversarial, Gradient
-from srs.models import DEQ, MDEQ
-from srs.solvers import SOLVERS
+from srs.deq.mdeq import DEQ, MDEQ
+from srs.deq.solvers import SOLVERS
+from srs.training import losses
 
 Loss = Callable[[Tensor], Tensor]  # logits (B, classes) -> what the attacker wants large, a number
 

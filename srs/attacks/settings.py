@@ -7,7 +7,7 @@ to [0, 1]: a certificate speaks of all of R^d, so the attacker may go anywhere w
 
 from dataclasses import dataclass, fields
 
-from srs.settings import SOLVERS, Train, check, check_count, one_of
+from srs.settings import check, check_count, one_of, SOLVERS, Train
 
 GRADIENTS = ("implicit", "unrolled", "adjoint")
 RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper's attack tables

@@ -7,14 +7,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
-from srs import config, counts
+from srs import profiles, settings
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
 from srs.attacks.settings import Suite
-from srs.bounds import ABSTAIN, Rule
-from srs.config import Profile, Run
 from srs.experiments.certified_accuracy import identity, name_of, of_run
+from srs.settings import Profile, Run
+from srs.smoothing.bounds import ABSTAIN, Rule
+from srs.store import counts
 
 FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
 ALL = "strongest of all"
@@ -37,7 +38,7 @@ class Attacked(NamedTuple):
 
 def suite_of(profile: Profile) -> Suite:
     """What is attacked in a profile; ConfigError if nothing is."""
-    return config.pick(profile.name, config.SUITES, "attacked profile")
+    return settings.pick(profile.name, profiles.SUITES, "attacked profile")
 
 
 def runs_of(profile: Profile) -> tuple[Run, ...]:
@@ -49,7 +50,7 @@ def runs_of(profile: Profile) -> tuple[Run, ...]:
 
 def measure(profile: Profile, *, device: str = "cpu") -> None:
     """Attack the images of every attacked run; what is stored is not done again."""
-    from srs.attacks import attack  # torch: tables and figures do without
+    from srs.attacks import attack
 
     for run in runs_of(profile):
         attack.run_suite(run, suite_of(profile), device=device)

@@ -17,8 +17,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from srs import certify, config, counts, data, memory, models, paths, results, votes
-from srs.config import Method, Run
+from srs import data, settings
+from srs.deq import checkpoints, inference, mdeq, memory
+from srs.settings import Method, Run
+from srs.smoothing import certify, votes
+from srs.smoothing.noise import Copies
+from srs.store import counts, paths, results, sealed
 
 COMPILED = ", compiled"  # ends the label of a contender that is compiled
 KEPT = ", memory kept"  # ends the label of the released code's ways with our allocator
@@ -68,11 +72,11 @@ def compare(
         one's seconds over these, `differing` (share of votes unlike the first one's on the same copies), `peak_share` (floating-point
         operations per second over those of a large matrix product in the same repetition).
     """
-    config.check_count(repetitions, 1, "repetitions")
-    models.check_device(device)
+    settings.check_count(repetitions, 1, "repetitions")
+    inference.check_device(device)
     memory.keep_freed()
     folded = certify.load_model(run, device)
-    plain = models.load(paths.weights(run), run.model, run.profile.data).to(device)
+    plain = checkpoints.load(paths.weights(run), run.model, run.profile.data).to(device)
     forms = {(True, False): folded, (False, False): plain}
     if any(c.compiled for c in contenders):
         forms[True, True] = certify.load_model(replace(run, profile=replace(run.profile, compiled=True)), device)
@@ -107,26 +111,23 @@ def compare(
 
 
 def _vote(
-    contender: Contender, model: models.MDEQ, x: torch.Tensor, run: Run, idx: int, copies: int
+    contender: Contender, model: mdeq.MDEQ, x: torch.Tensor, run: Run, idx: int, copies: int
 ) -> tuple[np.ndarray, float, int]:
     """The votes on the copies, and the seconds and evaluations of f that they took, starts and warm-up aside."""
-    method, seed, shape = contender.method, run.profile.seed, tuple(x.shape)
-    sample = functools.partial(votes.sample, model, x, precision=run.profile.precision)
-    pilot = lambda samples: votes.noise(shape, seed, idx, "pilot", samples)  # noqa: E731
-    e = votes.noise(shape, seed, idx, "estimate", np.arange(2 * copies))  # drawn before the clock runs
-    fixed, _ = votes.fixed_start(
-        model, x, method, run.sigma, pilot, reference=run.profile.method(run.profile.reference), precision=run.profile.precision
-    )
+    method, precision = contender.method, run.profile.precision
+    pilot, estimate = (Copies(x, run.sigma, run.profile.seed, idx, stage) for stage in ("pilot", "estimate"))
+    drawn_copies = estimate(np.arange(2 * copies))  # before the clock runs
+    sample = functools.partial(votes.sample, model, lambda samples: drawn_copies[samples], precision=precision)
+    fixed, _ = votes.fixed_start(model, pilot, method, reference=run.profile.method(run.profile.reference), precision=precision)
     timed = np.arange(copies, 2 * copies)
-    draw = lambda samples: e[samples]  # noqa: E731
     if method.start == "previous":  # the votes come from a chain that has run for a batch
-        config.check(method.batch == copies, "batch", method.batch, f"{copies}, the copies that are timed")
-        drawn = sample(method, run.sigma, np.arange(2 * copies), draw)[0][copies:]
+        settings.check(method.batch == copies, "batch", method.batch, f"{copies}, the copies that are timed")
+        drawn = sample(method, np.arange(2 * copies))[0][copies:]
         began = time.perf_counter()
-        _, nfe = sample(replace(method, warmup=0), run.sigma, timed, draw)
+        _, nfe = sample(replace(method, warmup=0), timed)
         return drawn, _since(began, x), nfe
     began = time.perf_counter()
-    drawn, nfe = sample(method, run.sigma, timed, draw, fixed=fixed)
+    drawn, nfe = sample(method, timed, fixed=fixed)
     return drawn, _since(began, x), nfe
 
 
@@ -137,7 +138,7 @@ def _since(began: float, x: torch.Tensor) -> float:
 
 
 @torch.inference_mode()
-def flops(model: models.MDEQ, x: torch.Tensor) -> dict[str, int]:
+def flops(model: mdeq.MDEQ, x: torch.Tensor) -> dict[str, int]:
     """Floating-point operations per image of f, the head and the injection (a multiply-add counts two).
 
     `f, common state` is what one more image costs whose state is that of the others.
@@ -201,13 +202,13 @@ def bench(
     contenders = contenders_of(run, copies, compiled=compiled)
     if only:
         by_label = {c.label: c for c in contenders}
-        contenders = (contenders[0], *(config.pick(label, by_label, "contender") for label in only))
+        contenders = (contenders[0], *(settings.pick(label, by_label, "contender") for label in only))
     timings = compare(run, contenders, repetitions=repetitions, copies=copies, device=device)
     path = (paths.shipped_measured if ship else paths.measured)(run, "bench")
     counts.save_frame(path, timings)
-    results.write_json(paths.provenance(path), results.provenance(
-        run=run.id, device=models.device_name(device), threads=torch.get_num_threads(), copies=copies,
-        methods=[asdict(c.method) for c in contenders], weights=models.digest(paths.weights(run)),
+    sealed.write_json(paths.provenance(path), results.provenance(
+        run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies,
+        methods=[asdict(c.method) for c in contenders], weights=checkpoints.digest(paths.weights(run)),
     ))  # fmt: skip
     return path
 
@@ -234,5 +235,5 @@ def _besides(run: Run, label: str, seconds: pd.Series, per_step: pd.Series) -> f
         start = 2 * method.batch * max(method.warmup - method.steps, 0)
     if not (method.audit or start):
         return 0.0
-    audited = config.pick((method.auditor or profile.sampling.reference).name + compiled, dict(seconds), "timed method")
-    return method.audit * audited + start * config.pick(profile.reference + compiled, dict(per_step), "timed method")
+    audited = settings.pick((method.auditor or profile.sampling.reference).name + compiled, dict(seconds), "timed method")
+    return method.audit * audited + start * settings.pick(profile.reference + compiled, dict(per_step), "timed method")

@@ -2,12 +2,13 @@
 
 import pandas as pd
 
-from srs import bounds, paths, shipped
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
-from srs.bounds import Rule
-from srs.config import Profile, Run
+from srs.settings import Profile, Run
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Rule
+from srs.store import paths, shipped
 
 PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha

@@ -5,9 +5,9 @@ import pandas as pd
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, ROW
 from srs.analysis.show import Shown
-from srs.bounds import Rule
-from srs.config import Profile
 from srs.experiments.certified_accuracy import family_name
+from srs.settings import Profile
+from srs.smoothing.bounds import Rule
 
 RRD_BINS = {"LARGE": 20}  # as in the paper's figures; 10 for every other size
 BINS = 10

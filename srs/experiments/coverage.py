@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from srs import bounds, config, counts, paths, shipped
+from srs import settings
 from srs.analysis import measures, published, show
 from srs.analysis.published import SIGMA
 from srs.analysis.show import Shown
-from srs.bounds import Rule
-from srs.config import PROFILES, Profile, Run
 from srs.experiments import certified_accuracy
+from srs.profiles import PROFILES
+from srs.settings import Profile, Run
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Rule
+from srs.store import counts, paths, shipped
 
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 OURS = "this repository"
@@ -203,4 +206,4 @@ def require_complete(profile: Profile) -> None:
     """
     table = items(profile)
     complete = not table.iloc[:, -1].str.startswith("not made").any()
-    config.check(complete, f"coverage of {profile.name}", finding(table), "everything that the profile should have")
+    settings.check(complete, f"coverage of {profile.name}", finding(table), "everything that the profile should have")

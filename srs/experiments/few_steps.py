@@ -4,14 +4,19 @@ Thresholds are chosen on the validation images and shown on the test images; bot
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from srs import certify, config, counts, data, models, paths, results, settings, store, votes
+from srs import data, settings
+from srs.deq import inference
 from srs.settings import Method, Run
+from srs.smoothing import certify, votes
+from srs.smoothing.noise import Copies
+from srs.store import counts, paths, results, sealed
 
 SPLITS = ("val", "test")
 WAY = ["start", "solver", "steps", "tol", "margin"]  # what names a way to vote
@@ -53,32 +58,28 @@ def measure(
     Returns:
         A row per way: what names it, `votes`, `differing` from the reference on the same copies, `nfe` per vote without the start.
     """
-    config.check(split in SPLITS, "split", split, config.one_of(SPLITS))
-    config.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
-    models.check_device(device)
+    settings.check(split in SPLITS, "split", split, settings.one_of(SPLITS))
+    settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
+    inference.check_device(device)
     chosen = chosen or ways(chains)
     inputs, source = certify.read_inputs(run), data.load(run.profile.data, split)
     some = np.linspace(0, len(source.labels) - 1, images).astype(int)
     path = paths.measured(run, f"agreement-{split}")
     shared = certify.vote_key(run, device, inputs).shared
-    key = config.fingerprint(shared, data.digest(source, some), images, copies, chains, *chosen)
+    key = settings.fingerprint(shared, data.digest(source, some), images, copies, chains, *chosen)
     told = paths.provenance(path)
-    if store.present(path) and store.present(told) and store.read_json(told, "provenance", by="srs.experiments.few_steps").get("key") == key:
+    if sealed.present(path) and sealed.present(told) and sealed.read_json(told, "provenance", by="srs.experiments.few_steps").get("key") == key:
         return read(path)
     model = certify.load_model(run, device, inputs)
     profile, counted, rows = run.profile, slice(chains, None), []
     reference = replace(profile.method(profile.reference), batch=copies)
     chosen = [m for m in chosen if m.start != "anchor" or model.anchor is not None]
     for idx in tqdm(some, desc=f"agreement {run.id} {split}", unit="image", disable=not progress):
-        x = source.x(int(idx)).to(device)
+        noisy = partial(Copies, source.x(int(idx)).to(device), run.sigma, profile.seed, int(idx))
 
-        def draw(stage: str, shape=tuple(x.shape), idx=int(idx)):
-            return lambda samples: votes.noise(shape, profile.seed, idx, stage, samples)
-
-        def vote(method: Method, x=x, draw=draw) -> tuple[np.ndarray, int]:
-            given = dict(precision=profile.precision)
-            fixed, _ = votes.fixed_start(model, x, method, run.sigma, draw("pilot"), reference=reference, **given)
-            return votes.sample(model, x, method, run.sigma, np.arange(copies), draw("estimate"), fixed=fixed, **given)
+        def vote(method: Method, noisy=noisy) -> tuple[np.ndarray, int]:
+            fixed, _ = votes.fixed_start(model, noisy("pilot"), method, reference=reference, precision=profile.precision)
+            return votes.sample(model, noisy("estimate"), method, np.arange(copies), fixed=fixed, precision=profile.precision)
 
         standard = vote(reference)[0][counted]
         for method in chosen:
@@ -89,9 +90,9 @@ def measure(
     points = pd.DataFrame(rows).groupby(WAY, sort=False).sum().reset_index()
     points["nfe"] /= points["votes"]
     counts.save_frame(path, points)
-    results.write_json(told, results.provenance(
+    sealed.write_json(told, results.provenance(
         key=key, run=run.id, split=split, size={"images": images, "copies": copies, "chains": chains},
-        device=models.device_name(device), images=source.source,
+        device=inference.device_name(device), images=source.source,
     ))  # fmt: skip
     return points
 

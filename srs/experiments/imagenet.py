@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from srs import bounds, certify, config, counts, data, paths, train
+from srs import data, settings
 from srs.analysis import measures, show
 from srs.analysis.show import Shown
-from srs.bounds import ABSTAIN, Rule
-from srs.config import Profile
 from srs.experiments import certified_accuracy, consistency, method, quickstart
 from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
+from srs.settings import Profile
+from srs.smoothing import bounds, certify
+from srs.smoothing.bounds import ABSTAIN, Rule
+from srs.store import counts, paths
+from srs.training import train
 
 SIGMA = 1.0  # of the published table; its source names none
 COPIES = 3  # noisy copies that are shown
@@ -99,7 +102,7 @@ def published_finding(table: pd.DataFrame) -> str:
     )
 
 
-def at_hand(images: config.Data) -> bool:
+def at_hand(images: settings.Data) -> bool:
     """Whether SRS_DATA has a folder of test images of a data set."""
     return any(paths.images(images.name, split).is_dir() for split in ("test", "val"))
 

@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from srs import bounds, config, models
+from srs import profiles, settings
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
-from srs.bounds import Counts, Rule
-from srs.config import Model, Profile, ResNet, Train
+from srs.deq import mdeq
+from srs.settings import Model, Profile, ResNet, Train
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Counts, Rule
 
 # ------------------------------------------------------------------------------------------------ settings
 
@@ -54,7 +56,7 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
 
 def profiles(profile: Profile) -> list[Profile]:
     """The profile that was asked for, then those that always stand beside it."""
-    return [config.PROFILES[name] for name in dict.fromkeys((profile.name, *config.AS_PUBLISHED))]
+    return [profiles.PROFILES[name] for name in dict.fromkeys((profile.name, *profiles.AS_PUBLISHED))]
 
 
 def architecture(profile: Profile) -> pd.DataFrame:
@@ -63,7 +65,7 @@ def architecture(profile: Profile) -> pd.DataFrame:
     return side_by_side({f"{p.name}: {model.name}": _architecture(model, p.data) for p, model in every})
 
 
-def _architecture(model: Model | ResNet, data: config.Data) -> dict[str, str]:
+def _architecture(model: Model | ResNet, data: settings.Data) -> dict[str, str]:
     channels, height, width = data.shape
     dimension, parameters = counted(model, data)
     own = _cells(model)
@@ -75,10 +77,10 @@ def _architecture(model: Model | ResNet, data: config.Data) -> dict[str, str]:
 
 
 @functools.cache
-def counted(model: Model | ResNet, data: config.Data) -> tuple[int, int]:
+def counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
     """The dimension of z and the number of parameters of a network, built without memory for its weights."""
     with torch.device("meta"):
-        network = models.network(model, data)
+        network = mdeq.network(model, data)
         dimension = network.initial(network.inject(torch.zeros(1, *data.shape))).shape[1]
     return dimension, sum(p.numel() for p in network.parameters())
 
@@ -181,8 +183,8 @@ def side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
 
 def settings(profile: Profile) -> list[Shown]:
     """The tables of hyper-parameters of a profile and of the paper's own settings."""
-    others = "the paper's settings: " + " and ".join(f"'{name}'" for name in config.AS_PUBLISHED)
-    whose = f"({others})" if profile.name in config.AS_PUBLISHED else f"(profile '{profile.name}' beside {others})"
+    others = "the paper's settings: " + " and ".join(f"'{name}'" for name in profiles.AS_PUBLISHED)
+    whose = f"({others})" if profile.name in profiles.AS_PUBLISHED else f"(profile '{profile.name}' beside {others})"
     size = (
         f"Sizes of the models {whose}. One entry per resolution, each half the one before; convolutions inside f are "
         "weight-normalised; parameters are counted on the built network."

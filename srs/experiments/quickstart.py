@@ -5,14 +5,18 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from srs import certify, data, models, train, votes
+from srs import data
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
-from srs.config import Run
-from srs.solvers import SOLVERS
+from srs.deq import mdeq
+from srs.deq.solvers import SOLVERS
+from srs.settings import Run
+from srs.smoothing import certify
+from srs.smoothing.noise import Copies
+from srs.training import train
 
 
-def prepare(run: Run, *, device: str = "cpu") -> models.DEQ:
+def prepare(run: Run, *, device: str = "cpu") -> mdeq.DEQ:
     """The trained network of a run; it is trained if it is not there yet."""
     train.train(run, device=device)
     return certify.load_model(run, device)
@@ -20,7 +24,7 @@ def prepare(run: Run, *, device: str = "cpu") -> models.DEQ:
 
 def noisy_copies(run: Run, x: torch.Tensor, idx: int, count: int) -> torch.Tensor:
     """The first noisy copies x + sigma e of an image (C, H, W) that the estimation sees, (count, C, H, W)."""
-    return x + run.sigma * votes.noise(tuple(x.shape), run.profile.seed, idx, "estimate", np.arange(count))
+    return Copies(x, run.sigma, run.profile.seed, idx, "estimate")(np.arange(count))
 
 
 def draw_copies(run: Run, idx: int, count: int = 6) -> Figure:
@@ -44,7 +48,7 @@ def copies(run: Run, idx: int) -> Shown:
 
 
 @torch.inference_mode()
-def residuals(model: models.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
+def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
     """Relative residuals |f(z) - z| / |f(z)| of the same noisy copies, solved from zero, from the clean image's solution and from another copy's.
 
     Args:
@@ -105,7 +109,7 @@ def start_finding(frame: pd.DataFrame) -> str:
     )
 
 
-def certificates(model: models.DEQ, run: Run, idx: int) -> pd.DataFrame:
+def certificates(model: mdeq.DEQ, run: Run, idx: int) -> pd.DataFrame:
     """The image certified by standard RS and by the longest SRS method of the profile, and what each spent."""
     p, x = run.profile, data.load(run.profile.data, "test").x(idx)
     rows = []

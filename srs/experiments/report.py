@@ -12,10 +12,11 @@ import nbformat
 import pandas as pd
 from nbconvert import HTMLExporter
 
-from srs import config, paths, store
+from srs import settings
 from srs.analysis import show
-from srs.bounds import Rule
-from srs.config import Profile
+from srs.settings import Profile
+from srs.smoothing.bounds import Rule
+from srs.store import paths, sealed
 
 GROUPS = {  # the notebooks of the page in its order, by what they are about
     "Main result": ("30_certified_accuracy", "31_consistency"),
@@ -117,7 +118,7 @@ def build(profile: Profile) -> Path:
         config.ConfigError: no notebook of the profile has been executed.
     """
     notebooks, folder = executed(profile), paths.executed(profile, "any").parent
-    config.check(notebooks != {}, "executed notebooks", str(folder), "at least one; `make` executes them")
+    settings.check(notebooks != {}, "executed notebooks", str(folder), "at least one; `make` executes them")
     sections = {name: section(profile, name, notebook) for name, notebook in notebooks.items()}
     contents, body = [], []
     for group, names in GROUPS.items():
@@ -139,7 +140,7 @@ def build(profile: Profile) -> Path:
         findings=f'<section id="findings"><h2>Findings</h2><ul>{first}</ul></section>' if first else "",
     )  # fmt: skip
     path = paths.shown(profile, "report.html")
-    store.write(path, page.encode())
+    sealed.write(path, page.encode())
     return path
 
 

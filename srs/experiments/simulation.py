@@ -16,11 +16,11 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from tqdm import tqdm
 
-from srs import audit_size, bounds
 from srs.analysis import measures
-from srs.bounds import Counts, Rule
-from srs.config import Profile, Run, check_count
 from srs.experiments.certified_accuracy import certified_runs, identity, of_run
+from srs.settings import check_count, Profile, Run
+from srs.smoothing import audit_size, bounds
+from srs.smoothing.bounds import Counts, Rule
 
 ALPHAS = (0.1, 0.01, 0.001)
 TOP = 0  # the class of g at the point of every problem below

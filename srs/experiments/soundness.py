@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from srs import bounds, config, data, exact, models, paths, settings, votes
+from srs import data, profiles, settings
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, RULES, RUN
 from srs.analysis.show import RULE_LABELS, Shown
-from srs.bounds import DEFAULT_SPLIT, Rule
-from srs.config import Profile, Run
+from srs.deq import checkpoints
 from srs.experiments import simulation
-from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS, best_of_the_paper, family_name, published
+from srs.experiments.certified_accuracy import best_of_the_paper, family_name, published, PUBLISHED_SETTINGS
 from srs.experiments.simulation import DEAREST, OWN_RS, RS
+from srs.settings import Profile, Run
+from srs.smoothing import bounds, exact, noise, votes
+from srs.smoothing.bounds import DEFAULT_SPLIT, Rule
+from srs.store import paths
 
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
 MARKERS = dict(zip(RULE_LABELS.values(), "os^x"))
@@ -340,7 +343,7 @@ def pays_finding(sizes: pd.DataFrame) -> str:
 def exact_noise(profile: Profile) -> list[Shown]:
     """What exact noise costs to draw and adds to alpha, and whether a trained model votes otherwise where one is at hand."""
     samples = profile.n0 + profile.n
-    data_sets = dict.fromkeys((profile.data, config.CIFAR10))  # 8-bit images in any case: most thresholds
+    data_sets = dict.fromkeys((profile.data, profiles.CIFAR10))  # 8-bit images in any case: most thresholds
     rows = [drawing_cost(d, sigma, samples) for d in data_sets for sigma in profile.sigmas]
     caption = (
         "The exact-noise mode: noise on the pixels' own grid from the exactly computed discretised Gaussian, so that rounding "
@@ -361,9 +364,9 @@ def exact_noise(profile: Profile) -> list[Shown]:
     return shown
 
 
-def drawing_cost(data_set: config.Data, sigma: float, samples: int) -> dict[str, object]:
+def drawing_cost(data_set: settings.Data, sigma: float, samples: int) -> dict[str, object]:
     """What a million pixels of grid noise take beside float noise, and what the 64 bits add to alpha."""
-    rng, levels = votes.stream(0, 0, "estimate"), data_set.levels
+    rng, levels = noise.stream(0, 0, "estimate"), data_set.levels
     once = timeit.timeit(lambda: exact.table.__wrapped__(sigma, levels), number=1)  # past the cache
     draws = (lambda: rng.standard_normal(PIXELS, np.float32), lambda: exact.draw(rng, (PIXELS,), sigma, levels))
     plain, grid = (min(timeit.repeat(draw, number=1, repeat=REPEATS)) for draw in draws)
@@ -376,7 +379,7 @@ def drawing_cost(data_set: config.Data, sigma: float, samples: int) -> dict[str,
 
 def vote_shares(run: Run) -> dict[str, object]:
     """The share of votes for c_A on float and on grid noise, images side by side, by the standard solve."""
-    model, images = models.load(paths.weights(run), run.model, run.profile.data), data.load(run.profile.data, "test")
+    model, images = checkpoints.load(paths.weights(run), run.model, run.profile.data), data.load(run.profile.data, "test")
     copies = min(COPIES, run.profile.n)
     sampling = replace(run.profile.sampling, n0=min(run.profile.n0, copies), n=copies)
     kinds, evaluated = [replace(sampling, noise=kind) for kind in settings.NOISES], run.profile.evaluated[:IMAGES]

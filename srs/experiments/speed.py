@@ -3,6 +3,7 @@
 Tables and figures are made from stored measurements (`few_steps`, `bench`, `measure_adaptive`) and stored votes only.
 """
 
+from dataclasses import replace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from tqdm import tqdm
 
-from srs import adaptive, bounds, certify, config, counts, data, models, paths, results, shipped, store, votes
-from srs.adaptive import Looks
+from srs import data, settings
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
-from srs.config import Profile, Run
+from srs.deq import checkpoints, inference
 from srs.experiments import bench, few_steps
 from srs.experiments.certified_accuracy import name_of, source_note
+from srs.settings import Profile, Run
+from srs.smoothing import adaptive, bounds, certify, votes
+from srs.smoothing.adaptive import Looks
+from srs.store import counts, paths, results, sealed, shipped
 
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)
@@ -139,7 +143,7 @@ def speed(profile: Profile) -> list[Shown]:
 # ------------------------------------------------------------------------------------------------ adaptive
 
 
-def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) -> None:
+def measure_adaptive(run: Run, method: settings.Method, *, images: int, n: int) -> None:
     """Draw n votes for some images and store the votes for c_A at every look of the adaptive test.
 
     Args:
@@ -151,15 +155,15 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
     Raises:
         config.ConfigError: a method whose votes need an audit.
     """
-    config.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
+    settings.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
     profile, inputs = run.profile, certify.read_inputs(run)
     model, key = certify.load_model(run, inputs=inputs), certify.vote_key(run, inputs=inputs)
-    test, sampling = data.load(profile.data, "test"), config.replace(profile.sampling, n=n)
-    rows, shared = [], config.fingerprint(key.shared, method, n)
+    test, sampling = data.load(profile.data, "test"), replace(profile.sampling, n=n)
+    rows, shared = [], settings.fingerprint(key.shared, method, n)
     some = np.linspace(0, profile.images - 1, min(images, profile.images)).astype(int)
     for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
         path = paths.votes(run, method, f"adaptive-{shared}") / f"{idx:05d}-{key.images[idx]}.npz"
-        if not store.present(path):
+        if not sealed.present(path):
             drawn = votes.draw_votes(model, test.x(idx), method, sampling, run.sigma, idx=idx, label=int(test.labels[idx]))
             votes.write(path, drawn)
         drawn = votes.read(path)
@@ -167,8 +171,8 @@ def measure_adaptive(run: Run, method: config.Method, *, images: int, n: int) ->
         rows += [{"method": method.name, "idx": idx, "n": k, "n_a": count(k)} for k in Looks(n).at]
     path = paths.measured(run, "adaptive")
     counts.save_frame(path, pd.DataFrame(rows))
-    results.write_json(paths.provenance(path), results.provenance(
-        run=run.id, weights=models.digest_of(inputs.weights), device=models.device_name("cpu"), images=test.source,
+    sealed.write_json(paths.provenance(path), results.provenance(
+        run=run.id, weights=checkpoints.digest_of(inputs.weights), device=inference.device_name("cpu"), images=test.source,
     ))  # fmt: skip
 
 
@@ -178,7 +182,7 @@ def read_looks(path: Path) -> pd.DataFrame:
     return counts.read_frame(path, columns, "table of adaptive votes", by="srs.experiments.speed")
 
 
-def adaptive_method(profile: Profile) -> config.Method:
+def adaptive_method(profile: Profile) -> settings.Method:
     """The shortest method of a profile that needs no audit and is more than a step: what adaptive votes are shown with."""
     return min((m for m in profile.methods if not m.serialized and m.steps > 1), key=lambda m: m.steps)
 

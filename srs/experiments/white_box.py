@@ -12,12 +12,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srs import config, counts, paths, results, shipped, store
+from srs import settings
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
-from srs.attacks.settings import NO_ATTACK, Adversarial, Attack, Gradient, Suite, hardened
-from srs.config import Run
+from srs.attacks.settings import Adversarial, Attack, Gradient, hardened, NO_ATTACK, Suite
 from srs.experiments.attacks import by_radius
+from srs.settings import Run
+from srs.store import counts, paths, results, sealed, shipped
 
 RESIDUAL = "residual"  # stands in the column `gradient` where `cosine` is the relative residual of z_n
 READY, CONVERGED = "exact, ready-made", "exact, converged"
@@ -73,26 +74,28 @@ def measure(
         device: a torch device.
         progress: whether to show progress bars.
     """
-    from srs import data, models, train  # torch: tables and figures do without
+    from srs import data
     from srs.attacks import attack
+    from srs.deq import checkpoints, inference
+    from srs.training import train
 
     for one in (run, hardened_run(run)):
         train.train(one, device=device, progress=progress)
         attack.run_suite(one, suite_of(run, steps=steps, radii=radii), "white_box", device=device, progress=progress)
         images, target = list(one.profile.evaluated[:MOST_IMAGES]), paths.measured(one, "cosines")
-        code = results.code_digest("models", "solvers", "losses", "attacks/pgd", "experiments/white_box")
+        code = results.code_digest("deq/mdeq", "deq/solvers", "training/losses", "attacks/pgd", "experiments/white_box")
         gradients = [(name, vars(g)) for name, g in COMPARED.items()]
-        weights, loaded = models.read_tensors(paths.weights(one), "weight file"), data.load(one.profile.data, "test")
-        made_from = models.digest_of(weights), data.digest(loaded, images), models.computed_on(device)
-        key = config.fingerprint(made_from, list(states), gradients, EXACT, images, code)
+        weights, loaded = checkpoints.read_tensors(paths.weights(one), "weight file"), data.load(one.profile.data, "test")
+        made_from = checkpoints.digest_of(weights), data.digest(loaded, images), inference.computed_on(device)
+        key = settings.fingerprint(made_from, list(states), gradients, EXACT, images, code)
         told = paths.provenance(target)
-        known = store.read_json(told, "provenance", by="srs.experiments.white_box") if store.present(told) else {}
-        if not (store.present(target) and known.get("settings") == key):
-            model = models.load(paths.weights(one), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
+        known = sealed.read_json(told, "provenance", by="srs.experiments.white_box") if sealed.present(told) else {}
+        if not (sealed.present(target) and known.get("settings") == key):
+            model = checkpoints.load(paths.weights(one), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
             found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
             found["idx"] = [images[i] for i in found["idx"]]
             counts.save_frame(target, found)
-            results.write_json(told, results.provenance(settings=key))
+            sealed.write_json(told, results.provenance(settings=key))
 
 
 def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
@@ -110,7 +113,7 @@ def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
     import torch
 
     from srs.attacks import pgd
-    from srs.solvers import relative_residual
+    from srs.deq.solvers import relative_residual
 
     def gradient(g: Gradient):
         return pgd.smoothed_gradient(model, x, y, torch.zeros_like(x)[:, None], g).double().flatten(1)
@@ -139,7 +142,7 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     pair, parts = (run, hardened_run(run)), []
     for one in pair:
         path = shipped.measured(one, "cosines")
-        config.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
+        settings.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
         named = counts.read_frame(path, {"idx": int, "state": int, "gradient": str, "cosine": float}, "table of cosines", by="srs.experiments.white_box")
         parts.append((named, counts.read_attacks(one, "white_box")))
     names = [NAMES.get(one.train.recipe, one.train.recipe) for one in pair]

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from srs import config, paths
-from srs.config import Profile
+from srs import profiles
+from srs.settings import Profile
+from srs.store import paths
 
 
 def wanted(profile: Profile, name: str) -> list[Path]:
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("profile")
     parser.add_argument("name", nargs="?")
     args = parser.parse_args()
-    profile = config.get_profile(args.profile)
+    profile = profiles.get_profile(args.profile)
     if args.what == "note":
         note(profile, args.name)
     else:

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from srs.config import ConfigError, check, get_run
-from srs.paths import DamagedFile, root
+from srs.profiles import get_run
+from srs.settings import check, ConfigError
+from srs.store.paths import DamagedFile, root
 
 T = TypeVar("T")
 TRACKED = ("zoo", "results")  # folders of data/ that git keeps

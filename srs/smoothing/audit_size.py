@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from srs.bounds import Counts
-from srs.config import Method, Run
+from srs.settings import Method, Run
+from srs.smoothing.bounds import Counts
 
 
 def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: np.ndarray, audit_k: int) -> Counts:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from srs.config import Method, Profile, Run, environment
+from srs.profiles import environment
+from srs.settings import Method, Profile, Run
 
 
 class DamagedFile(RuntimeError):
@@ -12,7 +13,7 @@ class DamagedFile(RuntimeError):
 
 def root() -> Path:
     """The folder that holds data/ and figures/: SRS_ROOT, or the checkout this package lies in."""
-    return Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[1])
+    return Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[2])
 
 
 def work(profile: Profile) -> Path:
@@ -102,7 +103,7 @@ def _scratch(folder: str) -> Path:
 
 def published(name: str) -> Path:
     """Numbers that others published, tracked."""
-    return Path(__file__).resolve().parents[1] / "data" / "published" / f"{name}.csv"
+    return Path(__file__).resolve().parents[2] / "data" / "published" / f"{name}.csv"
 
 
 def executed(profile: Profile, name: str) -> Path:

@@ -4,15 +4,42 @@ So RS and SRS see the same noise, and an audit can draw any single copy again.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from srs import exact
+from srs.smoothing import exact
 
 STAGES = {"select": 0, "estimate": 1, "audit": 2, "pilot": 3}  # no two of them share randomness
 BLOCK = 100  # samples per noise stream; part of what the noise is, so never change it
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The noisy copies x + sigma e of one image in one stage, e ~ N(0, I): called with sample numbers, it gives (B, C, H, W).
+
+    Attributes:
+        x: image (C, H, W) in [0, 1].
+        sigma: noise level in units of [0, 1] pixels.
+        seed, idx, stage: name the noise streams.
+        levels: None for floating-point noise; else noise and copies are exact multiples of 1/levels, see `exact`.
+    """
+
+    x: Tensor
+    sigma: float
+    seed: int
+    idx: int
+    stage: str
+    levels: int | None = None
+
+    def __call__(self, samples: np.ndarray) -> Tensor:
+        """The copies of those sample numbers."""
+        where = (tuple(self.x.shape), self.seed, self.idx, self.stage, samples)
+        if self.levels is None:
+            return self.x + self.sigma * noise(*where).to(self.x)
+        return exact.add(self.x, grid_noise(*where, sigma=self.sigma, levels=self.levels), self.levels)
 
 
 def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generator:

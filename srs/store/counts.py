@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from srs import config, paths, results, shipped, store
+from srs import settings
 from srs.analysis import measures
-from srs.bounds import ABSTAIN
-from srs.config import Profile, Run
+from srs.settings import Profile, Run
+from srs.smoothing.bounds import ABSTAIN
+from srs.store import paths, results, sealed, shipped
 
 
 def read_counts(profile: Profile) -> pd.DataFrame:
@@ -27,7 +28,7 @@ def read_counts(profile: Profile) -> pd.DataFrame:
     """
     found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
     first = paths.tallies(profile.runs[0], profile.methods[0])
-    config.check(found != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
+    settings.check(found != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
     left_out = [run.id for run in profile.runs if run not in found]
     if left_out:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
@@ -50,20 +51,20 @@ def read_run(run: Run) -> pd.DataFrame | None:
 
 
 def _there(path: Path) -> bool:
-    aside = store.was_set_aside(path)
-    config.check(not aside, "result file", str(path), "it made again by `python -m srs.certify`: a damaged one was set aside")
-    return store.present(path)
+    aside = sealed.was_set_aside(path)
+    settings.check(not aside, "result file", str(path), "it made again by `python -m srs.certify`: a damaged one was set aside")
+    return sealed.present(path)
 
 
 def _read_tallies(path: Path, run: Run) -> np.ndarray:
     tallies, p = results.read_tallies(path), run.profile
     right = np.array_equal(tallies["idx"], p.evaluated) and set(tallies["n"]) == {p.n} and tallies["c_a"].max() < p.data.classes
     want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
-    config.check(right, "result file", str(path), f"{want}: `python -m srs.certify` counts anew")
+    settings.check(right, "result file", str(path), f"{want}: `python -m srs.certify` counts anew")
     return tallies
 
 
-def label(run: Run, method: config.Method, tallies) -> pd.DataFrame:
+def label(run: Run, method: settings.Method, tallies) -> pd.DataFrame:
     """The counts of one method as rows of the long table."""
     rows = pd.DataFrame(tallies)
     named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
@@ -99,13 +100,13 @@ def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
         paths.DamagedFile: it does not parse; it has been set aside.
     """
     path = shipped.measured(run, name) or paths.measured(run, name)
-    config.check(path.is_file(), "attack results", str(path), "an existing file; `make` makes one")
+    settings.check(path.is_file(), "attack results", str(path), "an existing file; `make` makes one")
     return read_frame(path, ATTACKED, "table of attacked images", by="srs.experiments.attacks")
 
 
 def save_frame(path: Path, frame: pd.DataFrame) -> None:
     """Write a table of measurements with its seal, whole or not at all."""
-    store.save(path, frame.to_csv(index=False, lineterminator="\n").encode())
+    sealed.save(path, frame.to_csv(index=False, lineterminator="\n").encode())
 
 
 def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -> pd.DataFrame:
@@ -121,4 +122,4 @@ def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -
     def parse(body: bytes) -> pd.DataFrame:
         return pd.read_csv(io.BytesIO(body), dtype=dict(columns), keep_default_na=False)[list(columns)]
 
-    return store.read(path, what, parse, by=by)
+    return sealed.read(path, what, parse, by=by)

@@ -6,7 +6,6 @@ order, with the same files as the result.
 `srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
 
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from srs import bounds, config, data, inference, memory, metrics, models, paths, results, store, votes, worker_pool
+from srs import data, settings
+from srs.deq import checkpoints, inference, mdeq, memory
+from srs.smoothing import bounds, noise, votes, worker_pool
+from srs.store import paths, results, sealed
+
+
+VOTES_DEPEND_ON = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes")  # code, below srs/
 
 
 class Inputs(NamedTuple):
@@ -45,7 +50,7 @@ class Certificate(NamedTuple):
 
 
 def certify_image(
-    model: models.DEQ, x: torch.Tensor, method: config.Method, sampling: config.Sampling, *, sigma: float,
+    model: mdeq.DEQ, x: torch.Tensor, method: settings.Method, sampling: settings.Sampling, *, sigma: float,
     alpha: float = 0.001, rule: str | None = None, idx: int = 0,
 ) -> Certificate:
     """Certify one image with any DEQ: Cohen et al.'s rule for standard votes, the rule `audit` for serialized ones.
@@ -64,11 +69,11 @@ def certify_image(
         config.ConfigError: alpha out of range, `cohen` for votes that need an audit, or what `votes.draw_votes` refuses.
         ValueError: an unknown rule.
     """
-    sigma, alpha = config.check_sigma(sigma), config.plain(alpha)
-    config.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
+    sigma, alpha = settings.check_sigma(sigma), settings.plain(alpha)
+    settings.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
     rule = bounds.Rule(rule or bounds.rules_for(method.serialized)[0])
     believed = rule is bounds.Rule.COHEN and method.serialized
-    config.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not those of the standard solve")
+    settings.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not those of the standard solve")
     drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
     t = count_votes(drawn, method, sampling)
     p_lower, radius = bounds.certify(rule, bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1), sigma, alpha)
@@ -80,7 +85,7 @@ def certify_image(
 
 
 def certify(
-    run: config.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1,
+    run: settings.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1,
     shard: tuple[int, int] = (0, 1), progress: bool = True,
 ) -> dict[str, Path]:
     """Draw the votes of a run's images under its methods and write tallies and rows of what is complete.
@@ -101,25 +106,25 @@ def certify(
         paths.DamagedFile: a stored file could not be read; it has been set aside.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
-    config.check(workers >= 1, "workers", workers, "at least 1 process")
-    config.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
-    models.check_device(device)
+    settings.check(workers >= 1, "workers", workers, "at least 1 process")
+    settings.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
+    inference.check_device(device)
     inputs = read_inputs(run)  # refuses missing or damaged weights before anything is made
     lock = paths.votes(run, chosen[0], "").with_name(f"{shard[0]}-of-{shard[1]}.lock")
-    with store.alone(lock, f"certifying {run.id}"):
+    with sealed.alone(lock, f"certifying {run.id}"):
         return _certify(run, chosen, device, workers, shard, progress, inputs)
 
 
 def _certify(
-    run: config.Run, chosen: tuple[config.Method, ...], device: str, workers: int, shard: tuple[int, int], progress: bool, inputs: Inputs
+    run: settings.Run, chosen: tuple[settings.Method, ...], device: str, workers: int, shard: tuple[int, int], progress: bool, inputs: Inputs
 ) -> dict[str, Path]:
     images, key = run.profile.evaluated, vote_key(run, device, inputs)
     missing = {
-        idx: [method for method in chosen if not store.present(vote_file(run, method, key, idx))]
+        idx: [method for method in chosen if not sealed.present(vote_file(run, method, key, idx))]
         for idx in images[shard[0] :: shard[1]]
     }
     todo = [idx for idx in missing if missing[idx]]
-    results.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
+    sealed.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
     for method in chosen:
         _record_provenance(run, method, key, device, inputs)
     shares = [{idx: missing[idx] for idx in todo[i::workers]} for i in range(min(workers, len(todo)))]
@@ -137,7 +142,7 @@ def _certify(
     return tally(run, chosen, key)
 
 
-def tally(run: config.Run, methods: tuple[config.Method, ...] = (), key: Key | None = None) -> dict[str, Path]:
+def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> dict[str, Path]:
     """Count stored votes into tallies and rows, for every method whose images are all there. Needs no network.
 
     Methods that were counted before the reference method was there are counted again, because they are compared with it.
@@ -163,8 +168,8 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = (), key: Key | N
         path = paths.tallies(run, method)
         results.write_tallies(path, counts)
         told = vote_file(run, method, key, images[0]).with_name("provenance.json")
-        if store.present(told):
-            store.write_json(paths.provenance(path), store.read_json(told, "provenance", by="srs.certify"))
+        if sealed.present(told):
+            sealed.write_json(paths.provenance(path), sealed.read_json(told, "provenance", by="srs.certify"))
         _write_rows(run, method, results.read_tallies(path))
         if method in methods:
             written[method.name] = path
@@ -172,7 +177,7 @@ def tally(run: config.Run, methods: tuple[config.Method, ...] = (), key: Key | N
 
 
 def count_votes(
-    drawn: votes.ImageVotes, method: config.Method, sampling: config.Sampling, standard: votes.ImageVotes | None = None,
+    drawn: votes.ImageVotes, method: settings.Method, sampling: settings.Sampling, standard: votes.ImageVotes | None = None,
     auditor: votes.ImageVotes | None = None,
 ) -> results.Tally:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
@@ -190,7 +195,7 @@ def count_votes(
     agree = drawn.standard == c_a
     # The audit takes the votes for c_A in the order of one random permutation, so those among its first K
     # samples of any class, which Theorem 3.1 audits, are the first n_2 of them.
-    order = votes.audit_order(sampling.seed, drawn.idx, n)
+    order = noise.audit_order(sampling.seed, drawn.idx, n)
     n_2 = int(for_a[order[: method.audit]].sum())
     nfe = [int(v) for v in drawn.nfe]
     same = standard.estimate == drawn.estimate if standard else None
@@ -204,38 +209,38 @@ def count_votes(
     )
 
 
-def read_inputs(run: config.Run) -> Inputs:
+def read_inputs(run: settings.Run) -> Inputs:
     """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
-    weights = models.read_tensors(paths.weights(run), "weight file")
-    anchor = models.load_anchor(paths.anchor(run)) if store.present(paths.anchor(run)) else None
+    weights = checkpoints.read_tensors(paths.weights(run), "weight file")
+    anchor = checkpoints.load_anchor(paths.anchor(run)) if sealed.present(paths.anchor(run)) else None
     return Inputs(weights, anchor, *data.seen(run))
 
 
-def vote_key(run: config.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
+def vote_key(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
     """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
     inputs = inputs or read_inputs(run)
-    code = results.code_digest("models", "inference", "resnet", "solvers", "starts", "stopping", "votes", "exact")
-    anchor = None if inputs.anchor is None else models.digest_of({"anchor": inputs.anchor})
-    where = inputs.source, models.computed_on(device)
-    return Key(config.fingerprint(models.digest_of(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
+    code = results.code_digest(*VOTES_DEPEND_ON)
+    anchor = None if inputs.anchor is None else checkpoints.digest_of({"anchor": inputs.anchor})
+    where = inputs.source, inference.computed_on(device)
+    return Key(settings.fingerprint(checkpoints.digest_of(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
 
 
-def load_model(run: config.Run, device: str = "cpu", inputs: Inputs | None = None) -> models.DEQ:
+def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> mdeq.DEQ:
     """A run's trained model as it is certified: the inference form of `srs.inference`, with its anchor if it has one."""
-    models.check_device(device)
+    inference.check_device(device)
     inputs = inputs or read_inputs(run)
-    model = models.load(paths.weights(run), run.model, run.profile.data, state=inputs.weights).to(device)
+    model = checkpoints.load(paths.weights(run), run.model, run.profile.data, state=inputs.weights).to(device)
     model.anchor = None if inputs.anchor is None else inputs.anchor.to(device)
     return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
 
 
-def vote_file(run: config.Run, method: config.Method, key: Key, idx: int) -> Path:
+def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) -> Path:
     """Where one image's votes lie."""
-    return paths.votes(run, method, config.fingerprint(key.shared, method)) / f"{idx:05d}-{key.images[idx]}.npz"
+    return paths.votes(run, method, settings.fingerprint(key.shared, method)) / f"{idx:05d}-{key.images[idx]}.npz"
 
 
 def _draw_share(
-    run: config.Run, missing: dict[int, list[config.Method]], key: Key, device: str, threads: int, progress: bool,
+    run: settings.Run, missing: dict[int, list[settings.Method]], key: Key, device: str, threads: int, progress: bool,
     inputs: Inputs,
 ) -> None:
     """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
@@ -245,7 +250,7 @@ def _draw_share(
     images = data.load(run.profile.data, "test")
     for idx in tqdm(missing, desc=f"certify {run.id}", unit="image", disable=not progress):
         same = data.digest(images, [idx]) == key.images[idx]
-        config.check(same, f"image {idx}", "another one than a moment ago", "the same data set throughout a call")
+        settings.check(same, f"image {idx}", "another one than a moment ago", "the same data set throughout a call")
         x, label = images.x(idx).to(device), int(images.labels[idx])
         for method in missing[idx]:
             drawn = votes.draw_votes(model, x, method, run.profile.sampling, run.sigma, idx=idx, label=label)
@@ -260,9 +265,9 @@ def _uncompared(path: Path, images: tuple[int, ...]) -> bool:
     return counts["idx"].tolist() == list(images) and bool(((counts["n_differ"] < 0) | (counts["n_wrong"] < 0)).any())
 
 
-def _read_all(run: config.Run, method: config.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
+def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
     files = [vote_file(run, method, key, idx) for idx in images]
-    if not all([store.present(file) for file in files]):
+    if not all([sealed.present(file) for file in files]):
         return None
     sampling = run.profile.sampling
     return [
@@ -270,22 +275,19 @@ def _read_all(run: config.Run, method: config.Method, key: Key, images: tuple[in
     ]
 
 
-def _write_rows(run: config.Run, method: config.Method, counts: np.ndarray) -> None:
+def _write_rows(run: settings.Run, method: settings.Method, counts: np.ndarray) -> None:
     for rule in bounds.rules_for(method.serialized):
-        with warnings.catch_warnings():
-            # The file's name says it instead.
-            warnings.simplefilter("ignore", bounds.UnsoundRuleWarning)
-            certified = metrics.certificates(counts, rule=rule, sigma=run.sigma, alpha=run.profile.alpha)
+        _, predict, radius = bounds.certificates(counts, rule, run.sigma, run.profile.alpha)
         name = rule if rule.sound else f"{rule}-unsound"
-        results.write_rows(paths.rows(run, method, name), counts, certified.predict, certified.radius)
+        results.write_rows(paths.rows(run, method, name), counts, predict, radius)
 
 
-def _record_provenance(run: config.Run, method: config.Method, key: Key, device: str, inputs: Inputs) -> None:
+def _record_provenance(run: settings.Run, method: settings.Method, key: Key, device: str, inputs: Inputs) -> None:
     p = run.profile
     path = vote_file(run, method, key, run.profile.evaluated[0]).with_name("provenance.json")
-    if not store.present(path):
-        results.write_json(path, results.provenance(
+    if not sealed.present(path):
+        sealed.write_json(path, results.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
-            weights=models.digest(inputs.weights), dtype=run.profile.precision, device=models.device_name(device),
+            weights=checkpoints.digest(inputs.weights), dtype=run.profile.precision, device=inference.device_name(device),
             data=inputs.source,
         ))

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srs import config
-from srs.resnet import ResNet
+from srs import settings
+from srs.deq.resnet import ResNet
 
 
 class DEQ(Protocol):
@@ -69,7 +69,7 @@ class VariationalDropout(nn.Module):
 class Block(nn.Module):
     """MDEQ's residual block at one resolution; the injection enters before the second normalisation."""
 
-    def __init__(self, channels: int, model: config.Model):
+    def __init__(self, channels: int, model: settings.Model):
         super().__init__()
         wide, groups = channels * model.expansion, model.groups
         self.conv1 = WeightNormConv2d(channels, wide, 3)
@@ -117,7 +117,7 @@ def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, bias: b
 class Stage(nn.Module):
     """f: one block per resolution, then every resolution becomes the sum of all, brought to its size."""
 
-    def __init__(self, model: config.Model):
+    def __init__(self, model: settings.Model):
         super().__init__()
         c, groups = model.channels, model.groups
         self.branches = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList([Block(n, model)])}) for n in c)
@@ -174,7 +174,7 @@ class MDEQ(nn.Module):
         data: shape, classes and normalisation of the images.
     """
 
-    def __init__(self, model: config.Model, data: config.Data):
+    def __init__(self, model: settings.Model, data: settings.Data):
         super().__init__()
         c, head, final = model.channels, model.head_channels, model.final_channels
         self.model, self.data = model, data
@@ -203,7 +203,7 @@ class MDEQ(nn.Module):
 
     def inject(self, x: Tensor) -> Tensor:
         """The injection u (B, C0, H, W) of images x (B, C, H, W) in [0, 1]; begins a new dropout mask."""
-        config.check(x.shape[1:] == self.data.shape, "image shape", tuple(x.shape[1:]), f"{self.data.shape}")
+        settings.check(x.shape[1:] == self.data.shape, "image shape", tuple(x.shape[1:]), f"{self.data.shape}")
         for block in self.modules():
             if isinstance(block, VariationalDropout):
                 block.mask = None
@@ -238,13 +238,13 @@ class MDEQ(nn.Module):
         return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, self.shapes)]
 
 
-def build(model: config.Model | config.ResNet, data: config.Data, seed: int) -> MDEQ | ResNet:
+def build(model: settings.Model | settings.ResNet, data: settings.Data, seed: int) -> MDEQ | ResNet:
     """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return network(model, data)
 
 
-def network(model: config.Model | config.ResNet, data: config.Data) -> MDEQ | ResNet:
+def network(model: settings.Model | settings.ResNet, data: settings.Data) -> MDEQ | ResNet:
     """A network of that size, initialised from torch's own generator."""
-    return (ResNet if isinstance(model, config.ResNet) else MDEQ)(model, data)
+    return (ResNet if isinstance(model, settings.ResNet) else MDEQ)(model, data)

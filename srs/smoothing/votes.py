@@ -9,18 +9,22 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srs import config, exact, starts, store
-from srs.noise import audit_order, grid_noise, noise
-from srs.bounds import ABSTAIN, top_class
-from srs.models import DEQ, choose_kernels
-from srs.released import released_anderson
-from srs.solvers import SOLVERS as OURS
+from srs.deq.inference import choose_kernels
+from srs.deq.mdeq import DEQ
+from srs.deq.released import released_anderson
+from srs.deq.solvers import SOLVERS as OURS
+from srs.settings import FIXED_STARTS, Method, Sampling, check, check_sigma
+from srs.smoothing import starts
+from srs.smoothing.bounds import ABSTAIN, top_class
+from srs.smoothing.noise import Copies, audit_order
+from srs.store import sealed
 
 SOLVERS = OURS | {"released_anderson": released_anderson}
 
@@ -52,64 +56,59 @@ def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
         classes: how many logits the head must give.
 
     Raises:
-        config.ConfigError: not a floating-point image of that shape, pixels outside [0, 1], a network in train mode, or
+        ConfigError: not a floating-point image of that shape, pixels outside [0, 1], a network in train mode, or
             a head of another width.
     """
     kind = x.dtype if isinstance(x, Tensor) else type(x)
     floating = isinstance(x, Tensor) and x.is_floating_point()
-    config.check(floating, "image", kind, "a floating-point tensor in [0, 1]: noise on whole numbers is rounded")
+    check(floating, "image", kind, "a floating-point tensor in [0, 1]: noise on whole numbers is rounded")
     shape = tuple(x.shape)
     x = (x[0] if len(shape) == 4 and shape[0] == 1 else x).float()
-    config.check(x.dim() == 3 and x.numel() > 0, "image shape", shape, "one image, (C, H, W) or (1, C, H, W)")
-    config.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
+    check(x.dim() == 3 and x.numel() > 0, "image shape", shape, "one image, (C, H, W) or (1, C, H, W)")
+    check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
     low, high = float(x.min()), float(x.max())
-    config.check(low >= 0 and high <= 1, "image", f"pixels from {low:g} to {high:g}", "pixels in [0, 1], the unit of sigma")
+    check(low >= 0 and high <= 1, "image", f"pixels from {low:g} to {high:g}", "pixels in [0, 1], the unit of sigma")
     held = (model, *getattr(model, "__dict__", {}).values())  # a wrapper such as inference.Bfloat16 holds its network
     networks = [part for part in held if isinstance(part, nn.Module)]
     training = any(part.training for network in networks for part in network.modules())
-    config.check(not training, "model", "a network in train mode", "model.eval(): its votes must depend on the copy alone")
+    check(not training, "model", "a network in train mode", "model.eval(): its votes must depend on the copy alone")
     kinds = {weight.dtype for network in networks for weight in network.parameters()} - {torch.float32}
-    config.check(not kinds, "weights of the model", kinds, "torch.float32; `precision` says what they are computed in")
+    check(not kinds, "weights of the model", kinds, "torch.float32; `precision` says what they are computed in")
     u = model.inject(x.expand(2, *x.shape))
     logits = tuple(model.head(model.initial(u).contiguous()).shape)
-    config.check(logits == (2, classes), "shape of the logits of two images", logits, f"(2, {classes})")
+    check(logits == (2, classes), "shape of the logits of two images", logits, f"(2, {classes})")
     return x
 
 
 @torch.inference_mode()
 def sample(
-    model: DEQ, x: Tensor, method: config.Method, sigma: float, samples: np.ndarray,
-    draw: Callable[[np.ndarray], Tensor | np.ndarray], *, fixed: starts.Fixed | None = None, levels: int | None = None,
+    model: DEQ, copies: Callable[[np.ndarray], Tensor], method: Method, samples: np.ndarray, *, fixed: starts.Fixed | None = None,
     precision: str = "float32",
 ) -> tuple[np.ndarray, int]:
-    """Votes for the noisy copies x + sigma e of those sample numbers, solved batch after batch.
+    """Votes for the noisy copies of those sample numbers, solved batch after batch.
 
     Standard RS (Cohen et al. 2019) and SRS (the paper's Algorithm 1) are the same loop with another start.
 
     Args:
         model: the DEQ, on the device and in the form that it is to be run in.
-        x: image (C, H, W) in [0, 1], as `check_inputs` gives it.
+        copies: gives the copies (B, C, H, W) of sample numbers, as `noise.Copies` does.
         method: solver, steps, start, batch and warm-up.
-        sigma: noise level in units of [0, 1] pixels.
         samples: sample numbers, in the order in which they are solved.
-        draw: gives the standard normal noise of sample numbers.
         fixed: where every copy starts, from `fixed_start`; None for starts `zero` and `previous`.
-        levels: None if not given; else `draw` gives whole numbers, noise of that sigma in units of 1/levels.
-        precision: of `config.Sampling`; decides whether a GPU may round products to TF32.
+        precision: of `Sampling`; decides whether a GPU may round products to TF32.
 
     Returns:
         Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
     """
     choose_kernels(tf32=precision == "tf32")
     solve, nfe, z = SOLVERS[method.solver], 0, None
-    asked = method.start in config.FIXED_STARTS
-    config.check(asked == (fixed is not None), "fixed", fixed, f"what `fixed_start` gives for the start {method.start}")
+    asked = method.start in FIXED_STARTS
+    check(asked == (fixed is not None), "fixed", fixed, f"what `fixed_start` gives for the start {method.start}")
     start = starts.Previous() if method.start == "previous" else fixed or starts.Zero()
     votes = np.empty(len(samples), np.int16)
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
-        e = draw(part)
-        u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
+        u = model.inject(copies(part))
         cold = model.initial(u)
         warm = method.start == "previous" and z is None and method.warmup
         z0 = start.first(cold) if z is None else start.next(cold, z)
@@ -126,8 +125,7 @@ def sample(
 
 @torch.inference_mode()
 def fixed_start(
-    model: DEQ, x: Tensor, method: config.Method, sigma: float, draw: Callable[[np.ndarray], Tensor | np.ndarray],
-    *, reference: config.Method, levels: int | None = None, precision: str = "float32",
+    model: DEQ, pilot: Copies, method: Method, *, reference: Method, precision: str = "float32"
 ) -> tuple[starts.Fixed | None, int]:
     """The one state that all copies of an image start from, and the evaluations of f that it cost.
 
@@ -136,29 +134,35 @@ def fixed_start(
     the method, to learn what its logits miss on average. `anchor`: the model's own, for every image. None for the
     other starts. Means are over the pilot copies with a finite solution; without one the start is cold.
 
+    Args:
+        model: the DEQ.
+        pilot: the copies of the image that no stage sees again.
+        method: whose start it is.
+        reference: the full solve.
+        precision: of `Sampling`.
+
     Raises:
-        config.ConfigError: start `anchor` of a model that has none.
+        ConfigError: start `anchor` of a model that has none.
     """
     choose_kernels(tf32=precision == "tf32")
     solve = SOLVERS[reference.solver]
     if method.start == "clean":
-        u = model.inject(x[None])
+        u = model.inject(pilot.x[None])
         return starts.Fixed(solve(model.f, model.initial(u), u, max_steps=reference.steps).z), reference.steps
     if method.start in ("centroid", "calibrated"):
-        e = draw(np.arange(method.pilot))
-        u = model.inject(x + sigma * e.to(x) if levels is None else exact.add(x, e, levels))
+        u = model.inject(pilot(np.arange(method.pilot)))
         z = solve(model.f, model.initial(u), u, max_steps=method.warmup).z
         mean = _finite_mean(z, model.initial(u)[0])[None]
         shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
         return starts.Fixed(mean, shift), method.pilot_nfe
     if method.start == "anchor":
         anchor = getattr(model, "anchor", None)
-        config.check(anchor is not None, "start", "anchor", "a model with an anchor; `python -m srs.train` writes one")
+        check(anchor is not None, "start", "anchor", "a model with an anchor; `srs train` writes one")
         return starts.Fixed(anchor[None]), 0
     return None, 0
 
 
-def _missing(model: DEQ, method: config.Method, z0: Tensor, u: Tensor, solved: Tensor) -> Tensor:
+def _missing(model: DEQ, method: Method, z0: Tensor, u: Tensor, solved: Tensor) -> Tensor:
     """What the logits after each of the method's steps from z0 miss of the solved ones, on average (steps, classes)."""
     missing = []
 
@@ -183,7 +187,7 @@ def predict(logits: Tensor) -> np.ndarray:
 
 
 def draw_votes(
-    model: DEQ, x: Tensor, method: config.Method, sampling: config.Sampling, sigma: float, *, idx: int = 0, label: int = -1
+    model: DEQ, x: Tensor, method: Method, sampling: Sampling, sigma: float, *, idx: int = 0, label: int = -1
 ) -> ImageVotes:
     """Select, estimate and audit one image (C, H, W) in [0, 1] under one method.
 
@@ -192,27 +196,20 @@ def draw_votes(
     random order that is independent of the votes: a uniform draw without replacement among them.
 
     Raises:
-        config.ConfigError: what `check_inputs` refuses, sigma out of range, or K above n.
+        ConfigError: what `check_inputs` refuses, sigma out of range, or K above n.
     """
-    config.check_sigma(sigma)
+    check_sigma(sigma)
     sampling.check_method(method)
     x, precision = check_inputs(model, x, sampling.classes), sampling.precision
     clock = [time.perf_counter()]
     reference, n0, n = sampling.reference, sampling.n0, sampling.n
 
-    levels = sampling.levels if sampling.noise == "grid" else None
+    copies = partial(Copies, x, sigma, sampling.seed, idx, levels=sampling.levels if sampling.noise == "grid" else None)
+    fixed, nfe_start = fixed_start(model, copies("pilot"), method, reference=reference, precision=precision)
 
-    def draw(stage: str) -> Callable[[np.ndarray], Tensor | np.ndarray]:
-        where = (tuple(x.shape), sampling.seed, idx, stage)
-        if levels is None:
-            return lambda samples: noise(*where, samples)
-        return lambda samples: grid_noise(*where, samples, sigma=sigma, levels=levels)
-
-    fixed, nfe_start = fixed_start(model, x, method, sigma, draw("pilot"), reference=reference, levels=levels, precision=precision)
-
-    def solve(method: config.Method, samples: np.ndarray, stage: str) -> tuple[np.ndarray, int]:
-        where = fixed if method.start in config.FIXED_STARTS else None
-        return sample(model, x, method, sigma, samples, draw(stage), fixed=where, levels=levels, precision=precision)
+    def solve(method: Method, samples: np.ndarray, stage: str) -> tuple[np.ndarray, int]:
+        where = fixed if method.start in FIXED_STARTS else None
+        return sample(model, copies(stage), method, samples, fixed=where, precision=precision)
 
     select, nfe_select = solve(method, np.arange(n0), "select")
     clock.append(time.perf_counter())
@@ -229,7 +226,7 @@ def draw_votes(
     )
 
 
-def fits(votes: ImageVotes, idx: int, method: config.Method, sampling: config.Sampling) -> bool:
+def fits(votes: ImageVotes, idx: int, method: Method, sampling: Sampling) -> bool:
     """Whether votes are the image's under those settings: as many as asked for, of its classes, audited in its order."""
     c_a = top_class(votes.select, sampling.classes)
     order = audit_order(sampling.seed, idx, len(votes.estimate))
@@ -252,14 +249,14 @@ def archive(**arrays: object) -> bytes:
 
 def write(path: Path, votes: ImageVotes) -> None:
     """Store one image's votes, whole or not at all."""
-    store.save(path, archive(**vars(votes)))
+    sealed.save(path, archive(**vars(votes)))
 
 
 def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> ImageVotes:
     """Read one image's votes.
 
     Raises:
-        config.ConfigError: the file cannot be opened; it is left as it is.
+        ConfigError: the file cannot be opened; it is left as it is.
         paths.DamagedFile: its content is not one image's votes, or these do not fit; it has been set aside.
     """
 
@@ -271,4 +268,4 @@ def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> 
             raise ValueError
         return votes
 
-    return store.read(path, "file of one image's votes", parse, by="srs.certify")
+    return sealed.read(path, "file of one image's votes", parse, by="srs.certify")

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srs.config import Train
-from srs.models import MDEQ
-from srs.solvers import broyden
+from srs.deq.mdeq import MDEQ
+from srs.deq.solvers import broyden
+from srs.settings import Train
 
 
 def loss(

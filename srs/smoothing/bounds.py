@@ -287,6 +287,26 @@ def certify(
     return p_lower, radius(p_lower, sigma)
 
 
+def certificates(
+    counts, rule: str, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """p_lower, the certified class (ABSTAIN where p_lower <= 1/2 or no class was selected) and the radius of rows of counts.
+
+    Nothing warns here of `released`: what shows a certificate names its rule.
+
+    Args:
+        counts: a table or structured array with columns c_a, n, n_a, k, m, n_2, n_1; a count that was not taken (-1) is none, so
+            nothing is certified from it.
+        rule, sigma, alpha, split: as for `certify`.
+    """
+    taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
+    with silent_about_released():
+        p_lower, reach = certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha, split)
+    c_a = np.asarray(counts["c_a"])
+    certified = (p_lower > 0.5) & (c_a != ABSTAIN)
+    return p_lower, np.where(certified, c_a, ABSTAIN), np.where(certified, reach, 0.0)
+
+
 def largest_radius(
     rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
 ) -> np.ndarray:

@@ -16,11 +16,11 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from srs.attacks.settings import Suite, paper_attacks
-from srs.settings import (  # noqa: F401
-    EXPLICIT, FIXED_STARTS, ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Sampling, Train, check,
-    check_count, check_sigma, fingerprint, one_of, pick, plain,
-)
+from srs.attacks.settings import paper_attacks, Suite
+from srs.settings import (
+    check, check_count, check_sigma, ConfigError, Contraction, Data, EXPLICIT, Fewer, fingerprint, FIXED_STARTS, Method, Model,
+    one_of, pick, plain, Profile, ResNet, Run, Sampling, Train,
+)  # fmt: skip
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
 CIFAR10 = Data("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as released

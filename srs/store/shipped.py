@@ -7,13 +7,14 @@ profile there.
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from srs import config, paths, store
-from srs.config import Profile, Run
+from srs import settings
+from srs.settings import Profile, Run
+from srs.store import paths, sealed
 
 
 def recipe_key(run: Run) -> str:
     """What a shipped model must have been made with to stand in for training the run."""
-    return config.fingerprint(_told(run.profile.data), _told(run.model), _told(run.train), run.sigma, run.profile.seed)
+    return settings.fingerprint(_told(run.profile.data), _told(run.model), _told(run.train), run.sigma, run.profile.seed)
 
 
 def _told(record: object) -> dict:
@@ -25,8 +26,8 @@ def _told(record: object) -> dict:
 def card(run: Run) -> dict:
     """The model card of a run: its own, or the shipped one; empty if there is neither."""
     for path in (paths.card(run), paths.zoo(paths.card(run), run)):
-        if store.present(path):
-            return store.read_json(path, "model card", by="srs.train")
+        if sealed.present(path):
+            return sealed.read_json(path, "model card", by="srs.train")
     return {}
 
 
@@ -36,28 +37,28 @@ def take_from_zoo(run: Run) -> bool:
     Raises:
         paths.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
     """
-    from srs import models  # torch, which tables do without
+    from srs.deq import checkpoints
 
     shelf = paths.zoo(paths.card(run), run)
-    told = store.read_json(shelf, "model card", by="srs.train") if store.present(shelf) else {}
+    told = sealed.read_json(shelf, "model card", by="srs.train") if sealed.present(shelf) else {}
     if told.get("recipe_key") != recipe_key(run):
         return False
     files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
     taken = {}
     for name, path in files.items():
-        if name == "weights" or store.present(paths.zoo(path, run)):
-            taken[path] = models.read_tensors(paths.zoo(path, run), name)
-            if models.digest_of(taken[path]) != told.get(name, models.digest_of(taken[path])):
-                raise store.damaged(paths.zoo(path, run), name, "srs.train")
+        if name == "weights" or sealed.present(paths.zoo(path, run)):
+            taken[path] = checkpoints.read_tensors(paths.zoo(path, run), name)
+            if checkpoints.digest_of(taken[path]) != told.get(name, checkpoints.digest_of(taken[path])):
+                raise sealed.damaged(paths.zoo(path, run), name, "srs.train")
     for path, tensors in taken.items():
-        models.save_tensors(tensors, path)
-    store.write_json(paths.card(run), told | {"shipped": True})
+        checkpoints.save_tensors(tensors, path)
+    sealed.write_json(paths.card(run), told | {"shipped": True})
     return True
 
 
 def measured(run: Run, name: str) -> Path | None:
     """The table of what was measured of a run, here or by us and shipped; None if there is neither."""
-    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if store.present(path)), None)
+    return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if sealed.present(path)), None)
 
 
 def ship(profile: Profile) -> list[Path]:
@@ -65,7 +66,7 @@ def ship(profile: Profile) -> list[Path]:
     put = []
     first = [run.first for run in profile.every_run if run.first]
     for run in dict.fromkeys((*profile.every_run, *first)):
-        own = card(run) if store.present(paths.card(run)) else {"shipped": True}
+        own = card(run) if sealed.present(paths.card(run)) else {"shipped": True}
         if not own.get("shipped"):
             for path in (paths.weights(run), paths.anchor(run), paths.card(run)):
                 put += [_copy(path, paths.zoo(path, run))] if path.is_file() else []
@@ -80,5 +81,5 @@ def ship(profile: Profile) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    store.write_changed(target, source.read_bytes())
+    sealed.write_changed(target, source.read_bytes())
     return target

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srs.config import check
+from srs.settings import check
 
 BITS = 64
 HALF = 1 << (BITS - 1)

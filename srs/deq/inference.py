@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from srs import config, models, resnet
-from srs.models import MDEQ, Bottleneck, VariationalDropout, WeightNormConv2d
-from srs.resnet import ResNet
-from srs.settings import PRECISIONS, check, one_of
+from srs import settings
+from srs.deq import mdeq, resnet
+from srs.deq.mdeq import Bottleneck, MDEQ, VariationalDropout, WeightNormConv2d
+from srs.deq.resnet import ResNet
+from srs.settings import check, one_of, PRECISIONS
 
 
 class Bfloat16:
@@ -26,7 +27,7 @@ class Bfloat16:
         model: the DEQ.
     """
 
-    def __init__(self, model: models.MDEQ):
+    def __init__(self, model: mdeq.MDEQ):
         self.model = model
 
     @property
@@ -55,7 +56,7 @@ class Bfloat16:
             return call(*given).float()
 
 
-def prepare(model: models.MDEQ | models.ResNet, *, precision: str = "float32", compiled: bool = False) -> models.DEQ:
+def prepare(model: mdeq.MDEQ | mdeq.ResNet, *, precision: str = "float32", compiled: bool = False) -> mdeq.DEQ:
     """The inference form of a trained network.
 
     Args:
@@ -112,7 +113,7 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError):
         computes = False
     here = torch.accelerator.current_accelerator(check_available=True)
-    config.check(computes, "device", device, "cpu" + (f" or {here.type}" if here else "; torch finds no other one here"))
+    settings.check(computes, "device", device, "cpu" + (f" or {here.type}" if here else "; torch finds no other one here"))
 
 
 def device_name(device: str) -> str:

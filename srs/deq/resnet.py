@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srs import config
+from srs import settings
 
 
 class Block(nn.Module):
@@ -40,7 +40,7 @@ class ResNet(nn.Module):
         data: shape, classes and normalisation of the images.
     """
 
-    def __init__(self, model: config.ResNet, data: config.Data):
+    def __init__(self, model: settings.ResNet, data: settings.Data):
         super().__init__()
         self.model, self.data, w = model, data, model.widths
         for name, values in (("mean", data.mean), ("std", data.std)):
@@ -60,7 +60,7 @@ class ResNet(nn.Module):
 
     def inject(self, x: Tensor) -> Tensor:
         """u: the normalised images, of images x (B, C, H, W) in [0, 1]."""
-        config.check(x.shape[1:] == self.data.shape, "image shape", tuple(x.shape[1:]), f"{self.data.shape}")
+        settings.check(x.shape[1:] == self.data.shape, "image shape", tuple(x.shape[1:]), f"{self.data.shape}")
         return (x - self.mean) / self.std
 
     def initial(self, u: Tensor) -> Tensor:

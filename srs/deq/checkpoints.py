@@ -11,9 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from srs import config, store
-from srs.models import MDEQ, network
-from srs.resnet import ResNet
+from srs import settings
+from srs.deq.mdeq import MDEQ, network
+from srs.deq.resnet import ResNet
+from srs.store import sealed
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -23,9 +24,9 @@ def save(model: nn.Module, path: Path) -> None:
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file, whole or not at all, unless it is there; its header says what it belongs to and its digest."""
-    belongs = store.belongs(path)
-    seal = f"{store.digest(safetensors.torch.save(tensors), belongs)} {belongs}"  # one field: safetensors shuffles more
-    store.write_changed(path, safetensors.torch.save(tensors, {"sha256": seal}))
+    belongs = sealed.belongs(path)
+    seal = f"{sealed.digest(safetensors.torch.save(tensors), belongs)} {belongs}"  # one field: safetensors shuffles more
+    sealed.write_changed(path, safetensors.torch.save(tensors, {"sha256": seal}))
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
@@ -35,16 +36,16 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(content)
         seal = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
         told, _, owner = seal.get("sha256", "").partition(" ")
-        own = owner == store.belongs(path) or not store.belongs(path)
-        whole = told == store.digest(safetensors.torch.save(tensors), owner)
-        if not (own and whole) and (seal or store.in_work(path)):
+        own = owner == sealed.belongs(path) or not sealed.belongs(path)
+        whole = told == sealed.digest(safetensors.torch.save(tensors), owner)
+        if not (own and whole) and (seal or sealed.in_work(path)):
             raise ValueError
         return tensors
 
-    return store.read(path, what, parse, by="srs.train", plain=True)
+    return sealed.read(path, what, parse, by="srs.train", plain=True)
 
 
-def load(path: Path, model: config.Model | config.ResNet, data: config.Data, *, state: dict[str, Tensor] | None = None) -> MDEQ | ResNet:
+def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Data, *, state: dict[str, Tensor] | None = None) -> MDEQ | ResNet:
     """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with
@@ -59,14 +60,14 @@ def load(path: Path, model: config.Model | config.ResNet, data: config.Data, *, 
     if state is None and path.suffix == ".safetensors":
         state = read_tensors(path, "weight file")
     elif state is None:
-        state = store.read(path, "weight file", lambda content: _public(content, path), by="srs.train", plain=True)
+        state = sealed.read(path, "weight file", lambda content: _public(content, path), by="srs.train", plain=True)
     own = loaded.state_dict()
     # Older checkpoints do not count batches, which nothing here reads.
     state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
     wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
-    config.check(not wrong, "checkpoint", str(path), f"weights of {model.name} on {data.name}; {wrong[:1]} differs")
+    settings.check(not wrong, "checkpoint", str(path), f"weights of {model.name} on {data.name}; {wrong[:1]} differs")
     odd = [k for k, v in state.items() if v.is_complex() or not bool(torch.isfinite(v).all())]
-    config.check(not odd, "checkpoint", str(path), f"finite real weights; {odd[:1]} is not")
+    settings.check(not odd, "checkpoint", str(path), f"finite real weights; {odd[:1]} is not")
     loaded.load_state_dict(state)
     return loaded.eval()
 
@@ -78,7 +79,7 @@ def _public(content: bytes, path: Path) -> dict[str, Tensor]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         foreign = re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)|(TorchScript)", str(error))
-        config.check(foreign is None, "checkpoint", str(path), f"{convert}; it holds {foreign and (foreign[1] or foreign[2])}")
+        settings.check(foreign is None, "checkpoint", str(path), f"{convert}; it holds {foreign and (foreign[1] or foreign[2])}")
         raise
     for name in ("state_dict", "model"):
         state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state
@@ -87,7 +88,7 @@ def _public(content: bytes, path: Path) -> dict[str, Tensor]:
     found = {re.sub(r"^((module|model|1)\.)+", "", str(k)): v for k, v in state.items()}
     found = {k: v for k, v in found.items() if not k.startswith("fullstage_copy.")}  # a copy that only training used
     odd = [k for k, v in found.items() if not isinstance(v, Tensor)]
-    config.check(not odd, "checkpoint", str(path), f"{convert}; {odd[:1]} is no tensor")
+    settings.check(not odd, "checkpoint", str(path), f"{convert}; {odd[:1]} is no tensor")
     return found
 
 
@@ -100,7 +101,7 @@ def load_anchor(path: Path) -> Tensor:
     """The state (D,) of an anchor file; raises what `load` raises."""
     anchor = read_tensors(path, "anchor").get("anchor")
     right = anchor is not None and anchor.dim() == 1 and anchor.dtype == torch.float32 and bool(torch.isfinite(anchor).all())
-    config.check(right, "anchor", str(path), "a vector `anchor` of finite float32 numbers")
+    settings.check(right, "anchor", str(path), "a vector `anchor` of finite float32 numbers")
     return anchor
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy.stats import norm
 
-from srs import config, models, votes
-from srs.bounds import ABSTAIN, lower_confidence_bound, top_class
+from srs import settings
+from srs.smoothing.bounds import ABSTAIN, lower_confidence_bound
 
 Count = Callable[[int], int]  # votes for c_A among the first n
 
@@ -29,9 +28,9 @@ class Looks:
     growth: float = 1.5
 
     def __post_init__(self):
-        config.check_count(self.n, 1, "n")
-        config.check_count(self.first, 1, "first")
-        config.check(self.growth > 1, "growth", self.growth, "a factor above 1")
+        settings.check_count(self.n, 1, "n")
+        settings.check_count(self.first, 1, "first")
+        settings.check(self.growth > 1, "growth", self.growth, "a factor above 1")
 
     @property
     def at(self) -> tuple[int, ...]:
@@ -71,7 +70,7 @@ def decide(count: Count, r: float, *, sigma: float, alpha: float, looks: Looks =
         alpha: failure probability.
         looks: when to look.
     """
-    config.check(r >= 0, "r", r, "a radius of 0 or more")
+    settings.check(r >= 0, "r", r, "a radius of 0 or more")
     need, share = norm.cdf(r / sigma), alpha / len(looks.at)
     for n in looks.at:
         n_a = count(n)
@@ -117,48 +116,3 @@ def stored(estimated: np.ndarray, c_a: int) -> Count:
     """The counts of stored votes: what a test would have seen that drew the same votes one after another."""
     running = np.concatenate([[0], np.cumsum((estimated == c_a) & (c_a != ABSTAIN))])
     return lambda n: int(running[n])
-
-
-class Live:
-    """Votes drawn as they are asked for: the same, in the same order, as `votes.draw_votes` would draw.
-
-    Args:
-        model: the DEQ.
-        x: image (C, H, W) or (1, C, H, W) in [0, 1].
-        method: how votes are drawn; one that needs no audit.
-        sampling: n0 selection samples, seed and number of classes.
-        sigma: noise level.
-        idx: of the image's noise streams.
-
-    Attributes:
-        c_a: the class that the selection samples chose.
-        nfe: evaluations of f spent so far.
-
-    Raises:
-        config.ConfigError: a method whose votes need an audit, exact noise, or what `votes.check_inputs` refuses.
-    """
-
-    def __init__(
-        self, model: models.DEQ, x: torch.Tensor, method: config.Method, sampling: config.Sampling, sigma: float, idx: int
-    ):
-        config.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor")
-        config.check(sampling.noise == "gaussian", "noise", sampling.noise, "gaussian")
-        x, precision = votes.check_inputs(model, x, sampling.classes), sampling.precision
-        self._ask = lambda stage, samples: votes.sample(
-            model, x, method, sigma, samples,
-            lambda some: votes.noise(tuple(x.shape), sampling.seed, idx, stage, some), fixed=fixed, precision=precision,
-        )  # fmt: skip
-        fixed, _ = votes.fixed_start(
-            model, x, method, sigma, lambda some: None, reference=sampling.reference, precision=precision
-        )
-        selected, self.nfe = self._ask("select", np.arange(sampling.n0))
-        self.c_a = top_class(selected, sampling.classes)
-        self._votes = np.empty(0, np.int16)
-
-    def __call__(self, n: int) -> int:
-        """Votes for c_A among the first n, drawing those that are missing."""
-        missing = np.arange(len(self._votes), n)
-        if len(missing):
-            drawn, nfe = self._ask("estimate", missing)
-            self._votes, self.nfe = np.concatenate([self._votes, drawn]), self.nfe + nfe
-        return int(np.count_nonzero(self._votes[:n] == self.c_a)) if self.c_a != ABSTAIN else 0

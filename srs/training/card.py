@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from srs import config, data, models
-from srs.solvers import SOLVERS, relative_residual
+from srs import data, settings
+from srs.deq import inference, mdeq
+from srs.deq.solvers import relative_residual, SOLVERS
 
 QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 30)  # where a model card reports residual and agreement
 QUALITY_IMAGES = 1_000  # noisy images of the validation and test splits that a card is measured on
@@ -13,7 +14,7 @@ PHASES = {"train": 0, "quality": 1, "anchor": 2}
 
 
 @torch.no_grad()
-def mean_solution(model: models.MDEQ, run: config.Run, images: data.Images, device: str) -> Tensor:
+def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, device: str) -> Tensor:
     """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
     some = _some(len(images.labels), run.profile.card_images or ANCHOR_IMAGES)
     generator = torch.Generator().manualseed_of(seed_of(run, "anchor", 0))
@@ -26,10 +27,10 @@ def mean_solution(model: models.MDEQ, run: config.Run, images: data.Images, devi
 
 
 @torch.no_grad()
-def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
+def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
     """What a model card reports: clean and noisy accuracy, and residual and agreement against solver steps."""
     quality, steps = {}, quality_steps(run)
-    model = models.fold(model)
+    model = inference.fold(model)
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
         some = _some(len(images.labels), run.profile.card_images or QUALITY_IMAGES)
@@ -54,7 +55,7 @@ def measure_quality(model: models.MDEQ, run: config.Run, device: str) -> dict:
     return {**quality["test"], "validation": quality["val"]}
 
 
-def quality_steps(run: config.Run) -> tuple[int, ...]:
+def quality_steps(run: settings.Run) -> tuple[int, ...]:
     """Where the run's model card reports residual and agreement: QUALITY_STEPS as far as the full solve goes, and its end."""
     full = run.profile.method(run.profile.reference).steps
     return (*(k for k in QUALITY_STEPS if k < full), full)
@@ -65,7 +66,7 @@ def _some(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(count, most)).long()
 
 
-def _trace(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[list[Tensor], Tensor]:
+def _trace(model: mdeq.DEQ, x: Tensor, run: settings.Run) -> tuple[list[Tensor], Tensor]:
     """Classes (B,) after each of `quality_steps` of one full solve from zero, and the residuals (steps, B) there."""
     u, classes, residuals, steps = model.inject(x), [], [], quality_steps(run)
 
@@ -80,10 +81,10 @@ def _trace(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[list[Tensor],
     return classes, torch.stack(residuals)
 
 
-def _solve(model: models.DEQ, x: Tensor, run: config.Run) -> tuple[Tensor, Tensor]:
+def _solve(model: mdeq.DEQ, x: Tensor, run: settings.Run) -> tuple[Tensor, Tensor]:
     u, full = model.inject(x), run.profile.method(run.profile.reference)
     return SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=full.steps).z, u
 
 
-def seed_of(run: config.Run, phase: str, epoch: int) -> int:
+def seed_of(run: settings.Run, phase: str, epoch: int) -> int:
     return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch

@@ -5,7 +5,7 @@ For the comparison of speed only. Its answer after k steps is that of our `ander
 
 from torch import Tensor
 
-from srs.solvers import Layer, Solution, anderson, relative_residual
+from srs.deq.solvers import anderson, Layer, relative_residual, Solution
 
 
 def released_anderson(

@@ -16,13 +16,16 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from srs import card, config, data, losses, memory, models, paths, results, shipped, store
+from srs import data, settings
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
+from srs.deq import checkpoints, inference, mdeq, memory
+from srs.store import paths, results, sealed, shipped
+from srs.training import card, losses
 
 
 def train(
-    run: config.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False,
+    run: settings.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False,
     threads: int = 1,
 ) -> Path:
     """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
@@ -44,12 +47,12 @@ def train(
     Returns:
         The path of the weights (not yet there after `stop_after`).
     """
-    models.check_device(device)
-    with store.alone(paths.weights(run).with_suffix(".lock"), f"training of {run.id}"), _threads(threads):
+    inference.check_device(device)
+    with sealed.alone(paths.weights(run).with_suffix(".lock"), f"training of {run.id}"), _threads(threads):
         return _train(run, device, progress, stop_after, retrain, threads)
 
 
-def _train(run: config.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
+def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
     recipe, target = run.train, paths.weights(run)
     if _is_done(run):
         _remake_anchor(run, device)
@@ -61,15 +64,15 @@ def _train(run: config.Run, device: str, progress: bool, stop_after: int | None,
         train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
         if not paths.weights(first).is_file():
             return target
-    models.choose_kernels(tf32=False)
+    inference.choose_kernels(tf32=False)
     memory.keep_freed()
     images = data.load(run.profile.data, "train")
     trained_on = data.digest(images)
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
     if first is None:
-        model = models.build(network, run.profile.data, run.profile.seed).to(device)
+        model = mdeq.build(network, run.profile.data, run.profile.seed).to(device)
     else:
-        model = models.load(paths.weights(first), network, run.profile.data).to(device)
+        model = checkpoints.load(paths.weights(first), network, run.profile.data).to(device)
     optimiser = _optimiser(model, recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -90,10 +93,10 @@ def _train(run: config.Run, device: str, progress: bool, stop_after: int | None,
         "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **card.measure_quality(model, run, device),
     }
-    models.save(model, target)
-    models.save_anchor(card.mean_solution(model, run, images, device), paths.anchor(run))
-    told |= {"weights": models.digest(target), "anchor": models.digest(paths.anchor(run))}
-    results.write_json(paths.card(run), results.provenance(**told, device=device, seed=run.profile.seed))
+    checkpoints.save(model, target)
+    checkpoints.save_anchor(card.mean_solution(model, run, images, device), paths.anchor(run))
+    told |= {"weights": checkpoints.digest(target), "anchor": checkpoints.digest(paths.anchor(run))}
+    sealed.write_json(paths.card(run), results.provenance(**told, device=device, seed=run.profile.seed))
     paths.checkpoint(run).unlink(missing_ok=True)
     return target
 
@@ -129,7 +132,7 @@ def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
         mean.update_parameters(model)
 
 
-def _steps_per_epoch(recipe: config.Train, count: int) -> int:
+def _steps_per_epoch(recipe: settings.Train, count: int) -> int:
     return max(1, count // recipe.batch)
 
 
@@ -159,7 +162,7 @@ def _threads(count: int):
         torch.set_num_threads(before)
 
 
-def _optimiser(model: models.MDEQ, recipe: config.Train) -> torch.optim.Optimizer:
+def _optimiser(model: mdeq.MDEQ, recipe: settings.Train) -> torch.optim.Optimizer:
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
     return torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
@@ -171,17 +174,17 @@ def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> Non
         "seconds": seconds, "settings": _settings(run), "trained_on": trained_on,
     }  # fmt: skip
     torch.save(state, content)
-    store.save(paths.checkpoint(run), content.getvalue())
+    sealed.save(paths.checkpoint(run), content.getvalue())
 
 
 def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
-    if not store.present(paths.checkpoint(run)):
+    if not sealed.present(paths.checkpoint(run)):
         return 0, 0.0
 
     def parse(body: bytes) -> dict:
         return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
 
-    state = store.read(paths.checkpoint(run), "training checkpoint", parse, by="srs.train")
+    state = sealed.read(paths.checkpoint(run), "training checkpoint", parse, by="srs.train")
     if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
         return 0, 0.0  # the recipe or the images were changed since: begin anew
     model.load_state_dict(state["model"])
@@ -190,34 +193,34 @@ def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float
     return state["epochs"], state["seconds"]
 
 
-def _is_done(run: config.Run) -> bool:
+def _is_done(run: settings.Run) -> bool:
     """Whether weights of these settings are there and whole; what is damaged is told."""
-    there = [store.present(path) for path in (paths.card(run), paths.weights(run), paths.anchor(run))]
+    there = [sealed.present(path) for path in (paths.card(run), paths.weights(run), paths.anchor(run))]
     if not all(there[:2]):
         return False
-    told = store.read_json(paths.card(run), "model card", by="srs.train")
+    told = sealed.read_json(paths.card(run), "model card", by="srs.train")
     if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
         return False
-    models.load(paths.weights(run), run.model, run.profile.data)
+    checkpoints.load(paths.weights(run), run.model, run.profile.data)
     return True
 
 
-def _remake_anchor(run: config.Run, device: str) -> None:
+def _remake_anchor(run: settings.Run, device: str) -> None:
     """Compute the anchor of weights that are done, where it is missing or damaged."""
     with contextlib.suppress(paths.DamagedFile):
-        if store.present(paths.anchor(run)):
-            models.load_anchor(paths.anchor(run))
+        if sealed.present(paths.anchor(run)):
+            checkpoints.load_anchor(paths.anchor(run))
             return
-    model = models.load(paths.weights(run), run.model, run.profile.data).to(device)
-    models.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), paths.anchor(run))
+    model = checkpoints.load(paths.weights(run), run.model, run.profile.data).to(device)
+    checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), paths.anchor(run))
 
 
-def _same_images(run: config.Run, trained_on: str | None) -> bool:
+def _same_images(run: settings.Run, trained_on: str | None) -> bool:
     """Whether a model was trained on the images that are there now; yes, if none are at hand."""
     return not data.at_hand(run.profile.data, "train") or data.digest(data.load(run.profile.data, "train")) == trained_on
 
 
-def _settings(run: config.Run) -> str:
+def _settings(run: settings.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
-    code = results.code_digest("data", "losses", "models", "resnet", "solvers", "train", *attacked)
-    return config.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
+    code = results.code_digest("data", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
+    return settings.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)

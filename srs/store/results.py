@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from srs import store
-from srs.store import write_json  # noqa: F401
+from srs.store import sealed
+from srs.store.sealed import write_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ KINDS = np.dtype([(f.name, np.float64 if f.type is float else np.int64) for f in
 
 def write_tallies(path: Path, tallies: Iterable[Tally]) -> None:
     """Write tallies, sorted by image; the file appears whole or not at all."""
-    store.save(path, _lines([COLUMNS, *(astuple(t) for t in sorted(tallies, key=lambda t: t.idx))]))
+    sealed.save(path, _lines([COLUMNS, *(astuple(t) for t in sorted(tallies, key=lambda t: t.idx))]))
 
 
 def read_tallies(path: Path) -> np.ndarray:
@@ -65,7 +65,7 @@ def read_tallies(path: Path) -> np.ndarray:
             raise ValueError
         return checked(np.array([_parse(line) for line in lines], KINDS))
 
-    return store.read(path, "result file", parse, by="srs.certify")
+    return sealed.read(path, "result file", parse, by="srs.certify")
 
 
 def checked(t: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def write_rows(path: Path, tallies: np.ndarray, predict: np.ndarray, radius: np.
         (int(t["idx"]), int(t["label"]), int(p), float(r), int(p == t["label"]), float(t["seconds"]))
         for t, p, r in zip(tallies, predict, radius)
     ]
-    store.write(path, _lines([header, *body]))  # no seal: others read these columns
+    sealed.write(path, _lines([header, *body]))  # no seal: others read these columns
 
 
 def provenance(**facts: object) -> dict:
@@ -100,9 +100,11 @@ def provenance(**facts: object) -> dict:
 
 
 @functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
-def code_digest(*modules: str) -> str:
-    """Sixteen hex digits of what modules of this package compute: they change with the code, not with its comments."""
-    return digest_of_code(*((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8") for module in modules))
+def code_digest(*places: str) -> str:
+    """Sixteen hex digits of what modules or folders of this package compute: they change with the code, not with its comments."""
+    home = Path(__file__).parents[1]
+    files = [file for place in places for file in ([home / f"{place}.py"] if (home / f"{place}.py").is_file() else sorted((home / place).glob("*.py")))]
+    return digest_of_code(*(file.read_text(encoding="utf-8") for file in files))
 
 
 def digest_of_code(*sources: str) -> str:

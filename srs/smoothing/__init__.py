@@ -1,0 +1,1 @@
+"""THE METHOD: noise, starts, votes, bounds and certificates."""
