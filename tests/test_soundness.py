@@ -1,205 +1,217 @@
-"""The simulation is checked against closed forms first; then it is used to measure the rules."""
+"""Notebook 40: its tables say what the rules say, and its findings are those of the counts."""
 
-import csv
-from dataclasses import replace
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.stats import binom
+from tests import helpers, synthetic
 
-from srs import soundness
-from srs.smoothing.bounds import DEFAULT_SPLIT, lower_confidence_bound, Rule, UnsoundRuleWarning
-from srs.soundness import failure_rates, HalfSpace, Linear, RIVAL, Surrogate, TOP
+from srs import bounds, config, counts
+from srs.bounds import Rule
+from srs.config import replace
+from srs.experiments import simulation, soundness
+from srs.experiments.simulation import DEAREST, OWN_RS, RS
 
-pytestmark = pytest.mark.filterwarnings("ignore::srs.bounds.UnsoundRuleWarning")
-
-PROBLEMS = [HalfSpace(), Linear()]
-SOUND = [rule for rule in Rule if rule.sound]
-SMALL = {"n": 1_000, "audit_k": 100, "certificates": 4_000}
-
-
-def generator():
-    return np.random.default_rng(7)
+SMOKE = config.get_profile("smoke")
+SRS = SMOKE.method("SRS-MDEQ-3A")
+# The paper's settings, from the README of our notes on it: sigma, Theorem 3.1, released formula, plain RS.
+CAPS = [(0.12, 0.238, 0.380, 0.384), (0.25, 0.496, 0.791, 0.800), (0.5, 0.991, 1.583, 1.599), (1.0, 1.982, 3.165, 3.199)]
 
 
-# ---------------------------------------------------------------------------------------------- the simulation
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A root with made-up counts of the profile `smoke`, for all tests: drawing takes a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("root")))
+        synthetic.write_profile(SMOKE)
+        yield
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
-def test_votes_have_the_stated_p_a(problem):
-    votes = problem.votes(generator(), (500, 1_000))
-    assert np.mean(votes == TOP) == pytest.approx(problem.p_a, abs=5 * 0.5 / np.sqrt(votes.size))
-    assert set(np.unique(votes)) == set(range(problem.classes))
+@pytest.fixture(scope="module")
+def counted(root):
+    """The long table."""
+    return counts.read_counts(SMOKE)
 
 
-def test_half_space_radius_is_the_certificate_of_its_own_p_a():
-    assert HalfSpace(p_a=0.975, sigma=0.5).radius == pytest.approx(0.98, abs=1e-4)
+@pytest.fixture(scope="module")
+def measured():
+    """Failure rates at few certificates, under the names of the usual sizes."""
+    some = [simulation.simulate(*setting, n=200, audit_k=50, certificates=60) for setting in simulation.SETTINGS]
+    rates = pd.concat([simulation.failure_rates(one) for one in some])
+    return pd.concat([rates.assign(n=n, K=k) for n, k, _ in simulation.SIZES], ignore_index=True)
 
 
-def test_linear_radius_is_where_the_smoothed_classifier_changes():
-    """Noise in 12 dimensions: g is TOP just inside the radius and RIVAL just outside, on the way to RIVAL."""
-    problem, rng = Linear(), generator()
-    rows = np.linalg.qr(rng.standard_normal((12, problem.classes)))[0].T
-    x = rows.T @ np.array(problem.scores)
-    towards = (rows[RIVAL] - rows[TOP]) / np.sqrt(2)
-    noise = problem.sigma * rng.standard_normal((400_000, 12))
-
-    def majority(distance):
-        votes = np.argmax((x + distance * towards + noise) @ rows.T, axis=1)
-        return np.bincount(votes).argmax()
-
-    assert majority(0.97 * problem.radius) == TOP
-    assert majority(1.03 * problem.radius) == RIVAL
+@pytest.fixture(scope="module")
+def shown(counted, measured):
+    """All tables and figures of steps (a) to (d), by name."""
+    found = simulation.audit_sizes(counted, SMOKE, ns=(SMOKE.n,))
+    made = [*soundness.rates(measured, SMOKE), *soundness.caps(SMOKE), *soundness.rules_by_image(counted, SMOKE)]
+    return {one.name: one for one in (*made, *soundness.size_tables(found, SMOKE))}
 
 
-def test_linear_refuses_a_point_where_top_is_not_on_top():
-    with pytest.raises(ValueError, match="the largest"):
-        Linear(scores=(0.0, 0.1))
+def test_every_table_and_figure_is_there(shown):
+    assert list(shown) == [
+        "failure_rates", "failure_rates_figure", "failure_rates_small_n", "failure_rates_small_n_figure", "caps", "caps_by_size",
+        "caps_figure", "published_beyond_caps", "rules_by_image_SMALL", "audit_gain", "audit_size", "audit_size_pays",
+        "audit_size_SMALL_figure",
+    ]  # fmt: skip
+    assert all((one.frame is None) == name.endswith(("figure", "image_SMALL")) for name, one in shown.items())
 
 
-@pytest.mark.parametrize("persistence", [0.0, 0.9])
-def test_surrogate_errors_have_their_share_and_serial_correlation(persistence):
-    surrogate = Surrogate(over=0.2, under=0.1, persistence=persistence)
-    for source, target, share in ((RIVAL, TOP, 0.2), (TOP, RIVAL, 0.1)):
-        turned = surrogate.votes(generator(), np.full((400, 2_000), source, np.int8)) == target
-        correlation = np.corrcoef(turned[:, :-1].ravel(), turned[:, 1:].ravel())[0, 1]
-        assert turned.mean() == pytest.approx(share, abs=0.01)
-        assert correlation == pytest.approx(persistence, abs=0.02)
+# ------------------------------------------------------------------------------------------------ failure rates
 
 
-def test_audits_are_drawn_from_their_populations():
-    n_a, agreeing = np.full(20_000, 600), np.full(20_000, 450)
-    counts = soundness.audited_counts(generator(), 1_000, n_a, agreeing, 100)
-    assert np.mean(counts.n_2) == pytest.approx(60, abs=0.2)
-    assert np.mean(counts.n_1) == pytest.approx(45, abs=0.2)
-    assert set(counts.k) == {100}
-    assert np.mean(counts.m) == pytest.approx(25, abs=0.2)
-    # everything audited: nothing is left to chance
-    counts = soundness.audited_counts(generator(), 1_000, n_a, agreeing, 1_000)
-    assert (set(counts.k), set(counts.m), set(counts.n_2), set(counts.n_1)) == ({600}, {150}, {600}, {450})
+def test_rate_table_has_a_line_per_setting_and_rule(shown):
+    frame = shown["failure_rates"].frame
+    assert len(frame) == 4 * len(Rule) and set(frame["errors"]) == {"+20%", "+40%, -1%"}
+    cell = frame.loc[frame["rule"] == "released (unsound)", "alpha = 0.1"].iloc[0]
+    rate, low, high = map(float, re.fullmatch(r"(\S+) \((\S+)-(\S+)\) refuted", cell).groups())
+    assert low < rate <= high
+    assert set(frame["true radius"]) == {"0.333", "0.354"}
 
 
-# ---------------------------------------------------------------------------------------------- failure rates
+def test_rates_finding_counts_verdicts(measured):
+    said = soundness.rates_finding(measured)
+    assert "released (unsound) refuted in 24 of 24 settings" in said and "cohen holds in" in said
+    worse = measured.assign(verdict="refuted", rate=0.5)
+    assert "audit (ours) refuted in 24 of 24 settings, its failure rate is 50 to 50 %" in soundness.rates_finding(worse)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
-def test_sound_rules_hold_and_the_released_rule_is_refuted(problem):
-    rows = failure_rates(problem, Surrogate(over=0.4), **SMALL)
-    assert len(rows) == len(Rule) * 3
-    for row in rows:
-        if row.sound:
-            assert row.verdict != "refuted", row
-            assert row.rate <= row.alpha + 3 * np.sqrt(row.alpha / row.certificates), row
-        else:
-            assert row.verdict == "refuted" and row.rate > 0.9, row
+# ------------------------------------------------------------------------------------------------ caps
 
 
-def test_cohen_fails_exactly_as_often_as_the_binomial_says():
-    """On a half-space the failure rate is P[LowerConfBound > p_A]: the simulation has the power to see it."""
-    problem = HalfSpace()
-    (row,) = failure_rates(problem, Surrogate(), rules=["cohen"], alphas=[0.1], **SMALL)
-    votes = np.arange(1_001)
-    exact = binom.pmf(votes, 1_000, problem.p_a)[lower_confidence_bound(votes, 1_000, 0.1) > problem.p_a].sum()
-    assert 0.05 < exact <= 0.1
-    assert row.rate == pytest.approx(exact, abs=4 * np.sqrt(exact / row.certificates))
+def test_caps_are_the_known_ones_to_three_decimals(shown):
+    frame = shown["caps"].frame.set_index("sigma")
+    for sigma, theorem31, released, cohen in CAPS:
+        row = frame.loc[f"{sigma:.2f}"]
+        assert row["theorem31 (paper)"] == f"{theorem31:.3f}"
+        assert row["released (unsound)"] == f"{released:.3f}"
+        assert row["cohen"] == f"{cohen:.3f}"
+        assert theorem31 < float(row["audit (ours)"]) < cohen
+    sizes = shown["caps_by_size"].frame.astype(float)
+    assert (sizes["K"] <= sizes["N"]).all() and len(sizes) == 5 + 8 + 8
+    for _, own in sizes.groupby("N"):
+        for rule in ("theorem31 (paper)", "audit (ours)"):
+            assert own[rule].is_monotonic_increasing and own[rule].is_unique and (own[rule] < own["cohen"]).all()
 
 
-def test_audit_of_every_vote_fails_as_often_as_its_share_of_alpha():
-    """With K = N the disagreements are known, and what is left is Clopper-Pearson at (1 - split) alpha."""
-    everything = SMALL | {"audit_k": SMALL["n"]}
-    (row,) = failure_rates(HalfSpace(), Surrogate(over=0.4), rules=["audit"], alphas=[0.1], split=0.5, **everything)
-    assert 0.03 < row.rate < 0.06
+def test_published_entries_beyond_the_cap():
+    frame = soundness.published_beyond()
+    assert list(frame.index) == ["1.00", "1.25", "1.50"]
+    assert frame.loc["1.00", "SRS-MDEQ-3A LARGE, as published"] == "23 %"
+    assert frame.loc["1.50", "K needed, theorem31 (paper)"] == "out of reach"
+    k = int(frame.loc["1.25", "K needed, theorem31 (paper)"])
+    assert k <= 2_100  # enough, as our notes say
+    for audited, reached in ((k, True), (k - 1, False)):
+        assert (bounds.largest_radius(Rule.THEOREM31, soundness.N, audited, 0.5, 0.001) >= 1.25) == reached
 
 
-def test_released_against_the_papers_formula_in_400_trials():
-    setting = {"n": 10_000, "audit_k": 400, "alphas": [0.001], "certificates": 400}
-    rows = failure_rates(HalfSpace(p_a=0.75), Surrogate(over=0.2), **setting)
-    assert {row.rule: row.failures for row in rows} == {"cohen": 0, "theorem31": 0, "released": 400, "audit": 0}
+def test_caps_finding_follows_the_audit():
+    usual, more = soundness.caps_finding(), soundness.caps_finding(k=2_100)
+    assert "no radius above 0.991" in usual and "12 published SRS entries, at r = 1.00, 1.25, 1.50, lie" in usual
+    assert "no radius above 1.255" in more and "4 published SRS entries, at r = 1.50, lie" in more
 
 
-def test_a_wrong_class_with_a_positive_radius_is_a_failure():
-    rows = failure_rates(HalfSpace(), Surrogate(under=0.8, persistence=0.0), alphas=[0.001], **SMALL)
-    rates = {row.rule: row.rate for row in rows}
-    assert rates["released"] == 1  # certifies RIVAL, which g does not return
-    assert rates["theorem31"] == rates["audit"] == 0
+# ------------------------------------------------------------------------------------------------ trained models
 
 
-def test_no_sound_rule_certifies_more_than_plain_smoothing_on_average():
-    rows = failure_rates(HalfSpace(p_a=0.9), Surrogate(over=0.1, under=0.02), rules=SOUND, alphas=[0.001], **SMALL)
-    means = {row.rule: row.mean_radius for row in rows}
-    assert 0 < means["theorem31"] < means["cohen"]
-    assert 0 < means["audit"] < means["cohen"]
+def test_audit_gain_by_hand(counted):
+    """One image that both rules certify, one that abstains and does not count."""
+    own = {"n": 1_000, "k": 100, "m": 0, "c_a": 3}
+    some = counted[counted["method"] == SRS.name].iloc[:2]
+    some = some.assign(**own, n_a=[1_000, 300], n_2=[100, 30], n_1=[100, 30])
+    row = soundness.audit_gain(some, SMOKE).iloc[0]
+    paper, ours = (bounds.largest_radius(rule, 1_000, 100, 0.5, SMOKE.alpha) for rule in (Rule.THEOREM31, Rule.AUDIT))
+    assert row["images"] == 1 and row["theorem31 (paper)"] == pytest.approx(paper)
+    assert row["gain at 0.75 %"] == pytest.approx(100 * (ours / paper - 1)) and row["gain at 0.5 %"] > 0
+    assert re.search("in 1 of 1 rows .* 0 of 1 single certificates lose", soundness.gain_finding(some, SMOKE))
+    nothing = soundness.audit_gain(some.assign(n_a=0, k=0, n_2=0, n_1=0), SMOKE)
+    assert list(nothing["images"]) == [0] and nothing["gain at 0.5 %"].isna().all()
+    assert "Neither" in soundness.gain_finding(some.assign(n_a=0, k=0, n_2=0, n_1=0), SMOKE)
 
 
-def test_results_depend_on_the_seed_alone():
-    few = {"n": 300, "audit_k": 50, "certificates": 100}
-    rows = failure_rates(HalfSpace(), Surrogate(over=0.2), seed=3, **few)
-    assert failure_rates(HalfSpace(), Surrogate(over=0.2), seed=3, **few) == rows
-    assert failure_rates(HalfSpace(), Surrogate(over=0.2), seed=4, **few) != rows
-    only_audit = failure_rates(HalfSpace(), Surrogate(over=0.2), seed=3, rules=["audit"], **few)
-    assert only_audit == [row for row in rows if row.rule == "audit"]
+def test_line_finding_counts_points_near_the_line(counted, shown):
+    """The caption of the figure says how many points come close to the line, whatever the counts are."""
+    rows = soundness.by_image(counted, SMOKE)
+    assert set(rows["method"]) == {SRS.name} and len(rows) == 3 * SMOKE.images
+    for factor, near in ((1.0, SMOKE.images), (0.91, SMOKE.images), (0.89, 0), (1.11, 0)):
+        made = rows.assign(radius_rs=0.5, radius=np.where(rows["rule"] == Rule.RELEASED, 0.5 * factor, 0.0))
+        said = soundness.line_finding(made)
+        assert f"Of {SMOKE.images} images" in said and f"{near} under released (unsound)" in said and "0 under audit (ours)" in said
+    assert soundness.line_finding(rows) in shown["rules_by_image_SMALL"].caption
 
 
-def test_progress_counts_every_certificate(monkeypatch):
-    monkeypatch.setattr(soundness, "VOTES_AT_ONCE", 1_000)
-    drawn = []
-    failure_rates(HalfSpace(), Surrogate(), n=300, audit_k=10, certificates=8, progress=drawn.append)
-    assert drawn == [3, 3, 2]
+# ------------------------------------------------------------------------------------------------ audit size
 
 
-def test_verdicts():
-    (row,) = failure_rates(HalfSpace(), Surrogate(), rules=["cohen"], alphas=[0.1], n=50, certificates=100)
-    assert replace(row, lower=0.05, upper=0.1).verdict == "holds"
-    assert replace(row, lower=0.05, upper=0.3).verdict == "undecided"  # 0.1 + 3 * 0.03 = 0.19
-    assert replace(row, lower=0.11, upper=0.12).verdict == "refuted"
+def sizes(*, lead=0.1, fair=-0.1, n=100, far=10_000):
+    """Sizes of one SRS method at two N by hand: at the last K alone it leads plain RS."""
+    run, whole = {"model": "X", "recipe": "X", "sigma": 0.5}, {"p_m %": 1.0, "RS: NFE": 900, "RS: radius": 0.5}
+    own = {**run, "method": SRS.name, **whole, "radius": 0.3, OWN_RS: 0.3 - fair}
+    rows = [
+        {**own, "N": size, "K": k, "NFE": 10 * k, RS: 0.3 - ahead, DEAREST: most}
+        for size, most in ((n, -1), (far, far)) for k, ahead in ((10, -0.2), (20, -0.05), (50, lead))
+    ]  # fmt: skip
+    return pd.DataFrame(rows + [{**run, "N": size, "method": SMOKE.reference, "NFE": 90, "radius": 0.2} for size in (n, far)])
 
 
-# ---------------------------------------------------------------------------------------------- caps and splits
+def test_size_table_by_hand():
+    table = soundness.size_table(sizes()[lambda rows: rows["N"] == 100], k=22)
+    row = table.iloc[0]
+    assert len(table) == 1 and (row["K"], row["NFE"], row["best K"], row["its NFE"]) == (20, 200, 50, 500)
+    assert (row["pays for K"], row[DEAREST]) == ("50", "any")
+    never = soundness.size_table(sizes(lead=-0.01)[lambda rows: rows["N"] == 10_000], k=22).iloc[0]
+    assert (never["pays for K"], never["best K"], never[DEAREST]) == ("none", 50, "none")
 
 
-def test_caps_grow_with_the_audit_and_stay_below_plain_smoothing():
-    caps = soundness.measured_caps(
-        rules=list(Rule), ns=[1_000, 10_000], audit_ks=[100, 400, 2_100, 10_000], sigma=0.5, alpha=0.001
-    )
-    radii = {(cap.rule, cap.n, cap.audit_k): cap.radius for cap in caps}
-    assert len(radii) == 4 * (2 + 4)  # K <= N only
-    assert radii["theorem31", 10_000, 400] == pytest.approx(0.991, abs=5e-4)
-    for rule in ("theorem31", "audit"):
-        by_k = [radii[rule, 10_000, k] for k in (100, 400, 2_100, 10_000)]
-        assert by_k == sorted(set(by_k)) and by_k[-1] < radii["cohen", 10_000, 10_000]
-    assert radii["audit", 10_000, 400] > radii["theorem31", 10_000, 400]
+def test_pays_finding_answers_whether_srs_pays_at_all():
+    said = soundness.pays_finding(sizes())
+    assert said.startswith("At N = 100 SRS ") and "in 1 of 1 rows (SRS-MDEQ-3A on X X, sigma 0.5: K = 50)" in said
+    assert "lead over RS is +0.100 (SRS-MDEQ-3A, sigma 0.5, K = 50)" in said and said.count("it pays in 0 of 1") == 2
+    assert soundness.pays_finding(sizes(lead=-0.04)).count("in 0 of 1 rows; its largest lead over RS is -0.040") == 2
+    assert soundness.pays_finding(sizes(fair=0.01)).count("it pays in 1 of 1") == 2
+    assert "no SRS rows" in soundness.pays_finding(sizes()[lambda rows: rows["K"].isna()])
 
 
-@pytest.mark.parametrize("n, audit_k", [(10, 5), (100, 1), (100, 100), (1_000, 100), (10_000, 400), (10_000, 10_000)])
-def test_audit_at_an_equal_split_is_never_below_theorem31_in_any_cell(n, audit_k):
-    gain = soundness.audit_gain(n=n, audit_k=audit_k, alpha=0.001)
-    assert gain.shape == (40, 20)
-    assert gain.min() >= 0
-    assert gain.max() > 0
+def test_figures_hold_no_more_lines_than_can_be_told_apart(counted):
+    srs = [replace(SRS, name=f"SRS-X-{i}A", steps=i) for i in range(1, 8)]
+    own = counted[counted["method"].isin([SMOKE.reference, SRS.name])].astype({"method": object})
+    many = pd.concat([own, *(own[own["needs_audit"]].assign(method=m.name) for m in srs)])
+    profile = replace(SMOKE, methods=(SMOKE.method(SMOKE.reference), SRS, *srs))
+    made = soundness.size_tables(simulation.audit_sizes(many, profile, ns=(SMOKE.n,)), profile)
+    assert [one.name for one in made] == ["audit_size", "audit_size_pays", "audit_size_SMALL_figure", "audit_size_SMALL_figure_2"]
+    assert len(made[0].frame) == 8 and "pays for K" in made[1].frame
 
 
-def test_an_unequal_split_gives_something_up_at_few_votes():
-    """So the test above can fail: 9 : 1 loses a little p_lower where N_A is small, as the design says."""
-    gain = soundness.audit_gain(n=10_000, audit_k=400, alpha=0.001, split=0.9)
-    assert -0.002 < gain.min() < 0 < gain.max()
+def test_noise_levels_with_fewer_methods_and_profiles_without_srs(counted):
+    fewer = counted[counted["method"] != "SRS-MDEQ-1N"].assign(sigma=0.25)
+    both = pd.concat([counted.astype({"sigma": float}), fewer]).astype({"sigma": "category"})
+    profile = replace(SMOKE, sigmas=(0.25, 0.5))
+    assert len(soundness.audit_gain(both, profile)) == 3 + 2
+    assert len(soundness.size_table(simulation.audit_sizes(both, profile, ns=(SMOKE.n,)), 20)) == 3 + 2
+    plain = counted[~counted["needs_audit"]]
+    found = simulation.audit_sizes(plain, SMOKE, ns=(SMOKE.n,))
+    assert soundness.rules_by_image(plain, SMOKE) == soundness.size_tables(found, SMOKE) == []
+    assert "Neither" in soundness.gain_finding(plain, SMOKE) and "no SRS rows" in soundness.pays_finding(found)
+    assert "Of 0 images" in soundness.line_finding(soundness.by_image(plain, SMOKE))
 
 
-@pytest.mark.parametrize("n, audit_k", [(10_000, 400), (1_000, 100)])
-def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_average(n, audit_k):
-    rows = soundness.compare_splits([0.25, 0.5, DEFAULT_SPLIT, 0.95], n=n, audit_k=audit_k, images=1_000)
-    best = max(rows, key=lambda row: row.audit_radius)
-    assert best.split == DEFAULT_SPLIT
-    assert best.audit_radius > best.theorem31_radius > 0
-    assert 0.7 < best.share_at_least < 1
+# ------------------------------------------------------------------------------------------------ exact noise and captions
 
 
-def test_command_line_writes_one_row_per_setting_rule_and_alpha(tmp_path, capsys):
-    path = tmp_path / "rates.csv"
-    with pytest.warns(UnsoundRuleWarning):
-        soundness.main(["--certificates", "20", "--n", "500", "--audit-k", "50", "--out", str(path)])
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(soundness.SETTINGS) * len(Rule) * len(soundness.ALPHAS)
-    assert {row["sound"] for row in rows if row["rule"] == "released"} == {"False"}
-    assert all(int(row["certificates"]) == 20 for row in rows)
-    assert "released  (unsound)" in capsys.readouterr().out
+def test_exact_noise_has_votes_where_there_are_weights(srs_root, monkeypatch):
+    monkeypatch.setattr(soundness, "PIXELS", 1_000)
+    (cost,) = soundness.exact_noise(SMOKE)
+    assert set(cost.frame["grid"]) == {"1/16", "1/255"}
+    assert (cost.frame["added to alpha per certificate"].astype(float) < 1e-9).all()
+    helpers.save_untrained(SMOKE.runs[0])
+    monkeypatch.setattr(soundness, "IMAGES", 1)
+    votes = soundness.exact_noise(SMOKE)[1].frame.iloc[0]
+    assert votes["images"] == "1" and float(votes["largest difference of vote shares"]) <= 1
+
+
+def test_whatever_is_shown_calls_released_unsound(shown, measured):
+    texts = [one.caption for one in shown.values()] + [one.frame.to_csv() for one in shown.values() if one.frame is not None]
+    for text in (*texts, soundness.rates_finding(measured), soundness.caps_finding()):
+        assert text.count("released") == len(re.findall(r"released\W{0,2} ?\(unsound\)", text)), text

@@ -251,8 +251,8 @@ def measure(*, certificates: int = 10_000) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ audits of another size
 
 
-def audit_sizes(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """What an audit of K votes certifies and costs, at the profile's N and at the paper's: a row per N, run, method and K.
+def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] = ()) -> pd.DataFrame:
+    """What an audit of K votes certifies and costs, a row per N (the profile's and the paper's, or `ns`), run, method and K.
 
     An audit is simulated on the measured disagreements, at measured cost (`audit_size.nfe`). Its alternative is plain RS with
     fewer samples: by the reference (column RS), and by the method's own auditor where that is another and its votes are counted
@@ -260,14 +260,15 @@ def audit_sizes(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     abstention counting 0.
     """
     parts = []
-    for n in dict.fromkeys((profile.n, N)):
+    for n in dict.fromkeys(ns or (profile.n, N)):
         for run in certified_runs(counts, profile):
             own = {str(name): rows for name, rows in of_run(counts, run).groupby("method", observed=True)}
             for name, rows in own.items():
                 if name == profile.reference or rows["needs_audit"].all():
                     sizes = _fewer_samples(run, rows, n) if name == profile.reference else _sizes(run, name, own, n)
                     parts.append(sizes.assign(N=n, **identity(run), method=name))
-    return pd.concat(parts, ignore_index=True)
+    found = pd.concat(parts, ignore_index=True)
+    return found if "K" in found else found.assign(K=np.nan)
 
 
 def _sizes(run: Run, name: str, counts: Mapping[str, pd.DataFrame], n: int) -> pd.DataFrame:

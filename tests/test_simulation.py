@@ -1,0 +1,249 @@
+"""The simulation is checked against closed forms first; then it is used to measure the rules, and audits of another size."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+from tests import synthetic
+
+from srs import audit_size, bounds, config, counts
+from srs.analysis import measures
+from srs.bounds import DEFAULT_SPLIT, Counts, Rule, lower_confidence_bound
+from srs.config import replace
+from srs.experiments import simulation
+from srs.experiments.simulation import OWN_RS, RIVAL, RS, TOP, HalfSpace, Linear, Surrogate, audit_sizes, failure_rates, simulate
+
+PROBLEMS = [HalfSpace(), Linear()]
+SMALL = {"n": 1_000, "audit_k": 100, "certificates": 4_000}
+
+
+def generator():
+    return np.random.default_rng(7)
+
+
+def rates_of(problem, surrogate, alpha=0.001, split=DEFAULT_SPLIT, **sizes):
+    """The failure rates at one alpha, by rule."""
+    return failure_rates(simulate(problem, surrogate, **SMALL | sizes), alphas=(alpha,), split=split).set_index("rule")
+
+
+# ------------------------------------------------------------------------------------------------ classifiers and their votes
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+def test_votes_have_the_stated_p_a(problem):
+    votes = problem.votes(generator(), (500, 1_000))
+    assert np.mean(votes == TOP) == pytest.approx(problem.p_a, abs=5 * 0.5 / np.sqrt(votes.size))
+    assert set(np.unique(votes)) == set(range(problem.classes))
+
+
+def test_half_space_radius_is_the_certificate_of_its_own_p_a():
+    assert HalfSpace(p_a=0.975, sigma=0.5).radius == pytest.approx(0.98, abs=1e-4)
+
+
+def test_linear_radius_is_where_the_smoothed_classifier_changes():
+    """Noise in 12 dimensions: g is TOP just inside the radius and RIVAL just outside, on the way to RIVAL."""
+    problem, rng = Linear(), generator()
+    rows = np.linalg.qr(rng.standard_normal((12, problem.classes)))[0].T
+    x = rows.T @ np.array(problem.scores)
+    towards = (rows[RIVAL] - rows[TOP]) / np.sqrt(2)
+    noise = problem.sigma * rng.standard_normal((400_000, 12))
+    for distance, c in ((0.97, TOP), (1.03, RIVAL)):
+        votes = np.argmax((x + distance * problem.radius * towards + noise) @ rows.T, axis=1)
+        assert np.bincount(votes).argmax() == c
+
+
+def test_linear_refuses_a_point_where_top_is_not_on_top():
+    with pytest.raises(ValueError, match="the largest"):
+        Linear(scores=(0.0, 0.1))
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.9])
+def test_surrogate_errors_have_their_share_and_serial_correlation(persistence):
+    surrogate = Surrogate(over=0.2, under=0.1, persistence=persistence)
+    for source, target, share in ((RIVAL, TOP, 0.2), (TOP, RIVAL, 0.1)):
+        turned = surrogate.votes(generator(), np.full((400, 2_000), source, np.int8)) == target
+        correlation = np.corrcoef(turned[:, :-1].ravel(), turned[:, 1:].ravel())[0, 1]
+        assert turned.mean() == pytest.approx(share, abs=0.01)
+        assert correlation == pytest.approx(persistence, abs=0.02)
+
+
+def test_audits_are_drawn_from_their_populations():
+    n_a, agreeing = np.full(20_000, 600), np.full(20_000, 450)
+    some = audit_size.audited_counts(generator(), 1_000, n_a, agreeing, 100)
+    assert np.mean(some.n_2) == pytest.approx(60, abs=0.2)
+    assert np.mean(some.n_1) == pytest.approx(45, abs=0.2)
+    assert set(some.k) == {100}
+    assert np.mean(some.m) == pytest.approx(25, abs=0.2)
+    every = audit_size.audited_counts(generator(), 1_000, n_a, agreeing, 1_000)  # nothing is left to chance
+    assert (set(every.k), set(every.m), set(every.n_2), set(every.n_1)) == ({600}, {150}, {600}, {450})
+
+
+# ------------------------------------------------------------------------------------------------ failure rates
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+def test_sound_rules_hold_and_the_released_rule_is_refuted(problem):
+    rates = failure_rates(simulate(problem, Surrogate(over=0.4), **SMALL))
+    assert len(rates) == len(Rule) * 3
+    sound = rates[rates["rule"] != Rule.RELEASED]
+    assert (sound["verdict"] != "refuted").all()
+    assert (sound["rate"] <= sound["alpha"] + 3 * np.sqrt(sound["alpha"] / sound["certificates"])).all()
+    refuted = rates[rates["rule"] == Rule.RELEASED]
+    assert (refuted["verdict"] == "refuted").all() and (refuted["rate"] > 0.9).all()
+
+
+def test_cohen_fails_exactly_as_often_as_the_binomial_says():
+    """On a half-space the failure rate is P[LowerConfBound > p_A]: the simulation has the power to see it."""
+    row = rates_of(HalfSpace(), Surrogate(), alpha=0.1).loc[Rule.COHEN]
+    votes = np.arange(1_001)
+    exact = binom.pmf(votes, 1_000, HalfSpace().p_a)[lower_confidence_bound(votes, 1_000, 0.1) > HalfSpace().p_a].sum()
+    assert 0.05 < exact <= 0.1
+    assert row["rate"] == pytest.approx(exact, abs=4 * np.sqrt(exact / row["certificates"]))
+
+
+def test_audit_of_every_vote_fails_as_often_as_its_share_of_alpha():
+    """With K = N the disagreements are known, and what is left is Clopper-Pearson at (1 - split) alpha."""
+    assert 0.03 < rates_of(HalfSpace(), Surrogate(over=0.4), alpha=0.1, split=0.5, audit_k=1_000)["rate"][Rule.AUDIT] < 0.06
+
+
+def test_released_against_the_papers_formula_in_400_trials():
+    rates = rates_of(HalfSpace(p_a=0.75), Surrogate(over=0.2), n=10_000, audit_k=400, certificates=400)
+    assert rates["failures"].to_dict() == {"cohen": 0, "theorem31": 0, "released": 400, "audit": 0}
+
+
+def test_a_wrong_class_with_a_positive_radius_is_a_failure():
+    rate = rates_of(HalfSpace(), Surrogate(under=0.8, persistence=0.0))["rate"]
+    assert rate[Rule.RELEASED] == 1  # certifies RIVAL, which g does not return
+    assert rate[Rule.THEOREM31] == rate[Rule.AUDIT] == 0
+
+
+def test_no_sound_rule_certifies_more_than_plain_smoothing_on_average():
+    radius = rates_of(HalfSpace(p_a=0.9), Surrogate(over=0.1, under=0.02))["radius"]
+    assert 0 < radius[Rule.THEOREM31] < radius[Rule.COHEN] and 0 < radius[Rule.AUDIT] < radius[Rule.COHEN]
+
+
+def test_counts_depend_on_the_seed_alone_and_are_those_of_before():
+    few = {"n": 300, "audit_k": 50, "certificates": 100}
+    first, again, other = (simulate(HalfSpace(), Surrogate(over=0.2), seed=seed, **few) for seed in (3, 3, 4))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.equals(other)
+    pinned = simulate(Linear(), Surrogate(over=0.4, under=0.01, persistence=0.99), seed=3, **few)
+    assert pinned.groupby("needs_audit")[["n_a", "k", "m", "n_2", "n_1"]].sum().to_numpy().tolist() == [
+        [22456, 0, 0, 0, 0], [25278, 5000, 576, 4224, 3743],  # of the module that this one replaced
+    ]  # fmt: skip
+
+
+def test_measure_covers_every_setting_and_size(monkeypatch):
+    monkeypatch.setattr(simulation, "SIZES", ((400, 50, 1), (200, 20, 4)))
+    monkeypatch.setattr(simulation, "VOTES_AT_ONCE", 3_000)  # in parts of several certificates
+    rates = simulation.measure(certificates=20)
+    assert len(rates) == 2 * len(simulation.SETTINGS) * len(Rule) * len(simulation.ALPHAS)
+    assert rates.groupby("n")["certificates"].unique().map(list).to_dict() == {400: [20], 200: [80]}
+    with pytest.raises(config.ConfigError, match="certificates = 0"):
+        simulation.measure(certificates=0)
+
+
+@pytest.mark.parametrize("lower, upper, verdict", [
+    (0.05, 0.1, "holds"), (0.05, 0.3, "undecided"), (0.11, 0.12, "refuted"),  # 0.1 + 3 * 0.03 = 0.19
+])  # fmt: skip
+def test_verdicts(lower, upper, verdict):
+    rates = {"alpha": [0.1], "certificates": [100], "lower": [lower], "upper": [upper]}
+    assert simulation.verdicts(pd.DataFrame(rates)) == [verdict]
+
+
+# ------------------------------------------------------------------------------------------------ the split of alpha
+
+
+def audit_lead(n, audit_k, split=0.5):
+    """p_lower of `audit` less theorem31's over a grid of N_A and m, where both have audited the same votes with one outcome."""
+    n_a = np.linspace(0, n, 40).round().astype(int)[:, None]
+    k = np.minimum(audit_k, n_a)
+    m = (np.linspace(0, 1, 20) ** 2 * k).round().astype(int)  # squared: few disagreements matter most
+    audited = Counts(n=n, n_a=n_a, k=k, m=m, n_2=k, n_1=k - m)
+    return bounds.audit(audited, 0.001, split) - bounds.theorem31(audited, 0.001)
+
+
+@pytest.mark.parametrize("n, audit_k", [(10, 5), (100, 1), (100, 100), (1_000, 100), (10_000, 400), (10_000, 10_000)])
+def test_audit_at_an_equal_split_is_never_below_theorem31_in_any_cell(n, audit_k):
+    lead = audit_lead(n, audit_k)
+    assert lead.min() >= 0 and lead.max() > 0
+
+
+def test_an_unequal_split_gives_something_up_at_few_votes():
+    """So the test above can fail: 9 : 1 loses a little p_lower where N_A is small, as the design says."""
+    lead = audit_lead(10_000, 400, split=0.9)
+    assert -0.002 < lead.min() < 0 < lead.max()
+
+
+@pytest.mark.parametrize("n, audit_k", [(10_000, 400), (1_000, 100)])
+def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_average(n, audit_k):
+    """On images with p_A from 1/2 to 1, half of them near 1 as a trained model's are, and 0 to 30 % of the other votes turned."""
+    rng, images = np.random.default_rng(0), 1_000
+    even, crowded = rng.uniform(0.5, 1, images), 1 - 0.5 * rng.beta(0.3, 1, images)
+    agreeing = rng.binomial(n, np.where(np.arange(images) % 2, even, crowded))
+    turned = rng.binomial(n - agreeing, rng.choice([0.0, 0.02, 0.1, 0.3], images))
+    some = audit_size.audited_counts(rng, n, agreeing + turned, agreeing, audit_k)
+    paper = bounds.certify(Rule.THEOREM31, some, 0.5, 0.001)[1]
+    radii = {split: bounds.certify(Rule.AUDIT, some, 0.5, 0.001, split)[1] for split in (0.25, 0.5, DEFAULT_SPLIT, 0.95)}
+    best = max(radii, key=lambda split: radii[split].mean())
+    assert best == DEFAULT_SPLIT and radii[best].mean() > paper.mean() > 0
+    assert 0.7 < np.mean(radii[best] >= paper) < 1
+
+
+# ------------------------------------------------------------------------------------------------ audits of another size
+
+
+SMOKE = config.get_profile("smoke")
+RUN, SRS = SMOKE.runs[0], SMOKE.method("SRS-MDEQ-3A")
+# Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
+MEASURED = synthetic.tally(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
+PLAIN = synthetic.tally(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
+
+
+def sizes_of(own, plain=PLAIN, method=SRS, *others, n=100):
+    """`audit_sizes` at N = n of an SRS method beside the reference, from a tally of each (or a list of them)."""
+    profile = replace(SMOKE, methods=(SMOKE.method(SMOKE.reference), method, *(m for m, _ in others)))
+    run, named = profile.runs[0], [(profile.method(SMOKE.reference), plain), (method, own), *others]
+    rows = pd.concat(counts.label(run, m, [vars(t) for t in (many if isinstance(many, list) else [many])]) for m, many in named)
+    return audit_sizes(rows, profile, ns=(n,))
+
+
+def test_nfe_of_every_audit_size_is_what_was_measured():
+    """Three steps a vote, a warm-up of ten on chains of 20 and five evaluations an audited vote, of which at most N_A are."""
+    own = sizes_of([MEASURED, MEASURED], [PLAIN, PLAIN])
+    srs = own[own["method"] == SRS.name]
+    assert dict(zip(srs["K"], srs["NFE"])) == {10: 690, 20: 740, 30: 790, 50: 890, 70: 890, 100: 890}
+    assert set(srs["RS: NFE"]) == {3_600} and set(srs[simulation.DEAREST]) == {100}  # even all of them cost less than RS
+    far = sizes_of(MEASURED, n=1_000).set_index("K").loc[1_000]
+    assert far["NFE"] == 200 + 3 * 1_000 + 20 * 7 + 5 * 500 and far["RS: NFE"] == 30_600
+    dear = sizes_of(replace(MEASURED, nfe_audit=2_000))
+    assert dear[simulation.DEAREST].max() == (3_600 - 640) // 100
+
+
+def test_nfe_of_the_audit_that_was_made_is_the_cost_in_the_tables(srs_root):
+    synthetic.write_profile(SMOKE)
+    counted = counts.read_counts(SMOKE)
+    sizes, cost = audit_sizes(counted, SMOKE, ns=(SMOKE.n,)), measures.cost(counted).droplevel(measures.RUN)
+    made = sizes[sizes["K"] == SRS.audit].set_index("method")
+    assert made["NFE"].to_dict() == pytest.approx(cost.loc[made.index, "NFE/image"].to_dict(), abs=0.5)
+    pd.testing.assert_frame_equal(sizes, audit_sizes(counted, SMOKE, ns=(SMOKE.n,)))  # nothing is left to chance
+    assert (made["RS: radius"] > made["radius"]).all()
+
+
+@pytest.mark.parametrize("audited, p_m, certifies", [({}, 10.0, True), ({"k": 0, "m": 0}, np.nan, False)])
+def test_disagreement_that_was_not_measured_is_not_taken_for_none(audited, p_m, certifies):
+    """Beside an auditor whose votes are not stored, the audited votes alone tell; without any, nothing is certified."""
+    own = sizes_of(replace(MEASURED, n_a=100, n_wrong=-1, **audited))
+    last = own[own["K"] == 100].iloc[0]
+    assert last["p_m %"] == pytest.approx(p_m, nan_ok=True) and (last["radius"] > 0) == certifies
+
+
+def test_a_method_with_an_auditor_of_its_own_is_beside_plain_rs_by_that_auditor_too():
+    """The auditor spends a tenth of the reference, so plain RS by it draws ten times the votes for the same NFE."""
+    stop = config.Method("MDEQ-STOP", "safe_anderson", 30, batch=100, tol=0.003)
+    cheap = replace(PLAIN, nfe_select=60, nfe_estimate=300)
+    own = sizes_of(replace(MEASURED, n_a=80), PLAIN, replace(SRS, auditor=stop), (stop, cheap))
+    srs = own[own["method"] == SRS.name]
+    assert (srs[OWN_RS] > srs[RS]).all()
+    alone = sizes_of(replace(MEASURED, n_a=80))
+    assert (alone[OWN_RS].dropna() == alone[RS].dropna()).all()
