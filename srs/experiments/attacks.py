@@ -195,7 +195,7 @@ def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
     # Both kinds of images, even where all are of one.
     wide = by_radius(groups["sum"].astype(str) + " of " + groups["size"].astype(str)).unstack("images")
     kinds = pd.MultiIndex.from_product([wide.columns.levels[0], ["certified", "not certified"]], names=[None, "images"])
-    return wide.reindex(columns=kinds).fillna("0 of 0").stack("images", future_stack=True).reset_index()
+    return wide.reindex(columns=kinds).astype(object).fillna("0 of 0").stack("images", future_stack=True).reset_index()
 
 
 def room_finding(attacked: Attacked, profile: Profile) -> str:
