@@ -13,12 +13,12 @@ from srs.attacks import pgd
 from srs.attacks.settings import Adversarial, Gradient, hardened
 from srs.config import DIGITS_PAPER, ConfigError, get_profile, replace
 from srs.experiments import white_box
-from srs.experiments.white_box import CONVERGED, NAMES, READY, RESIDUAL
+from srs.experiments.white_box import CONVERGED, HARD, READY, RESIDUAL
 from tests.helpers import smoke_run
 from tests.test_pgd import MODEL, X, Y, exact, gradient_of
 
 RECIPE = replace(DIGITS_PAPER, epochs=2, pretrain_steps=2, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2)
-HARD = hardened(RECIPE, "adversarial", Adversarial(steps=1, vectors=2, gradient=Gradient("unrolled", 2)))
+HARDENED = hardened(RECIPE, "adversarial", Adversarial(steps=1, vectors=2, gradient=Gradient("unrolled", 2)))
 TINY = config.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
 
 
@@ -60,24 +60,24 @@ def test_adversarial_training_trains_on_attacked_copies_once_it_no_longer_unroll
     monkeypatch.setattr(losses, "loss", lambda model, x, y, *a, **k: seen.append((k["pretrain"], len(x), len(y))) or loss(model, x, y, *a, **k))
     calls = []
     monkeypatch.setattr(pgd, "harden", lambda *a: calls.append(a) or harden(*a))
-    trained(HARD)
+    trained(HARDENED)
     assert seen == [(True, 32, 32)] * 2 + [(False, 64, 64)] * 4 and len(calls) == 4
-    assert all(a[3] == smoke_run().sigma and a[4] == HARD.adversarial for a in calls)
+    assert all(a[3] == smoke_run().sigma and a[4] == HARDENED.adversarial for a in calls)
 
 
 def test_adversarial_training_is_repeatable_resumes_and_has_a_card_of_its_own(srs_root):
-    run, model = trained(HARD)
+    run, model = trained(HARDENED)
     whole = {k: v.clone() for k, v in model.state_dict().items()}
     card = json.loads(paths.card(run).read_text())
     paths.card(run).unlink(), paths.weights(run).unlink()
     train.train(run, progress=False, stop_after=1)
     assert not paths.weights(run).is_file()
-    again, model = trained(HARD)
+    again, model = trained(HARDENED)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in whole.items())
     assert json.loads(paths.card(again).read_text())["settings"] == card["settings"]
     for other in (
-        RECIPE, hardened(RECIPE, "adversarial", replace(HARD.adversarial, radius=0.4)),
-        hardened(RECIPE, "adversarial", replace(HARD.adversarial, gradient=Gradient("unrolled", 3))),
+        RECIPE, hardened(RECIPE, "adversarial", replace(HARDENED.adversarial, radius=0.4)),
+        hardened(RECIPE, "adversarial", replace(HARDENED.adversarial, gradient=Gradient("unrolled", 3))),
     ):  # fmt: skip
         assert train._settings(replace(run, train=other)) != card["settings"]
 
@@ -100,13 +100,13 @@ def test_attacks_of_a_run_cost_the_same_but_for_the_converged_one():
     for attack in suite.attacks:
         if attack.name not in ("none", CONVERGED):
             assert abs(cost[attack.name] - cost[READY]) <= attack.gradient.cost / 2
-    hard = white_box.hardened_run(run).train
+    hard = white_box.both(run)[HARD].train
     assert (hard.begin, hard.recipe, hard.epochs) == (run.train, "adversarial", run.train.epochs // 4)
 
 
 def points(answers):
     """Attacked images of label 3 by (gradient, image, radius), with what the base classifier answers."""
-    rows = [(NAMES["adversarial"], i, 3, name, int(r > 0), 7, r, base) for (name, i, r), base in answers.items()]
+    rows = [(HARD, i, 3, name, int(r > 0), 7, r, base) for (name, i, r), base in answers.items()]
     return pd.DataFrame(rows, columns=["model", "idx", "label", "gradient", "steps", "nfe", "radius", "base"])
 
 

@@ -32,7 +32,7 @@ class Attacked(NamedTuple):
 
     points: pd.DataFrame  # a row per attacked image, radius and method
     certified: pd.DataFrame  # the certificates of the same images by the same methods, under every rule
-    tested: pd.DataFrame  # a row per point and certificate, see `test`
+    tested: pd.DataFrame  # a row per point and certificate, see `put_to_the_test`
 
 
 def suite_of(profile: Profile) -> Suite:
@@ -70,13 +70,13 @@ def read(profile: Profile) -> Attacked:
         points[name] = measures.in_order(points[name])
     certified = measures.certificates(counted, alpha=profile.alpha).merge(points[POINT].drop_duplicates(), on=POINT)
     certified["method"] = pd.Categorical(certified["method"], points["method"].cat.categories, ordered=True)
-    return Attacked(points, certified, test(points, certified, profile.data.classes))
+    return Attacked(points, certified, put_to_the_test(points, certified, profile.data.classes))
 
 
 # ------------------------------------------------------------------------------------------------ soundness
 
 
-def test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
+def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Every point beside every certificate of its image by its method: columns `within`, `flipped`, `changed`.
 
     `within`: its distance is less than the certified radius. `flipped`: so it is, and the further votes, which were drawn wherever
@@ -217,37 +217,28 @@ def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
     """Certified accuracy (steps) and what attacks leave of the reference's (markers) against the radius, for every model size."""
     suite, shown = suite_of(profile), []
     left = survivors(attacked.points[attacked.points["method"] == profile.reference]).query("attack != @ALL")
-    share = 100 * left.groupby([*RUN, "attack", "radius"], observed=True)["left"].mean()
     certified = first_rule(attacked.certified)
     certified = certified[certified["method"].isin([profile.reference, suite.methods[-1]])]
     for model, own in certified.groupby("model", observed=True):
-        caption = (
+        shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, left[left["model"] == model]), (
             f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, {suite.n} votes per "
             f"image) of the same images, against the l2 radius (MDEQ-{model} on {profile.data.name}). Markers lie above the steps if "
             "certificates hold, but for the chance in so few votes."
-        )
-        shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, share.xs(model, level="model")), caption))
+        )))  # fmt: skip
     return shown
 
 
-def robust_curves(certified: pd.DataFrame, left: pd.Series) -> Figure:
-    """The curves of certified accuracy of some methods, and a marker per attack and radius: a panel per noise level.
-
-    Args:
-        certified: rows of `measures.certificates`.
-        left: accuracy in percent by sigma, attack and radius.
-    """
-    fig = plots.accuracy_curves(certified, hue="method")
-    names = list(dict.fromkeys(left.index.get_level_values("attack")))
+def robust_curves(certified: pd.DataFrame, left: pd.DataFrame) -> Figure:
+    """The curves of certified accuracy of some methods, and what `survivors` are left by each attack: a panel per noise level."""
+    fig, names = plots.accuracy_curves(certified, hue="method"), list(left["attack"].unique())
     with plots.style():
         for ax, (_, own) in zip(fig.axes, left.groupby("sigma", observed=True)):
             for i, (name, marker) in enumerate(zip(names, MARKERS)):
-                rows = own.xs(name, level="attack").reset_index()
+                share = 100 * own[own["attack"] == name].groupby("radius")["left"].mean()
                 # Hollow, one size in another: markers at the same place are all seen.
                 look = {"color": plots.look(name, names)[0], "fillstyle": "none", "markersize": 7 - i, "markeredgewidth": 0.8}
-                ax.plot(rows["radius"], rows[left.name], marker, **look, label=name)
-            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * rows["radius"].max())), ylim=(-5, 107))
-            ax.set_ylabel("accuracy (%)" if ax.get_ylabel() else "")
+                ax.plot(share.index, share, marker, **look, label=name)
+            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107), ylabel=ax.get_ylabel() and "accuracy (%)")
         fig.legends[0].remove()
         plots.legend_below(fig, 2)
     return fig
