@@ -106,14 +106,11 @@ def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float =
 
 def soundness(tested: pd.DataFrame) -> pd.DataFrame:
     """How many points lie within a certificate, and how many of those are proven to be flipped, by run, method and rule."""
-    own = tested[tested["predict"] != ABSTAIN]
-    groups = own.assign(confirmed=own["within"] & (own["n_confirm"] > 0)).groupby(ROW, observed=True)
-    found = groups.agg(
-        images=("idx", "nunique"), within=("within", "sum"), confirmed=("confirmed", "sum"), flipped=("flipped", "sum")
-    )
-    rows = tested.groupby(ROW, observed=True).size().index  # a method that certifies nothing has its row, too
-    names = {"images": "certified images", "within": "points within a certified radius", "confirmed": "tested with further votes"}
-    return found.reindex(rows, fill_value=0).rename(columns=names).reset_index()
+    images, confirmed = tested["idx"].where(tested["predict"] != ABSTAIN), tested["within"] & (tested["n_confirm"] > 0)
+    return tested.assign(images=images, confirmed=confirmed).groupby(ROW, observed=True).agg(**{
+        "certified images": ("images", "nunique"), "points within a certified radius": ("within", "sum"),
+        "tested with further votes": ("confirmed", "sum"), "flipped": ("flipped", "sum"),
+    }).reset_index()  # fmt: skip
 
 
 def require_sound(tested: pd.DataFrame) -> None:
@@ -125,11 +122,11 @@ def require_sound(tested: pd.DataFrame) -> None:
 
 def soundness_finding(tested: pd.DataFrame) -> str:
     """How many points tested the certificates that hold, and how many of them fell."""
-    sound, others = (soundness(tested[(tested["rule"] != Rule.RELEASED) == holds]).sum(numeric_only=True) for holds in (True, False))
+    sound, released = (tested[tested["within"] & ((tested["rule"] == Rule.RELEASED) == so)] for so in (False, True))
     return (
-        f"Of {sound['points within a certified radius']:.0f} points within a radius that a sound rule certified, {sound['flipped']:.0f} are "
-        f"flipped; further votes were needed at {sound['tested with further votes']:.0f}. Under '{show.RULE_LABELS[Rule.RELEASED]}' "
-        f"{others['flipped']:.0f} of {others['points within a certified radius']:.0f} are flipped."
+        f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: {sound['flipped'].sum()} points "
+        f"are flipped. Further votes decided {(sound['n_confirm'] > 0).sum()} times. Of '{show.RULE_LABELS[Rule.RELEASED]}', "
+        f"{released['flipped'].sum()} of {len(released)} tests are flipped."
     )
 
 
