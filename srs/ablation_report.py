@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from srs import ablation_tables, figures, recounts, shown, tables, variants
 from srs.recounts import Recounts
 from srs.settings import Profile, Run
-from srs.store import paths
+from srs.store.sealed import paths
 from srs.tables import UNSOUND_NOTE
 
 NOTEBOOK = "32_ablations"

@@ -17,7 +17,7 @@ from srs.recounts import Key, Recounts
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import audit_size, bounds
 from srs.smoothing.bounds import Rule
-from srs.store import paths, shipped
+from srs.store.sealed import paths, shipped
 from srs.store.shipped import Tallies
 from srs.tables import number, percent, RULE_LABELS
 from srs.variants import Variant

@@ -19,7 +19,7 @@ from srs.deq import inference
 from srs.recounts import Key
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds, certify, noise, votes
-from srs.store import paths, results, sealed
+from srs.store.sealed import paths, results, sealed
 from srs.training import train
 
 Counted = dict[Key, list[results.Tally]]

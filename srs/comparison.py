@@ -14,7 +14,7 @@ from srs.published_others import LIPSCHITZ, LIPSCHITZ_RADII, Result, SMOOTHING, 
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import paths, results, shipped
+from srs.store.sealed import paths, results, shipped
 
 NOTEBOOK = "80_coverage"
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS

@@ -11,7 +11,7 @@ import pandas as pd
 
 from srs import agreement, profiles, settings, tables, variants
 from srs.settings import Method, Profile, Run, Train
-from srs.store import paths, shipped
+from srs.store.sealed import paths, shipped
 from srs.training import train
 
 NOTEBOOK = "32_ablations"

@@ -13,7 +13,7 @@ import pandas as pd
 from srs import profiles, settings, shown, tables
 from srs.profiles import PROFILES
 from srs.settings import Profile
-from srs.store import paths
+from srs.store.sealed import paths
 
 NOTEBOOK = "80_coverage"
 MAIN = ("digits", "cifar10", "paper")

@@ -15,7 +15,7 @@ from srs import figures, shown, tables
 from srs.settings import Profile
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts, Rule
-from srs.store import paths
+from srs.store.sealed import paths
 
 NOTEBOOK = "05_method"
 INK, GREY = "0.15", "0.45"

@@ -14,7 +14,7 @@ from srs.published_others import Result, SMOOTHING_RADII, SMOOTHING_SIGMA
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds, certify
 from srs.smoothing.bounds import Rule
-from srs.store import paths, shipped
+from srs.store.sealed import paths, shipped
 from srs.store.shipped import Tallies
 from srs.training import train
 

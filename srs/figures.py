@@ -15,7 +15,7 @@ from srs import metrics, shown, tables
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import paths
+from srs.store.sealed import paths
 from srs.store.shipped import certified, Tallies
 from srs.tables import ACCURACY_NOTEBOOK, CONSISTENCY_NOTEBOOK, RULE_LABELS, SRS_RULES
 

@@ -14,7 +14,7 @@ from srs.deq import mdeq
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds, certify
 from srs.smoothing.bounds import Rule
-from srs.store import paths
+from srs.store.sealed import paths
 from srs.store.shipped import Tallies
 from srs.training import train
 

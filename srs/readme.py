@@ -8,7 +8,7 @@ import pandas as pd
 from srs import bench, profiles, speed_report, tables
 from srs.settings import Run
 from srs.smoothing.bounds import Rule
-from srs.store import paths, sealed, shipped
+from srs.store.sealed import paths, sealed, shipped
 
 COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
 SPEED = ("method", "NFE/vote", "times faster per vote (seconds)", "times faster (seconds)")

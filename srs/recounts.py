@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from srs.settings import Run
-from srs.store import results, sealed, shipped
+from srs.store.sealed import results, sealed, shipped
 
 NAME = "ablations"
 

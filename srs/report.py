@@ -22,7 +22,7 @@ from srs import shown, tables
 from srs.settings import Profile
 from srs.shown import About
 from srs.smoothing.bounds import Rule
-from srs.store import paths, sealed
+from srs.store.sealed import paths, sealed
 
 NAME = "report"
 T = TypeVar("T")

@@ -14,7 +14,7 @@ import torch
 from srs import profiles, settings, shown, tables
 from srs.deq import mdeq
 from srs.settings import Model, Profile, ResNet, Train
-from srs.store import paths
+from srs.store.sealed import paths
 
 NOTEBOOK = "05_method"
 BESIDE = ("paper", "imagenet")  # profiles that are shown with every other, where there are such

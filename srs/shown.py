@@ -11,8 +11,7 @@ from pathlib import Path
 
 from srs import profiles, settings
 from srs.settings import Profile
-from srs.store import paths, sealed
-from srs.store.sealed import write as write_whole
+from srs.store.sealed import paths, sealed, write as write_whole
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from srs.metrics import Certificates
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import paths, sealed, shipped
+from srs.store.sealed import paths, sealed, shipped
 from srs.store.shipped import certified, load, Tallies
 
 ACCURACY_NOTEBOOK = "30_certified_accuracy"

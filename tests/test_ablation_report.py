@@ -11,7 +11,7 @@ from srs.profiles import PROFILES
 from srs.recounts import Key
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts, Rule
-from srs.store import paths, results, sealed
+from srs.store.sealed import paths, results, sealed
 
 DIGITS = replace(PROFILES["digits"], images=4)
 RUN = variants.base(DIGITS)

@@ -13,7 +13,7 @@ from srs.deq import checkpoints, mdeq
 from srs.recounts import Key
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, votes
-from srs.store import paths, results
+from srs.store.sealed import paths, results
 from srs.training import train
 
 RUN = smoke_run(images=2, n0=10, n=60, methods=profiles.paper_methods(batch=60, chains=20, warmup=10, audit=15))
@@ -169,7 +169,7 @@ def test_a_second_call_draws_nothing(done, monkeypatch):
 
     monkeypatch.setattr(train, "train", lambda run, **_: None)
     monkeypatch.setattr(votes, "draw_votes", refuse)
-    monkeypatch.setattr(models, "load", refuse)
+    monkeypatch.setattr(checkpoints, "load", refuse)
     path = paths.measured(RUN, recounts.NAME)
     before = path.read_bytes()
     path.unlink()

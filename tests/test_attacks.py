@@ -21,9 +21,9 @@ from srs.experiments.attacks import FalseCertificate, flipped, require_sound, so
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import counts, paths, results
 from srs.store.counts import ATTACKED
 from srs.store.paths import DamagedFile
+from srs.store.sealed import counts, paths, results
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
 
 RUN = smoke_run(images=3, n0=10, n=40)
@@ -73,21 +73,20 @@ def test_attacks_of_many_radii_are_those_of_each_radius_alone():
     assert spent < 0.8 * model.evaluations, "steps that attacks share are taken once"
 
 
-@pytest.mark.parametrize("name", ["MDEQ-30A", "SRS-MDEQ-1A", "SRS-MDEQ-3A"])
-@pytest.mark.parametrize("together", [1, 12, 1000])
+@pytest.mark.parametrize(("name", "together"), [("MDEQ-30A", 12), ("SRS-MDEQ-1A", 1), ("SRS-MDEQ-3A", 12), ("SRS-MDEQ-3A", 1000)])
 def test_votes_on_many_images_are_those_on_each_alone(srs_root, name, together):
     model, x, method = save_untrained(RUN), digits(3)[0], replace(RUN.profile.method(name), batch=2)
     e = torch.randn(3, 10, *x.shape[1:], generator=torch.Generator().manual_seed(0))
     many = attack.vote(model, x, method, 0.5, e, together=together)
     assert many.shape == (3, 10) and len(np.unique(many)) > 1
     for image, noise, got in zip(x, e, many):
-        alone, _ = votes.sample(model, image, method, 0.5, np.arange(10), lambda i: noise[i])
+        alone, _ = votes.sample(model, lambda i: image + 0.5 * noise[i], method, np.arange(10))
         assert np.array_equal(got, alone)
 
 
 def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, monkeypatch):
     drawn = []
-    monkeypatch.setattr(votes, "noise", lambda shape, seed, idx, stage, samples: drawn.append(
+    monkeypatch.setattr(noise, "noise", lambda shape, seed, idx, stage, samples: drawn.append(
         {(seed, idx, stage, int(s)) for s in samples}) or torch.zeros(len(samples), *shape))  # fmt: skip
     held = pd.DataFrame({  # one of two is contradicted, whatever the votes
         "idx": 0, "method": REFERENCE, "rule": "cohen", "c_a": 8, "predict": [8, 9], "radius": 9.0,
@@ -116,8 +115,7 @@ def test_rows_say_what_was_stored(done):
     assert arrays["votes"].shape == (3, 2, 5) and (arrays["votes"] >= 0).all() and arrays["images"].shape == (2, 1, 8, 8)
 
 
-@pytest.mark.parametrize("kill_at", [1, 8])
-def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at):
+def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=8):
     for file in stored():
         file.unlink()
     write, made = attack.write, []
@@ -226,7 +224,7 @@ def certificate(radii, predict=None, rule=Rule.COHEN):
 
 
 def false_within(radius, classes=10, **change):
-    table = soundness(attacks.test(points(change), certificate([radius]), classes))
+    table = soundness(attacks.put_to_the_test(points(change), certificate([radius]), classes))
     return table["points within a certified radius"][0], table["flipped"][0]
 
 
@@ -235,21 +233,22 @@ def test_a_wrong_certificate_is_caught_and_only_within_its_radius():
     assert false_within(0.5) == (0, 0), "a certificate holds inside its radius, not on it"
     assert false_within(0.6, n_c_a=390, n_rival=10) == (1, 0)
     assert false_within(0.6, n_confirm=0, n_c_a=0, n_rival=0) == (1, 0)
-    tested = attacks.test(points({}), certificate([0.6]), 10)
-    assert attacks.soundness_finding(tested).startswith("Of 1 points within a radius that a sound rule certified, 1 are flipped")
+    tested = attacks.put_to_the_test(points({}), certificate([0.6]), 10)
+    assert "were tested 1 times, by a point within the radius of one: 1 points" in attacks.soundness_finding(tested)
     with pytest.raises(FalseCertificate, match="cohen"):
         require_sound(tested)
-    released = attacks.test(points({}), certificate([0.6], rule=Rule.RELEASED), 10)
+    released = attacks.put_to_the_test(points({}), certificate([0.6], rule=Rule.RELEASED), 10)
     require_sound(released)
-    assert "certified, 0 are flipped" in attacks.soundness_finding(released) and "1 of 1 are flipped" in attacks.soundness_finding(released)
-    abstained = attacks.test(points({}), certificate([0.0], [ABSTAIN]), 10)
+    told = attacks.soundness_finding(released)
+    assert "tested 0 times" in told and "0 points are flipped" in told and "1 of 1 tests are flipped" in told
+    abstained = attacks.put_to_the_test(points({}), certificate([0.0], [ABSTAIN]), 10)
     require_sound(abstained)
     assert soundness(abstained)["certified images"].tolist() == [0]
 
 
 def test_points_of_another_class_than_the_certificate_are_refused():
     with pytest.raises(ValueError, match="attack again"):
-        attacks.test(points({"c_a": 4}), certificate([0.6]), 10)
+        attacks.put_to_the_test(points({"c_a": 4}), certificate([0.6]), 10)
 
 
 @pytest.mark.parametrize(("share", "caught"), [(0.9, False), (1.25, True)])
@@ -308,14 +307,14 @@ def test_robust_accuracy_counts_images_right_before_and_after():
 
 def test_pointwise_table_parts_certified_from_uncertified():
     some = points(*(dict(idx=i, radius=0.25, distance=0.25, own=own, n_confirm=0, n_rival=0) for i, own in enumerate((3, 4, 4))))
-    table = attacks.pointwise(attacks.test(some, certificate([0.3, 0.25, 0.2]), 10)).set_index("images")
+    table = attacks.pointwise(attacks.put_to_the_test(some, certificate([0.3, 0.25, 0.2]), 10)).set_index("images")
     assert table["r=0.25"].to_dict() == {"certified": "1 of 2", "not certified": "1 of 1"}
-    table = attacks.pointwise(attacks.test(some, certificate([0.3, 0.25, 0.4]), 10)).set_index("images")
+    table = attacks.pointwise(attacks.put_to_the_test(some, certificate([0.3, 0.25, 0.4]), 10)).set_index("images")
     assert table["r=0.25"].to_dict() == {"certified": "2 of 3", "not certified": "0 of 0"}
 
 
 def test_everything_is_made_from_what_is_stored(done, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("a network was asked for"))
+    monkeypatch.setattr(checkpoints, "load", lambda *_: pytest.fail("a network was asked for"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = attacks.read(RUN.profile)

@@ -8,7 +8,7 @@ from tests.helpers import save_untrained, smoke_run
 
 from srs import agreement, contraction, profiles, variants
 from srs.profiles import PROFILES
-from srs.store import paths
+from srs.store.sealed import paths
 from srs.training import train
 
 SMOKE = PROFILES["smoke"]

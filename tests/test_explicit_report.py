@@ -7,7 +7,7 @@ from tests import synthetic
 
 from srs import explicit_report, metrics, profiles, published_others, report, settings, shown
 from srs.smoothing import certify
-from srs.store import paths, results
+from srs.store.sealed import paths, results
 from srs.training import train
 
 SMOKE = profiles.get_profile("smoke")

@@ -7,7 +7,6 @@ import nbclient
 import nbformat
 import pytest
 
-from srs import profiles
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}

@@ -220,21 +220,6 @@ def test_pgd_on_a_linear_deq_walks_straight_to_the_edge_of_the_ball(vectors):
     assert torch.allclose((short - x).flatten(1).norm(dim=1), torch.tensor([0.3, 0.3]))
 
 
-def test_pgd_stays_in_the_ball_and_leaves_zero_one():
-    model, _ = two_classes()
-    x, y = torch.ones(3, 1, 2, 2), torch.tensor([0, 1, 0])
-    seen = []
-
-    def gradient(x):
-        seen.append(x)
-        return smoothed_gradient(model, x, y, torch.zeros(3, 1, 1, 2, 2), Gradient("unrolled", 3))
-
-    got = pgd(x, gradient, 0.75, steps=12, step=0.4)
-    for z in (*seen, got):
-        assert (z - x).flatten(1).norm(dim=1).max() <= 0.75 * (1 + 1e-6)
-    assert got.max() > 1.1, "attacked images are not clipped: certificates hold outside [0, 1] too"
-
-
 def test_pgd_without_a_gradient_or_without_steps_stays():
     x = torch.rand(2, 1, 2, 2)
     assert torch.equal(pgd(x, torch.zeros_like, 1.0, steps=5, step=0.1), x)

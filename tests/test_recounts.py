@@ -7,8 +7,8 @@ from tests import synthetic
 from srs import recounts, variants
 from srs.profiles import PROFILES
 from srs.recounts import Key
-from srs.store import paths
 from srs.store.paths import DamagedFile
+from srs.store.sealed import paths
 
 RUN = variants.base(PROFILES["smoke"])
 COUNTED = {

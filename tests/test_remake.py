@@ -5,7 +5,7 @@ import pytest
 from tests import synthetic
 
 from srs import figures, profiles, remake, report, settings, tables
-from srs.store import paths
+from srs.store.sealed import paths
 
 SMOKE = profiles.get_profile("smoke")
 METHODS = (SMOKE.methods[0], SMOKE.method("MDEQ-30A"), *SMOKE.methods[3:])

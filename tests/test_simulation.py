@@ -1,17 +1,19 @@
 """The simulation is checked against closed forms first; then it is used to measure the rules, and audits of another size."""
 
+from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
 from tests import synthetic
 
-from srs import audit_size, bounds, config, counts
+from srs import profiles, settings
 from srs.analysis import measures
-from srs.bounds import DEFAULT_SPLIT, Counts, Rule, lower_confidence_bound
-from srs.config import replace
 from srs.experiments import simulation
-from srs.experiments.simulation import OWN_RS, RIVAL, RS, TOP, HalfSpace, Linear, Surrogate, audit_sizes, failure_rates, simulate
+from srs.experiments.simulation import audit_sizes, failure_rates, HalfSpace, Linear, OWN_RS, RIVAL, RS, simulate, Surrogate, TOP
+from srs.smoothing import audit_size, bounds
+from srs.smoothing.bounds import Counts, DEFAULT_SPLIT, lower_confidence_bound, Rule
+from srs.store import counts
 
 PROBLEMS = [HalfSpace(), Linear()]
 SMALL = {"n": 1_000, "audit_k": 100, "certificates": 4_000}
@@ -139,7 +141,7 @@ def test_measure_covers_every_setting_and_size(monkeypatch):
     rates = simulation.measure(certificates=20)
     assert len(rates) == 2 * len(simulation.SETTINGS) * len(Rule) * len(simulation.ALPHAS)
     assert rates.groupby("n")["certificates"].unique().map(list).to_dict() == {400: [20], 200: [80]}
-    with pytest.raises(config.ConfigError, match="certificates = 0"):
+    with pytest.raises(settings.ConfigError, match="certificates = 0"):
         simulation.measure(certificates=0)
 
 
@@ -193,7 +195,7 @@ def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_avera
 # ------------------------------------------------------------------------------------------------ audits of another size
 
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 RUN, SRS = SMOKE.runs[0], SMOKE.method("SRS-MDEQ-3A")
 # Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
 MEASURED = synthetic.tally(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
@@ -240,7 +242,7 @@ def test_disagreement_that_was_not_measured_is_not_taken_for_none(audited, p_m, 
 
 def test_a_method_with_an_auditor_of_its_own_is_beside_plain_rs_by_that_auditor_too():
     """The auditor spends a tenth of the reference, so plain RS by it draws ten times the votes for the same NFE."""
-    stop = config.Method("MDEQ-STOP", "safe_anderson", 30, batch=100, tol=0.003)
+    stop = settings.Method("MDEQ-STOP", "safe_anderson", 30, batch=100, tol=0.003)
     cheap = replace(PLAIN, nfe_select=60, nfe_estimate=300)
     own = sizes_of(replace(MEASURED, n_a=80), PLAIN, replace(SRS, auditor=stop), (stop, cheap))
     srs = own[own["method"] == SRS.name]

@@ -1,5 +1,6 @@
 """Notebook 40: its tables say what the rules say, and its findings are those of the counts."""
 
+from dataclasses import replace
 import re
 
 import numpy as np
@@ -7,13 +8,14 @@ import pandas as pd
 import pytest
 from tests import helpers, synthetic
 
-from srs import bounds, config, counts
-from srs.bounds import Rule
-from srs.config import replace
+from srs import profiles
 from srs.experiments import simulation, soundness
 from srs.experiments.simulation import DEAREST, OWN_RS, RS
+from srs.smoothing import bounds
+from srs.smoothing.bounds import Rule
+from srs.store import counts
 
-SMOKE = config.get_profile("smoke")
+SMOKE = profiles.get_profile("smoke")
 SRS = SMOKE.method("SRS-MDEQ-3A")
 # The paper's settings, from the README of our notes on it: sigma, Theorem 3.1, released formula, plain RS.
 CAPS = [(0.12, 0.238, 0.380, 0.384), (0.25, 0.496, 0.791, 0.800), (0.5, 0.991, 1.583, 1.599), (1.0, 1.982, 3.165, 3.199)]

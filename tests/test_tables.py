@@ -11,7 +11,7 @@ from tests.synthetic import array, tally
 
 from srs import metrics, profiles, settings, shown, tables
 from srs.smoothing.bounds import Rule
-from srs.store import paths, results
+from srs.store.sealed import paths, results
 
 SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5))
 RUN = SMOKE.runs[1]  # sigma 0.5: there are published figures beside it

@@ -17,14 +17,13 @@ from tqdm import tqdm
 
 from srs import data, settings
 from srs.analysis import measures
-from srs.attacks.pgd import pgd, smoothed_gradient
-from srs.attacks.settings import Attack, Suite
+from srs.attacks.pgd import pgd, smoothed_gradient, solve
+from srs.attacks.settings import Attack, Gradient, Suite
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.deq.solvers import SOLVERS
 from srs.smoothing import bounds, noise, votes
 from srs.smoothing.bounds import ABSTAIN
-from srs.store import counts, paths, results, sealed
 from srs.store.counts import ATTACKED, NOT_DRAWN
+from srs.store.sealed import counts, paths, results, sealed
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
@@ -48,20 +47,11 @@ def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: T
     def gradient(at: Tensor) -> Tensor:
         # Until a radius is reached, all attacks on an image walk the same way: one gradient is enough for them.
         _, same = torch.unique(torch.cat([owner[:, None].to(at), at.flatten(1)], dim=1), dim=0, return_inverse=True)
-        first = torch.full_like(same, len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")
-        first = first[: int(same.max()) + 1]
-        i = owner[first]
-        return smoothed_gradient(model, at[first], y[i], noisy[i], attack.gradient)[same]
+        first = torch.full_like(same, len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")[: int(same.max()) + 1]
+        return smoothed_gradient(model, at[first], y[owner[first]], noisy[owner[first]], attack.gradient)[same]
 
     many = pgd(x[owner], gradient, radii.to(x).flatten(), steps=attack.steps, step=attack.step)
     return many.view(len(x), count, *x.shape[1:])
-
-
-@torch.no_grad()
-def classify(model: mdeq.DEQ, x: Tensor, method: settings.Method) -> np.ndarray:
-    """What the base classifier answers on images (B, C, H, W) without noise, solved as a method that starts from zero."""
-    u = model.inject(x)
-    return votes.predict(model.head(SOLVERS[method.solver](model.f, model.initial(u), u, max_steps=method.steps).z))
 
 
 def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float, e: Tensor, *, together: int) -> np.ndarray:
@@ -70,8 +60,7 @@ def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float,
     Args:
         model: the DEQ.
         images: the attacked images.
-        method: which starts from zero or from previous solutions; in the latter case an image's n votes are dealt out in
-            five batches, the first of them warmed up.
+        method: with start `previous`, an image's n votes are dealt out in five batches, the first of them warmed up.
         sigma: noise level.
         e: standard normal noise, (P, n, C, H, W).
         together: about how many noisy copies are solved at once.
@@ -98,12 +87,12 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
     Args:
         run: which trained model; its votes must have been drawn and counted unless `suite.n` is 0.
         suite: the attacks and how their success is measured.
-        name: of the table, see `counts.read_attacks`.
+        name: of the table, which `counts.read_attacks` reads.
         device: a torch device.
         progress: whether to show a progress bar.
 
     Returns:
-        The table: a row per attacked image, radius and method.
+        Where the table is.
 
     Raises:
         config.ConfigError: weights or counts are missing, or a setting does not fit.
@@ -182,7 +171,8 @@ def _attack_group(
     images = attack_images(model, x, torch.tensor(away, device=x.device), copies, torch.from_numpy(radii), attack)
     moved = (images.double() - x.double()[:, None]).flatten(2).norm(dim=2).cpu().numpy()  # (B, R)
     flat = images.flatten(0, 1)
-    base = classify(model, flat, reference).reshape(moved.shape)
+    z = solve(model, model.inject(flat), Gradient(solver=reference.solver, state=reference.steps))
+    base = votes.predict(model.head(z)).reshape(moved.shape)
     drawn = np.empty((len(methods), *moved.shape, suite.n), np.int16)
     own = np.full(drawn.shape[:3], NOT_DRAWN)
     confirm = np.full((*moved.shape, suite.confirm), NOT_DRAWN, np.int16)

@@ -15,7 +15,7 @@ from srs.attacks.settings import Suite
 from srs.experiments.certified_accuracy import identity, name_of, of_run
 from srs.settings import Profile, Run
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import counts
+from srs.store.sealed import counts
 
 FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
 ALL = "strongest of all"
@@ -33,7 +33,7 @@ class Attacked(NamedTuple):
 
     points: pd.DataFrame  # a row per attacked image, radius and method
     certified: pd.DataFrame  # the certificates of the same images by the same methods, under every rule
-    tested: pd.DataFrame  # a row per point and certificate, see `test`
+    tested: pd.DataFrame  # a row per point and certificate, see `put_to_the_test`
 
 
 def suite_of(profile: Profile) -> Suite:
@@ -71,13 +71,13 @@ def read(profile: Profile) -> Attacked:
         points[name] = measures.in_order(points[name])
     certified = measures.certificates(counted, alpha=profile.alpha).merge(points[POINT].drop_duplicates(), on=POINT)
     certified["method"] = pd.Categorical(certified["method"], points["method"].cat.categories, ordered=True)
-    return Attacked(points, certified, test(points, certified, profile.data.classes))
+    return Attacked(points, certified, put_to_the_test(points, certified, profile.data.classes))
 
 
 # ------------------------------------------------------------------------------------------------ soundness
 
 
-def test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
+def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Every point beside every certificate of its image by its method: columns `within`, `flipped`, `changed`.
 
     `within`: its distance is less than the certified radius. `flipped`: so it is, and the further votes, which were drawn wherever
@@ -107,14 +107,11 @@ def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float =
 
 def soundness(tested: pd.DataFrame) -> pd.DataFrame:
     """How many points lie within a certificate, and how many of those are proven to be flipped, by run, method and rule."""
-    own = tested[tested["predict"] != ABSTAIN]
-    groups = own.assign(confirmed=own["within"] & (own["n_confirm"] > 0)).groupby(ROW, observed=True)
-    found = groups.agg(
-        images=("idx", "nunique"), within=("within", "sum"), confirmed=("confirmed", "sum"), flipped=("flipped", "sum")
-    )
-    rows = tested.groupby(ROW, observed=True).size().index  # a method that certifies nothing has its row, too
-    names = {"images": "certified images", "within": "points within a certified radius", "confirmed": "tested with further votes"}
-    return found.reindex(rows, fill_value=0).rename(columns=names).reset_index()
+    images, confirmed = tested["idx"].where(tested["predict"] != ABSTAIN), tested["within"] & (tested["n_confirm"] > 0)
+    return tested.assign(images=images, confirmed=confirmed).groupby(ROW, observed=True).agg(**{
+        "certified images": ("images", "nunique"), "points within a certified radius": ("within", "sum"),
+        "tested with further votes": ("confirmed", "sum"), "flipped": ("flipped", "sum"),
+    }).reset_index()  # fmt: skip
 
 
 def require_sound(tested: pd.DataFrame) -> None:
@@ -126,11 +123,11 @@ def require_sound(tested: pd.DataFrame) -> None:
 
 def soundness_finding(tested: pd.DataFrame) -> str:
     """How many points tested the certificates that hold, and how many of them fell."""
-    sound, others = (soundness(tested[(tested["rule"] != Rule.RELEASED) == holds]).sum(numeric_only=True) for holds in (True, False))
+    sound, released = (tested[tested["within"] & ((tested["rule"] == Rule.RELEASED) == so)] for so in (False, True))
     return (
-        f"Of {sound['points within a certified radius']:.0f} points within a radius that a sound rule certified, {sound['flipped']:.0f} are "
-        f"flipped; further votes were needed at {sound['tested with further votes']:.0f}. Under '{show.RULE_LABELS[Rule.RELEASED]}' "
-        f"{others['flipped']:.0f} of {others['points within a certified radius']:.0f} are flipped."
+        f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: {sound['flipped'].sum()} points "
+        f"are flipped. Further votes decided {(sound['n_confirm'] > 0).sum()} times. Of '{show.RULE_LABELS[Rule.RELEASED]}', "
+        f"{released['flipped'].sum()} of {len(released)} tests are flipped."
     )
 
 
@@ -196,7 +193,7 @@ def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
     # Both kinds of images, even where all are of one.
     wide = by_radius(groups["sum"].astype(str) + " of " + groups["size"].astype(str)).unstack("images")
     kinds = pd.MultiIndex.from_product([wide.columns.levels[0], ["certified", "not certified"]], names=[None, "images"])
-    return wide.reindex(columns=kinds).fillna("0 of 0").stack("images", future_stack=True).reset_index()
+    return wide.reindex(columns=kinds).astype(object).fillna("0 of 0").stack("images", future_stack=True).reset_index()
 
 
 def room_finding(attacked: Attacked, profile: Profile) -> str:
@@ -218,37 +215,28 @@ def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
     """Certified accuracy (steps) and what attacks leave of the reference's (markers) against the radius, for every model size."""
     suite, shown = suite_of(profile), []
     left = survivors(attacked.points[attacked.points["method"] == profile.reference]).query("attack != @ALL")
-    share = 100 * left.groupby([*RUN, "attack", "radius"], observed=True)["left"].mean()
     certified = first_rule(attacked.certified)
     certified = certified[certified["method"].isin([profile.reference, suite.methods[-1]])]
     for model, own in certified.groupby("model", observed=True):
-        caption = (
+        shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, left[left["model"] == model]), (
             f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, {suite.n} votes per "
             f"image) of the same images, against the l2 radius (MDEQ-{model} on {profile.data.name}). Markers lie above the steps if "
             "certificates hold, but for the chance in so few votes."
-        )
-        shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, share.xs(model, level="model")), caption))
+        )))  # fmt: skip
     return shown
 
 
-def robust_curves(certified: pd.DataFrame, left: pd.Series) -> Figure:
-    """The curves of certified accuracy of some methods, and a marker per attack and radius: a panel per noise level.
-
-    Args:
-        certified: rows of `measures.certificates`.
-        left: accuracy in percent by sigma, attack and radius.
-    """
-    fig = plots.accuracy_curves(certified, hue="method")
-    names = list(dict.fromkeys(left.index.get_level_values("attack")))
+def robust_curves(certified: pd.DataFrame, left: pd.DataFrame) -> Figure:
+    """The curves of certified accuracy of some methods, and what `survivors` are left by each attack: a panel per noise level."""
+    fig, names = plots.accuracy_curves(certified, hue="method"), list(left["attack"].unique())
     with plots.style():
         for ax, (_, own) in zip(fig.axes, left.groupby("sigma", observed=True)):
             for i, (name, marker) in enumerate(zip(names, MARKERS)):
-                rows = own.xs(name, level="attack").reset_index()
+                share = 100 * own[own["attack"] == name].groupby("radius")["left"].mean()
                 # Hollow, one size in another: markers at the same place are all seen.
                 look = {"color": plots.look(name, names)[0], "fillstyle": "none", "markersize": 7 - i, "markeredgewidth": 0.8}
-                ax.plot(rows["radius"], rows[left.name], marker, **look, label=name)
-            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * rows["radius"].max())), ylim=(-5, 107))
-            ax.set_ylabel("accuracy (%)" if ax.get_ylabel() else "")
+                ax.plot(share.index, share, marker, **look, label=name)
+            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107), ylabel=ax.get_ylabel() and "accuracy (%)")
         fig.legends[0].remove()
         plots.legend_below(fig, 2)
     return fig

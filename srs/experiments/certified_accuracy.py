@@ -8,7 +8,7 @@ from srs.analysis.show import Shown
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import paths, shipped
+from srs.store.sealed import paths, shipped
 
 PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha

@@ -18,11 +18,11 @@ from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, Attack, Gradient, hardened, NO_ATTACK, Suite
 from srs.experiments.attacks import by_radius
 from srs.settings import Run
-from srs.store import counts, paths, results, sealed, shipped
+from srs.store.sealed import counts, paths, results, sealed, shipped
 
 RESIDUAL = "residual"  # stands in the column `gradient` where `cosine` is the relative residual of z_n
 READY, CONVERGED = "exact, ready-made", "exact, converged"
-NAMES = {"paper": "as trained for smoothing", "adversarial": "and adversarially trained"}
+PLAIN, HARD = "as trained for smoothing", "and adversarially trained"
 MOST_IMAGES = 25
 RADII = (0.25, 0.5, 0.75, 1.0)
 STATES = (1, 2, 3, 4, 6, 8, 12, 16)  # z_n at which gradients are compared
@@ -36,11 +36,11 @@ COMPARED = {  # `state` is put in, and `backward` with it
 }
 
 
-def hardened_run(run: Run) -> Run:
-    """The same model, trained on with attacks through intermediate states for a quarter of its epochs."""
+def both(run: Run) -> dict[str, Run]:
+    """The run and, trained on for a quarter of its epochs with attacks through intermediate states, its hardened one; by name."""
     adversarial = Adversarial(vectors=1, gradient=Gradient("unrolled", state=3, unroll=3))
     again = dict(begin=run.train, epochs=max(1, run.train.epochs // 4), pretrain_steps=0, lr=run.train.lr / 2)
-    return replace(run, train=hardened(run.train, "adversarial", adversarial, **again))
+    return {PLAIN: run, HARD: replace(run, train=hardened(run.train, "adversarial", adversarial, **again))}
 
 
 def suite_of(run: Run, *, steps: int = 20, radii: Sequence[float] = RADII) -> Suite:
@@ -79,7 +79,7 @@ def measure(
     from srs.deq import checkpoints, inference
     from srs.training import train
 
-    for one in (run, hardened_run(run)):
+    for one in both(run).values():
         train.train(one, device=device, progress=progress)
         attack.run_suite(one, suite_of(run, steps=steps, radii=radii), "white_box", device=device, progress=progress)
         images, target = list(one.profile.evaluated[:MOST_IMAGES]), paths.measured(one, "cosines")
@@ -118,12 +118,10 @@ def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
     def gradient(g: Gradient):
         return pgd.smoothed_gradient(model, x, y, torch.zeros_like(x)[:, None], g).double().flatten(1)
 
-    exact, found = gradient(EXACT), {}
+    exact, u, found = gradient(EXACT), model.inject(x).detach(), {}
     for n in states:
-        with torch.no_grad():
-            u = model.inject(x)
-            z = pgd.solve(model, u, replace(EXACT, state=n))
-            found[n, RESIDUAL] = relative_residual(z, model.f(z, u))
+        z = pgd.solve(model, u, replace(EXACT, state=n))
+        found[n, RESIDUAL] = relative_residual(z, model.f(z, u)).detach()
         for name, g in COMPARED.items():
             found[n, name] = torch.nn.functional.cosine_similarity(gradient(replace(g, state=n, backward=n)), exact)
     rows = [(i, n, name, value) for (n, name), values in found.items() for i, value in enumerate(values.tolist())]
@@ -139,24 +137,21 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         config.ConfigError: something was not measured.
     """
-    pair, parts = (run, hardened_run(run)), []
-    for one in pair:
+    parts = []
+    for name, one in both(run).items():
         path = shipped.measured(one, "cosines")
         settings.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
-        named = counts.read_frame(path, {"idx": int, "state": int, "gradient": str, "cosine": float}, "table of cosines", by="srs.experiments.white_box")
-        parts.append((named, counts.read_attacks(one, "white_box")))
-    names = [NAMES.get(one.train.recipe, one.train.recipe) for one in pair]
-    found, points = (pd.concat([part.assign(model=name) for name, part in zip(names, some)], ignore_index=True) for some in zip(*parts))
-    points = points.rename(columns={"attack": "gradient"})
-    for frame in (found, points):
-        for name in ("model", "gradient"):
-            frame[name] = measures.in_order(frame[name])
-    return found, points
+        columns = {"idx": int, "state": int, "gradient": str, "cosine": float}
+        found = counts.read_frame(path, columns, "table of cosines", by="srs.experiments.white_box")
+        attacked = counts.read_attacks(one, "white_box").rename(columns={"attack": "gradient"})
+        parts.append([frame.assign(model=name) for frame in (found, attacked)])
+    frames = (pd.concat(some, ignore_index=True) for some in zip(*parts))
+    return tuple(frame.assign(**{name: measures.in_order(frame[name]) for name in ("model", "gradient")}) for frame in frames)
 
 
 def models_table(run: Run) -> pd.DataFrame:
     """What the model cards say of accuracy, convergence and training, before and after adversarial training."""
-    cards = {NAMES.get(one.train.recipe, one.train.recipe): shipped.card(one) for one in (run, hardened_run(run))}
+    cards = {name: shipped.card(one) for name, one in both(run).items()}
     return pd.DataFrame([{
         "model": name, "clean accuracy %": 100 * card["clean_accuracy"], "noisy accuracy %": 100 * card["noisy_accuracy"],
         **{f"residual after {k}": card["residual"][str(k)] for k in (1, 5, 10, 30)},
@@ -208,7 +203,7 @@ def success(points: pd.DataFrame) -> pd.DataFrame:
 
 def success_finding(table: pd.DataFrame) -> str:
     """Whether an intermediate-state gradient beats the ready-made exact one on the hardened DEQ, and by how much."""
-    own = table[table["model"] == NAMES["adversarial"]].set_index("gradient")
+    own = table[table["model"] == HARD].set_index("gradient")
     rate = own["all radii"].fillna(0.0)
     others = rate[[name for name in rate.index if not name.startswith("exact")]]
     best, lead = others.idxmax(), others.max() - rate[READY]
@@ -230,7 +225,7 @@ def where(run: Run) -> str:
 
 def quality(run: Run) -> Shown:
     """The table of both models."""
-    hard = hardened_run(run).train
+    hard = both(run)[HARD].train
     table = models_table(run)
     residuals = [name for name in table if name.startswith("residual")]
     return show.table(run.profile, "white_box_models", table.assign(**table[residuals].map(show.scientific)), (
@@ -278,12 +273,10 @@ def cosine_curves(found: pd.DataFrame) -> Figure:
 def flips(points: pd.DataFrame, run: Run) -> Shown:
     """The table of attack success."""
     ready = suite_of(run).attacks[1]
-    table = success(points)
-    return show.table(run.profile, "white_box_success", table, (
+    return show.table(run.profile, "white_box_success", success(points), (
         f"How many of the images that the base classifier has right are flipped by PGD-l2 of radius r, in percent, by the gradient that drives it "
         f"({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). '{READY}' is the exact gradient by "
         f"Broyden's method with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as the model was trained. Every "
         f"attack but '{CONVERGED}' may spend what the ready-made one spends in evaluations of f and vector-Jacobian products, so a cheaper "
-        "gradient takes more steps. The last two columns count image-radius pairs that one attack flips and the other does not. "
-        + success_finding(table)
+        "gradient takes more steps. The last two columns count image-radius pairs that one attack flips and the other does not."
     ), {"all radii": 1})  # fmt: skip

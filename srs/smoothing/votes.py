@@ -20,11 +20,11 @@ from srs.deq.inference import choose_kernels
 from srs.deq.mdeq import DEQ
 from srs.deq.released import released_anderson
 from srs.deq.solvers import SOLVERS as OURS
-from srs.settings import FIXED_STARTS, Method, Sampling, check, check_sigma
+from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import starts
 from srs.smoothing.bounds import ABSTAIN, top_class
-from srs.smoothing.noise import Copies, audit_order
-from srs.store import sealed
+from srs.smoothing.noise import audit_order, Copies
+from srs.store.sealed import sealed
 
 SOLVERS = OURS | {"released_anderson": released_anderson}
 

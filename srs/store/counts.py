@@ -12,7 +12,7 @@ from srs import settings
 from srs.analysis import measures
 from srs.settings import Profile, Run
 from srs.smoothing.bounds import ABSTAIN
-from srs.store import paths, results, sealed, shipped
+from srs.store.sealed import paths, results, sealed, shipped
 
 
 def read_counts(profile: Profile) -> pd.DataFrame:

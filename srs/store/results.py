@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srs.store import sealed
-from srs.store.sealed import write_json
+from srs.store.sealed import sealed, write_json
 
 
 @dataclass(frozen=True)
