@@ -101,8 +101,8 @@ $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: not
 	$(call papermill,$*,)
 
 # Votes and models of its own, but for what follows from stored votes; trains six more models. A CPU would train
-# those of cifar10 for many hours: `python -m srs.ablations --profile cifar10`, and the notebook takes what is there.
-ABLATE := srs/variants.py srs/threats.py srs/adversary.py srs/recounts.py srs/ablation_tables.py srs/ablation_report.py srs/ablations.py srs/contraction.py srs/agreement.py
+# those of cifar10 for many hours, so there the notebook takes what is trained.
+ABLATE := srs/threats.py srs/adversary.py srs/experiments/ablations.py srs/experiments/variants.py srs/agreement.py
 $(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) $(SHOW) srs/losses.py srs/train.py srs/audit_size.py $(ABLATE) | $(ENV)
 	$(call papermill,32_ablations,-p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True))
 
@@ -121,7 +121,7 @@ $(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.1
 $(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
 	$(call papermill,35_imagenet,)
 
-$(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
+$(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/experiments/explicit.py $(SHOW) | $(ENV)
 	$(call papermill,36_explicit,)
 
 MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/scaling.py srs/speed_report.py

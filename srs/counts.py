@@ -19,7 +19,7 @@ def read_counts(profile: Profile) -> pd.DataFrame:
         config.ConfigError: no run is complete in either place.
         ValueError: the methods of a run were not evaluated on the same images.
     """
-    found = {run: rows for run in profile.runs if (rows := _run_counts(run)) is not None}
+    found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
     first = paths.tallies(profile.runs[0], profile.methods[0])
     config.check(found != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
     left_out = [run.id for run in profile.runs if run not in found]
@@ -34,7 +34,8 @@ def read_counts(profile: Profile) -> pd.DataFrame:
     return counts
 
 
-def _run_counts(run: Run) -> pd.DataFrame | None:
+def read_run(run: Run) -> pd.DataFrame | None:
+    """The counts of one run, from what was computed here, else from what is shipped; None where not all its methods are there."""
     for place in (paths.tallies, paths.shipped_tallies):
         files = {method: place(run, method) for method in run.profile.methods}
         if all(path.is_file() for path in files.values()):

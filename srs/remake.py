@@ -10,11 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from tqdm import tqdm
 
-from srs import (
-    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report, settings_report,
-    speed_report, tables,
-)
+from srs import comparison, config, coverage, diagrams, figures, imagenet_report, report, settings_report, speed_report, tables
 from srs.config import Profile
+from srs.experiments import ablations
 
 Step = Callable[[Profile], object]
 
@@ -29,10 +27,16 @@ def histograms(profile: Profile) -> object:
     return figures.make_histograms(profile, tables.load(profile))
 
 
+def ablate(profile: Profile) -> object:
+    """Show what the ablations have counts of."""
+    found = ablations.sweeps(ablations.read(profile), profile)
+    return ablations.tables(found, profile), ablations.figures(found, profile)
+
+
 MAIN: tuple[Step, ...] = (histograms, curves, tables.make_tables)  # the longest first
 MORE: tuple[Step, ...] = (
-    ablation_report.make, diagrams.make_diagrams, settings_report.make_settings, speed_report.make_agreement,
-    speed_report.make_speed, speed_report.make_adaptive, contraction.make, comparison.make_comparison, imagenet_report.make,
+    ablate, diagrams.make_diagrams, settings_report.make_settings, speed_report.make_agreement,
+    speed_report.make_speed, speed_report.make_adaptive, comparison.make_comparison, imagenet_report.make,
 )  # fmt: skip
 LAST: tuple[Step, ...] = (coverage.make_coverage, report.build)  # they look at what the others made
 

@@ -19,13 +19,13 @@ from srs.config import (
 PACKAGE = Path(config.__file__).parent
 # From left to right: a module imports only modules that stand before it.
 ORDER = (
-    "settings", "config", "threats", "variants", "memory", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
-    "published_others", "results", "shown", "points", "metrics", "shipped", "recounts", "data", "resnet", "models", "inference", "losses",
+    "settings", "config", "threats", "memory", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
+    "published_others", "results", "shown", "points", "metrics", "shipped", "data", "resnet", "models", "inference", "losses",
     "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "soundness", "tables",
-    "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
-    "white_box_report", "speed_report", "contraction",
+    "attacks", "white_box", "audit_size", "figures", "attack_report",
+    "white_box_report", "speed_report",
     "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
-    "report", "explicit_report", "imagenet_report", "remake", "readme",
+    "report", "imagenet_report", "analysis", "counts", "experiments", "remake", "readme",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
@@ -260,7 +260,7 @@ def test_no_module_is_longer_than_400_lines(module):
     ("module", "allowed"),
     [
         ("settings", set()), ("config", set()), ("paths", set()), ("bounds", {"numpy", "scipy"}), ("solvers", {"torch"}),
-        ("starts", {"torch"}), ("results", {"numpy"}), ("threats", set()), ("variants", set()), ("metrics", {"numpy", "scipy"}),
+        ("starts", {"torch"}), ("results", {"numpy"}), ("threats", set()), ("metrics", {"numpy", "scipy"}),
     ],
 )
 def test_modules_import_no_more_than_they_promise(module, allowed):
@@ -268,7 +268,7 @@ def test_modules_import_no_more_than_they_promise(module, allowed):
     assert others - set(sys.stdlib_module_names) <= allowed
 
 
-@pytest.mark.parametrize("module", ["metrics", "tables", "figures", "attack_report", "white_box_report", "ablation_report"])
+@pytest.mark.parametrize("module", ["metrics", "tables", "figures", "attack_report", "white_box_report"])
 def test_tables_and_figures_need_no_torch(module):
     seen, todo = set(), {module}
     while todo:

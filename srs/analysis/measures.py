@@ -66,6 +66,12 @@ def certificates(
     return found
 
 
+def holding(counts: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
+    """The certificates of every row under the one rule that holds for its votes, whatever they depend on: cohen or audit."""
+    certified = certificates(counts, alpha=alpha)
+    return certified[certified["rule"].isin((Rule.COHEN, Rule.AUDIT))]
+
+
 def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
     """How many images of each group are classified rightly with a radius of at least r, per r, and their number `images`."""
     radius = certified["radius"].where(certified["correct"], -np.inf)
