@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from srs import profiles, settings
-from srs.store.sealed import paths, sealed
+from srs.store import paths, sealed
 
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own

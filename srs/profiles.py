@@ -140,12 +140,12 @@ PROFILES = {
         Profile(
             "digits", DIGITS, ((DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
-            baselines=(DIGITS_RESNET,),
+            baselines=(DIGITS_RESNET,), ablation_images=5,
         ),
         Profile(
             "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
             paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
-            images=20, stride=250, n0=100, n=1_000, recipes_at=CIFAR_AT,
+            images=20, stride=250, n0=100, n=1_000, recipes_at=CIFAR_AT, ablation_images=5,
             fewer=Fewer((0.12, 0.25, 1.0), SIX_ROWS, images=10),  # or two cores would take more than two hours
         ),
         # More images, without an audit: by votes as the full solve's, and by the cheapest. Those of `cifar10` are among them.
@@ -179,7 +179,7 @@ PROFILES = {
         Profile(
             "smoke", DIGITS, ((DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)),), (0.5,),
             paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
-            baselines=((ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)),),
+            baselines=((ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)),), ablation_images=1,
         ),
     )
 }
@@ -283,7 +283,8 @@ def write_stamps(profile: Profile) -> None:
         settings = dataclasses.asdict(run)
         certify = settings.pop("profile")
         training = settings | {"data": certify["data"], "seed": certify["seed"]}
-        sampling = {k: v for k, v in certify.items() if k not in ("models", "recipes_at", "baselines", "sigmas", "radii", "note", "fewer")}
+        other = ("models", "recipes_at", "baselines", "sigmas", "radii", "note", "fewer", "ablation_images")
+        sampling = {k: v for k, v in certify.items() if k not in other}
         for kind, content in (("train", training), ("certify", sampling)):
             path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
             if not path.is_file() or path.read_text() != text:

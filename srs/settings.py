@@ -13,6 +13,7 @@ class ConfigError(ValueError):
     """A setting was refused; the message names the value and what would be right."""
 
 
+ABSTAIN = -1  # the class of a vote or a certificate that names none
 SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "released_anderson")
 FIXED_STARTS = ("clean", "centroid", "calibrated", "anchor")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
@@ -268,6 +269,7 @@ class Profile:
     baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
     recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
     fewer: Fewer | None = None  # what is drawn at some of the noise levels; None: everything at every one
+    ablation_images: int | None = None  # that ablations draw votes for, with models trained short; None: all
     card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
     note: str = ""  # opens every caption
 

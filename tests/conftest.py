@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import torch
 
-from srs.store.sealed import paths
+from srs.store import paths
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("same", derandomize=True)  # the same examples in every run: CI cannot flicker

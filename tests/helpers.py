@@ -8,7 +8,7 @@ from torch import Tensor
 
 from srs import data, profiles, settings
 from srs.deq import checkpoints, mdeq
-from srs.store.sealed import paths
+from srs.store import paths
 
 
 @dataclass(frozen=True)

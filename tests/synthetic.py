@@ -13,7 +13,7 @@ from srs.experiments import bench, few_steps
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
 from srs.store.results import Tally
-from srs.store.sealed import paths, results, sealed
+from srs.store import paths, results, sealed
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {

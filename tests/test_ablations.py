@@ -1,23 +1,35 @@
-"""Counting stored votes anew is what fewer votes or another audit would have counted; measuring draws only what is missing."""
+"""The ablations: a recount is what fewer votes and another audit would have been; tables and sentences follow the counts."""
 
 from dataclasses import replace
+import dataclasses
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from tests import synthetic
 from tests.helpers import save_untrained, smoke_run
 
-from srs import ablation_report, ablations, profiles, recounts, variants
-from srs.deq import checkpoints, mdeq
-from srs.recounts import Key
+from srs import agreement, profiles, threats
+from srs.analysis import show
+from srs.coverage import ITEMS
+from srs.deq import checkpoints
+from srs.experiments import ablations, variants
+from srs.profiles import PROFILES
 from srs.settings import ConfigError, Method
-from srs.smoothing import certify, votes
-from srs.store.sealed import paths, results
+from srs.smoothing import bounds, certify, votes
+from srs.smoothing.bounds import Counts, Rule
+from srs.store import counts, paths, results, sealed, shipped
+from srs.store.paths import DamagedFile
 from srs.training import train
 
 RUN = smoke_run(images=2, n0=10, n=60, methods=profiles.paper_methods(batch=60, chains=20, warmup=10, audit=15))
 PROFILE = RUN.profile
+DIGITS = replace(PROFILES["digits"], images=4)
+BASE = variants.base(DIGITS)
+ABLATED = {name: p for name, p in PROFILES.items() if variants.base(p) is not None}
+STOP = Method("STOP", "safe_anderson", 30, batch=60, tol=0.3)
 WAYS = {
     "RS": PROFILE.method("MDEQ-5A"),
     "SRS": PROFILE.method("SRS-MDEQ-1A"),
@@ -25,22 +37,11 @@ WAYS = {
     "odd batches": replace(PROFILE.method("SRS-MDEQ-1A"), batch=17),
     "clean": Method("C", "anderson", 1, start="clean", batch=60, audit=15),
     "centroid": Method("D", "anderson", 1, start="centroid", batch=60, warmup=3, audit=15, pilot=4),
+    "audited otherwise": Method("E", "naive", 1, start="calibrated", batch=60, warmup=3, audit=15, pilot=4, auditor=STOP),
 }
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """A function that draws the votes of one image by a method and by the full solve, each pair once."""
-    made = {}
-
-    def draw(model, method: Method, n: int):
-        if (method, n) not in made:
-            sampling = replace(PROFILE.sampling, n=n)
-            x = torch.linspace(0, 1, 64).view(1, 8, 8)
-            made[method, n] = votes.draw_votes(model, x, method, sampling, RUN.sigma, idx=3, label=1)
-        return made[method, n]
-
-    return draw
+# ---------------------------------------------------------------------------------------------- recounts
 
 
 @pytest.fixture(scope="module")
@@ -51,58 +52,52 @@ def model(tmp_path_factory):
         yield certify.load_model(RUN)
 
 
-def whole(tally):
-    """A tally as a dictionary without the time."""
-    return {name: getattr(tally, name) for name in results.COLUMNS if name != "seconds"}
+@pytest.fixture(scope="module")
+def draw(model):
+    """A function that draws the votes of one image by a method, each once."""
+    made = {}
+
+    def drawn(method: Method, n: int):
+        if (method, n) not in made:
+            x = torch.linspace(0, 1, 64).view(1, 8, 8)
+            made[method, n] = votes.draw_votes(model, x, method, replace(PROFILE.sampling, n=n), RUN.sigma, idx=3, label=1)
+        return made[method, n]
+
+    return drawn
+
+
+def recount(draw, method: Method, n: int, k: int) -> results.Tally:
+    reference = PROFILE.method(PROFILE.reference)
+    standard, auditor = draw(reference, 60), draw(method.auditor or reference, 60)
+    return ablations.first_n(draw(method, 60), method, PROFILE.sampling, standard, auditor, n=n, k=k)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("n", "k"), [(60, 15), (60, 4), (60, 60), (40, 15), (25, 7)])
-def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(drawn, model, way, n, k):
-    """Drawn afresh with that n and that K, audit included, and counted as the main tables are."""
+def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, way, n, k):
+    """Drawn afresh with that n and that K, audit included, and counted as the main tables are; where an audit stops early its cost is a mean."""
     method = WAYS[way]
     k = k if method.serialized else 0
-    reference = PROFILE.method(PROFILE.reference)
-    found = ablations.recount(
-        drawn(model, method, 60), method, PROFILE.sampling, drawn(model, reference, 60), n=n, k=k
-    )
-    other, sampling = replace(method, audit=min(k, n)), replace(PROFILE.sampling, n=n)
-    fresh = certify.count_votes(drawn(model, other, n), other, sampling, drawn(model, reference, n))
-    assert whole(found) == whole(fresh)
-    assert np.isnan(found.seconds)
+    found, other = recount(draw, method, n, k), replace(method, audit=min(k, n))
+    fresh = certify.count_votes(draw(other, n), other, replace(PROFILE.sampling, n=n), draw(PROFILE.method(PROFILE.reference), n))
+    aside = {"seconds"} if method.auditor is None else {"seconds", "nfe_audit"}
+    for name in (name for name in results.COLUMNS if name not in aside):
+        assert getattr(found, name) == getattr(fresh, name), name
+    assert np.isnan(found.seconds) and found.nfe_audit == pytest.approx(fresh.nfe_audit, rel=0.4)
 
 
-@pytest.mark.parametrize(("n", "k"), [(60, 60), (40, 15)])
-def test_a_recount_audits_by_the_method_s_own_auditor_at_what_that_cost(drawn, model, n, k):
-    auditor = Method("STOP", "safe_anderson", 30, batch=60, tol=0.1)
-    method = replace(WAYS["centroid"], auditor=auditor)
-    stop, full = (drawn(model, m, 60) for m in (auditor, PROFILE.method(PROFILE.reference)))
-    found = ablations.recount(drawn(model, method, 60), method, PROFILE.sampling, full, n=n, k=k, auditor=stop)
-    other = replace(method, audit=k)
-    fresh = certify.count_votes(
-        drawn(model, other, n), other, replace(PROFILE.sampling, n=n), drawn(model, PROFILE.method(PROFILE.reference), n), drawn(model, auditor, n)
-    )
-    measured = {"nfe_audit": round(found.k * stop.nfe[1] / 60)}
-    assert whole(found) == whole(fresh) | measured
-    assert stop.nfe[1] < 30 * 60 and found.nfe_audit == pytest.approx(fresh.nfe_audit, rel=0.2)
-
-
-def test_the_votes_above_could_tell(drawn, model):
+def test_the_votes_above_could_tell(draw):
     """Otherwise equality is nothing: audits find something, and prefixes differ from the whole."""
-    method, reference = PROFILE.method("SRS-MDEQ-1A"), drawn(model, PROFILE.method("MDEQ-30A"), 60)
-    tallies = [
-        ablations.recount(drawn(model, method, 60), method, PROFILE.sampling, reference, n=n, k=k)
-        for n, k in ((60, 60), (60, 4), (25, 7))
-    ]
-    assert 0 < tallies[0].m < tallies[0].k == tallies[0].n_a < 60
-    assert tallies[1].m < tallies[0].m and tallies[2].n_a < tallies[0].n_a
+    whole, few, short = (recount(draw, WAYS["SRS"], n, k) for n, k in ((60, 60), (60, 4), (25, 7)))
+    assert 0 < whole.m < whole.k == whole.n_a < 60 and few.m < whole.m and short.n_a < whole.n_a
+    way = WAYS["audited otherwise"]
+    assert recount(draw, way, 60, 60).m != recount(draw, replace(way, auditor=None), 60, 60).m
 
 
 @pytest.mark.parametrize("n", [0, 61])
-def test_votes_that_are_not_there_are_not_counted(drawn, model, n):
-    one = drawn(model, PROFILE.method("MDEQ-30A"), 60)
+def test_votes_that_are_not_there_are_not_counted(draw, n):
     with pytest.raises(ConfigError, match=f"n = {n} is refused: want 1 to the 60 votes"):
-        ablations.recount(one, PROFILE.method("MDEQ-30A"), PROFILE.sampling, one, n=n, k=0)
+        recount(draw, PROFILE.method(PROFILE.reference), n, 0)
 
 
 # ---------------------------------------------------------------------------------------------- a whole profile
@@ -111,18 +106,19 @@ def test_votes_that_are_not_there_are_not_counted(drawn, model, n):
 def trained(run, **_):
     """In place of training: untrained weights and some anchor, unless they are there."""
     if not paths.weights(run).is_file():
-        model = save_untrained(run)
-        state = model.initial(model.inject(torch.zeros(1, 1, 8, 8)))
+        network = save_untrained(run)
+        state = network.initial(network.inject(torch.zeros(1, 1, 8, 8)))
         checkpoints.save_anchor(torch.full_like(state[0], 0.1), paths.anchor(run))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A root where RUN, untrained, is certified and ablated, further models untrained as well."""
+    """A root where RUN, untrained, is certified and ablated, further models untrained as well; and its files before."""
     root = tmp_path_factory.mktemp("ablated")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(root))
         patch.setattr(train, "train", trained)
+        patch.setattr(agreement, "measure", lambda *_, **__: None)
         trained(RUN)
         certify.certify(RUN, progress=False)
         before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -131,76 +127,297 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def done(finished, srs_root):
+def done(finished, srs_root, monkeypatch):
     shutil.copytree(finished[0], srs_root, dirs_exist_ok=True)
-    return recounts.stored(variants.base(PROFILE))
+    monkeypatch.setattr(train, "train", lambda run, **_: None)
+    monkeypatch.setattr(agreement, "measure", lambda *_, **__: None)
+    return ablations.read(PROFILE)
 
 
-def test_nothing_of_the_main_tables_is_touched(finished):
+def test_main_tables_are_untouched_and_every_line_of_every_table_is_counted(finished, done):
     root, before = finished
     assert {path: path.read_bytes() for path in before} == before
-    assert len(list(root.rglob("*.tsv"))) > len([path for path in before if path.suffix == ".tsv"])
-
-
-def test_every_key_that_is_shown_is_counted(done):
-    run = variants.base(PROFILE)
-    for variant in (*variants.solvers(PROFILE), *variants.starts(PROFILE), *variants.chains(PROFILE), *variants.warmups(PROFILE)):
-        key = Key(run.id, variant.method.name, 60, 15 if variant.method.serialized else 0)
-        assert (done[key]["n"] == 60).all()
-    assert len(done[Key(run.id, "SRS-MDEQ-3N", 60, 15)]) == 2 and len(done[Key(run.id, "SRS-MDEQ-3B", 60, 15)]) == 1
-    for k in variants.ks(PROFILE):
-        own = done[Key(run.id, "SRS-MDEQ-1A", 60, k)]
-        assert (own["k"] == np.minimum(k, own["n_a"])).all()
-    for other in variants.further(run):
-        assert {key.method for key in done if key.run == other.id} == {m.name for m in PROFILE.methods}
+    lines = variants.lines(variants.base(PROFILE))
+    for line in lines:
+        own = done[(done[ablations.KEY] == [line.train.recipe, line.method.name, line.n, line.k]).all(axis=1)]
+        assert len(own) >= line.images and (own["n"] == line.n).all(), line
+        assert not line.k or (own["k"] == np.minimum(line.k, own["n_a"])).all()
+    assert {line.table for line in lines} == {"main", "k", "n", "solver", "start", "batch", "warmup", "jacobian", "smoothadv"}
 
 
 def test_the_usual_count_is_the_main_table_s_own(done):
-    for method in PROFILE.methods:
-        main = results.read_tallies(paths.tallies(RUN, method))
-        own = done[Key(RUN.id, method.name, 60, 15 if method.serialized else 0)]
-        for name in results.COLUMNS[:-1]:
-            assert own[name].tolist() == main[name].tolist(), (method.name, name)
+    """Read without what the main tables have, the recounted rows are the same."""
+    main = counts.read_run(RUN)
+    own = pd.read_csv(shipped.measured(RUN, ablations.NAME), dtype=ablations.KINDS)
+    for method in (RUN.profile.method("MDEQ-30A"), *(m for m in RUN.profile.methods if m.serialized)):
+        usual = own[(own["recipe"] == "paper") & (own["method"] == method.name) & (own["n"] == 60) & (own["K"] == method.audit)]
+        pd.testing.assert_frame_equal(
+            usual[list(results.COLUMNS[:-1])].reset_index(drop=True),
+            main.loc[main["method"] == method.name, list(results.COLUMNS[:-1])].reset_index(drop=True),
+        )
 
 
 def test_a_second_call_draws_nothing(done, monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("votes were drawn")
-
-    monkeypatch.setattr(train, "train", lambda run, **_: None)
-    monkeypatch.setattr(votes, "draw_votes", refuse)
-    monkeypatch.setattr(checkpoints, "load", refuse)
-    path = paths.measured(RUN, recounts.NAME)
+    monkeypatch.setattr(votes, "draw_votes", lambda *_, **__: pytest.fail("votes were drawn"))
+    path = paths.measured(RUN, ablations.NAME)
     before = path.read_bytes()
     path.unlink()
     ablations.measure(PROFILE, progress=False)
     assert path.read_bytes() == before
 
 
-def test_without_training_only_models_that_are_there_take_part(done, monkeypatch):
-    gone = variants.further(variants.base(PROFILE))[0]
+def test_what_is_not_there_is_left_out(done, srs_root):
+    gone = replace(RUN, train=variants.further_recipes(RUN)["jacobian"])
     paths.weights(gone).unlink()
-    monkeypatch.setattr(train, "train", lambda run, **_: None)
     ablations.measure(PROFILE, training=False, progress=False)
-    runs = {key.run for key in recounts.stored(variants.base(PROFILE))}
-    assert gone.id not in runs and len(runs) == len(variants.further(variants.base(PROFILE)))
-
-
-def test_tallies_without_votes_are_left_as_they_are(done, srs_root):
+    assert set(ablations.read(PROFILE)["recipe"]) == {"paper", "smoothadv"}
     shutil.rmtree(srs_root / "data" / "smoke" / "votes")
-    before = paths.measured(RUN, recounts.NAME).read_bytes()
+    before = paths.measured(RUN, ablations.NAME).read_bytes()
     with pytest.warns(UserWarning, match="the votes of SMALL-s0.50-paper are not here, only their counts"):
         ablations.measure(PROFILE, progress=False)
-    assert paths.measured(RUN, recounts.NAME).read_bytes() == before
+    assert paths.measured(RUN, ablations.NAME).read_bytes() == before
 
 
 def test_a_profile_without_the_run_makes_nothing(srs_root):
-    ablations.measure(profiles.get_profile("imagenet"))
-    assert ablation_report.make(profiles.get_profile("imagenet")) == ({}, {})
-    assert not list(srs_root.rglob("*"))
+    imagenet = profiles.get_profile("imagenet")
+    ablations.measure(imagenet)
+    found = ablations.sweeps(ablations.read(imagenet), imagenet)
+    assert found == {} and ablations.tables(found, imagenet) == ablations.figures(found, imagenet) == []
+    assert ablations.finding(found, "k", imagenet) == "Nothing is stored for this." and not list(srs_root.rglob("*"))
 
 
-def test_command_line_refuses_in_one_sentence(srs_root, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        ablations.main(["--profile", "digit"])
-    assert stopped.value.code == 2 and "profile = 'digit' is refused" in capsys.readouterr().err
+@pytest.mark.parametrize("spoil", [lambda t: "", lambda t: t[:-9], lambda t: t.replace(",400,", ",x,", 1), lambda t: t[3:]])
+def test_a_damaged_file_is_set_aside(root, spoil):
+    path = paths.measured(BASE, ablations.NAME)
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(DamagedFile, match="set aside"):
+        ablations.read(DIGITS)
+    assert not path.exists()
+
+
+# ---------------------------------------------------------------------------------------------- what is varied
+
+
+def differing(one, other):
+    """The fields in which two settings differ."""
+    return {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
+
+
+@pytest.mark.parametrize("profile", ABLATED.values(), ids=ABLATED)
+def test_a_name_stands_for_one_way_to_vote(profile):
+    """Names are folders of votes and keys of counts."""
+    assert set(ABLATED) == {"digits", "cifar10", "cifar10_gpu", "paper", "smoke"}
+    run = variants.base(profile)
+    lines = variants.lines(run)
+    methods = {line.method for line in lines} | set(profile.methods)
+    methods |= {variants.drawn(m, stored) for m in methods for stored in ((), profile.methods)}
+    assert len({m.name for m in methods}) == len(methods)
+    recipes = {line.train for line in lines}
+    assert [recipe.recipe for recipe in variants.further_recipes(run).values()] == ["nojacobian", "smoothadv"]
+    assert len({recipe.recipe for recipe in recipes}) == len(recipes) == 3
+    assert not {replace(run, train=recipe).id for recipe in recipes - {run.train}} & {r.id for r in profile.every_run}
+
+
+def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
+    allowed = {"solver": {"solver", "steps"}, "batch": {"batch", "steps"}, "warmup": {"warmup", "steps"}}
+    varied, own = variants.varied(DIGITS), set(DIGITS.methods)
+    for table, fields in allowed.items():
+        for value, method in varied[table]:
+            parent = DIGITS.method("SRS-MDEQ-3A" if method.serialized else "MDEQ-30A")
+            assert differing(method, parent) <= fields | {"name"} and value == str(getattr(method, table))
+    stored = {table: {m.name for _, m in methods if m in own} for table, methods in varied.items()}
+    srs = {"SRS-MDEQ-1A", "SRS-MDEQ-3A"}
+    assert stored == {"solver": {"MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-3A"}, "start": srs | {"MDEQ-1A"}, "batch": srs, "warmup": srs}
+    assert [value for value, _ in varied["start"]] == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
+    assert PROFILES["cifar10"].method("MDEQ-ANCHOR-3A") in dict(variants.varied(PROFILES["cifar10"])["start"]).values()
+    for method in (m for methods in varied.values() for _, m in methods):
+        drawn = variants.drawn(method, own)
+        assert drawn == method if method in own or not method.serialized else differing(drawn, method) == {"name", "audit"}
+
+
+@pytest.mark.parametrize(("name", "n", "k", "images"), [
+    ("digits", [100, 200, 400], [10, 25, 50, 100, 200, 400], 5), ("smoke", [100], [10, 20, 25, 50, 100], 1),
+    ("paper", [100, 200, 400, 1_000, 10_000], list(variants.KS), 500),
+])  # fmt: skip
+def test_n_and_k_stay_within_what_is_there(name, n, k, images):
+    lines = variants.lines(variants.base(PROFILES[name]))
+    assert [line.n for line in lines if line.table == "n" and line.method.name == "MDEQ-30A"] == n
+    assert [line.k for line in lines if line.table == "k" and line.method.name == "SRS-MDEQ-3A"] == k
+    assert {line.images for line in lines if line.table == "start"} == {images}
+
+
+def test_recipes_change_what_they_are_named_after():
+    run, recipe = variants.base(PROFILES["digits"]), PROFILES["digits"].models[0][1]
+    without, hard = variants.further_recipes(run).values()
+    assert differing(without, recipe) == {"recipe", "jacobian_weight", "jacobian_frequency"} and without.jacobian_frequency == 0
+    assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.begin) == (0.5, 2, 4, recipe)
+    paper = variants.base(PROFILES["paper"])
+    assert variants.further_recipes(paper)["smoothadv"] == threats.smoothadv(paper.train), "from random weights, as published"
+
+
+def test_every_part_of_the_contractive_recipe_is_one_change():
+    whole, *less = list(variants.contractive_parts(RUN).values())[1:]
+    rule = whole.contraction
+    assert [replace(one, recipe=whole.recipe, contraction=rule) for one in less] == 4 * [whole]
+    assert [one.contraction for one in less] == [
+        replace(rule, starts=("zero",)), replace(rule, most_free_steps=0), replace(rule, most_free_steps=0, both=True),
+        replace(rule, weight=0.0),
+    ]  # fmt: skip
+    recipes = variants.contractive_parts(variants.base(PROFILES["cifar10"]))
+    assert recipes["contractive"] == profiles.get_run("cifar10", "SMALL", 0.5, "contractive").train
+    assert len({one.contraction for one in recipes.values()}) == len(recipes)  # no line for a change that changes nothing
+
+
+# ---------------------------------------------------------------------------------------------- tables on counts that are known
+
+
+def made_up(run, lines) -> pd.DataFrame:
+    """Plausible counts of every line."""
+    rows = []
+    for line in dict.fromkeys(line._replace(table="", value="", images=0) for line in lines):
+        shorter = replace(run.profile, n=line.n, methods=tuple(replace(m, audit=0) for m in run.profile.methods))
+        other = replace(run, profile=shorter, train=line.train)
+        tallies = synthetic.tallies(other, replace(line.method, audit=min(line.k, line.n)))
+        rows.append(counts.label(replace(run, train=line.train), line.method, tallies).assign(K=line.k))
+    return pd.concat(rows)
+
+
+def write(frame: pd.DataFrame) -> None:
+    results.write_whole(paths.measured(BASE, ablations.NAME), frame.to_csv(index=False, lineterminator="\n").encode())
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Counts and cards of a profile's run, of all its variants and of two parts of `contractive`: their folder, as read, as swept."""
+    folder = tmp_path_factory.mktemp("stored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRS_ROOT", str(folder))
+        synthetic.write_profile(replace(DIGITS, models=DIGITS.models[:1], sigmas=(0.5,)))
+        write(made_up(BASE, variants.lines(BASE)))
+        for i, recipe in enumerate(list(variants.contractive_parts(BASE).values())[:4]):
+            other = replace(BASE, train=recipe)
+            sealed.write_json(paths.card(other), {"noisy_accuracy": 0.5 + i / 10, "steps": 416, "residual": {"1": 0.5}})
+            points = [agreement.Point(start, "anderson", k, 0.0, 0.0, 200, (10 + i) // k, k) for start, k in ablations.WAYS]
+            odd = [agreement.Point("zero", *way, 0.0, 200, 99, 2) for way in (("naive", 2, 0.0), ("anderson", 2, 0.1))]
+            agreement.write(paths.measured(other, "agreement-test"), points + odd)
+        with pytest.warns(UserWarning, match="nothing is stored for 'the same, and both classify' in .*: notebook 32_ablations"):
+            yield folder, ablations.read(DIGITS), ablations.sweeps(ablations.read(DIGITS), DIGITS)
+
+
+@pytest.fixture
+def root(stored, srs_root):
+    """A copy of what is stored, to be changed."""
+    return shutil.copytree(stored[0], srs_root, dirs_exist_ok=True)
+
+
+def test_all_that_coverage_lists_is_made_and_says_what_it_is(stored, root):
+    found = stored[2]
+    made = {one.name: one for one in (*ablations.tables(found, DIGITS), *ablations.figures(found, DIGITS))}
+    assert {name for item in ITEMS if item.notebook == "32_ablations" for name in item.artefacts} <= set(made)
+    for name, one in made.items():
+        text = "" if one.frame is None else one.frame.to_csv()
+        assert "{" not in one.caption and ("released" in text) == ("unsound" in text), name
+        assert "released" not in text or "do not hold" in one.caption
+        assert ("simulation" in one.caption) == name.startswith("ablation_n")
+        assert one.frame is None or len(one.frame) <= 13 or name in ("ablation_k", "ablation_n", "ablation_alpha")
+    few = replace(DIGITS, images=25)
+    assert "5 test images" in ablations.caption("solver", few) and "the first of 25 images" in ablations.caption("solver", few)
+
+
+def test_what_is_lacking_costs_its_own_table_only(stored, root):
+    counted = stored[1]
+    with pytest.warns(UserWarning, match="nothing is stored for ablation_smoothadv, "):
+        assert "jacobian" in ablations.sweeps(counted[counted["recipe"] != "smoothadv"], DIGITS)
+    paths.measured(BASE, ablations.NAME).unlink()
+    with pytest.warns(UserWarning, match="nothing is stored for ablation_k, .*ablation_smoothadv, "):
+        found = ablations.sweeps(ablations.read(DIGITS), DIGITS)
+    assert set(found) == {"elimination", "alpha", "parts"}
+
+
+def test_elimination_is_each_rule_s_own_radius(srs_root):
+    """One image: 390 SRS votes of 400 for c_A, 20 of 100 audited ones wrong; the full solve gives 320."""
+    run = variants.base(replace(PROFILES["smoke"], images=1, n=400))
+    by_method = {"MDEQ-30A": {"n_a": 320}, "SRS-MDEQ-3A": dict(n_a=390, k=100, m=20, n_2=98, n_1=79, n_wrong=78, n_differ=80)}
+    for method in run.profile.methods:
+        counted = synthetic.tally(n=400, **by_method.get(method.name, {"n_a": 400}))
+        results.write_tallies(paths.tallies(run, method), [counted])
+    with pytest.warns(UserWarning, match="nothing is stored for ablation_k"):
+        found = ablations.sweeps(ablations.read(run.profile), run.profile)
+    rows = found["elimination"].query("method == 'SRS-MDEQ-3A'").set_index("elimination")
+    known = Counts(n=400, n_a=390, k=100, m=20, n_2=98, n_1=79)
+    for label, rule in {**{show.RULE_LABELS[r]: r for r in (Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED)}, ablations.NOTHING: Rule.COHEN}.items():
+        with bounds.silent_about_released():
+            radius = bounds.certify(rule, known, 0.5, 0.001)[1]
+        assert rows.loc[label, "ACR"] == pytest.approx(radius) and rows.loc[label, "mean p_m %"] == pytest.approx(20), label
+    # Without elimination the votes are believed: 390 of 400 certify more than the 320 that there are.
+    above = rows["images above RS's radius"].to_dict()
+    assert above == {"audit (ours)": 0, "theorem31 (paper)": 0, "released (unsound)": 1, ablations.NOTHING: 1}
+    assert (rows.loc[ablations.NOTHING, "r=0.75"], rows.loc["audit (ours)", "r=0.75"]) == (100, 0)
+    alpha = found["alpha"].query("method == 'MDEQ-30A'").set_index("alpha")["ACR"]
+    for at in (0.1, 0.01, 0.001, 0.0001):
+        assert alpha[at] == pytest.approx(bounds.certify("cohen", Counts(n=400, n_a=320), 0.5, at)[1])
+
+
+def test_extrapolation_keeps_the_shares_and_nothing_else():
+    own = pd.DataFrame(synthetic.array(
+        synthetic.tally(n=400, n_a=400, n_wrong=0), synthetic.tally(idx=1, n=400, n_a=300, n_wrong=60, label=2),
+        synthetic.tally(idx=2, n=400, n_a=0, n_wrong=-1),
+    ))  # fmt: skip
+    far = ablations.extrapolated(own, 100_000, 400)
+    sure, some, none = (far[far["idx"] == idx] for idx in range(3))
+    assert len(far) == 3 * ablations.DRAWS and (far["n"] == 100_000).all()
+    assert (sure["n_a"] == 100_000).all() and (sure["m"] == 0).all() and (none["n_a"] == 0).all()
+    assert some["n_a"].mean() == pytest.approx(75_000, rel=0.002) and some["n_wrong"].mean() == pytest.approx(15_000, rel=0.01)
+    assert some["m"].mean() == pytest.approx(80, rel=0.1) and (some["k"] == 400).all() and (some["label"] == 2).all()
+    assert (ablations.extrapolated(own, 1_000, 0)["k"] == 0).all()
+    pd.testing.assert_frame_equal(far, ablations.extrapolated(own, 100_000, 400))
+
+
+def test_sweeps_hold_what_was_counted(stored):
+    _, counted, found = stored
+    own = counted.query("method == 'SRS-MDEQ-1N' and n == 400 and K == 50 and recipe == 'paper'")
+    right = own["c_a"] == own["label"]
+    radius = bounds.certify("audit", Counts(*(own[name].to_numpy() for name in ("n", "n_a", "k", "m"))), 0.5, DIGITS.alpha)[1]
+    row = found["k"].query("method == 'SRS-MDEQ-1N' and rule == 'audit' and K == 50").iloc[0]
+    assert row["ACR"] == pytest.approx((radius * right).mean())
+    far = found["n"][found["n"]["from"] == ablations.FAR]
+    assert sorted(set(far["N"])) == [1_000, 10_000, 100_000] and set(far.query("method == 'SRS-MDEQ-3A'")["K"]) == {100, 400}
+    cap = bounds.largest_radius(Rule.AUDIT, 100_000, 100, 0.5, 0.001)
+    assert found["curves"].query("n == 100_000 and K == 100")["radius"].max() <= cap, "what SRS certifies at a fixed K is capped"
+    assert found["start"]["start"].tolist() == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
+    assert set(found["start"].query("rule == 'cohen'")["start"]) == {"zero", "anchor"}
+    one = replace(BASE, profile=replace(DIGITS, ablation_images=1))
+    assert set(ablations.lines_of("start", counted, one)["idx"]) == {0} and set(ablations.lines_of("n", counted, one)["idx"]) == {0, 14, 28, 42}
+    assert found["models"]["penalised batches"].tolist()[0] == str(round(0.05 * 12 * 26))
+    assert found["parts"]["previous, k = 1"].tolist() == [5.0, 5.5, 6.0, 6.5] and found["parts"]["zero, k = 2"].tolist()[0] == 2.5
+
+
+@pytest.fixture(scope="module")
+def worse(stored):
+    """What is swept where all votes are fewer and those of SRS differ more often."""
+    worse = stored[1].copy()
+    srs = worse["needs_audit"]
+    worse.loc[srs, "n_differ"] = worse.loc[srs, "n"] // 2 + worse.loc[srs, "nfe_estimate"] % 7
+    worse.loc[srs, ["m", "n_1"]] = 0
+    worse.loc[srs, "n_a"] = np.maximum(worse["n_a"] - 10, worse[["k", "n_2"]].max(axis=1))[srs]
+    worse.loc[~srs, "n_a"] = worse["n_a"][~srs] * 9 // 10
+    worse["n_wrong"] = np.minimum(worse["n_wrong"], worse["n_a"])
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning):
+        patch.setenv("SRS_ROOT", str(stored[0]))
+        yield ablations.sweeps(worse, DIGITS)
+
+
+@pytest.mark.parametrize("name", ["elimination", "k", "n", "alpha", "solver", "start", "batch", "warmup", "jacobian", "smoothadv"])
+def test_findings_follow_the_counts(stored, worse, name):
+    before, after = (ablations.finding(found, name, DIGITS) for found in (stored[2], worse))
+    assert before != after and "nan" not in before
+
+
+def test_the_sentence_on_parts_names_the_fewest_and_the_most(stored):
+    said = ablations.finding(stored[2], "parts", DIGITS)
+    assert "k = 1: paper 5.00 to two evaluations, no more 6.50" in said
+
+
+def test_the_sentence_on_elimination_counts():
+    own = pd.DataFrame({"method": ["MDEQ-30A", "S", "S", "T"], "elimination": ["x", "a", "b", "a"], "images above RS's radius": [0, 2, 1, 3]})
+    assert ablations.finding({"elimination": own}, "elimination", DIGITS).endswith("5 under a, 1 under b.")

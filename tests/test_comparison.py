@@ -11,7 +11,7 @@ from srs import comparison, metrics, profiles, published, published_others, show
 from srs.published_others import LIPSCHITZ, LIPSCHITZ_RADII, SMOOTHING, SMOOTHING_RADII
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts
-from srs.store.sealed import paths, results, sealed
+from srs.store import paths, results, sealed
 
 SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5), images=30)
 

@@ -12,7 +12,7 @@ from tests.test_config import PACKAGE, imports
 
 from srs import comparison, coverage, diagrams, figures, profiles, settings_report, shown, tables
 from srs.coverage import Item, ITEMS
-from srs.store.sealed import paths
+from srs.store import paths
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMOKE = profiles.get_profile("smoke")

@@ -11,7 +11,7 @@ from PIL import Image
 from srs import data, profiles, settings
 from srs.profiles import CIFAR10, DIGITS, IMAGENET
 from srs.settings import ConfigError
-from srs.store.sealed import paths
+from srs.store import paths
 from tests.helpers import digits
 
 

@@ -16,7 +16,7 @@ from srs import ablations, agreement, attacks, bench, data, profiles, settings, 
 from srs.deq import inference, mdeq, memory
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
-from srs.store.sealed import paths, results
+from srs.store import paths, results
 from srs.training import train
 from tests.helpers import save_untrained, smoke_run
 from tests.test_bench import RUN as TIMED

@@ -24,7 +24,7 @@ from srs import (
 )  # fmt: skip
 from srs.settings import Profile
 from srs.smoothing import bounds
-from srs.store.sealed import paths
+from srs.store import paths
 
 HOME = Path(__file__).resolve().parent
 GOLDEN = HOME / "golden"

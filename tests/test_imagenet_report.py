@@ -13,7 +13,7 @@ from srs.deq import checkpoints, mdeq
 from srs.profiles import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL
 from srs.settings import ConfigError, Model
 from srs.smoothing import bounds, votes
-from srs.store.sealed import paths, results
+from srs.store import paths, results
 
 SMOKE = profiles.get_profile("smoke")
 FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample")

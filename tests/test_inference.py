@@ -11,7 +11,7 @@ from srs.deq import checkpoints, inference, mdeq
 from srs.profiles import DIGITS
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
-from srs.store.sealed import paths
+from srs.store import paths
 
 
 def model():

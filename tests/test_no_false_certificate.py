@@ -11,7 +11,7 @@ from srs.deq import inference, mdeq
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import adaptive, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN
-from srs.store.sealed import results
+from srs.store import results
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
 from tests.test_train import TINY
 

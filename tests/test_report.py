@@ -10,7 +10,7 @@ import pytest
 from tests import synthetic
 
 from srs import figures, profiles, report, shown, tables
-from srs.store.sealed import paths
+from srs.store import paths
 
 SMOKE = profiles.get_profile("smoke")
 

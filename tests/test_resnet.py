@@ -13,7 +13,7 @@ from srs.deq.solvers import SOLVERS
 from srs.profiles import CIFAR10, DIGITS, RESNET110
 from srs.settings import ConfigError, ResNet
 from srs.smoothing import certify, noise, votes
-from srs.store.sealed import paths
+from srs.store import paths
 from srs.training import losses, train
 from tests.helpers import digits, smoke_run
 

@@ -6,7 +6,7 @@ import pytest
 
 from srs import profiles
 from srs.analysis import plots, show
-from srs.store.sealed import paths
+from srs.store import paths
 
 SMOKE = profiles.get_profile("smoke")
 

@@ -14,7 +14,7 @@ from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise, votes
 from srs.smoothing.adaptive import Looks
 from srs.store.paths import DamagedFile
-from srs.store.sealed import paths, results
+from srs.store import paths, results
 
 RUN = smoke_run()
 PROFILE = RUN.profile

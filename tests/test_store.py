@@ -21,7 +21,7 @@ from srs.deq import checkpoints, mdeq
 from srs.settings import ConfigError
 from srs.smoothing import certify, votes
 from srs.store.paths import DamagedFile
-from srs.store.sealed import paths, results, sealed, shipped
+from srs.store import paths, results, sealed, shipped
 
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")

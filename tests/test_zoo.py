@@ -10,7 +10,7 @@ from tests.conftest import shared_data
 from srs import data, profiles
 from srs.deq import checkpoints, inference
 from srs.smoothing import certify, votes
-from srs.store.sealed import paths, results, shipped
+from srs.store import paths, results, shipped
 
 CIFAR10 = profiles.get_profile("cifar10")
 SHIPPED = [run for run in CIFAR10.runs if paths.zoo(paths.card(run), run).is_file()]

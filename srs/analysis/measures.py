@@ -5,27 +5,21 @@ Images without a certificate: an abstention is never correct and counts radius 0
 over the images that standard RS certifies; p_m and gap need votes for c_A only, certified or not, and are nan where there are none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from srs.smoothing import bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
+from srs.store.counts import RUN, in_order, require_same_images  # noqa: F401
 
-RUN = ["model", "recipe", "sigma"]  # what names a run
 METHOD = [*RUN, "method"]
 ROW = [*METHOD, "rule"]  # what a line of most tables is about
 RULES = [Rule.COHEN, Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED]  # in the order of the tables
 SOUND = [rule for rule in RULES if rule.sound]
 CONFIDENCE = 0.95  # of the intervals over images
 RHO = 0.001  # failure probability of the high-probability statement, as Cohen et al. 2019 set it
-
-
-def in_order(values: Iterable) -> pd.Categorical:
-    """The values as categories in the order of their first appearance: groups come out in the profile's order, not the alphabet's."""
-    values = list(values)
-    return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
 
 
 def certificates(
@@ -147,18 +141,6 @@ def speed_up(cost: pd.DataFrame, reference: str) -> pd.DataFrame:
         own = cost[name].replace(0, np.nan)
         cost = cost.assign(**{f"speed-up ({unit})": standard.reindex(cost.index.droplevel("method")).to_numpy() / own})
     return cost
-
-
-def require_same_images(counts: pd.DataFrame) -> None:
-    """Pairwise measures compare image by image.
-
-    Raises:
-        ValueError: the methods of a run were evaluated on different images.
-    """
-    for run, own in counts.groupby(RUN, observed=True):
-        images = {method: tuple(rows["idx"]) for method, rows in own.groupby("method", observed=True)}
-        if len(set(images.values())) > 1:
-            raise ValueError(f"the counts of {run} are of different images per method: certify its methods again")
 
 
 def _grouped(columns, table: pd.DataFrame, by: Sequence[str]):

@@ -60,7 +60,7 @@ def look(name: str, among: Sequence[str] = ()) -> Look:
     if rule:  # "SRS-3A, audit (ours)": lines that differ in the rule
         return RULE_LOOKS[rule]
     line, colour = OTHERS[list(among).index(name) % len(OTHERS) if name in among else 0]
-    return colour, line
+    return colour, DASHED if name.startswith("extrapolated") else line
 
 
 def sigma_title(sigma: float) -> str:

@@ -7,7 +7,7 @@ survey's: a later correction is said to have 64.8 at 36/255, but what it has at 
 
 import pandas as pd
 
-from srs.store.sealed import paths
+from srs.store import paths
 
 PAPER = "Gao et al. 2024 (2411.00899), OpenReview thread"
 PAPER_DATA = "CIFAR-10, 500 images"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from srs.analysis import plots
 from srs.settings import Profile
 from srs.smoothing.bounds import Rule
-from srs.store.sealed import paths, sealed
+from srs.store import paths, sealed
 
 RULE_LABELS = {
     Rule.COHEN: "cohen",

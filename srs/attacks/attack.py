@@ -23,7 +23,7 @@ from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing import bounds, noise, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.store.counts import ATTACKED, NOT_DRAWN
-from srs.store.sealed import counts, paths, results, sealed
+from srs.store import counts, paths, results, sealed
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from srs import settings
 from srs.deq.mdeq import MDEQ, network
 from srs.deq.resnet import ResNet
-from srs.store.sealed import sealed
+from srs.store import sealed
 
 
 def save(model: nn.Module, path: Path) -> None:

@@ -15,7 +15,7 @@ from srs.attacks.settings import Suite
 from srs.experiments.certified_accuracy import identity, name_of, of_run
 from srs.settings import Profile, Run
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store.sealed import counts
+from srs.store import counts
 
 FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
 ALL = "strongest of all"

@@ -22,7 +22,7 @@ from srs.deq import checkpoints, inference, mdeq, memory
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
-from srs.store.sealed import counts, paths, results, sealed
+from srs.store import counts, paths, results, sealed
 
 COMPILED = ", compiled"  # ends the label of a contender that is compiled
 KEPT = ", memory kept"  # ends the label of the released code's ways with our allocator

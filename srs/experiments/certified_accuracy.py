@@ -8,7 +8,7 @@ from srs.analysis.show import Shown
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store.sealed import paths, shipped
+from srs.store import paths, shipped
 
 PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha
@@ -17,7 +17,7 @@ QUALITY_STEPS = (1, 5)
 
 def quality(profile: Profile) -> Shown:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
-    frame = pd.DataFrame([{**identity(run), **_quality(run)} for run in profile.runs])
+    frame = pd.DataFrame([{**identity(run), **model_quality(run)} for run in profile.runs])
     caption = (
         f"The trained models of profile '{profile.name}': accuracy on clean and on noisy test images at the training "
         "sigma, mean relative residual of the solver on noisy images, and how many votes of a solver stopped early are "
@@ -31,7 +31,8 @@ def identity(run: Run) -> dict[str, object]:
     return {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma}
 
 
-def _quality(run: Run) -> dict[str, object]:
+def model_quality(run: Run) -> dict[str, object]:
+    """What a run's model card says, as cells; None where it says nothing."""
     card = shipped.card(run)
     residual, agreement = card.get("residual", {}), card.get("agreement", {})
     full = run.profile.method(run.profile.reference).steps

@@ -16,7 +16,7 @@ from srs.profiles import PROFILES
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store.sealed import counts, paths, shipped
+from srs.store import counts, paths, shipped
 
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 OURS = "this repository"

@@ -16,7 +16,7 @@ from srs.deq import inference
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
-from srs.store.sealed import counts, paths, results, sealed
+from srs.store import counts, paths, results, sealed
 
 SPLITS = ("val", "test")
 WAY = ["start", "solver", "steps", "tol", "margin"]  # what names a way to vote

@@ -12,7 +12,7 @@ from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
 from srs.settings import Profile
 from srs.smoothing import bounds, certify
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store.sealed import counts, paths
+from srs.store import counts, paths
 from srs.training import train
 
 SIGMA = 1.0  # of the published table; its source names none

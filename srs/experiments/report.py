@@ -16,7 +16,7 @@ from srs import settings
 from srs.analysis import show
 from srs.settings import Profile
 from srs.smoothing.bounds import Rule
-from srs.store.sealed import paths, sealed
+from srs.store import paths, sealed
 
 GROUPS = {  # the notebooks of the page in its order, by what they are about
     "Main result": ("30_certified_accuracy", "31_consistency"),

@@ -20,7 +20,7 @@ from srs.experiments.simulation import DEAREST, OWN_RS, RS
 from srs.settings import Profile, Run
 from srs.smoothing import bounds, exact, noise, votes
 from srs.smoothing.bounds import DEFAULT_SPLIT, Rule
-from srs.store.sealed import paths
+from srs.store import paths
 
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
 MARKERS = dict(zip(RULE_LABELS.values(), "os^x"))

@@ -22,7 +22,7 @@ from srs.experiments.certified_accuracy import name_of, source_note
 from srs.settings import Profile, Run
 from srs.smoothing import adaptive, bounds, certify, votes
 from srs.smoothing.adaptive import Looks
-from srs.store.sealed import counts, paths, results, sealed, shipped
+from srs.store import counts, paths, results, sealed, shipped
 
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)

@@ -18,7 +18,7 @@ from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, Attack, Gradient, hardened, NO_ATTACK, Suite
 from srs.experiments.attacks import by_radius
 from srs.settings import Run
-from srs.store.sealed import counts, paths, results, sealed, shipped
+from srs.store import counts, paths, results, sealed, shipped
 
 RESIDUAL = "residual"  # stands in the column `gradient` where `cosine` is the relative residual of z_n
 READY, CONVERGED = "exact, ready-made", "exact, converged"

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln
 from scipy.stats import beta, norm
 
-ABSTAIN = -1
+from srs.settings import ABSTAIN
+
 # Share of alpha that `audit` spends on the disagreements: best mean radius over the images of tests/test_simulation.py for both
 # (N, K) = (10,000, 400) and (1,000, 100); anything from 0.6 to 0.9 is within 1 % of it.
 DEFAULT_SPLIT = 0.75

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from srs import data, settings
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing import bounds, noise, votes, worker_pool
-from srs.store.sealed import paths, results, sealed
+from srs.store import paths, results, sealed
 
 
 VOTES_DEPEND_ON = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes")  # code, below srs/

@@ -24,7 +24,7 @@ from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import starts
 from srs.smoothing.bounds import ABSTAIN, top_class
 from srs.smoothing.noise import audit_order, Copies
-from srs.store.sealed import sealed
+from srs.store import sealed
 
 SOLVERS = OURS | {"released_anderson": released_anderson}
 

@@ -2,17 +2,18 @@
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from srs import settings
-from srs.analysis import measures
-from srs.settings import Profile, Run
-from srs.smoothing.bounds import ABSTAIN
-from srs.store.sealed import paths, results, sealed, shipped
+from srs.settings import ABSTAIN, Profile, Run
+from srs.store import paths, results, sealed, shipped
+
+
+RUN = ["model", "recipe", "sigma"]  # what names a run
 
 
 def read_counts(profile: Profile) -> pd.DataFrame:
@@ -34,10 +35,10 @@ def read_counts(profile: Profile) -> pd.DataFrame:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
     counts = pd.concat(found.values(), ignore_index=True)
     for name in ("model", "recipe"):
-        counts[name] = measures.in_order(counts[name])
+        counts[name] = in_order(counts[name])
     counts["sigma"] = pd.Categorical(counts["sigma"], sorted(set(counts["sigma"])), ordered=True)
     counts["method"] = pd.Categorical(counts["method"], [m.name for m in profile.methods], ordered=True)
-    measures.require_same_images(counts)
+    require_same_images(counts)
     return counts
 
 
@@ -123,3 +124,21 @@ def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -
         return pd.read_csv(io.BytesIO(body), dtype=dict(columns), keep_default_na=False)[list(columns)]
 
     return sealed.read(path, what, parse, by=by)
+
+
+def in_order(values: Iterable) -> pd.Categorical:
+    """The values as categories in the order of their first appearance: groups come out in the profile's order, not the alphabet's."""
+    values = list(values)
+    return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
+
+
+def require_same_images(counts: pd.DataFrame) -> None:
+    """Pairwise measures compare image by image.
+
+    Raises:
+        ValueError: the methods of a run were evaluated on different images.
+    """
+    for run, own in counts.groupby(RUN, observed=True):
+        images = {method: tuple(rows["idx"]) for method, rows in own.groupby("method", observed=True)}
+        if len(set(images.values())) > 1:
+            raise ValueError(f"the counts of {run} are of different images per method: certify its methods again")

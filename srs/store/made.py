@@ -10,7 +10,7 @@ from pathlib import Path
 
 from srs import profiles
 from srs.settings import Profile
-from srs.store.sealed import paths
+from srs.store import paths
 
 
 def wanted(profile: Profile, name: str) -> list[Path]:

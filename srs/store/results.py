@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srs.store.sealed import sealed, write_json
+from srs.store import sealed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from srs import settings
 from srs.settings import Profile, Run
-from srs.store.sealed import paths, sealed
+from srs.store import paths, sealed
 
 
 def recipe_key(run: Run) -> str:

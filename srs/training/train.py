@@ -20,7 +20,7 @@ from srs import data, settings
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.store.sealed import paths, results, sealed, shipped
+from srs.store import paths, results, sealed, shipped
 from srs.training import card, losses
 
 

@@ -1,0 +1,401 @@
+"""Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
+
+What a stored vote can tell is not drawn again. The first n of N stored votes are those that n votes would have been; and since the
+full solve's votes on the same noise are stored too, an audit of any size is read from them. So the table of counts has further rows,
+of the first n votes with K of them audited, and every table here is one question to it: `sweep`. `variants` says what is varied.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from srs import settings
+from srs.analysis import measures, plots, show
+from srs.analysis.show import Shown
+from srs.deq import inference, mdeq
+from srs.experiments import few_steps, variants
+from srs.experiments.certified_accuracy import model_quality, setting
+from srs.experiments.variants import Line
+from srs.settings import Method, Profile, Run
+from srs.smoothing import audit_size, bounds, certify, noise, votes
+from srs.smoothing.bounds import Rule
+from srs.store import counts, paths, results, sealed, shipped
+from srs.training import train
+
+NAME = "ablations"  # of the file of counts
+KEY = ["recipe", "method", "n", "K"]
+KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
+KINDS |= {f.name: float if f.type is float else np.int64 for f in fields(results.Tally)} | {"K": np.int64}
+NOTHING = "none (unsound): cohen on SRS votes"
+STORED, FAR = "stored votes", "extrapolated"
+DRAWS = 40  # simulated samples of each image, over which what is extrapolated is averaged
+PAPER_K = 400
+VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps"}  # by table: what it varies
+SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}
+COST = ["disagreement %", "NFE/vote", "NFE/image"]
+WAYS = list(product(("zero", "previous", "centroid"), (1, 2, 4)))  # start and steps, by which the parts of `contractive` are compared
+SIZE = {"images": 10, "copies": 40, "chains": 10}  # of the votes by which they are
+
+
+# ------------------------------------------------------------------------------------------------ measured
+
+
+def measure(profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, progress: bool = True) -> None:
+    """Draw what votes are missing, train what models are missing, and store all counts that the ablations show.
+
+    Nothing is done for a profile without the run that is ablated. Warns of what has to be left out.
+
+    Args:
+        profile: whose run of model SMALL at sigma 0.5, recipe `paper`, is ablated.
+        training: train the models of other recipes; if not, only those take part whose weights are there.
+        device: a torch device.
+        workers: processes that share the images.
+        progress: whether to show progress bars.
+    """
+    run = variants.base(profile)
+    if run is None:
+        return
+    if not _has_votes(run) and counts.read_run(run) is not None:
+        warnings.warn(f"the votes of {run.id} are not here, only their counts: none are drawn", stacklevel=2)
+        return _measure_parts(run, training, device, progress)
+    draw = partial(certify.certify, device=device, workers=workers, progress=progress)
+    if not _has_votes(run):
+        train.train(run, device=device, progress=progress)
+        draw(run)
+    lines, found = variants.lines(run), []
+    for recipe in dict.fromkeys(line.train for line in lines):
+        other, own = replace(run, train=recipe), [line for line in lines if line.train == recipe]
+        if other == run:
+            found += _count(run, own, draw, stored=profile.methods)
+        elif training or paths.weights(other).is_file():
+            train.train(other, device=device, progress=progress)
+            found += _count(other, own, draw, stored=())
+    path = paths.measured(run, NAME)
+    counts.save_frame(path, pd.concat(found))
+    sealed.write_json(paths.provenance(path), results.provenance(
+        run=run.id, profile=profile.name, device=inference.device_name(device), votes=certify.vote_key(run, device).shared,
+    ))  # fmt: skip
+    _measure_parts(run, training, device, progress)
+
+
+def _has_votes(run: Run) -> bool:
+    if not sealed.present(paths.weights(run)):
+        return False
+    key = certify.vote_key(run)
+    return all(sealed.present(certify.vote_file(run, m, key, idx)) for m in run.profile.methods for idx in run.profile.evaluated)
+
+
+def _count(run: Run, lines: Sequence[Line], draw: partial, stored: Sequence[Method]) -> list[pd.DataFrame]:
+    """The rows of a model: missing votes of each method are drawn, on as many images as some table wants, then counted."""
+    profile, rows, images = run.profile, [], {}
+    for line in lines:
+        images[line.method] = max(line.images, images.get(line.method, 0))
+    for size in dict.fromkeys(images.values()):
+        drawn = {m: variants.drawn(m, stored) for m in images if images[m] == size}
+        part = replace(run, profile=replace(profile, images=size, methods=tuple(dict.fromkeys((*profile.methods, *drawn.values())))))
+        if missing := tuple(m.name for m in drawn.values() if m not in stored):
+            draw(part, methods=missing)
+        key, reference = certify.vote_key(part), profile.method(profile.reference)
+        for method, own in drawn.items():
+            ways = (own, reference, method.auditor or reference)
+            each = [[votes.read(certify.vote_file(part, way, key, idx)) for way in ways] for idx in part.profile.evaluated]
+            for n, k in dict.fromkeys((line.n, line.k) for line in lines if line.method == method):
+                tallies = [first_n(mine, method, profile.sampling, standard, audit, n=n, k=k) for mine, standard, audit in each]
+                rows.append(counts.label(run, method, tallies).assign(K=k))
+    return rows
+
+
+def first_n(
+    drawn: votes.ImageVotes, method: Method, sampling: settings.Sampling, standard: votes.ImageVotes, auditor: votes.ImageVotes,
+    *, n: int, k: int,
+) -> results.Tally:
+    """The tally that the first n votes with K = k give, as if no more had been drawn (Theorem 3.1 and the rule `audit`).
+
+    `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same), which
+    tell what an audit finds. k is 0 for votes that need no audit. Seconds are nan: nobody has measured them.
+    """
+    stored = len(drawn.estimate)
+    settings.check(1 <= n <= stored, "n", n, f"1 to the {stored} votes that are stored")
+    estimate, order = drawn.estimate[:n], noise.audit_order(sampling.seed, drawn.idx, n)
+    c_a = bounds.top_class(drawn.select, sampling.classes)
+    audited = order[estimate[order] == c_a][:k] if c_a != bounds.ABSTAIN else order[:0]
+    longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
+    per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # a vote costs what the stored ones did on average
+    spent = round(n * per_vote + min(method.batch, n) * longer)
+    first = replace(
+        drawn, estimate=estimate, audited=audited.astype(np.int32), standard=auditor.estimate[audited], seconds=np.full(3, np.nan),
+        nfe=np.array((int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored))),
+    )  # fmt: skip
+    others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
+    return certify.count_votes(first, replace(method, audit=k), sampling, *others)
+
+
+def _measure_parts(run: Run, training: bool, device: str, progress: bool) -> None:
+    """How often votes of the models of `contraction` differ from the full solve's, where that is not stored."""
+    plain = [m for m in few_steps.ways(SIZE["chains"]) if m.solver == "anderson" and not (m.tol or m.margin)]
+    ways = tuple(m for m in plain if (m.start, m.steps) in WAYS)
+    for recipe in variants.contractive_parts(run).values():
+        other = replace(run, train=recipe)
+        if training:
+            train.train(other, device=device, progress=progress)
+        if not shipped.measured(other, "agreement-test") and sealed.present(paths.weights(other)):
+            few_steps.measure(other, "test", **SIZE, chosen=ways, device=device, progress=progress)
+
+
+# ------------------------------------------------------------------------------------------------ read and swept
+
+
+def read(profile: Profile) -> pd.DataFrame:
+    """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored.
+
+    Raises:
+        paths.DamagedFile: a line does not parse; the file has been set aside.
+    """
+    parts, run = [], variants.base(profile)
+    if run is not None and (main := counts.read_run(run)) is not None:
+        parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.serialized else 0 for m in profile.methods})))
+    if run is not None and (path := shipped.measured(run, NAME)):
+        parts.append(counts.read_frame(path, KINDS, "table of recounts", by="srs.experiments.ablations"))
+    if not parts:
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in KINDS.items()})
+    return pd.concat(parts, ignore_index=True).drop_duplicates([*KEY, "idx"])  # the main tables' own come first
+
+
+def lines_of(table: str, counted: pd.DataFrame, run: Run) -> pd.DataFrame | None:
+    """The counts that a table shows, in its order, with the `value` of what it varies; None if some are not stored."""
+    lines = [line for line in variants.lines(run) if line.table == table]
+    keys = pd.DataFrame([(line.value, line.train.recipe, line.method.name, line.n, line.k) for line in lines], columns=["value", *KEY])
+    counted = counted[counted["idx"].isin(run.profile.evaluated[: lines[0].images])]
+    if len(keys.merge(counted[KEY].drop_duplicates())) < len(keys):
+        return None
+    own = keys.merge(counted, on=KEY)
+    return own.assign(**{name: measures.in_order(own[name]) for name in ("value", "recipe", "method")})
+
+
+def sweep(certified: pd.DataFrame, by: Sequence[str], profile: Profile, cost: Sequence[str] = COST) -> pd.DataFrame:
+    """Certified accuracy, ACR and cost of each value of what is varied: a row per group."""
+    return measures.certified_accuracy(certified, profile.radii, by).join(measures.cost(certified, by)[cost]).reset_index()
+
+
+def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
+    """The numbers of every table whose counts are stored, by its name; warns of those left out.
+
+    Beside them `models`, what the cards say of models of further recipes, and `curves`, the certificates of the figure of N.
+    """
+    run, found = variants.base(profile), {}
+    if run is None:
+        return {}
+    tables, recipes = dict.fromkeys(line.table for line in variants.lines(run)), variants.further_recipes(run)
+    own = {table: rows for table in tables if (rows := lines_of(table, counted, run)) is not None}
+    one_rule = {table: of_n(rows, run) if table == "n" else rows for table, rows in own.items() if table not in ("main", "k")}
+    hold = {table: measures.holding(rows, alpha=profile.alpha) for table, rows in one_rule.items()}
+    if "main" in own:
+        found["elimination"] = elimination(own["main"], profile)
+        alphas = [measures.certificates(own["main"], alpha=alpha).assign(alpha=alpha) for alpha in variants.ALPHAS]
+        found["alpha"] = sweep(pd.concat(alphas), ["method", "rule", "alpha"], profile, [])
+    if "k" in own:
+        found["k"] = sweep(measures.certificates(own["k"], alpha=profile.alpha), ["method", "rule", "K"], profile, COST[2:])
+    if "n" in own:
+        found |= {"n": sweep(hold["n"], ["method", "rule", "from", "K", "N"], profile, COST[2:]), "curves": hold["n"]}
+    for table, what in ((table, what) for table, what in VARIED.items() if table in own):
+        rows = hold[table].rename(columns={"value": what})
+        found[table] = sweep(rows, [what, "method", "rule"], profile).sort_values("method", kind="stable")
+    found |= {table: sweep(hold[table], ["recipe", "method", "rule"], profile) for table in recipes if table in own}
+    if models := [_model(replace(run, train=recipe)) for table, recipe in recipes.items() if table in own]:
+        found["models"] = pd.DataFrame([_model(run), *models])
+    parts, left_out = contraction(run), [f"ablation_{table}" for table in tables if table not in own]
+    if len(parts) > 2:
+        found["parts"] = parts
+        left_out += [f"'{name}' in contraction_parts" for name in variants.contractive_parts(run) if name not in set(parts["recipe"])]
+    if left_out:
+        warnings.warn(f"nothing is stored for {', '.join(left_out)}: notebook 32_ablations measures it", stacklevel=2)
+    return found
+
+
+def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """Certified accuracy of the same SRS votes with correlation elimination (three rules) and without any."""
+    by = ["method", "rule"]
+    certified = measures.certificates(own, alpha=profile.alpha, rules=measures.RULES)
+    certified = certified[certified["needs_audit"] | (certified["rule"] == Rule.COHEN)].copy()
+    standard = certified[certified["method"] == profile.reference].set_index("idx")["radius"]
+    certified["images above RS's radius"] = certified["radius"] > certified["idx"].map(standard)
+    certified["mean p_m %"] = (100 * measures.p_m(certified)).where(certified["needs_audit"])
+    groups = certified.groupby(by, observed=True)
+    table = sweep(certified, by, profile).drop(columns=COST).set_index(by)
+    table = table.join(groups["images above RS's radius"].sum()).join(groups["mean p_m %"].mean()).reset_index()
+    plain, srs = table["rule"] == Rule.COHEN, table["method"] != profile.reference
+    table["rule"] = table["rule"].astype(str).map(show.RULE_LABELS).mask(plain, "not needed: cohen").mask(plain & srs, NOTHING)
+    return table.rename(columns={"rule": "elimination"})
+
+
+def of_n(own: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Stored counts of several N, and extrapolated ones at the profile's K and at the paper's; `from` says which."""
+    n_stored, parts = run.profile.n, [own.assign(source=STORED)]
+    for method in dict.fromkeys(line.method for line in variants.lines(run) if line.table == "n"):
+        usual = own[(own["method"] == method.name) & (own["n"] == n_stored)]
+        for k, n in product(dict.fromkeys((method.audit, PAPER_K) if method.serialized else (0,)), variants.NS):
+            if n > max(n_stored, 999):
+                cost = {"nfe_select": audit_size.nfe(run, method, n, k), "nfe_estimate": 0, "nfe_audit": 0}
+                parts.append(extrapolated(usual, n, k).assign(source=FAR, **cost))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(N=found["n"], **{"from": measures.in_order(found["source"])})
+
+
+def extrapolated(own: pd.DataFrame, n: int, k: int) -> pd.DataFrame:
+    """Counts of n votes at each image's measured shares, DRAWS simulated ones per image, with K = k audited (0: none)."""
+    rng, tiled = np.random.default_rng(0), pd.concat([own] * DRAWS, ignore_index=True)
+    n_a = rng.binomial(n, tiled["n_a"] / tiled["n"])
+    agreeing = rng.binomial(n_a, 1 - measures.p_m(tiled).fillna(0))
+    drawn = audit_size.audited_counts(rng, n, n_a, agreeing, k)
+    audited = {name: getattr(drawn, name) for name in ("n", "n_a", "k", "m", "n_2", "n_1")}
+    return tiled.assign(K=k, **audited, n_wrong=n_a - agreeing, n_differ=-1)  # only the votes for c_A are simulated
+
+
+def _model(run: Run) -> dict[str, object]:
+    """What a card says of a model of another recipe, and how many training batches the Jacobian penalty is expected on."""
+    quality, steps, recipe = model_quality(run), shipped.card(run).get("steps"), run.train
+    share = recipe.jacobian_frequency * math.ceil(recipe.jacobian_until * recipe.epochs) / recipe.epochs
+    batches = None if steps is None else show.round_half_up(share * steps if recipe.jacobian_weight else 0, 0)
+    shown = ("noisy accuracy %", *(name for name in quality if name.startswith("residual")))
+    return {"recipe": recipe.recipe, "penalised batches": batches} | {name: quality[name] for name in shown}
+
+
+def contraction(run: Run) -> pd.DataFrame:
+    """The recipe `contractive` and its parts: noisy accuracy, and votes that differ from the full solve's (%) by start and steps."""
+    rows = []
+    for name, recipe in variants.contractive_parts(run).items():
+        other = replace(run, train=recipe)
+        path, card = shipped.measured(other, "agreement-test"), shipped.card(other)
+        if path and card:
+            plain = [p for p in few_steps.read(path).itertuples() if p.solver == "anderson" and not (p.tol or p.margin)]
+            share = {(p.start, p.steps): 100 * p.differing / p.votes for p in plain}
+            differ = {f"{start}, k = {k}": share.get((start, k)) for start, k in WAYS}
+            rows.append({"recipe": name, "noisy accuracy %": 100 * card["noisy_accuracy"], **differ})
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------------------------ shown
+
+
+HELD = (
+    " Certified accuracy in percent at l2 radius r under the rule that holds: 'cohen' for standard RS, 'audit' for SRS. 'disagreement': "
+    "votes unlike {reference}'s on the same noise. NFE: evaluations of f, per vote of the estimate or for all of an image."
+)
+CAPTIONS = {
+    "elimination": "With and without correlation elimination ({where}): the same SRS votes under three rules that subtract what an audit "
+    "finds, and under Cohen et al.'s rule, which takes dependent votes for independent ones. 'images above RS's radius': images whose "
+    "certified radius exceeds the one that {reference} certifies on the same noise. ",
+    "alpha": "Failure probability alpha of a certificate, from the same stored votes ({where}, but for alpha). ",
+    "k": "How many votes are audited ({where}, but for K), counted from stored votes: the full solve's votes on the same noise tell what "
+    "an audit of any size finds. K = N audits every vote for c_A, which saves little against standard RS. ",
+    "n": "How many votes are drawn ({where}, but for N), for standard RS and for three steps of SRS, Anderson's and naive, under the rule "
+    "that holds. 'stored votes' are the first N stored ones. 'extrapolated' is a simulation, not a measurement: {draws} samples per image "
+    "at its measured shares of votes and disagreements (if all {n} agree, all will); K is the profile's and the paper's, {paper_k}.",
+    "curves": "Certified accuracy against l2 radius for several N at fixed K ({where}, but for N). Solid: the first N stored votes. Broken: "
+    "extrapolated at the measured shares of votes, a simulation. A fixed K caps the radius of SRS.",
+    "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f ({where}), for standard RS and for SRS.",
+    "start": "Where the solver of a noisy copy starts, at one and at three Anderson steps ({where}): zero (standard RS), the clean image's "
+    "solution, the previous copy's (the paper's SRS), the mean solution of 16 pilot copies (centroid), the same with what the pilot's "
+    "logits miss added to every copy's (calibrated), and one state for all images (anchor). Votes from zero and anchor need no audit.",
+    "batch": "How many noisy copies SRS solves side by side, which is its number of chains, at one and at three Anderson steps ({where}). "
+    "The first copy of every chain is warmed up, so more chains cost more and leave less to be serialized.",
+    "warmup": "How many Anderson steps the first batch of SRS gets, at one and at three steps for all others ({where}; {chains} chains). "
+    "0: as many as all others. The {n0} votes that select c_A come from chains of their own, at most {links} long, so without a warm-up "
+    "c_A may be another class and nothing is left to certify.",
+    "jacobian": "With and without Jacobian regularisation in training ({where}).",
+    "smoothadv": "SmoothAdv training: noisy images attacked by PGD, l2 {pgd.radius:g}, steps: {pgd.steps}, noise vectors: {pgd.vectors} "
+    "({where}), {begun}.",
+    "models": "Models of further recipes ({where}). 'penalised batches': expected number of training batches with the Jacobian penalty.",
+    "parts": "What each part of the recipe 'contractive' does ({where}): the same training with it changed. Accuracy of the full solve on "
+    "noisy test images, and votes in percent of {copies} that differ from the full solve's after k evaluations of f from three starts.",
+}
+
+
+def caption(name: str, profile: Profile) -> str:
+    """What a table or figure says below it."""
+    run, srs = variants.base(profile), profile.method("SRS-MDEQ-3A")
+    hard = variants.further_recipes(run)["smoothadv"]
+    images = {line.table: line.images for line in variants.lines(run)}.get(name, profile.images)
+    where = f"{setting(replace(run, profile=replace(profile, images=images)))}, K = {srs.audit}"
+    text = CAPTIONS[name].format(
+        where=where + f", the first of {profile.images} images" * (images < profile.images), reference=profile.reference, n=profile.n,
+        n0=profile.n0, chains=srs.batch, links=math.ceil(profile.n0 / srs.batch), draws=DRAWS, paper_k=PAPER_K, pgd=hard.adversarial,
+        begun=f"going on from '{run.train.recipe}', epochs: {hard.epochs}" if hard.begin == run.train else "from random weights",
+        copies=SIZE["images"] * (SIZE["copies"] - SIZE["chains"]),
+    )  # fmt: skip
+    held = HELD.format(reference=profile.reference) if name in (*VARIED, "jacobian", "smoothadv") else ""
+    return text + (show.UNSOUND_NOTE if name in ("elimination", "alpha", "k") else held)
+
+
+def tables(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
+    """Every table of `sweeps`; those over N, K and alpha also with ACR alone, a column per value, so that a page holds them."""
+    digits, shown = {f"{start}, k = {k}": 2 for start, k in WAYS}, []
+    for name, own in ((name, own) for name, own in found.items() if name != "curves"):
+        stem = "contraction_parts" if name == "parts" else f"ablation_{name}"
+        shown.append(show.table(profile, stem, own, caption(name, profile), digits))
+        if name in SWEPT:
+            index = [column for column in ("method", "rule", "K") if column in own and column != SWEPT[name]]
+            wide = own.pivot(index=index, columns=SWEPT[name], values="ACR").map(show.round_down)
+            wide.columns = [f"{SWEPT[name]} = {value:,}" for value in wide]
+            shown.append(show.table(profile, f"{stem}_acr", wide, f"ACR, rounded down. {caption(name, profile)}"))
+    return shown
+
+
+def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
+    """ACR against K and alpha, and certified accuracy against radius for every N; a panel per method."""
+    shown = []
+    for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
+        if name in found:
+            own = beside_standard(found[name], SWEPT[name], profile)
+            drawn = plots.lines(own, x=SWEPT[name], y="ACR", hue="line", panel="method", labels=(label, "ACR ([0, 1] pixels)"))
+            shown.append(show.figure(profile, f"ablation_{name}_figure", drawn, caption(name, profile)))
+    if "curves" in found:
+        rows = found["curves"][found["curves"]["K"] <= variants.usual_k(profile)].sort_values(["from", "N"], kind="stable")
+        names = [f"N = {n:,}" if source == STORED else f"{FAR}: {n:,}" for source, n in zip(rows["from"], rows["N"])]
+        drawn = plots.accuracy_curves(rows.assign(line=measures.in_order(names)), hue="line", panel="method", title=str)
+        shown.append(show.figure(profile, "ablation_n_figure", drawn, caption("curves", profile)))
+    return shown
+
+
+def beside_standard(own: pd.DataFrame, what: str, profile: Profile) -> pd.DataFrame:
+    """The rows of SRS with the name of their `line`, and standard RS as a line of each method's panel, level if it does not vary."""
+    plain = own["rule"] == Rule.COHEN
+    own = own.assign(line=own["rule"].astype(str).map(show.RULE_LABELS).mask(plain, f"{profile.reference}, cohen"))
+    standard, srs = own.loc[plain, ["line", what, "ACR"]], own[~plain]
+    if len(standard) == 1:
+        standard = standard.drop(columns=what).merge(srs[[what]].drop_duplicates(), how="cross")
+    both = pd.concat([standard.merge(srs[["method"]].drop_duplicates(), how="cross"), srs])
+    return both.assign(line=measures.in_order(both["line"]), method=measures.in_order(both["method"]))
+
+
+def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
+    """What the numbers of one table of `sweeps` say, in a sentence."""
+    own, reference = found.get(name), profile.reference
+    if own is None:
+        return "Nothing is stored for this."
+    if name == "elimination":
+        above = own[own["method"] != reference].groupby("elimination", sort=False)["images above RS's radius"].sum()
+        told = ", ".join(f"{count} under {label}" for label, count in above.items())
+        return f"Over all SRS methods and {profile.images} images, certificates above {reference}'s on the same noise: {told}."
+    if name in SWEPT:
+        what, best = SWEPT[name], own["method"].isin((reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))
+        own = own[best & (own["K"] <= variants.usual_k(profile) if name == "n" else best)].sort_values(what)
+        ends = [(method, rows.iloc[[0, -1]]) for method, rows in own.groupby("method", observed=True) if len(rows) > 1]
+        told = [method + "".join(f", {show.round_down(r)} at {what} = {v:,}" for r, v in zip(e["ACR"], e[what])) for method, e in ends]
+        return f"ACR at both ends: {'; '.join(told)}."
+    if name == "parts":
+        what, groups = "recipe", {k: own.rename(columns={f"previous, k = {k}": COST[0]}) for k in (1, 2, 4)}
+    elif name in VARIED:
+        what, groups = VARIED[name], dict(iter(own.groupby(own["method"].astype(str).str.extract(r"-(\d+)[NAB]")[0], sort=False)))
+    else:
+        acr = own.pivot(index="method", columns="recipe", values="ACR").map(show.round_down)
+        return f"ACR ({', '.join(acr)}): " + "; ".join(f"{method} {', '.join(row)}" for method, row in acr.iterrows()) + "."
+    ends = {k: rows.loc[[rows[COST[0]].idxmin(), rows[COST[0]].idxmax()]] for k, rows in groups.items()}
+    told = [f"k = {k}: " + " to ".join(f"{value} {share:.2f}" for value, share in zip(e[what], e[COST[0]])) for k, e in ends.items()]
+    return f"Votes that differ from the full solve's (%) after k evaluations of f, fewest to most by {what}: {'; '.join(told)}."

@@ -1,0 +1,124 @@
+"""Notebook 36: what standard RS certifies with an explicit residual network, beside the DEQs on the same images and noise."""
+
+import numpy as np
+import pandas as pd
+
+from srs import settings
+from srs.analysis import measures, plots, published, show
+from srs.analysis.show import Shown
+from srs.experiments.certified_accuracy import family_name, model_quality, of_run
+from srs.settings import Profile, ResNet
+from srs.smoothing import certify
+from srs.smoothing.bounds import ABSTAIN
+from srs.store import counts, paths
+from srs.training import train
+
+LOG = "cohen_resnet110_cifar10_sigma0.50.tsv"
+PAPER_LABEL, LOG_LABEL = "as published (paper, CIFAR-10)", "as published (log of Cohen et al. 2019, CIFAR-10)"
+LINE = ["sigma", "network"]
+QUALITY = ["parameters", "noisy accuracy %"]
+
+
+def measure(profile: Profile, *, device: str = "cpu", workers: int = 1) -> None:
+    """Train and certify the explicit networks that have no counts here or among what is shipped; the others stay as they are."""
+    for run in profile.explicit.runs:
+        if counts.read_run(run) is None:
+            train.train(run, device=device)
+            certify.certify(run, device=device, workers=workers)
+
+
+def read(profile: Profile) -> pd.DataFrame:
+    """Certificates under the rules that hold: the explicit networks', then each DEQ's by the full solve and the longest SRS method.
+
+    `network` names a line of the tables. Empty for a profile without explicit networks.
+
+    Raises:
+        config.ConfigError: nothing is stored of the explicit networks or of the DEQs.
+        ValueError: they were not evaluated on the same images.
+    """
+    srs = sorted((m for m in profile.methods if m.serialized), key=lambda m: m.steps)
+    chosen, found = [settings.EXPLICIT.name, profile.reference, *(m.name for m in srs[-1:])], []
+    for part in (profile.explicit, profile) if profile.baselines else ():
+        counted = counts.read_counts(part).astype({"model": str, "recipe": str, "sigma": float, "method": str})
+        for run in part.runs:
+            rows, family = of_run(counted, run), family_name(run.model.name, run.train.recipe)
+            network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else rows["method"] + f" {family.replace('_', ' ')}"
+            quality = {name: cell for name, cell in model_quality(run).items() if name in QUALITY}
+            found.append(rows[rows["method"].isin(chosen)].assign(network=network, family=family, **quality))
+    if not found:
+        return pd.DataFrame()
+    if len({tuple(rows["idx"]) for one in found for _, rows in one.groupby("method")}) > 1:
+        raise ValueError("the counts of the explicit networks and of the DEQs are of different images: certify them again")
+    own = pd.concat(found, ignore_index=True)
+    return measures.holding(own.assign(network=measures.in_order(own["network"])), alpha=profile.alpha)
+
+
+def known() -> dict[str, dict[str, str]]:
+    """What was published of ResNet-110, by label; the log of Cohen et al. is computed anew where SRS_DATA has a copy of it."""
+    paper = published.read("smoothing").set_index(["method", "source"]).loc[("ResNet-110", published.PAPER)].to_dict()
+    log, path = published.read("cohen_log").iloc[0].to_dict(), paths.golden(LOG)
+    if path.is_file():
+        images = pd.read_csv(path, sep="\t")
+        right = (images["correct"] == 1) & (images["predict"] != ABSTAIN)
+        radii = [float(name[2:]) for name in log if name.startswith("r=")]
+        again = measures.certified_accuracy(images.assign(correct=right, log=LOG), radii, ["log"]).iloc[0]
+        log |= {name: f"{value:.1f}" for name, value in again.items() if name != "ACR"} | {"ACR": f"{again['ACR']:.3f}"}
+    return {PAPER_LABEL: paper, LOG_LABEL: log}
+
+
+def accuracy(certified: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """Certified accuracy and ACR of every line at each sigma, and what was published."""
+    table = measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]).reset_index().astype({"network": str, "rule": str})
+    columns = [name for name in table if name.startswith("r=") or name == "ACR"]
+    theirs = [
+        {"sigma": published.SIGMA, "network": "ResNet-110", "rule": label} | {name: row.get(name, "") for name in columns}
+        for label, row in known().items() if published.SIGMA in profile.sigmas
+    ]  # fmt: skip
+    return pd.concat([table, pd.DataFrame(theirs)]).sort_values("sigma", kind="stable").reset_index(drop=True)
+
+
+def cost(certified: pd.DataFrame) -> pd.DataFrame:
+    """Size of every line, accuracy without a certificate, and what a certificate costs."""
+    spent = measures.cost(certified, LINE)[["NFE/image", "seconds/image"]]
+    return certified.groupby(LINE, observed=True)[QUALITY].first().join(spent).reset_index()
+
+
+def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
+    """Two tables, certified accuracy and cost, and the curves; none for a profile without explicit networks."""
+    if certified.empty:
+        return []
+    where = f"{profile.data.name}, the same {profile.images} test images and noise for all, N = {profile.n}, alpha = {profile.alpha:g}"
+    log = "recomputed here from its 500 images" if paths.golden(LOG).is_file() else "as known from its 500 images"
+    captions = {
+        "baseline": f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r. "
+        f"Rows 'as published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's own row, and the public log of Cohen "
+        f"et al. (2019), {log}." + f" Those are of other data than {profile.data.name}." * (profile.data.name != "cifar10"),
+        "cost": f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet and of "
+        "its one layer for a DEQ, so seconds compare what NFE do not. 'noisy accuracy' is that of the base classifier.",
+        "curves": "Certified accuracy against l2 radius of the explicit residual network (RS, rule 'cohen'), of the DEQ's full solve (the "
+        f"same) and of SRS (broken lines, rule 'audit'), a panel per size of the DEQ and noise level ({where}).",
+    }
+    plain = certified["method"] == settings.EXPLICIT.name
+    deqs = [pd.concat([certified[plain], rows]).assign(family=family) for family, rows in certified[~plain].groupby("family", sort=False)]
+    rows = pd.concat(deqs).sort_values("sigma", kind="stable")
+    panel, method = rows["family"] + rows["sigma"].map(r", $\sigma$ = {:.2f}".format), measures.in_order(rows["method"])
+    drawn = plots.accuracy_curves(rows.assign(panel=measures.in_order(panel), method=method), hue="method", panel="panel", title=str)
+    return [
+        show.table(profile, "explicit_baseline", accuracy(certified, profile), captions["baseline"]),
+        show.table(profile, "explicit_cost", cost(certified), captions["cost"]),
+        show.figure(profile, "explicit_curves", drawn, captions["curves"]),
+    ]
+
+
+def finding(certified: pd.DataFrame) -> str:
+    """Where the explicit network certifies most, what its certificates cost, and how far the published rows differ."""
+    if certified.empty:
+        return "This profile has no explicit network."
+    acr = measures.certified_accuracy(certified, [0.0], LINE)["ACR"].unstack("network")
+    explicit, seconds = acr.columns[0], measures.cost(certified, ["network"])["seconds/image"]
+    times = [f"{seconds[explicit] / seconds[name]:.2f} times the seconds of {name}" for name in acr.columns[1:]]
+    paper, log = (np.array([float(v) for name, v in row.items() if name.startswith("r=")]) for row in known().values())
+    return (
+        f"{explicit} has the largest ACR at {int((acr.idxmax(axis=1) == explicit).sum())} of {len(acr)} noise levels. Its certificate takes "
+        f"{', '.join(times)}. The two published rows of ResNet-110 differ by at most {np.abs(paper - log).max():.1f} points."
+    )

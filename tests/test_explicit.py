@@ -1,0 +1,92 @@
+"""The explicit network beside the DEQs, on made-up counts and on Cohen et al.'s own log."""
+
+from dataclasses import replace
+import numpy as np
+import pytest
+from tests import synthetic
+
+from srs import profiles, published_others, settings
+from srs.experiments import explicit
+from srs.smoothing import bounds, certify
+from srs.store import paths, results
+from srs.training import train
+
+SMOKE = profiles.get_profile("smoke")
+RUN = SMOKE.explicit.runs[0]
+
+
+@pytest.fixture
+def root(srs_root):
+    """Made-up counts and cards of the profile `smoke` and of its explicit network."""
+    synthetic.write_profile(SMOKE)
+    synthetic.write_profile(SMOKE.explicit)
+    return srs_root
+
+
+def test_tables_hold_the_network_the_deqs_and_what_was_published(root):
+    certified = explicit.read(SMOKE)
+    frame = explicit.accuracy(certified, SMOKE)
+    assert list(zip(frame["network"], frame["rule"])) == [
+        ("ResNet-8", "cohen"), ("MDEQ-30A SMALL", "cohen"), ("SRS-MDEQ-3A SMALL", "audit"),
+        ("ResNet-110", explicit.PAPER_LABEL), ("ResNet-110", explicit.LOG_LABEL),
+    ]  # fmt: skip
+    own = results.read_tallies(paths.tallies(RUN, settings.EXPLICIT))
+    radius = bounds.certify("cohen", bounds.Counts(n=own["n"], n_a=own["n_a"]), 0.5, SMOKE.alpha)[1]
+    assert frame.loc[0, "r=0.25"] == 100 * ((own["c_a"] == own["label"]) & (radius >= 0.25)).mean()
+    spent = explicit.cost(certified).set_index("network")
+    assert spent.loc["ResNet-8", "NFE/image"] == SMOKE.n0 + SMOKE.n and spent.loc["ResNet-8", "parameters"] == 12345
+    shown = {one.name: one for one in explicit.shown(certified, SMOKE)}
+    assert set(shown) == {"explicit_baseline", "explicit_cost", "explicit_curves"}
+    assert "as known from its 500 images" in shown["explicit_baseline"].caption
+    assert shown["explicit_baseline"].frame["rule"].tolist()[2] == "audit (ours)" and shown["explicit_curves"].png
+
+
+def test_a_profile_without_explicit_networks_makes_nothing(srs_root):
+    cifar10 = profiles.get_profile("cifar10")
+    explicit.measure(cifar10)
+    assert explicit.shown(explicit.read(cifar10), cifar10) == [] and "no explicit network" in explicit.finding(explicit.read(cifar10))
+    assert not list(srs_root.rglob("*"))
+
+
+def test_counts_of_other_images_are_refused(root):
+    others = [replace(t, idx=t.idx + 1) for t in synthetic.tallies(RUN, settings.EXPLICIT)]
+    results.write_tallies(paths.tallies(RUN, settings.EXPLICIT), others)
+    with pytest.raises(ValueError, match="different images"):
+        explicit.read(SMOKE)
+
+
+def test_only_what_is_missing_is_trained_and_certified(root, monkeypatch):
+    done = []
+    monkeypatch.setattr(train, "train", lambda run, **_: done.append(("train", run.id)))
+    monkeypatch.setattr(certify, "certify", lambda run, **_: done.append(("certify", run.id)))
+    explicit.measure(SMOKE)
+    assert done == []
+    paths.tallies(RUN, settings.EXPLICIT).unlink()
+    explicit.measure(SMOKE)
+    assert done == [("train", RUN.id), ("certify", RUN.id)]
+
+
+def test_the_finding_follows_the_counts(root):
+    before = explicit.finding(explicit.read(SMOKE))
+    worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.tallies(RUN, settings.EXPLICIT)]
+    results.write_tallies(paths.tallies(RUN, settings.EXPLICIT), worse)
+    after = explicit.finding(explicit.read(SMOKE))
+    assert "largest ACR at 0 of 1" in after and before != after and "at most 0.6 points" in after
+
+
+def test_a_log_at_hand_is_computed_anew(srs_root, monkeypatch):
+    monkeypatch.setenv("SRS_DATA", str(srs_root / "brought"))
+    path = paths.golden(explicit.LOG)
+    path.parent.mkdir(parents=True)
+    path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t9\n1\t1\t2\t0.9\t0\t9\n2\t1\t-1\t0.0\t0\t9\n3\t1\t1\t0.5\t1\t9\n")
+    row = explicit.known()[explicit.LOG_LABEL]
+    assert row.percent == (50.0, 50.0, 25.0, 0.0, 0.0, 0.0, 0.0) and row.acr == pytest.approx(0.2)
+
+
+def test_published_rows_are_those_of_cohen_s_log(shared, monkeypatch):
+    log = shared("golden", explicit.LOG)
+    monkeypatch.setenv("SRS_DATA", str(log.parents[1]))
+    row = explicit.known()[explicit.LOG_LABEL]
+    assert row.percent == published_others.COHEN_LOG.percent and row.acr == pytest.approx(published_others.COHEN_LOG.acr, abs=5e-4)
+    # The paper's own row is the same log, without decimals.
+    assert np.abs(np.array(published_others.RESNET110.percent) - row.percent).max() < 1
