@@ -327,12 +327,12 @@ def pays_finding(sizes: pd.DataFrame) -> str:
             return "This profile has no SRS rows."
         pays, fair, rows = paying(srs, RS), paying(srs, OWN_RS), len(srs[METHOD].drop_duplicates())
         where = "; ".join(f"{method} on {model} {recipe}, sigma {s:g}: K = {k}" for (model, recipe, s, method), k in pays.items())
-        lead = srs.loc[(srs["radius"] - srs[RS]).idxmax()]
-        lead = f"{lead['radius'] - lead[RS]:+.3f} ({lead['method']}, sigma {lead['sigma']:g}, K = {lead['K']:.0f})"
+        best = srs.loc[(srs["radius"] - srs[RS]).idxmax()]
+        lead = f"{best['radius'] - best[RS]:+.3f} ({best['method']}, sigma {best['sigma']:g}, K = {best['K']:.0f})"
         told.append(
             f"At N = {n:,} SRS certifies more than plain RS for the same NFE in {len(pays)} of {rows} rows"
-            f"{f' ({where})' * bool(where)}; its largest lead over RS is {lead}. Beside plain RS by the very solve that audits it, it "
-            f"pays in {len(fair)} of {rows}."
+            f"{f' ({where})' * bool(where)}; its largest lead over RS is {lead}. Beside plain RS by the very solve that audits "
+            f"it, it pays in {len(fair)} of {rows}."
         )
     return " ".join(told)
 
