@@ -311,7 +311,9 @@ def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
         for (model, recipe), rows in own.groupby(["model", "recipe"], sort=False):
             methods = [name for name in dict.fromkeys(rows["method"]) if name != profile.reference]
             for i, part in enumerate(np.array_split(methods, -(-len(methods) // (plots.MOST_LINES - 1)))):
-                some = rows[rows["method"].isin([*part, profile.reference])].assign(panel=rows["sigma"].map(plots.sigma_title))
+                known = rows["sigma"].isin(rows.loc[rows["method"].isin(part), "sigma"])  # noise levels that draw some of them
+                some = rows[known & rows["method"].isin([*part, profile.reference])]
+                some = some.assign(panel=some["sigma"].map(plots.sigma_title))
                 axes = ("NFE per image", r"mean $\ell_2$ radius")
                 figure = plots.lines(some, x="NFE", y="radius", hue="method", panel="panel", labels=axes)
                 name = f"audit_size_{family_name(model, recipe)}{ending}_figure" + f"_{i + 1}" * bool(i)
@@ -328,12 +330,12 @@ def pays_finding(sizes: pd.DataFrame) -> str:
             return "This profile has no SRS rows."
         pays, fair, rows = paying(srs, RS), paying(srs, OWN_RS), len(srs[METHOD].drop_duplicates())
         where = "; ".join(f"{method} on {model} {recipe}, sigma {s:g}: K = {k}" for (model, recipe, s, method), k in pays.items())
-        lead = srs.loc[(srs["radius"] - srs[RS]).idxmax()]
+        best = srs.loc[(srs["radius"] - srs[RS]).idxmax()]
+        lead = f"{best['radius'] - best[RS]:+.3f} ({best['method']}, sigma {best['sigma']:g}, K = {best['K']:.0f})"
         told.append(
-            f"At N = {n:,} SRS certifies more than plain RS for the same NFE in {len(pays)} of {rows} "
-            f"rows{f' ({where})' * bool(where)}; its largest lead over RS is {lead['radius'] - lead[RS]:+.3f} ({lead['method']}, sigma "
-            f"{lead['sigma']:g}, K = {lead['K']:.0f}). Beside plain RS by the very solve that audits it, it pays in {len(fair)} "
-            f"of {rows}."
+            f"At N = {n:,} SRS certifies more than plain RS for the same NFE in {len(pays)} of {rows} rows"
+            f"{f' ({where})' * bool(where)}; its largest lead over RS is {lead}. Beside plain RS by the very solve that audits "
+            f"it, it pays in {len(fair)} of {rows}."
         )
     return " ".join(told)
 
