@@ -1,9 +1,13 @@
 """Made-up tallies of a whole profile: what the tables, figures and report are tested on without a network."""
 
-import numpy as np
+from dataclasses import replace
 
-from srs import paths, results
+import numpy as np
+import pandas as pd
+
+from srs import counts, paths, results
 from srs.config import Method, Profile, Run
+from srs.experiments import variants
 from srs.results import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
@@ -65,3 +69,13 @@ def write_profile(profile: Profile) -> None:
             "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
         }  # fmt: skip
         results.write_json(paths.card(run), card)
+
+
+def recounted(run: Run) -> pd.DataFrame:
+    """Plausible counts of every line of the ablations' tables, as their file has them."""
+    rows, p = [], run.profile
+    for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in variants.lines(run)):
+        shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
+        other = replace(run, train=train)
+        rows.append(counts.label(other, method, tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))).assign(K=k))
+    return pd.concat(rows)
