@@ -5,15 +5,17 @@ Nothing here asks the code that makes tables.
 """
 
 from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
-from srs import contraction, points, recounts, settings, threats, variants
-from srs.experiments import bench, few_steps
+from srs import settings
+from srs.experiments import bench, few_steps, variants
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
-from srs.store.results import Tally
+from srs.store import counts as stored
 from srs.store import paths, results, sealed
+from srs.store.results import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {
@@ -108,25 +110,14 @@ def write_everything(profile: Profile) -> None:
     write_white_box(profile.runs[0])  # not the run attacked above: both store an attack "none"
 
 
-def recounted(run: Run) -> dict[recounts.Key, list[Tally]]:
-    """Plausible counts of everything that the ablations of a run show."""
-    p, counted = run.profile, {}
-
-    def count(run: Run, method: Method, n: int, k: int) -> None:
-        audited = replace(method, audit=min(k, n))
+def recounted(run: Run) -> pd.DataFrame:
+    """Plausible counts of every line of the ablations' tables, as their file has them."""
+    rows, p = [], run.profile
+    for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in variants.lines(run)):
         shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
-        counted[recounts.Key(run.id, method.name, n, k)] = tallies(replace(run, profile=shorter), audited)
-
-    for method in (*p.methods, *variants.every(p)):
-        usual = variants.usual_k(p) if method.serialized else 0
-        for n in variants.stored_ns(p):
-            count(run, method, n, min(usual, n))
-        for k in variants.ks(p) if method.serialized else ():
-            count(run, method, p.n, k)
-    for other in variants.further(run):
-        for method in p.methods:
-            count(other, method, p.n, variants.usual_k(p) if method.serialized else 0)
-    return counted
+        other = replace(run, train=train)
+        rows.append(stored.label(other, method, tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))).assign(K=k))
+    return pd.concat(rows)
 
 
 def write_agreement(run: Run) -> None:

@@ -75,7 +75,7 @@ def recount(draw, method: Method, n: int, k: int) -> results.Tally:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("n", "k"), [(60, 15), (60, 4), (60, 60), (40, 15), (25, 7)])
 def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, way, n, k):
-    """Drawn afresh with that n and that K, audit included, and counted as the main tables are; where an audit stops early its cost is a mean."""
+    """Drawn afresh with that n and that K, audit included, and counted as the main tables are."""
     method = WAYS[way]
     k = k if method.serialized else 0
     found, other = recount(draw, method, n, k), replace(method, audit=min(k, n))
@@ -83,7 +83,7 @@ def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, w
     aside = {"seconds"} if method.auditor is None else {"seconds", "nfe_audit"}
     for name in (name for name in results.COLUMNS if name not in aside):
         assert getattr(found, name) == getattr(fresh, name), name
-    assert np.isnan(found.seconds) and found.nfe_audit == pytest.approx(fresh.nfe_audit, rel=0.4)
+    assert np.isnan(found.seconds) and found.k <= found.nfe_audit <= 30 * found.k, "where an audit stops early its cost is a mean"
 
 
 def test_the_votes_above_could_tell(draw):
@@ -146,15 +146,11 @@ def test_main_tables_are_untouched_and_every_line_of_every_table_is_counted(fini
 
 
 def test_the_usual_count_is_the_main_table_s_own(done):
-    """Read without what the main tables have, the recounted rows are the same."""
-    main = counts.read_run(RUN)
-    own = pd.read_csv(shipped.measured(RUN, ablations.NAME), dtype=ablations.KINDS)
-    for method in (RUN.profile.method("MDEQ-30A"), *(m for m in RUN.profile.methods if m.serialized)):
-        usual = own[(own["recipe"] == "paper") & (own["method"] == method.name) & (own["n"] == 60) & (own["K"] == method.audit)]
-        pd.testing.assert_frame_equal(
-            usual[list(results.COLUMNS[:-1])].reset_index(drop=True),
-            main.loc[main["method"] == method.name, list(results.COLUMNS[:-1])].reset_index(drop=True),
-        )
+    main, own = counts.read_run(RUN), pd.read_csv(shipped.measured(RUN, ablations.NAME), dtype=ablations.KINDS)
+    columns, usual = ["method", *results.COLUMNS[:-1]], own["K"].isin((0, 15)) & (own["n"] == 60) & (own["recipe"] == "paper")
+    both = main[columns].merge(own.loc[usual, columns], on=["method", "idx"], suffixes=("", " again"))
+    assert len(both) == 2 * 4 + 2 * 1, "MDEQ-1A and 5A on one image"
+    assert all((both[name] == both[f"{name} again"]).all() for name in columns[2:])
 
 
 def test_a_second_call_draws_nothing(done, monkeypatch):
@@ -271,21 +267,6 @@ def test_every_part_of_the_contractive_recipe_is_one_change():
 # ---------------------------------------------------------------------------------------------- tables on counts that are known
 
 
-def made_up(run, lines) -> pd.DataFrame:
-    """Plausible counts of every line."""
-    rows = []
-    for line in dict.fromkeys(line._replace(table="", value="", images=0) for line in lines):
-        shorter = replace(run.profile, n=line.n, methods=tuple(replace(m, audit=0) for m in run.profile.methods))
-        other = replace(run, profile=shorter, train=line.train)
-        tallies = synthetic.tallies(other, replace(line.method, audit=min(line.k, line.n)))
-        rows.append(counts.label(replace(run, train=line.train), line.method, tallies).assign(K=line.k))
-    return pd.concat(rows)
-
-
-def write(frame: pd.DataFrame) -> None:
-    results.write_whole(paths.measured(BASE, ablations.NAME), frame.to_csv(index=False, lineterminator="\n").encode())
-
-
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """Counts and cards of a profile's run, of all its variants and of two parts of `contractive`: their folder, as read, as swept."""
@@ -293,7 +274,8 @@ def stored(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(folder))
         synthetic.write_profile(replace(DIGITS, models=DIGITS.models[:1], sigmas=(0.5,)))
-        write(made_up(BASE, variants.lines(BASE)))
+        text = synthetic.recounted(BASE).to_csv(index=False, lineterminator="\n")
+        results.write_whole(paths.measured(BASE, ablations.NAME), text.encode())
         for i, recipe in enumerate(list(variants.contractive_parts(BASE).values())[:4]):
             other = replace(BASE, train=recipe)
             sealed.write_json(paths.card(other), {"noisy_accuracy": 0.5 + i / 10, "steps": 416, "residual": {"1": 0.5}})
@@ -413,11 +395,7 @@ def test_findings_follow_the_counts(stored, worse, name):
     assert before != after and "nan" not in before
 
 
-def test_the_sentence_on_parts_names_the_fewest_and_the_most(stored):
-    said = ablations.finding(stored[2], "parts", DIGITS)
-    assert "k = 1: paper 5.00 to two evaluations, no more 6.50" in said
-
-
-def test_the_sentence_on_elimination_counts():
+def test_findings_say_what_is_there(stored):
+    assert "k = 1: paper 5.00 to two evaluations, no more 6.50" in ablations.finding(stored[2], "parts", DIGITS)
     own = pd.DataFrame({"method": ["MDEQ-30A", "S", "S", "T"], "elimination": ["x", "a", "b", "a"], "images above RS's radius": [0, 2, 1, 3]})
     assert ablations.finding({"elimination": own}, "elimination", DIGITS).endswith("5 under a, 1 under b.")

@@ -118,7 +118,7 @@ def first_n(
     """The tally that the first n votes with K = k give, as if no more had been drawn (Theorem 3.1 and the rule `audit`).
 
     `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same), which
-    tell what an audit finds. k is 0 for votes that need no audit. Seconds are nan: nobody has measured them.
+    tell what an audit finds; one that stops early costs its mean. k is 0 for votes that need no audit. Nobody has measured seconds: nan.
     """
     stored = len(drawn.estimate)
     settings.check(1 <= n <= stored, "n", n, f"1 to the {stored} votes that are stored")
@@ -193,8 +193,6 @@ def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
         return {}
     tables, recipes = dict.fromkeys(line.table for line in variants.lines(run)), variants.further_recipes(run)
     own = {table: rows for table in tables if (rows := lines_of(table, counted, run)) is not None}
-    one_rule = {table: of_n(rows, run) if table == "n" else rows for table, rows in own.items() if table not in ("main", "k")}
-    hold = {table: measures.holding(rows, alpha=profile.alpha) for table, rows in one_rule.items()}
     if "main" in own:
         found["elimination"] = elimination(own["main"], profile)
         alphas = [measures.certificates(own["main"], alpha=alpha).assign(alpha=alpha) for alpha in variants.ALPHAS]
@@ -202,11 +200,13 @@ def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
     if "k" in own:
         found["k"] = sweep(measures.certificates(own["k"], alpha=profile.alpha), ["method", "rule", "K"], profile, COST[2:])
     if "n" in own:
-        found |= {"n": sweep(hold["n"], ["method", "rule", "from", "K", "N"], profile, COST[2:]), "curves": hold["n"]}
-    for table, what in ((table, what) for table, what in VARIED.items() if table in own):
-        rows = hold[table].rename(columns={"value": what})
-        found[table] = sweep(rows, [what, "method", "rule"], profile).sort_values("method", kind="stable")
-    found |= {table: sweep(hold[table], ["recipe", "method", "rule"], profile) for table in recipes if table in own}
+        found["curves"] = measures.holding(of_n(own["n"], run), alpha=profile.alpha)
+        found["n"] = sweep(found["curves"], ["method", "rule", "from", "K", "N"], profile, COST[2:])
+    for table in (table for table in (*VARIED, *recipes) if table in own):
+        what = VARIED.get(table, "recipe")
+        rows = own[table] if what == "recipe" else own[table].rename(columns={"value": what})
+        swept = sweep(measures.holding(rows, alpha=profile.alpha), [what, "method", "rule"], profile)
+        found[table] = swept if what == "recipe" else swept.sort_values("method", kind="stable")
     if models := [_model(replace(run, train=recipe)) for table, recipe in recipes.items() if table in own]:
         found["models"] = pd.DataFrame([_model(run), *models])
     parts, left_out = contraction(run), [f"ablation_{table}" for table in tables if table not in own]
@@ -278,9 +278,6 @@ def contraction(run: Run) -> pd.DataFrame:
             differ = {f"{start}, k = {k}": share.get((start, k)) for start, k in WAYS}
             rows.append({"recipe": name, "noisy accuracy %": 100 * card["noisy_accuracy"], **differ})
     return pd.DataFrame(rows)
-
-
-# ------------------------------------------------------------------------------------------------ shown
 
 
 HELD = (
@@ -379,13 +376,14 @@ def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
     own, reference = found.get(name), profile.reference
     if own is None:
         return "Nothing is stored for this."
+    pair = own["method"].isin((reference, "SRS-MDEQ-3A")) if "method" in own else None
     if name == "elimination":
         above = own[own["method"] != reference].groupby("elimination", sort=False)["images above RS's radius"].sum()
         told = ", ".join(f"{count} under {label}" for label, count in above.items())
         return f"Over all SRS methods and {profile.images} images, certificates above {reference}'s on the same noise: {told}."
     if name in SWEPT:
-        what, best = SWEPT[name], own["method"].isin((reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))
-        own = own[best & (own["K"] <= variants.usual_k(profile) if name == "n" else best)].sort_values(what)
+        what, own = SWEPT[name], own[pair & own["rule"].isin((Rule.COHEN, Rule.AUDIT))].sort_values(SWEPT[name])
+        own = own[own["K"] <= variants.usual_k(profile)] if name == "n" else own
         ends = [(method, rows.iloc[[0, -1]]) for method, rows in own.groupby("method", observed=True) if len(rows) > 1]
         told = [method + "".join(f", {show.round_down(r)} at {what} = {v:,}" for r, v in zip(e["ACR"], e[what])) for method, e in ends]
         return f"ACR at both ends: {'; '.join(told)}."
@@ -394,7 +392,7 @@ def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
     elif name in VARIED:
         what, groups = VARIED[name], dict(iter(own.groupby(own["method"].astype(str).str.extract(r"-(\d+)[NAB]")[0], sort=False)))
     else:
-        acr = own.pivot(index="method", columns="recipe", values="ACR").map(show.round_down)
+        acr = own[pair].pivot(index="method", columns="recipe", values="ACR").map(show.round_down)
         return f"ACR ({', '.join(acr)}): " + "; ".join(f"{method} {', '.join(row)}" for method, row in acr.iterrows()) + "."
     ends = {k: rows.loc[[rows[COST[0]].idxmin(), rows[COST[0]].idxmax()]] for k, rows in groups.items()}
     told = [f"k = {k}: " + " to ".join(f"{value} {share:.2f}" for value, share in zip(e[what], e[COST[0]])) for k, e in ends.items()]

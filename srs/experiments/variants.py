@@ -12,7 +12,6 @@ from srs import profiles
 from srs.attacks.settings import Adversarial, smoothadv
 from srs.settings import Method, Profile, Run, Train
 
-MODEL, SIGMA, RECIPE = "SMALL", 0.5, "paper"
 SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
 FEW_STEPS = (1, 3)
 CHAINS = (10, 25, 50, 100, 400)
@@ -40,8 +39,7 @@ def base(profile: Profile) -> Run | None:
     named = {method.name for method in profile.methods}
     if profile.reference != "MDEQ-30A" or not {"SRS-MDEQ-1A", "SRS-MDEQ-3A"} <= named:
         return None
-    wanted = (MODEL, SIGMA, RECIPE)
-    return next((run for run in profile.runs if (run.model.name, run.sigma, run.train.recipe) == wanted), None)
+    return next((run for run in profile.runs if (run.model.name, run.sigma, run.train.recipe) == ("SMALL", 0.5, "paper")), None)
 
 
 def lines(run: Run) -> list[Line]:
