@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from srs import config, threats, variants
+from srs import config, variants
+from srs.attacks.settings import smoothadv
 from srs.config import PROFILES, replace
 
 DIGITS = PROFILES["digits"]
@@ -88,7 +89,7 @@ def test_recipes_change_what_they_are_named_after():
     assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors) == (0.5, 2, 4)
     assert hard.begin == recipe
     paper = variants.base(PROFILES["paper"])
-    assert variants.smoothadv_recipe(paper) == threats.smoothadv(paper.train), "from random weights, as published"
+    assert variants.smoothadv_recipe(paper) == smoothadv(paper.train), "from random weights, as published"
     assert [run.train.recipe for run in variants.further(paper)] == ["nojacobian", "smoothadv"]
 
 

@@ -7,7 +7,7 @@ certificates is never the same. A killed run loses at most the images that were 
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +140,7 @@ def certificates(run: config.Run, suite: Suite) -> pd.DataFrame:
 
 def attack_key(run: config.Run, suite: Suite, attack: Attack, held: pd.DataFrame) -> str:
     """What an attack's results depend on: weights, certificates, the attack, how its success is measured, and the code."""
-    measured = {k: v for k, v in asdict(suite).items() if k not in ("attacks", "images", "runs")}
-    weights, code = models.digest(paths.weights(run)), results.code_digest(*MODULES)
+    weights, code, measured = models.digest(paths.weights(run)), results.code_digest(*MODULES), replace(suite, attacks=(), images=1, runs=())
     return config.fingerprint(weights, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
 
 

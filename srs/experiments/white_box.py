@@ -95,16 +95,9 @@ def measure(
 
 
 def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
-    """Cosine of each gradient of the cross-entropy at each state to the converged exact one, and the residual of the state.
+    """Cosine of each gradient of the cross-entropy at each z_n to the converged exact one, and the residual of z_n.
 
-    Args:
-        model: the DEQ, in eval mode.
-        x: images (B, C, H, W).
-        y: their classes.
-        states: numbers of evaluations n of z_n.
-
-    Returns:
-        Columns idx (0 to B - 1), state, gradient, cosine.
+    A row per image (`idx`, 0 to B - 1, of x (B, C, H, W) with classes y), state and gradient.
     """
     import torch
 
@@ -156,7 +149,7 @@ def models_table(run: Run) -> pd.DataFrame:
 def residual_finding(models: pd.DataFrame) -> str:
     """Whether the adversarially trained DEQ is further from its fixed point after as many steps."""
     before, after = models["residual after 5"]
-    change = "grows" if after > before else "falls" if after < before else "stays"
+    change = "grows" if after > before else "falls"
     return f"After 5 evaluations of f the relative residual {change} with adversarial training: {before:.1e} before, {after:.1e} after it."
 
 
