@@ -1,4 +1,4 @@
-"""The long table of counts: a row per image and method of every certified run, from what was computed here, else shipped."""
+"""The long tables of what is stored, computed here or else shipped: counts, a row per image and method, and attacked images."""
 
 import warnings
 
@@ -56,7 +56,7 @@ def label(run: Run, method: config.Method, tallies) -> pd.DataFrame:
 NOT_DRAWN = ABSTAIN - 1
 ATTACKED = {  # the columns of attacked images, a row per image, radius and method; classes are NOT_DRAWN where nobody was asked
     "idx": int, "label": int, "attack": str, "steps": int,
-    "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
+    "nfe": int,  # evaluations of f and vector-Jacobian products of this attack on the image, taken alone
     "radius": float,  # allowed
     "distance": float,  # taken
     "base": int,  # the base classifier's answer, without noise

@@ -35,7 +35,7 @@ def attack_images(model: models.DEQ, x: Tensor, y: Tensor, noise: Tensor, radii:
         model: the DEQ, in eval mode.
         x: images (B, C, H, W).
         y: the classes (B,) to be left.
-        noise: of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0 attacks the base classifier.
+        noise: of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0: no smoothing.
         radii: (B, R).
         attack: which.
     """
@@ -44,8 +44,8 @@ def attack_images(model: models.DEQ, x: Tensor, y: Tensor, noise: Tensor, radii:
 
     def gradient(at: Tensor) -> Tensor:
         # Until a radius is reached, all attacks on an image walk the same way: one gradient is enough for them.
-        _, same = torch.unique(torch.cat([owner[:, None].to(at), at.flatten(1)], dim=1), dim=0, return_inverse=True)
-        first = torch.full_like(same, len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")[: int(same.max()) + 1]
+        walks, same = torch.unique(torch.cat([owner[:, None].to(at), at.flatten(1)], dim=1), dim=0, return_inverse=True)
+        first = same.new_full((len(walks),), len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")
         return smoothed_gradient(model, at[first], y[owner[first]], noise[owner[first]], attack.gradient)[same]
 
     many = pgd(x[owner], gradient, radii.to(x).flatten(), steps=attack.steps, step=attack.step)
@@ -140,14 +140,15 @@ def certificates(run: config.Run, suite: Suite) -> pd.DataFrame:
 
 def attack_key(run: config.Run, suite: Suite, attack: Attack, held: pd.DataFrame) -> str:
     """What an attack's results depend on: weights, certificates, the attack, how its success is measured, and the code."""
-    weights, code, measured = models.digest(paths.weights(run)), results.code_digest(*MODULES), replace(suite, attacks=(), images=1, runs=())
+    weights, measured = models.digest(paths.weights(run)), replace(suite, attacks=(), images=1, runs=())
+    code = results.code_digest(*MODULES)
     return config.fingerprint(weights, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
 
 
 def _attack_group(
     model: models.DEQ, run: config.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Attack some images together, then draw the votes on each: by image, the columns of its rows, and what they were made from."""
+    """Attack some images together, then draw the votes on each: by image, the columns of its rows, images and votes."""
     p, shape = run.profile, tuple(x.shape[1:])
     reference, methods = p.method(p.reference), suite.methods if suite.n else (p.reference,)
     selected = {(method, i): c_a for method, i, c_a in zip(held["method"], held["idx"], held["c_a"])}
