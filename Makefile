@@ -155,7 +155,7 @@ $(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0
 $(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) srs/audit_size.py srs/experiments/simulation.py srs/experiments/soundness.py | $(ENV)
 	$(call papermill,40_soundness,)
 
-ATTACK := $(wildcard srs/attacks/*.py) srs/counts.py $(wildcard srs/analysis/*.py)
+ATTACK := $(wildcard srs/attacks/*.py) srs/bounds.py srs/counts.py $(wildcard srs/analysis/*.py)
 $(NB)/33_attacks.ipynb: notebooks/33_attacks.ipynb $(CERTIFIED) $(SAMPLE) $(ATTACK) srs/experiments/attacks.py | $(ENV)
 	$(call papermill,33_attacks,)
 

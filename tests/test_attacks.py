@@ -104,7 +104,8 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
 
 def test_rows_say_what_was_stored(done):
     found = counts.read_attacks(RUN)
-    assert list(found) == list(ATTACKED) and len(found) == 3 * len(SUITE.methods) * sum(max(1, len(a.radii)) for a in SUITE.attacks)
+    assert list(found) == list(ATTACKED)
+    assert len(found) == 3 * len(SUITE.methods) * sum(max(1, len(a.radii)) for a in SUITE.attacks)
     assert (found["distance"] <= found["radius"] * (1 + 1e-6)).all() and set(found["n_confirm"]) <= {0, SUITE.confirm}
     assert (found["n_c_a"] + found["n_rival"] <= found["n_confirm"]).all() and (found["n"] == SUITE.n).all()
     known = counts.read_counts(RUN.profile).astype({"method": str}).merge(found, on=["method", "idx"])
@@ -140,8 +141,9 @@ def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=8):
 def test_other_settings_are_not_taken_for_the_same(done):
     held, one = attack.certificates(RUN, SUITE), SUITE.attacks[1]
     variants = (
-        (SUITE, one, held), (replace(SUITE, n=10), one, held), (replace(SUITE, confirm=7), one, held), (SUITE, replace(one, step=0.2), held),
-        (SUITE, replace(one, gradient=Gradient("adjoint")), held), (SUITE, one, held.assign(radius=9.0)),
+        (SUITE, one, held), (replace(SUITE, n=10), one, held), (replace(SUITE, confirm=7), one, held),
+        (SUITE, replace(one, step=0.2), held), (SUITE, replace(one, gradient=Gradient("adjoint")), held),
+        (SUITE, one, held.assign(radius=9.0)),
     )  # fmt: skip
     keys = {attack.attack_key(RUN, *variant, ("weights",)) for variant in variants}
     assert attack.attack_key(RUN, replace(SUITE, images=1), one, held, ("weights",)) in keys
@@ -190,7 +192,8 @@ def test_grid_noise_and_missing_results_are_refused(srs_root):
 
 
 @pytest.mark.parametrize(
-    ("n_c_a", "n_rival", "want"), [(200, 200, False), (390, 10, False), (190, 210, False), (10, 390, True), (0, 5, False), (0, 40, True)]
+    ("n_c_a", "n_rival", "want"),
+    [(200, 200, False), (390, 10, False), (190, 210, False), (10, 390, True), (0, 5, False), (0, 40, True)],
 )
 def test_flip_is_proven_or_not(n_c_a, n_rival, want):
     assert flipped(n_c_a, n_rival, classes=10) == want

@@ -1,4 +1,4 @@
-"""Gradients through a DEQ's solver and the PGD that uses them, against closed forms, autograd and the adversarial-robustness-toolbox."""
+"""Gradients through a DEQ's solver and the PGD that uses them, against closed forms, autograd and a toolbox."""
 
 import math
 import warnings
@@ -154,11 +154,11 @@ def test_cost_is_what_is_spent():
             Counted.spent += 1
             return super().f(z, u)
 
-    for gradient, evaluations in ((Gradient("implicit", 7, backward=5), 8), (Gradient("unrolled", 4, unroll=3), 7), (Gradient("adjoint", 6), 7)):
+    gradients = Gradient("implicit", 7, backward=5), Gradient("unrolled", 4, unroll=3), Gradient("adjoint", 6)
+    for gradient, evaluations, cost in zip(gradients, (8, 7, 7), (14, 10, 14)):
         Counted.spent = 0
         gradient_of(gradient, Counted())
-        assert Counted.spent == evaluations
-    assert [Gradient("implicit", 7, backward=5).cost, Gradient("unrolled", 4, unroll=3).cost, Gradient("adjoint", 6).cost] == [14, 10, 14]
+        assert (Counted.spent, gradient.cost) == (evaluations, cost)
 
 
 @pytest.mark.parametrize(
@@ -308,4 +308,5 @@ def test_hardened_recipe_keeps_the_rest():
     assert (recipe.recipe, recipe.epochs, recipe.begin, recipe.lr) == ("adversarial", 2, profiles.DIGITS_PAPER, profiles.DIGITS_PAPER.lr)
     paper = smoothadv(profiles.PAPER_SMALL)
     assert (paper.recipe, paper.epochs, paper.begin) == ("smoothadv", 120, None)
-    assert (paper.adversarial.radius, paper.adversarial.steps, paper.adversarial.vectors, paper.adversarial.step) == (0.5, 2, 4, 0.5)
+    rule = paper.adversarial
+    assert (rule.radius, rule.steps, rule.vectors, rule.step) == (0.5, 2, 4, 0.5)

@@ -62,7 +62,8 @@ def trained(recipe):
 
 def test_adversarial_training_trains_on_attacked_copies_once_it_no_longer_unrolls(monkeypatch):
     seen, loss, harden = [], losses.loss, pgd.harden
-    monkeypatch.setattr(losses, "loss", lambda model, x, y, *a, **k: seen.append((k["pretrain"], len(x), len(y))) or loss(model, x, y, *a, **k))
+    monkeypatch.setattr(losses, "loss", lambda model, x, y, *a, **k: seen.append(
+        (k["pretrain"], len(x), len(y))) or loss(model, x, y, *a, **k))  # fmt: skip
     calls = []
     monkeypatch.setattr(pgd, "harden", lambda *a: calls.append(a) or harden(*a))
     trained(HARDENED)
@@ -101,7 +102,7 @@ def test_attacks_of_a_run_cost_the_same_but_for_the_converged_one():
     suite = white_box.suite_of(run)
     cost = {attack.name: attack.steps * attack.gradient.cost for attack in suite.attacks}
     ready = suite.attacks[1]
-    assert (ready.name, ready.gradient.state, ready.gradient.backward) == (READY, run.train.forward_steps, run.train.backward_steps)
+    assert (ready.name, ready.gradient.state, ready.gradient.backward) == (READY, 6, 5)
     for attack in suite.attacks:
         if attack.name not in ("none", CONVERGED):
             assert abs(cost[attack.name] - cost[READY]) <= attack.gradient.cost / 2
@@ -128,7 +129,8 @@ def test_success_is_counted_among_images_that_were_right():
     swapped = table.reset_index().replace({"gradient": {READY: unrolled, unrolled: READY}})
     assert "does not beat" in white_box.success_finding(swapped)
     nothing = white_box.success(points(answers | {("none", i, 0.0): 9 for i in range(3)}))
-    assert nothing["images"].tolist() == [0, 0] and nothing["all radii"].isna().all() and "equals" in white_box.success_finding(nothing)
+    assert nothing["images"].tolist() == [0, 0] and nothing["all radii"].isna().all()
+    assert "equals" in white_box.success_finding(nothing)
 
 
 def test_cosines_are_shown_as_their_means():
@@ -136,7 +138,7 @@ def test_cosines_are_shown_as_their_means():
     found = pd.DataFrame(rows, columns=["model", "idx", "state", "gradient", "cosine"])
     table = white_box.cosine_table(found).set_index("gradient")
     assert table.loc["a", ["z_1", "z_2"]].tolist() == pytest.approx([0.2, 0.3])
-    assert white_box.cosine_finding(found) == "Nearest to the exact gradient is at z_1 'b' (mean cosine 0.300) and at z_2 'b' (mean cosine 0.400)."
+    assert "at z_1 'b' (mean cosine 0.300) and at z_2 'b' (mean cosine 0.400)" in white_box.cosine_finding(found)
     line = white_box.cosine_curves(found[found["gradient"] != RESIDUAL]).axes[0].lines[0]
     assert np.allclose(line.get_ydata(), [0.2, 0.3]) and line.get_label() == "a"
 
@@ -153,7 +155,8 @@ def test_a_comparison_is_stored_once_and_shown_without_a_network(monkeypatch, sr
     with pytest.raises(ConfigError, match="cosines"):
         white_box.read(run)
     white_box.measure(run, **small)
-    written = {path: path.stat().st_mtime_ns for path in (srs_root / "data").rglob("*") if path.suffix == ".npz" or "cosines" in path.name}
+    files = [path for path in (srs_root / "data").rglob("*") if path.suffix == ".npz" or "cosines" in path.name]
+    written = {path: path.stat().st_mtime_ns for path in files}
     assert len(written) == 2 * (6 * 2 + 2)
     monkeypatch.setattr(pgd, "loss_gradient", lambda *_: pytest.fail("measured again"))
     white_box.measure(run, **small)

@@ -6,7 +6,7 @@ certificates is never the same. A killed run loses at most the images that were 
 
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,8 @@ def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: T
 
     def gradient(at: Tensor) -> Tensor:
         # Until a radius is reached, all attacks on an image walk the same way: one gradient is enough for them.
-        _, same = torch.unique(torch.cat([owner[:, None].to(at), at.flatten(1)], dim=1), dim=0, return_inverse=True)
-        first = torch.full_like(same, len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")[: int(same.max()) + 1]
+        walks, same = torch.unique(torch.cat([owner[:, None].to(at), at.flatten(1)], dim=1), dim=0, return_inverse=True)
+        first = same.new_full((len(walks),), len(same)).scatter_reduce(0, same, torch.arange(len(same)).to(same), "amin")
         return smoothed_gradient(model, at[first], y[owner[first]], noisy[owner[first]], attack.gradient)[same]
 
     many = pgd(x[owner], gradient, radii.to(x).flatten(), steps=attack.steps, step=attack.step)
@@ -144,15 +144,14 @@ def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
 
 def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
     """What an attack's results depend on: weights, images and device (`made_from`), certificates, the attack, its measure, the code."""
-    measured = {k: v for k, v in asdict(suite).items() if k not in ("attacks", "images", "runs")}
-    code = results.code_digest(*MODULES)
+    measured, code = replace(suite, attacks=(), images=1, runs=()), results.code_digest(*MODULES)
     return settings.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
 
 
 def _attack_group(
     model: mdeq.DEQ, run: settings.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Attack some images together, then draw the votes on each: by image, the columns of its rows, and what they were made from."""
+    """Attack some images together, then draw the votes on each: by image, the columns of its rows, images and votes."""
     p, shape = run.profile, tuple(x.shape[1:])
     reference, methods = p.method(p.reference), suite.methods if suite.n else (p.reference,)
     selected = {(method, i): c_a for method, i, c_a in zip(held["method"], held["idx"], held["c_a"])}

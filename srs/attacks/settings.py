@@ -81,7 +81,9 @@ class Suite:
         check_count(self.confirm, 1, "confirming votes")
 
 
-def paper_attacks(radii: tuple[float, ...] = RADII, vectors: tuple[int, ...] = (1, 4, 8, 16), steps: int = 20) -> tuple[Attack, ...]:
+def paper_attacks(
+    radii: tuple[float, ...] = RADII, vectors: tuple[int, ...] = (1, 4, 8, 16), steps: int = 20
+) -> tuple[Attack, ...]:
     """The paper's attacks (none, PGD on the base classifier, Smooth-PGD with m copies), and one at the certificates' edge."""
     exact = Gradient("implicit", state=10, backward=10)
     cheap = Gradient("unrolled", state=3, unroll=3)  # how near it comes to the exact one is measured in notebook 34

@@ -1,4 +1,4 @@
-"""Notebook 33: does an attack get past a certificate? Attacked images tested against certificates, and the accuracy that is left."""
+"""Notebook 33: does an attack get past a certificate? Certificates put to the test, and the accuracy that attacks leave."""
 
 from typing import NamedTuple
 
@@ -80,9 +80,9 @@ def read(profile: Profile) -> Attacked:
 def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Every point beside every certificate of its image by its method: columns `within`, `flipped`, `changed`.
 
-    `within`: its distance is less than the certified radius. `flipped`: so it is, and the further votes, which were drawn wherever
-    the reference method's first ones spoke against a certificate, prove it. `changed`: the method's own votes are for another class
-    than c_A.
+    `within`: its distance is less than the certified radius. `flipped`: so it is, and the further votes, which were drawn
+    wherever the reference method's first ones spoke against a certificate, prove that the class is another. `changed`: the
+    method's own votes are for another class than c_A.
     """
     certificates = certified[[*POINT, "rule", "predict", "radius"]].rename(columns={"radius": "certified"})
     both = points.merge(certificates, on=POINT).astype({"method": points["method"].dtype})
@@ -125,9 +125,9 @@ def soundness_finding(tested: pd.DataFrame) -> str:
     """How many points tested the certificates that hold, and how many of them fell."""
     sound, released = (tested[tested["within"] & ((tested["rule"] == Rule.RELEASED) == so)] for so in (False, True))
     return (
-        f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: {sound['flipped'].sum()} points "
-        f"are flipped. Further votes decided {(sound['n_confirm'] > 0).sum()} times. Of '{show.RULE_LABELS[Rule.RELEASED]}', "
-        f"{released['flipped'].sum()} of {len(released)} tests are flipped."
+        f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: "
+        f"{sound['flipped'].sum()} points are flipped. Further votes decided {(sound['n_confirm'] > 0).sum()} times. Of "
+        f"'{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of {len(released)} tests are flipped."
     )
 
 
@@ -200,11 +200,13 @@ def room_finding(attacked: Attacked, profile: Profile) -> str:
     """How much room there is between what is certified and what the strongest attack leaves, for the reference method."""
     table, own = robust_accuracy(attacked.points, attacked.certified), profile.reference
     radii = [name for name in table if name.startswith("r=")]
-    bounds = [table[(table["attack"] == attack) & table["classifier"].str.startswith(own)][radii].mean() for attack in ("certified", ALL)]
-    widest = (bounds[1] - bounds[0]).idxmax()
+    rows = table[table["classifier"].str.startswith(own)].groupby("attack")[radii].mean()
+    certified, left = rows.loc["certified"], rows.loc[ALL]
+    widest = (left - certified).idxmax()
     return (
-        f"Over all attacked models {own} is certified for {bounds[0][widest]:.1f} % of the images and keeps {bounds[1][widest]:.1f} % under all "
-        f"attacks together at {widest.replace('=', ' = ')}, where the room between the two is widest."
+        f"Over all attacked models {own} is certified for {certified[widest]:.1f} % of the images and keeps "
+        f"{left[widest]:.1f} % under all attacks together at {widest.replace('=', ' = ')}, where the room between the two "
+        "is widest."
     )
 
 
@@ -219,9 +221,9 @@ def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
     certified = certified[certified["method"].isin([profile.reference, suite.methods[-1]])]
     for model, own in certified.groupby("model", observed=True):
         shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, left[left["model"] == model]), (
-            f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, {suite.n} votes per "
-            f"image) of the same images, against the l2 radius (MDEQ-{model} on {profile.data.name}). Markers lie above the steps if "
-            "certificates hold, but for the chance in so few votes."
+            f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, "
+            f"{suite.n} votes per image) of the same images, against the l2 radius (MDEQ-{model} on {profile.data.name}). "
+            "Markers lie above the steps if certificates hold, but for the chance in so few votes."
         )))  # fmt: skip
     return shown
 
@@ -236,7 +238,8 @@ def robust_curves(certified: pd.DataFrame, left: pd.DataFrame) -> Figure:
                 # Hollow, one size in another: markers at the same place are all seen.
                 look = {"color": plots.look(name, names)[0], "fillstyle": "none", "markersize": 7 - i, "markeredgewidth": 0.8}
                 ax.plot(share.index, share, marker, **look, label=name)
-            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107), ylabel=ax.get_ylabel() and "accuracy (%)")
+            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107))
+            ax.set_ylabel(ax.get_ylabel() and "accuracy (%)")
         fig.legends[0].remove()
         plots.legend_below(fig, 2)
     return fig
@@ -252,31 +255,33 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
     strong, reference = suite.attacks[-1], profile.reference
     accuracy, points = robust_accuracy(attacked.points, attacked.certified), pointwise(attacked.tested)
     shown.append(show.table(profile, "attack_soundness", soundness(attacked.tested), (
-        "Attacked images whose distance from the original is below the certified radius, over all attacks and radii run, and how many "
-        f"of them are proven to be flipped. Where the first {suite.n} standard votes at such a point are not for the certified class, "
-        f"{suite.confirm} further votes are drawn there by {reference}; it is flipped if another class has significantly more of them "
-        f"than the certified one (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class). A sound certificate "
-        f"may itself fail with probability {profile.alpha:g}. 'released (unsound)' is the authors' formula."
+        "Attacked images whose distance from the original is below the certified radius, over all attacks and radii run, and "
+        f"how many of them are proven to be flipped. Where the first {suite.n} standard votes at such a point are not for the "
+        f"certified class, {suite.confirm} further votes are drawn there by {reference}; it is flipped if another class has "
+        f"significantly more of them than the certified one (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice "
+        f"of the class). A sound certificate may itself fail with probability {profile.alpha:g}. 'released (unsound)' is the "
+        "authors' formula."
     )))  # fmt: skip
     for run in runs_of(profile):
         where = f"MDEQ-{run.model.name}, {profile.data.name}, sigma = {run.sigma:.2f}"
         own = of_run(accuracy, run).drop(columns=RUN)
         main = own["attack"].isin(["certified", ALL]) | (own["classifier"] == reference)
         caption = (
-            f"Accuracy in percent of {suite.images} test images under l2 attacks of radius r ({where}). 'certified': certified accuracy "
-            "from the stored votes. Otherwise the attacked image is classified anew: by the base classifier without noise, or by the most "
-            f"frequent of {suite.n} fresh votes, drawn as the method draws them. PGD attacks the base classifier through exact gradients; "
-            f"Smooth-PGD the mean softmax of m noisy copies; {strong.steps} steps of {strong.step:g}, not clipped to [0, 1]. "
-            f"'{ALL}': right before and after all attacks of radius up to r."
+            f"Accuracy in percent of {suite.images} test images under l2 attacks of radius r ({where}). 'certified': certified "
+            "accuracy from the stored votes. Otherwise the attacked image is classified anew: by the base classifier without "
+            f"noise, or by the most frequent of {suite.n} fresh votes, drawn as the method draws them. PGD attacks the base "
+            f"classifier through exact gradients; Smooth-PGD the mean softmax of m noisy copies; {strong.steps} steps of "
+            f"{strong.step:g}, not clipped to [0, 1]. '{ALL}': right before and after all attacks of radius up to r."
         )
         shown.append(show.table(profile, name_of("robust_accuracy", run), own[main], caption))
         shown.append(show.table(profile, name_of("robust_accuracy_others", run), own[~main], f"The other classifiers. {caption}"))
         for (method, rule), rows in of_run(points, run).drop(columns=RUN).groupby(["method", "rule"], observed=True):
-            shown.append(show.table(profile, name_of("pointwise" + f"_{method}" * (method != reference), run), rows.drop(columns=["method", "rule"]), (
-                f"How many of the images that {method} certifies at radius r under '{show.RULE_LABELS[rule]}', and of those that it does not, "
-                f"an attack of that radius flips: {suite.n} fresh votes of the method are for another class than its certificate's, or than "
-                f"its selection votes where it has none ({where}; {suite.images} images). So few votes may err by chance near the edge of a "
-                "certificate; what is proven is in the table attack_soundness."
+            kind, rows = "pointwise" + f"_{method}" * (method != reference), rows.drop(columns=["method", "rule"])
+            shown.append(show.table(profile, name_of(kind, run), rows, (
+                f"How many of the images that {method} certifies at radius r under '{show.RULE_LABELS[rule]}', and of those that "
+                f"it does not, an attack of that radius flips: {suite.n} fresh votes of the method are for another class than "
+                f"its certificate's, or than its selection votes where it has none ({where}; {suite.images} images). So few "
+                "votes may err by chance near the edge of a certificate; what is proven is in the table attack_soundness."
             )))  # fmt: skip
     require_sound(attacked.tested)
     return shown

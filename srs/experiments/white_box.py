@@ -62,7 +62,8 @@ def suite_of(run: Run, *, steps: int = 20, radii: Sequence[float] = RADII) -> Su
 
 
 def measure(
-    run: Run, *, steps: int = 20, radii: Sequence[float] = RADII, states: Sequence[int] = STATES, device: str = "cpu", progress: bool = True
+    run: Run, *, steps: int = 20, radii: Sequence[float] = RADII, states: Sequence[int] = STATES, device: str = "cpu",
+    progress: bool = True,
 ) -> None:
     """Train the hardened DEQ, compare gradients and attack on both, and store it all; what is there is not done again.
 
@@ -99,16 +100,9 @@ def measure(
 
 
 def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
-    """Cosine of each gradient of the cross-entropy at each state to the converged exact one, and the residual of the state.
+    """Cosine of each gradient of the cross-entropy at each z_n to the converged exact one, and the residual of z_n.
 
-    Args:
-        model: the DEQ, in eval mode.
-        x: images (B, C, H, W).
-        y: their classes.
-        states: numbers of evaluations n of z_n.
-
-    Returns:
-        Columns idx (0 to B - 1), state, gradient, cosine.
+    A row per image (`idx`, 0 to B - 1, of x (B, C, H, W) with classes y), state and gradient.
     """
     import torch
 
@@ -162,8 +156,8 @@ def models_table(run: Run) -> pd.DataFrame:
 def residual_finding(models: pd.DataFrame) -> str:
     """Whether the adversarially trained DEQ is further from its fixed point after as many steps."""
     before, after = models["residual after 5"]
-    change = "grows" if after > before else "falls" if after < before else "stays"
-    return f"After 5 evaluations of f the relative residual {change} with adversarial training: {before:.1e} before, {after:.1e} after it."
+    change = "grows" if after > before else "falls"
+    return f"After 5 evaluations of f the residual {change} with adversarial training: {before:.1e} before, {after:.1e} after it."
 
 
 def cosine_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -210,8 +204,8 @@ def success_finding(table: pd.DataFrame) -> str:
     wins = "beats" if lead > 0 else "equals" if lead == 0 else "does not beat"
     return (
         f"On the adversarially trained DEQ the best intermediate-state gradient ('{best}', {others.max():.1f} % of image-radius "
-        f"pairs flipped) {wins} the ready-made exact one ({rate[READY]:.1f} %) at equal cost: by {lead:+.1f} points; it alone flips "
-        f"{own.loc[best, 'it alone']} pairs, the ready-made one alone {own.loc[best, 'ready-made alone']}."
+        f"pairs flipped) {wins} the ready-made exact one ({rate[READY]:.1f} %) at equal cost: by {lead:+.1f} points; it alone "
+        f"flips {own.loc[best, 'it alone']} pairs, the ready-made one alone {own.loc[best, 'ready-made alone']}."
     )
 
 
@@ -229,8 +223,8 @@ def quality(run: Run) -> Shown:
     table = models_table(run)
     residuals = [name for name in table if name.startswith("residual")]
     return show.table(run.profile, "white_box_models", table.assign(**table[residuals].map(show.scientific)), (
-        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of radius "
-        f"{hard.adversarial.radius:g} in {hard.adversarial.steps} steps attacked through gradients unrolled from "
+        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of "
+        f"radius {hard.adversarial.radius:g} in {hard.adversarial.steps} steps attacked through gradients unrolled from "
         f"z_{hard.adversarial.gradient.state}. Residuals are relative, on noisy test images, after k evaluations of f."
     ), {"training seconds": 0})  # fmt: skip
 
@@ -238,18 +232,19 @@ def quality(run: Run) -> Shown:
 def nearness(found: pd.DataFrame, run: Run) -> list[Shown]:
     """The figure and the table of the cosines to the exact gradient."""
     compared = (
-        f"to the exact gradient (implicit function theorem, {EXACT.state} evaluations of f and {EXACT.backward} vector-Jacobian products) of "
-        f"the cross-entropy at {found['idx'].nunique()} clean test images ({where(run)}), when the gradient is taken at the solver's state z_n "
-        "after n evaluations of f: exact by Broyden's method with n steps for each pass, by unrolling one or three more steps, or by the "
-        "simultaneous adjoint iteration (Yang, Pang, Liu 2022)"
+        f"to the exact gradient (implicit function theorem, {EXACT.state} evaluations of f and {EXACT.backward} vector-Jacobian "
+        f"products) of the cross-entropy at {found['idx'].nunique()} clean test images ({where(run)}), when the gradient is "
+        "taken at the solver's state z_n after n evaluations of f: exact by Broyden's method with n steps for each pass, by "
+        "unrolling one or three more steps, or by the simultaneous adjoint iteration (Yang, Pang, Liu 2022)"
     )
     table = cosine_table(found)
     states = [name for name in table if name.startswith("z_")]
-    text = table[states].map(lambda value: show.round_half_up(value, 3)).where(table["gradient"] != RESIDUAL, table[states].map(show.scientific))
-    curves = cosine_curves(found[found["gradient"] != RESIDUAL])
+    rounded = table[states].map(lambda value: show.round_half_up(value, 3))
+    text = rounded.where(table["gradient"] != RESIDUAL, table[states].map(show.scientific))
+    p, curves = run.profile, cosine_curves(found[found["gradient"] != RESIDUAL])
     return [
-        show.figure(run.profile, "white_box_cosine_curves", curves, f"Mean cosine, and the middle 80 % of the images, {compared}."),
-        show.table(run.profile, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual' is the relative residual of z_n."),
+        show.figure(p, "white_box_cosine_curves", curves, f"Mean cosine, and the middle 80 % of the images, {compared}."),
+        show.table(p, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual': the relative one of z_n."),
     ]
 
 
@@ -274,9 +269,10 @@ def flips(points: pd.DataFrame, run: Run) -> Shown:
     """The table of attack success."""
     ready = suite_of(run).attacks[1]
     return show.table(run.profile, "white_box_success", success(points), (
-        f"How many of the images that the base classifier has right are flipped by PGD-l2 of radius r, in percent, by the gradient that drives it "
-        f"({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). '{READY}' is the exact gradient by "
-        f"Broyden's method with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as the model was trained. Every "
-        f"attack but '{CONVERGED}' may spend what the ready-made one spends in evaluations of f and vector-Jacobian products, so a cheaper "
-        "gradient takes more steps. The last two columns count image-radius pairs that one attack flips and the other does not."
+        "How many of the images that the base classifier has right are flipped by PGD-l2 of radius r, in percent, by the "
+        f"gradient that drives it ({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). "
+        f"'{READY}' is the exact gradient by Broyden's method with {ready.gradient.state} forward and {ready.gradient.backward} "
+        f"backward steps, as the model was trained. Every attack but '{CONVERGED}' may spend what the ready-made one spends in "
+        "evaluations of f and vector-Jacobian products, so a cheaper gradient takes more steps. The last two columns count "
+        "image-radius pairs that one attack flips and the other does not."
     ), {"all radii": 1})  # fmt: skip
