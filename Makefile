@@ -78,6 +78,7 @@ run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part
 SOLVE  := srs/data.py srs/models.py srs/inference.py srs/resnet.py srs/solvers.py
 SAMPLE := $(SOLVE) srs/starts.py srs/stopping.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
 SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/shipped.py srs/tables.py srs/figures.py
+ANALYSE := srs/counts.py $(wildcard srs/analysis/*.py)
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
 $(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp ;
@@ -94,7 +95,7 @@ CERTIFIED := $(foreach run,$(filter-out $(BASELINES),$(RUNS)),$(NB)/20_certify-$
 EXPLICIT  := $(foreach run,$(BASELINES),$(NB)/20_certify-$(run).ipynb)
 
 # With the notebook's own model and sigma, which every profile has.
-$(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE) srs/closeup.py srs/figures.py | $(ENV)
+$(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE) srs/experiments/quickstart.py $(ANALYSE) | $(ENV)
 	$(call papermill,00_quickstart,)
 
 $(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: notebooks/%.ipynb $(CERTIFIED) $(SHOW) | $(ENV)
@@ -118,7 +119,7 @@ $(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.1
 	$(call papermill,34_white_box,)
 
 # Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.
-$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
+$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/experiments/imagenet.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(ANALYSE) | $(ENV)
 	$(call papermill,35_imagenet,)
 
 $(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
@@ -129,7 +130,7 @@ $(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(
 	$(call papermill,41_speed,)
 
 # Diagrams and settings: nothing has to be trained for them.
-$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
+$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py srs/models.py srs/bounds.py srs/experiments/method.py $(ANALYSE) | $(ENV)
 	$(call papermill,05_method,)
 
 # Attacks are those of CIFAR-10's and the digits' small images; the model hardened for 34 takes CIFAR-10 an hour, so there
@@ -137,10 +138,10 @@ $(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py s
 ATTACKS := $(if $(filter imagenet%,$(PROFILE)),,33_attacks) $(if $(filter imagenet% cifar10,$(PROFILE)),,34_white_box)
 # Coverage looks at what all the others left in the profile's folder, so it comes after them.
 COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 32_ablations $(ATTACKS) 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
-$(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
+$(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/experiments/coverage.py $(ANALYSE) $(wildcard data/published/*.csv) | $(ENV)
 	$(call papermill,80_coverage,)
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.ipynb | $(ENV)
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/experiments/report.py $(NB)/80_coverage.ipynb | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
@@ -150,7 +151,7 @@ soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
 bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
 	for run in $(filter SMALL-s0.50-%,$(RUNS)); do $(PY) -m srs.bench --profile $(PROFILE) --recipe $${run##*-} $(if $(COMPILED),--compiled); done
 
-tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
+tables: | $(ENV)  ## tables and figures from stored tallies, without a network
 	$(PY) -m srs.remake --profile $(PROFILE) $(if $(BRIEF),--brief)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
@@ -164,7 +165,7 @@ test-notebooks: | $(ENV)
 	rm -rf $(SRS_ROOT)
 	$(PY) -m tests.prepare_notebooks $(SRS_ROOT)/notebooks
 	$(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(SRS_ROOT)/notebooks
-	$(PY) -m srs.coverage --profile smoke --complete
+	$(PY) -c "from srs import config; from srs.experiments import coverage; coverage.require_complete(config.get_profile('smoke'))"
 	rm -rf $(SRS_ROOT)
 
 lab: | $(ENV)  ## open the notebooks in JupyterLab

@@ -81,41 +81,6 @@ def legend_below(fig: Figure, columns: int) -> None:
         fig.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-# ------------------------------------------------------------------------------------------------ one image
-
-
-def noisy_copies(clean: np.ndarray, copies: np.ndarray, sigma: float) -> Figure:
-    """An image (C, H, W) and its first noisy copies (n, C, H, W), as the model sees them, clipped to [0, 1] to be shown."""
-    with style():
-        fig = Figure(figsize=(WIDTH, WIDTH / (len(copies) + 1) + 0.25), layout="constrained")
-        titles = ["clean", rf"$\sigma$ = {sigma:g}"]
-        for i, (ax, image) in enumerate(zip(fig.subplots(1, len(copies) + 1), [clean, *copies])):
-            ax.imshow(np.clip(image, 0, 1).transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            ax.set_axis_off()
-            if i < len(titles):
-                ax.set_title(titles[i])
-    return fig
-
-
-def residual_traces(traces: Mapping[str, np.ndarray]) -> Figure:
-    """Relative residual against evaluations of f from each start: the median copy and the middle 80 % of them.
-
-    Args:
-        traces: (steps, copies) arrays by the name of the start, see `closeup.residual_traces`.
-    """
-    with style():
-        fig = Figure(figsize=(WIDTH, 2.2), layout="constrained")
-        ax = fig.subplots()
-        for (name, residual), line in zip(traces.items(), (SOLID, *BROKEN)):
-            k = np.arange(1, len(residual) + 1)
-            colour = colours(traces)[name]
-            ax.plot(k, np.median(residual, axis=1), color=colour, linestyle=line, label=name)
-            ax.fill_between(k, *np.quantile(residual, (0.1, 0.9), axis=1), color=colour, alpha=0.15, linewidth=0)
-        ax.set(yscale="log", xlabel="evaluations of f", ylabel=r"relative residual $|f(z)-z|\,/\,|f(z)|$", xlim=(1, None))
-        ax.legend(title="start")
-    return fig
-
-
 # ------------------------------------------------------------------------------------------------ curves
 
 

@@ -5,49 +5,52 @@ import warnings
 
 import pandas as pd
 
-from srs import bench, config, paths, shipped, speed_report, tables
+from srs import config, counts, paths, shipped
+from srs.analysis import show
 from srs.bounds import Rule
 from srs.config import Run
+from srs.experiments import bench, certified_accuracy, speed
 
-COLUMNS = ("method", "rule", "ACR", "disagreement %", "NFE/vote", "speed-up (NFE)")
-SPEED = ("method", "NFE/vote", "times faster per vote (seconds)", "times faster (seconds)")
+COSTS = ("method", "disagreement %", "NFE/vote", "speed-up (NFE)")
+SPEED = ("method", "NFE/vote", "times faster per vote (seconds)")
 STEPS = (1, 2, 4, 8)  # after which the README says how far a model is from its solution
 BLOCK = re.compile(r"(<!-- (table|speed|cards|levels): (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+SPEED_DIGITS = {"times faster per vote (seconds)": 1, f"times faster, certificate at N = {speed.LARGE_N} (seconds)": 1}
 
 
 def main_table(run: Run) -> pd.DataFrame:
-    """Certified accuracy of a shipped run, the paper's rows beside it, without what only the long table has room for.
+    """Certified accuracy and cost of a shipped run, the paper's rows beside it, without what only the long tables have room for.
 
     That is the rule of Theorem 3.1, which `audit` is never below, and rows of which the paper's values are not known.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # other runs may not be certified yet
-        whole = tables.certified_accuracy(run, shipped.load(run.profile))
-    whole = whole[(whole["r=0.00"] != "") & (whole["rule"] != tables.RULE_LABELS[Rule.THEOREM31])]
-    return whole[[c for c in whole if c in COLUMNS or c.startswith("r=")]]
+    counted = _counts(run)
+    whole = certified_accuracy.of_run(certified_accuracy.accuracy(counted, run.profile), run)
+    whole = whole[(whole["r=0.00"] != "") & (whole["rule"] != Rule.THEOREM31)]
+    costs = certified_accuracy.of_run(certified_accuracy.cost(counted, run.profile), run)[list(COSTS)].astype({"method": str})
+    table = whole.drop(columns=["model", "recipe", "sigma"]).merge(costs, on="method", how="left")
+    table.loc[table["rule"] == certified_accuracy.PUBLISHED, list(COSTS[1:])] = None
+    return table[[c for c in table if c in ("rule", "ACR", *COSTS) or c.startswith("r=")]]
 
 
 def speed_table(run: Run) -> pd.DataFrame:
     """What ways to certify cost against the released code on one machine, without the rows that only explain it."""
-    whole = speed_report.speed_table(run, bench.read(paths.timings(run)))
+    timings = bench.read(paths.timings(run))
+    whole = speed.per_vote(timings).merge(speed.per_certificate(run, timings), on="method")
     whole = whole[~whole["method"].str.endswith(bench.KEPT)]
-    whole = whole[[c for c in whole if c in SPEED or c.startswith("unlike")]]
-    return whole.rename(columns={SPEED[-1]: f"times faster, certificate at N = {speed_report.LARGE_N} (seconds)"})
+    at_n = f"times faster, N = {speed.LARGE_N} (seconds)"
+    whole = whole[[c for c in whole if c in (*SPEED, at_n) or c.startswith("unlike")]]
+    return whole.rename(columns={at_n: list(SPEED_DIGITS)[1]})
 
 
 def levels_table(run: Run) -> pd.DataFrame:
     """Certified accuracy at every noise level of the run's recipe: RS and the paper's best SRS method, ours and published."""
-    profile, rows = config.get_profile(run.profile.name), []
-    tallies = shipped.load(profile)
-    for other in shipped.certified(profile, tallies):
-        if (other.model, other.train.recipe) == (run.model, run.train.recipe):
-            whole = tables.certified_accuracy(other, tallies)
-            methods = other.profile.reference, tables.best_of_the_paper(other.profile).name
-            left_out = tables.RULE_LABELS[Rule.THEOREM31], tables.RULE_LABELS[Rule.RELEASED]
-            some = whole[whole["method"].isin(methods) & ~whole["rule"].isin(left_out)]
-            rows.append(some[[c for c in some if c in COLUMNS[:3] or c.startswith("r=")]].assign(sigma=f"{other.sigma:.2f}"))
-    table = pd.concat(rows)
-    return table[["sigma", *(c for c in table if c != "sigma")]]
+    profile = config.get_profile(run.profile.name)
+    counted = _counts(run)
+    table = certified_accuracy.accuracy(counted, profile)
+    methods = (profile.reference, certified_accuracy.best_of_the_paper(counted))
+    own = (table["model"] == run.model.name) & (table["recipe"] == run.train.recipe) & (table["r=0.00"] != "")
+    table = table[own & table["method"].isin(methods) & ~table["rule"].isin((Rule.THEOREM31, Rule.RELEASED))]
+    return table[["sigma", "method", "rule", *(c for c in table if c.startswith("r=")), "ACR"]]
 
 
 def cards_table(run: Run) -> pd.DataFrame:
@@ -59,10 +62,16 @@ def cards_table(run: Run) -> pd.DataFrame:
             rows.append({
                 "sigma": f"{other.sigma:.2f}", "recipe": other.train.recipe,
                 f"noisy accuracy % on {card['quality_images']} test / validation images": " / ".join(f"{100 * s:.1f}" for s in shares),
-                **{f"unlike its solution after {k} %": f"{100 * (1 - card['agreement'][str(k)]):.1f}" for k in STEPS},
+                **{f"unlike its solution after {k} %": 100 * (1 - card["agreement"][str(k)]) for k in STEPS},
                 "training, hours of a core": f"{(card['seconds'] + card['seconds_before']) / 3600:.1f}",
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _counts(run: Run) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # other runs may not be certified yet
+        return counts.read_counts(config.get_profile(run.profile.name))
 
 
 def filled(text: str) -> str:
@@ -72,7 +81,8 @@ def filled(text: str) -> str:
         kind, profile, model, sigma, recipe = found.groups()[1:6]
         run = config.get_run(profile, model, float(sigma), recipe)
         table = {"table": main_table, "speed": speed_table, "cards": cards_table, "levels": levels_table}[kind](run)
-        return found[1] + table.to_markdown(index=False, disable_numparse=True) + found[7]
+        digits = {c: 2 for c in table if kind == "speed" and c.startswith("unlike")}
+        return found[1] + show.cells(table, SPEED_DIGITS | digits).to_markdown(index=False, disable_numparse=True) + found[7]
 
     return BLOCK.sub(fill, text)
 

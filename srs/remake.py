@@ -1,4 +1,4 @@
-"""Everything that needs no network: tables, figures and the report of a profile from what is stored, by two processes.
+"""Everything that needs no network: tables and figures of a profile from what is stored, by two processes.
 
 As programs of their own these steps would spend more time on starting than on what they make.
 """
@@ -10,35 +10,44 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from tqdm import tqdm
 
-from srs import (
-    ablation_report, comparison, config, contraction, coverage, diagrams, figures, imagenet_report, report, settings_report,
-    speed_report, tables,
-)
+from srs import ablation_report, config, counts
 from srs.config import Profile
+from srs.experiments import certified_accuracy, consistency, coverage, imagenet, method, speed
 
 Step = Callable[[Profile], object]
 
 
-def curves(profile: Profile) -> object:
-    """Draw and save the curves of certified accuracy."""
-    return figures.make_curves(profile, tables.load(profile))
-
-
 def histograms(profile: Profile) -> object:
-    """Draw and save the histograms of RRD, p_m and gap."""
-    return figures.make_histograms(profile, tables.load(profile))
+    """Histograms of RRD, p_m and gap."""
+    return consistency.histograms(counts.read_counts(profile), profile)
 
 
-MAIN: tuple[Step, ...] = (histograms, curves, tables.make_tables)  # the longest first
+def curves(profile: Profile) -> object:
+    """Curves of certified accuracy."""
+    return certified_accuracy.curves(counts.read_counts(profile), profile)
+
+
+def tables(profile: Profile) -> object:
+    """The main tables, those of consistency and of the models."""
+    counted = counts.read_counts(profile)
+    return certified_accuracy.quality(profile), certified_accuracy.tables(counted, profile), consistency.tables(counted, profile)
+
+
+def imagenet_tables(profile: Profile) -> object:
+    """ImageNet's settings and what was published of it."""
+    return imagenet.tables(profile, config.get_profile("imagenet"), config.get_profile("imagenet_sample"))
+
+
+MAIN: tuple[Step, ...] = (histograms, curves, tables)  # the longest first
 MORE: tuple[Step, ...] = (
-    ablation_report.make, diagrams.make_diagrams, settings_report.make_settings, speed_report.make_agreement,
-    speed_report.make_speed, speed_report.make_adaptive, contraction.make, comparison.make_comparison, imagenet_report.make,
+    ablation_report.make, method.diagrams, method.settings, speed.agreement, speed.speed, speed.adaptive_votes, coverage.comparison,
+    imagenet_tables,
 )  # fmt: skip
-LAST: tuple[Step, ...] = (coverage.make_coverage, report.build)  # they look at what the others made
+LAST: tuple[Step, ...] = (coverage.coverage,)  # it looks at what the others made
 
 
 def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iterator[str]:
-    """Make what stored results allow, coverage and the report last; yields the name of every step once it is done.
+    """Make what stored results allow, coverage last; yields the name of every step once it is done.
 
     Args:
         profile: whose results.
@@ -49,19 +58,15 @@ def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iter
         config.ConfigError: no run of the profile is stored, or less than one process.
     """
     config.check(processes >= 1, "processes", processes, "at least 1")
-    tables.load(profile)  # first: if nothing is stored, say so at once
+    counts.read_counts(profile)  # first: if nothing is stored, say so at once
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         begun = {pool.submit(step, profile): step for step in (MAIN if brief else MAIN + MORE)}
         for done in as_completed(begun):
             done.result()
-            yield _name(begun[done])
+            yield begun[done].__name__
     for step in () if brief else LAST:
         step(profile)
-        yield _name(step)
-
-
-def _name(step: Step) -> str:
-    return f"{step.__module__.removeprefix('srs.')}.{step.__name__}"
+        yield step.__name__
 
 
 def main(argv: list[str] | None = None) -> None:

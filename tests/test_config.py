@@ -21,11 +21,11 @@ PACKAGE = Path(config.__file__).parent
 ORDER = (
     "settings", "config", "threats", "variants", "memory", "paths", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
     "published_others", "results", "shown", "points", "metrics", "shipped", "recounts", "data", "resnet", "models", "inference", "losses",
-    "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "soundness", "tables",
+    "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
     "white_box_report", "speed_report", "contraction",
-    "soundness_figures", "exact_report", "soundness_report", "diagrams", "settings_report", "comparison", "coverage",
-    "report", "explicit_report", "imagenet_report", "remake", "readme",
+    "soundness_figures", "exact_report", "soundness_report", "coverage",
+    "explicit_report", "counts", "remake", "readme",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)

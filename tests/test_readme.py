@@ -4,7 +4,8 @@ import re
 import warnings
 from pathlib import Path
 
-from srs import bounds, config, readme, tables
+from srs import bounds, config, readme
+from srs.analysis import show
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,4 +39,4 @@ def test_largest_radii_are_those_of_the_profile():
     p = config.get_profile("cifar10")
     for rule in (bounds.Rule.COHEN, bounds.Rule.AUDIT):
         cap = bounds.largest_radius(rule, p.n, p.method("SRS-MDEQ-3A").audit, 1.0, p.alpha)
-        assert f"{tables.radius(float(cap))} sigma" in README
+        assert f"{show.round_down(float(cap))} sigma" in README
