@@ -24,8 +24,8 @@ ORDER = (
     "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "soundness", "tables",
     "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
     "white_box_report", "speed_report", "contraction",
-    "soundness_figures", "exact_report", "soundness_report", "coverage",
-    "explicit_report", "counts", "remake", "readme",
+    "soundness_figures", "exact_report", "soundness_report",
+    "explicit_report", "analysis", "counts", "experiments", "remake", "readme",
 )  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
