@@ -71,15 +71,15 @@ SHOWN := figures/$(PROFILE)
 ifneq ($(shell $(PYTHON3) -c 'import sys; sys.stdout.write(str(sys.version_info >= (3, 11)))'),True)
 $(error PYTHON3=$(PYTHON3) is refused: want Python 3.11 or newer)
 endif
-RUNS  := $(shell $(ASK) srs.config runs "$(PROFILE)")
+RUNS  := $(shell $(ASK) srs.profiles runs "$(PROFILE)")
 ifeq ($(RUNS),)
-$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(ASK) srs.config profiles))
+$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(ASK) srs.profiles profiles))
 endif
 
-BASELINES := $(shell $(ASK) srs.config baselines $(PROFILE))
+BASELINES := $(shell $(ASK) srs.profiles baselines $(PROFILE))
 
 .PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean lost
-.PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb
+.PRECIOUS: $(NB)/%.ipynb
 
 # A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
 BRIEF := $(filter cifar10_more,$(PROFILE))
@@ -106,87 +106,69 @@ all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## t
 # Papermill takes the shell's place, so that the signal by which make ends reaches it; its kernel ends when it is gone.
 define execute
 @mkdir -p $(dir $(2))
-@echo "$(notdir $(2))"
+@echo "$(notdir $(2))   (done: $$(ls $(NB) | grep -vc part || true) of $(words $(CERTIFIED) $(CERTIFIED) $(EXPLICIT) $(EXPLICIT) $(SHOWING) 80 90) notebooks)"
 @SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
-@$(ASK) srs.made note $(PROFILE) $(basename $(notdir $(2)))
+@$(ASK) srs.store.made note $(PROFILE) $(basename $(notdir $(2)))
 @mv $(2).part.ipynb $(2)
 endef
 papermill = $(call execute,$(1),$@,$(2))
 
 # An executed notebook stands for its results: where one of these is gone or cut short, the notebook is run again.
-$(shell $(ASK) srs.made lost $(PROFILE)): lost
+$(shell $(ASK) srs.store.made lost $(PROFILE)): lost
 
 # A run id is MODEL-sSIGMA-RECIPE.
 part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
 
-SOLVE  := srs/data.py srs/models.py srs/inference.py srs/resnet.py srs/solvers.py
-SAMPLE := $(SOLVE) srs/starts.py srs/stopping.py srs/exact.py srs/votes.py srs/certify.py srs/results.py
-SHOW   := srs/bounds.py srs/metrics.py srs/published.py srs/shown.py srs/shipped.py srs/tables.py srs/figures.py
+TRAIN   := srs/data.py $(wildcard srs/deq/*.py srs/training/*.py)
+SAMPLE  := $(TRAIN) $(wildcard srs/smoothing/*.py)
+ANALYSE := $(wildcard srs/analysis/*.py srs/store/*.py)
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
 $(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp
-	@test -f $@ || $(ASK) srs.config stamps $(PROFILE)
-$(WORK)/settings/stamp: srs/config.py srs/settings.py
-	@$(ASK) srs.config stamps $(PROFILE) && touch $@
+	@test -f $@ || $(ASK) srs.profiles stamps $(PROFILE)
+$(WORK)/settings/stamp: srs/profiles.py srs/settings.py
+	@$(ASK) srs.profiles stamps $(PROFILE) && touch $@
 
-$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(SOLVE) srs/losses.py srs/train.py $(WORK)/settings/%.train.json | $(ENV)
+$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(WORK)/settings/%.train.json | $(ENV)
 	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
 
-$(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) srs/bounds.py $(WORK)/settings/%.certify.json | $(ENV)
+$(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) $(WORK)/settings/%.certify.json | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
 
 CERTIFIED := $(foreach run,$(filter-out $(BASELINES),$(RUNS)),$(NB)/20_certify-$(run).ipynb)
 EXPLICIT  := $(foreach run,$(BASELINES),$(NB)/20_certify-$(run).ipynb)
 
-# With the notebook's own model and sigma, which every profile has.
-$(NB)/00_quickstart.ipynb: notebooks/00_quickstart.ipynb $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE) srs/closeup.py srs/figures.py | $(ENV)
-	$(call papermill,00_quickstart,)
-
-$(NB)/30_certified_accuracy.ipynb $(NB)/31_consistency.ipynb: $(NB)/%.ipynb: notebooks/%.ipynb $(CERTIFIED) $(SHOW) | $(ENV)
-	$(call papermill,$*,)
-
-# Votes and models of its own, but for what follows from stored votes; trains six more models. A CPU would train
-# those of cifar10 for many hours: `python -m srs.ablations --profile cifar10`, and the notebook takes what is there.
-ABLATE := srs/variants.py srs/attacks/settings.py srs/attacks/pgd.py srs/recounts.py srs/ablation_tables.py srs/ablation_report.py srs/ablations.py srs/contraction.py srs/agreement.py
-$(NB)/32_ablations.ipynb: notebooks/32_ablations.ipynb $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) $(SHOW) srs/losses.py srs/train.py srs/audit_size.py $(ABLATE) | $(ENV)
-	$(call papermill,32_ablations,-p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True))
-
-$(NB)/40_soundness.ipynb: notebooks/40_soundness.ipynb $(CERTIFIED) $(SHOW) srs/audit_size.py srs/experiments/simulation.py srs/experiments/soundness.py | $(ENV)
-	$(call papermill,40_soundness,)
-
-ATTACK := $(wildcard srs/attacks/*.py) srs/bounds.py srs/counts.py $(wildcard srs/analysis/*.py)
-$(NB)/33_attacks.ipynb: notebooks/33_attacks.ipynb $(CERTIFIED) $(SAMPLE) $(ATTACK) srs/experiments/attacks.py | $(ENV)
-	$(call papermill,33_attacks,)
-
-# With the notebook's own model and sigma.
-$(NB)/34_white_box.ipynb: notebooks/34_white_box.ipynb $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(ATTACK) srs/experiments/white_box.py | $(ENV)
-	$(call papermill,34_white_box,)
-
-# Of the profile `imagenet` whatever PROFILE is; runs its pipeline on a sample of ImageNet where SRS_DATA has one.
-$(NB)/35_imagenet.ipynb: notebooks/35_imagenet.ipynb srs/imagenet_report.py srs/config.py srs/settings.py srs/train.py $(SAMPLE) $(SHOW) | $(ENV)
-	$(call papermill,35_imagenet,)
-
-$(NB)/36_explicit.ipynb: notebooks/36_explicit.ipynb $(CERTIFIED) $(EXPLICIT) srs/explicit_report.py $(SHOW) | $(ENV)
-	$(call papermill,36_explicit,)
-
-MEASURE := srs/adaptive.py srs/agreement.py srs/bench.py srs/released.py srs/scaling.py srs/speed_report.py
-$(NB)/41_speed.ipynb: notebooks/41_speed.ipynb $(CERTIFIED) $(SAMPLE) $(SHOW) $(MEASURE) | $(ENV)
-	$(call papermill,41_speed,)
-
-# Diagrams and settings: nothing has to be trained for them.
-$(NB)/05_method.ipynb: notebooks/05_method.ipynb srs/config.py srs/settings.py srs/models.py srs/bounds.py srs/settings_report.py srs/diagrams.py srs/tables.py srs/figures.py | $(ENV)
-	$(call papermill,05_method,)
-
-# Attacks are those of CIFAR-10's and the digits' small images; the model hardened for 34 takes CIFAR-10 an hour, so there
-# it is made only when asked for: make data/cifar10/notebooks/34_white_box.ipynb.
+# Notebook NN_x is made by srs/experiments/x.py; below stands what else it needs, and with which parameters it is run.
+# Attacks are those of small images. A CPU would train the models of 32 and 34 on CIFAR-10 for hours, so there 32 takes what is
+# trained and 34 is made only when asked for: make data/cifar10/notebooks/34_white_box.ipynb.
 ATTACKS := $(if $(filter imagenet%,$(PROFILE)),,33_attacks) $(if $(filter imagenet% cifar10,$(PROFILE)),,34_white_box)
-# Coverage looks at what all the others left in the profile's folder, so it comes after them.
-COVERED := $(foreach n,00_quickstart 05_method 30_certified_accuracy 31_consistency 32_ablations $(ATTACKS) 35_imagenet 36_explicit 40_soundness 41_speed,$(NB)/$(n).ipynb)
-$(NB)/80_coverage.ipynb: notebooks/80_coverage.ipynb $(COVERED) srs/comparison.py srs/published_others.py srs/coverage.py | $(ENV)
-	$(call papermill,80_coverage,)
+SHOWING := 00_quickstart 05_method 30_certified_accuracy 31_consistency 32_ablations $(ATTACKS) 35_imagenet 36_explicit 40_soundness 41_speed
+notebook = $(patsubst %,$(NB)/%.ipynb,$(1))
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.ipynb | $(ENV)
+$(call notebook,00_quickstart): $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE)
+$(call notebook,30_certified_accuracy 31_consistency 40_soundness): $(CERTIFIED)
+$(call notebook,40_soundness): srs/experiments/simulation.py
+$(call notebook,32_ablations): $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE) srs/experiments/variants.py
+$(call notebook,33_attacks): $(CERTIFIED) $(SAMPLE) $(wildcard srs/attacks/*.py)
+$(call notebook,34_white_box): $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(wildcard srs/attacks/*.py)
+$(call notebook,35_imagenet): $(SAMPLE)
+$(call notebook,36_explicit): $(CERTIFIED) $(EXPLICIT)
+$(call notebook,41_speed): $(CERTIFIED) $(SAMPLE) srs/experiments/few_steps.py srs/experiments/bench.py
+$(call notebook,05_method 35_imagenet): srs/profiles.py srs/settings.py
+$(call notebook,80_coverage): $(call notebook,$(SHOWING)) $(wildcard data/published/*.csv)  # it looks at what all the others left
+PARAMETERS_32_ablations := -p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True)
+
+define module_of
+$(call notebook,$(1)): srs/experiments/$(shell echo $(1) | cut -c4-).py
+
+endef
+$(eval $(foreach n,$(SHOWING) 80_coverage,$(call module_of,$(n))))
+
+$(NB)/%.ipynb: notebooks/%.ipynb $(ANALYSE) | $(ENV)
+	$(call papermill,$*,$(PARAMETERS_$*))
+
+$(SHOWN)/report.html: notebooks/90_report.ipynb srs/experiments/report.py $(NB)/80_coverage.ipynb | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 # ---------------------------------------------------------------------------------------------- to ask for
@@ -194,10 +176,10 @@ $(SHOWN)/report.html: notebooks/90_report.ipynb srs/report.py $(NB)/80_coverage.
 quickstart: $(NB)/00_quickstart.ipynb  ## one image certified by RS and by SRS
 soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
 bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
-	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs.bench --profile $(PROFILE) --recipe $(call part,$(run),3) $(if $(COMPILED),--compiled)$(newline))
+	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs bench --ship --profile $(PROFILE) --recipe $(call part,$(run),3) $(if $(COMPILED),--compiled)$(newline))
 
-tables: | $(ENV)  ## tables, figures and report from stored tallies, without a network
-	$(PY) -m srs.remake --profile $(PROFILE) $(if $(BRIEF),--brief)
+tables: | $(ENV)  ## tables and figures from stored tallies, without a network
+	$(PY) -m srs show --profile $(PROFILE) $(if $(BRIEF),--brief)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
 
@@ -210,7 +192,7 @@ test-notebooks: | $(ENV)
 	rm -rf $(TRIAL)
 	$(PY) -m tests.prepare_notebooks $(TRIAL)/notebooks
 	SRS_MAKE=1 SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(TRIAL)/notebooks
-	SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m srs.coverage --profile smoke --complete
+	SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m srs coverage --profile smoke
 	rm -rf $(TRIAL)
 
 lab: | $(ENV)  ## open JupyterLab at the notebooks; as root in a container: make lab LAB_ARGS="--allow-root --ip=0.0.0.0"
@@ -218,19 +200,19 @@ lab: | $(ENV)  ## open JupyterLab at the notebooks; as root in a container: make
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(ASK) srs.config profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
+	@echo "PROFILE=$(PROFILE) (of $$($(ASK) srs.profiles profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
 
 readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
 	mkdir -p figures/readme
 	cp figures/digits/curves_rules_SMALL.png figures/readme/
-	$(PY) -m srs.figures --profile cifar10
+	$(PY) -m srs show --profile cifar10
 	cp figures/cifar10/curves_rules_SMALL_contractive.png figures/readme/
-	$(PY) -m srs.readme
+	$(PY) -m srs readme
 
 clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN) figures/scratch/$(PROFILE)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(shell $(ASK) srs.config profiles),data/$(p) figures/$(p)) $(TRIAL) figures/scratch .venv
+	rm -rf $(foreach p,$(shell $(ASK) srs.profiles profiles),data/$(p) figures/$(p)) $(TRIAL) figures/scratch .venv
 
 endif

@@ -5,17 +5,24 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from srs import profiles
 from srs.settings import ConfigError, Profile, Run
 
 COMMANDS = {  # what is run, by module and function; only the chosen one is imported
-    "train": ("srs.train:train", "train one model"),
-    "certify": ("srs.certify:certify", "draw and count the votes of one run's images"),
+    "train": ("srs.training.train:train", "train one model"),
+    "certify": ("srs.smoothing.certify:certify", "draw and count the votes of one run's images"),
+    "attack": ("srs.experiments.attacks:measure", "attack the images of a profile's runs"),
     "bench": ("srs.experiments.bench:bench", "time one run's methods against the released code's cost"),
-    "ship": ("srs.shipped:ship", "track the finished runs of a profile"),
-    "runs": ("srs.config:list_runs", "names of a profile's runs, for make"),
+    "ablate": ("srs.experiments.ablations:measure", "draw and count what the ablations show"),
+    "show": ("srs.experiments.remake:remake", "make every table and figure from stored results"),
+    "report": ("srs.experiments.report:build", "join the executed notebooks into one page"),
+    "coverage": ("srs.experiments.coverage:require_complete", "fail unless everything that a profile should show is there"),
+    "readme": ("srs.experiments.readme:refresh", "fill the README's tables from shipped results"),
+    "ship": ("srs.store.shipped:ship", "track the finished runs of a profile"),
+    "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
 RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
 
@@ -81,13 +88,13 @@ def argument_texts(doc: str) -> dict[str, str]:
     return {name: " ".join(text.split()).replace("%", "%%") for names, text in found for name in names.split(", ")}
 
 
-def lines(result: object) -> list[str]:
+def lines(result: object) -> Iterable[str]:
     """What a command prints of its function's result: a line per file or name."""
     if result is None:
         return []
     if isinstance(result, dict):
         return [f"{name} {value}" for name, value in result.items()]
-    return [str(one) for one in result] if isinstance(result, (list, tuple)) else [str(result)]
+    return map(str, result) if isinstance(result, Iterable) and not isinstance(result, (str, Path)) else [str(result)]
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def seen(run: settings.Run) -> tuple[dict[int, str], str]:
     """Digests and source of a run's evaluated images; as they were last certified, where they are not at hand."""
     p, told = run.profile, seen_file(run)
     if told.is_file() and not at_hand(p.data, "test"):
-        content = sealed.read_json(told, "file of image digests", by="srs.certify")
+        content = sealed.read_json(told, "file of image digests", by="certify")
         return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
     images = load(p.data, "test")
     need, have = p.evaluated[-1] + 1, len(images.labels)
@@ -177,7 +177,7 @@ def _packed(folder: Path, data: settings.Data, part: str) -> Images:
     path = paths.packed(data.name, part, settings.fingerprint(str(folder.resolve()), data.shape, listed))
     if sealed.present(path):
         shape = (len(images.labels), *data.shape)
-        return images._replace(pixels=sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="srs.train"))
+        return images._replace(pixels=sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="train"))
     images = images._replace(pixels=images.pixels.decoded())
     content = io.BytesIO()
     np.savez(content, pixels=images.pixels.numpy())

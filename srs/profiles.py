@@ -4,7 +4,7 @@ The dataclasses are those of `settings`, and stand here too. Names from outside 
 make) enter through `get_profile`, `get_run` and `read_parameters`, which refuse what they do not know before any work
 starts.
 
-`python -m srs.config runs digits` prints the ids that make uses as targets.
+`python -m srs.profiles runs digits` prints the ids that make uses as targets.
 """
 
 import argparse
@@ -18,8 +18,7 @@ from pathlib import Path
 
 from srs.attacks.settings import paper_attacks, Suite
 from srs.settings import (
-    check, check_count, check_sigma, ConfigError, Contraction, Data, EXPLICIT, Fewer, fingerprint, FIXED_STARTS, Method, Model,
-    one_of, pick, plain, Profile, ResNet, Run, Sampling, Train,
+    ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Train, check, check_sigma, one_of, pick,
 )  # fmt: skip
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
@@ -217,12 +216,9 @@ def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Ru
     return runs[sigma]
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the four names that choose a run, as the notebooks have them."""
-    parser.add_argument("--profile", default="digits", help=one_of(PROFILES))
-    parser.add_argument("--model", default="SMALL")
-    parser.add_argument("--sigma", type=float, default=0.5)
-    parser.add_argument("--recipe", default="paper")
+def list_runs(profile: Profile) -> list[str]:
+    """The ids of a profile's runs, MODEL-sSIGMA-RECIPE, explicit networks last."""
+    return [run.id for run in profile.every_run]
 
 
 def read_parameters(namespace: dict, **known: object) -> None:
@@ -295,7 +291,7 @@ def write_stamps(profile: Profile) -> None:
 
 def main() -> None:
     """Print what make needs to know of a profile."""
-    parser = argparse.ArgumentParser(prog="python -m srs.config", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m srs.profiles", description=main.__doc__)
     parser.add_argument("what", choices=["profiles", "runs", "baselines", "stamps"])
     parser.add_argument("profile", nargs="?", default="digits")
     args = parser.parse_args()

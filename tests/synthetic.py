@@ -13,8 +13,7 @@ from srs import settings
 from srs.experiments import bench, few_steps, variants
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
-from srs.store import counts as stored
-from srs.store import paths, results, sealed
+from srs.store import counts, paths, results, sealed
 from srs.store.results import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.

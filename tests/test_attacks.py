@@ -21,9 +21,9 @@ from srs.experiments.attacks import FalseCertificate, flipped, require_sound, so
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule
+from srs.store import counts, paths, results
 from srs.store.counts import ATTACKED
 from srs.store.paths import DamagedFile
-from srs.store import counts, paths, results
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
 
 RUN = smoke_run(images=3, n0=10, n=40)

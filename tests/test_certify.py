@@ -18,8 +18,8 @@ from srs.deq import checkpoints, mdeq
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule, UnsoundRuleWarning
-from srs.store.paths import DamagedFile
 from srs.store import paths, results
+from srs.store.paths import DamagedFile
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
 
 RUN = smoke_run(images=3, n0=10, n=40)

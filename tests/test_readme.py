@@ -4,7 +4,8 @@ import re
 import warnings
 from pathlib import Path
 
-from srs import profiles, readme, tables
+from srs import profiles, readme
+from srs.analysis import show
 from srs.smoothing import bounds
 
 ROOT = Path(__file__).parents[1]
@@ -39,4 +40,4 @@ def test_largest_radii_are_those_of_the_profile():
     p = profiles.get_profile("cifar10")
     for rule in (bounds.Rule.COHEN, bounds.Rule.AUDIT):
         cap = bounds.largest_radius(rule, p.n, p.method("SRS-MDEQ-3A").audit, 1.0, p.alpha)
-        assert f"{tables.radius(float(cap))} sigma" in README
+        assert f"{show.round_down(float(cap))} sigma" in README

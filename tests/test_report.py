@@ -1,92 +1,96 @@
-"""report: one page from what lies in the folder."""
+"""report: one page from the executed notebooks, without a reference to anything but the files beside it."""
 
-import base64
-import json
 import re
-import subprocess
-import sys
+from pathlib import Path
 
+import nbformat
+import pandas as pd
 import pytest
-from tests import synthetic
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from srs import figures, profiles, report, shown, tables
+from srs import profiles, settings
+from srs.analysis import show
+from srs.experiments import report
 from srs.store import paths
 
 SMOKE = profiles.get_profile("smoke")
+TABLE = pd.DataFrame({"method": ["MDEQ", "SRS"], "rule": ["cohen", "released"], "r=0.25": [50.0, 60.0]})
+
+
+def markdown(text: str):
+    return new_output("display_data", {"text/markdown": text})
+
+
+def execute(name: str, *outputs, title: str = "Title: more", **papermill) -> Path:
+    """Write a notebook as papermill leaves it."""
+    cells = [new_markdown_cell(f"# {title}\n\n## Tables and more"), new_code_cell("secret_code()", outputs=list(outputs))]
+    path = paths.executed(SMOKE, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"papermill": papermill}), path)
+    return path
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-    synthetic.write_profile(SMOKE)
-    return tmp_path
+def page(srs_root) -> str:
+    """A report of three notebooks, one of them from the middle of a run."""
+    table = show.table(SMOKE, "main", TABLE, "What it shows.")
+    outputs = [markdown(f"{table.frame.to_markdown(index=False, disable_numparse=True)}"), markdown(f"*{table.name}.* {table.caption}"), markdown(show.finding("A < B in 3 of 4.").data)]
+    execute("40_soundness", markdown(show.finding("None failed.").data), duration=3.0, exception=True)
+    noise = new_output("stream", text="progress bar", name="stderr")
+    execute("30_certified_accuracy", *outputs, new_output("stream", text="printed", name="stdout"), noise, title="Main: is it?", duration=67.4, exception=None)
+    execute("10_train-SMALL", duration=600, exception=None, title="training")
+    execute("90_report.part")
+    return report.build(SMOKE).read_text()
 
 
-def executed(name: str, **papermill) -> None:
-    path = paths.executed(SMOKE, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"metadata": {"papermill": papermill}, "cells": []}))
+def test_the_page_holds_what_the_notebooks_show_and_not_their_code(page):
+    assert "printed" in page and "What it shows." in page and "60.0" in page
+    assert "secret_code" not in page and "progress bar" not in page
+    assert page.index("Main: is it?") < page.index("Title: more"), "the main result first, whatever its number"
+    assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1
+    assert len(page.encode()) < 4_000_000 and str(paths.root()) not in page
 
 
-def test_page_holds_every_artefact(root):
-    tallies = tables.load(SMOKE)
-    made = set(tables.make_quality(SMOKE) | tables.make_certified_accuracy(SMOKE, tallies))
-    made |= set(figures.make_curves(SMOKE, tallies))
-    executed("30_certified_accuracy", duration=67.4, exception=None)
-    executed("31_consistency", duration=3.0, exception=True)
-    html = report.build(SMOKE).read_text()
-    for name in made:
-        assert f'<figure id="{name}">' in html
-    png = (root / "figures" / "smoke" / "curves_SMALL.png").read_bytes()
-    assert base64.b64encode(png).decode() in html
-    assert not re.search(r'(src|href)="(?!data:|#)', html), "the page must need no other file"
-    assert "1 min 07 s" in html and "not finished" in html and "98.1" in html
-    assert html.count('<tr class="unsound">') == 3 * len(SMOKE.runs)
-    assert html.count('<tr class="published">') == 4
-    assert "N = 100" in html and "torch" in html and "anderson" in html
-    assert str(root) not in html
+def test_the_page_needs_no_other_file_and_links_to_those_beside_it(page):
+    assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
+    links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
+    assert links == {"main.csv", "main.tex"} and all((paths.shown(SMOKE, link)).is_file() for link in links)
+    places = set(re.findall(r'id="([^"]*)"', page))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= places and len(places) == len(re.findall(r'id="', page))
 
 
-def test_empty_folder_still_gives_a_page(root):
-    assert "no table and no figure yet" in report.build(SMOKE).read_text()
+def test_findings_open_the_page_in_its_order(page):
+    assert report.findings(SMOKE) == ["A < B in 3 of 4.", "None failed."]
+    assert page.index("A &lt; B in 3 of 4.") < page.index("What it shows.")
 
 
-def test_captions_are_escaped(root):
-    (root / "figures" / "smoke").mkdir(parents=True)
-    stem = paths.shown(SMOKE, "t")
-    shown.write_whole(shown.beside(stem, ".csv"), b"a,b\n<i>,2\n")
-    shown.describe(stem, shown.About("table", "<script>", "30_certified_accuracy"))
-    html = report.build(SMOKE).read_text()
-    assert "<script>" not in html and "&lt;script&gt;" in html and "<td>&lt;i&gt;</td>" in html
+def test_times_settings_and_versions_close_it(page):
+    made = page[page.index('<section id="made">') :]
+    assert all(text in made for text in ("1 min 07 s", "not finished", "10_train-SMALL", "10 min 00 s", "11 min 10 s", "torch", "nbconvert"))
+    assert "MDEQ-30A" in made and "0.001" in made and ".part" not in made
 
 
-def test_executions_tolerate_what_papermill_did_not_write(root):
-    executed("00_quickstart", duration=1.5, exception=None)
-    executed("90_report", duration=9.0, exception=None)
+def test_without_an_executed_notebook_it_is_refused(srs_root):
+    with pytest.raises(settings.ConfigError, match="executed notebooks"):
+        report.build(SMOKE)
+
+
+def test_notebooks_run_by_hand_and_half_written_are_told_apart(srs_root):
+    execute("00_quickstart", duration=1.5, exception=None)
+    execute("05_method")
     paths.executed(SMOKE, "10_train").write_text("{")
-    paths.executed(SMOKE, "20_certify").write_text('{"metadata": {}}')
-    ran = {e.notebook: (e.seconds, e.finished) for e in report.executions(SMOKE)}
-    assert ran == {"00_quickstart": (1.5, True), "10_train": (None, False), "20_certify": (None, False)}
+    states = report.run_times(SMOKE).set_index("notebook")["time"].to_dict()
+    assert states == {"00_quickstart": "1.5 s", "05_method": "not noted", "10_train": "not noted"}
 
 
 @pytest.mark.parametrize(
-    "seconds, text",
-    [(None, "not noted"), (4.21, "4.2 s"), (187, "3 min 07 s"), (7500, "2 h 05 min"), (59.99, "1 min 00 s")],
+    "seconds, text", [(None, "not noted"), (4.21, "4.2 s"), (187, "3 min 07 s"), (7500, "2 h 05 min"), (59.99, "1 min 00 s")]
 )
 def test_clock(seconds, text):
     assert report.clock(seconds) == text
 
 
-def test_command_line_refuses_unknown_profiles(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", "--profile", "digit"])
-    with pytest.raises(SystemExit) as stopped:
-        shown.profile_argument("python -m srs.report", "what")
-    assert stopped.value.code == 2
-    assert "profile = 'digit' is refused" in capsys.readouterr().err
-
-
-def test_command_line_makes_what_the_notebooks_make(root):
-    """One real process: python -m srs.tables, then the page has its tables."""
-    done = subprocess.run([sys.executable, "-m", "srs.tables", "--profile", "smoke"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert {item.name for item in report.items(SMOKE)} == set(done.stdout.split()) == set(tables.make_tables(SMOKE))
+def test_every_notebook_that_shows_something_has_a_place():
+    known = {name for names in report.GROUPS.values() for name in names}
+    there = {path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")}
+    assert there - known == {"10_train", "20_certify", "90_report"} and known <= there

@@ -13,8 +13,8 @@ from srs.experiments import bench, few_steps, speed
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise, votes
 from srs.smoothing.adaptive import Looks
-from srs.store.paths import DamagedFile
 from srs.store import paths, results
+from srs.store.paths import DamagedFile
 
 RUN = smoke_run()
 PROFILE = RUN.profile

@@ -20,13 +20,13 @@ from srs import agreement, attacks, bench, data, points, profiles, recounts, rem
 from srs.deq import checkpoints, mdeq
 from srs.settings import ConfigError
 from srs.smoothing import certify, votes
-from srs.store.paths import DamagedFile
 from srs.store import paths, results, sealed, shipped
+from srs.store.paths import DamagedFile
 
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
 REFUSED = (ConfigError, DamagedFile)
-COMMAND = r"`(make|python -m srs\.|git )"
+COMMAND = r"`(make|srs |git )"
 
 
 @dataclass(frozen=True)

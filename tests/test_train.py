@@ -15,8 +15,8 @@ from srs import data, profiles
 from srs.deq import checkpoints, mdeq
 from srs.profiles import DIGITS, DIGITS_PAPER
 from srs.settings import ConfigError, Contraction, Model
-from srs.store.paths import DamagedFile
 from srs.store import paths, sealed, shipped
+from srs.store.paths import DamagedFile
 from srs.training import card, losses, train
 from tests.helpers import digits, smoke_run
 

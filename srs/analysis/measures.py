@@ -12,7 +12,7 @@ import pandas as pd
 
 from srs.smoothing import bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store.counts import RUN, in_order, require_same_images  # noqa: F401
+from srs.store.counts import in_order, require_same_images, RUN
 
 METHOD = [*RUN, "method"]
 ROW = [*METHOD, "rule"]  # what a line of most tables is about

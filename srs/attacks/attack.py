@@ -22,8 +22,8 @@ from srs.attacks.settings import Attack, Gradient, Suite
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing import bounds, noise, votes
 from srs.smoothing.bounds import ABSTAIN
-from srs.store.counts import ATTACKED, NOT_DRAWN
 from srs.store import counts, paths, results, sealed
+from srs.store.counts import ATTACKED, NOT_DRAWN
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
@@ -215,4 +215,4 @@ def read(path: Path) -> pd.DataFrame:
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             return pd.DataFrame({name: stored[name] for name in ATTACKED})
 
-    return sealed.read(path, "file of one attacked image", parse, by="srs.experiments.attacks")
+    return sealed.read(path, "file of one attacked image", parse, by="")

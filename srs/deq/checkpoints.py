@@ -42,7 +42,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
             raise ValueError
         return tensors
 
-    return sealed.read(path, what, parse, by="srs.train", plain=True)
+    return sealed.read(path, what, parse, by="train", plain=True)
 
 
 def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Data, *, state: dict[str, Tensor] | None = None) -> MDEQ | ResNet:
@@ -60,7 +60,7 @@ def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Dat
     if state is None and path.suffix == ".safetensors":
         state = read_tensors(path, "weight file")
     elif state is None:
-        state = sealed.read(path, "weight file", lambda content: _public(content, path), by="srs.train", plain=True)
+        state = sealed.read(path, "weight file", lambda content: _public(content, path), by="train", plain=True)
     own = loaded.state_dict()
     # Older checkpoints do not count batches, which nothing here reads.
     state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state

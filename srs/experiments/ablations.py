@@ -161,7 +161,7 @@ def read(profile: Profile) -> pd.DataFrame:
     if run is not None and (main := counts.read_run(run)) is not None:
         parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.serialized else 0 for m in profile.methods})))
     if run is not None and (path := shipped.measured(run, NAME)):
-        parts.append(counts.read_frame(path, KINDS, "table of recounts", by="srs.experiments.ablations"))
+        parts.append(counts.read_frame(path, KINDS, "table of recounts", by=""))
     if not parts:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in KINDS.items()})
     return pd.concat(parts, ignore_index=True).drop_duplicates([*KEY, "idx"])  # the main tables' own come first

@@ -174,7 +174,7 @@ def matrix_peak(device: str, size: int = 1024, tries: int = 5) -> float:
 def read(path: Path) -> pd.DataFrame:
     """The stored timings of a file; raises what `store.read` raises."""
     columns = {"label": str, "repetitions": int, "nfe": float, "seconds": float, "ratio": float, "differing": float, "peak_share": float}
-    return counts.read_frame(path, columns, "table of timings", by="srs.experiments.bench")
+    return counts.read_frame(path, columns, "table of timings", by="bench")
 
 
 def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Contender, ...]:

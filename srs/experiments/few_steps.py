@@ -68,7 +68,7 @@ def measure(
     shared = certify.vote_key(run, device, inputs).shared
     key = settings.fingerprint(shared, data.digest(source, some), images, copies, chains, *chosen)
     told = paths.provenance(path)
-    if sealed.present(path) and sealed.present(told) and sealed.read_json(told, "provenance", by="srs.experiments.few_steps").get("key") == key:
+    if sealed.present(path) and sealed.present(told) and sealed.read_json(told, "provenance", by="").get("key") == key:
         return read(path)
     model = certify.load_model(run, device, inputs)
     profile, counted, rows = run.profile, slice(chains, None), []
@@ -100,7 +100,7 @@ def measure(
 def read(path: Path) -> pd.DataFrame:
     """The stored points of a file; raises what `store.read` raises."""
     columns = {"start": str, "solver": str, "steps": int, "tol": float, "margin": float, "votes": int, "differing": int, "nfe": float}
-    return counts.read_frame(path, columns, "table of agreement", by="srs.experiments.few_steps")
+    return counts.read_frame(path, columns, "table of agreement", by="")
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

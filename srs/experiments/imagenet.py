@@ -19,7 +19,7 @@ SIGMA = 1.0  # of the published table; its source names none
 COPIES = 3  # noisy copies that are shown
 
 
-def settings(profiles: tuple[Profile, ...]) -> pd.DataFrame:
+def settings_table(profiles: tuple[Profile, ...]) -> pd.DataFrame:
     """Every setting of the first model of some profiles, a column each."""
     return method.side_by_side({p.name: _settings(p) for p in profiles})
 
@@ -86,7 +86,7 @@ def tables(profile: Profile, full: Profile, sample: Profile) -> list[Shown]:
         "Theorem 3.1 therefore cannot have given."
     )
     return [
-        show.table(profile, "imagenet_settings", settings((full, sample)), stated),
+        show.table(profile, "imagenet_settings", settings_table((full, sample)), stated),
         show.table(profile, "imagenet_published", published(full), known),
     ]
 

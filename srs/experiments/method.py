@@ -54,14 +54,14 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
 }  # fmt: skip
 
 
-def profiles(profile: Profile) -> list[Profile]:
+def compared(profile: Profile) -> list[Profile]:
     """The profile that was asked for, then those that always stand beside it."""
     return [profiles.PROFILES[name] for name in dict.fromkeys((profile.name, *profiles.AS_PUBLISHED))]
 
 
 def architecture(profile: Profile) -> pd.DataFrame:
     """The sizes of every model: a column per profile and model, the paper's beside ours."""
-    every = [(p, model) for p in profiles(profile) for model, _ in (*p.models, *p.baselines)]
+    every = [(p, model) for p in compared(profile) for model, _ in (*p.models, *p.baselines)]
     return side_by_side({f"{p.name}: {model.name}": _architecture(model, p.data) for p, model in every})
 
 
@@ -88,7 +88,7 @@ def counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
 def training(profile: Profile) -> pd.DataFrame:
     """Every number of every recipe and of those it begins with: a column per profile, model and recipe."""
     columns = {}
-    for p in profiles(profile):
+    for p in compared(profile):
         for model, recipe in (*p.models, *p.baselines):
             columns |= {f"{p.name}: {model.name}, {train.recipe}": _training(model, train) for train in _chain(recipe)}
             for sigma, train in p.recipes_at:
@@ -131,7 +131,7 @@ def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
 def sampling(profile: Profile) -> pd.DataFrame:
     """What is sampled and certified: a column per profile."""
     columns = {}
-    for p in profiles(profile):
+    for p in compared(profile):
         few, explicit = p.fewer, ", ".join(model.name for model, _ in p.baselines)
         only = f"sigma {_text(few.sigmas)}: {few.images} images, {_text(few.methods)}" if few else "-"
         own = {"data": p.data.name, LABELS["baselines"]: explicit or "-", LABELS["note"]: p.note or "-", LABELS["fewer"]: only}
@@ -142,7 +142,7 @@ def sampling(profile: Profile) -> pd.DataFrame:
 def methods(profile: Profile) -> pd.DataFrame:
     """How each row of the main tables draws its votes: a line per profile and method; columns that no method uses are left out."""
     rows = []
-    for p in profiles(profile):
+    for p in compared(profile):
         for m in p.methods:
             cells = {"profile": p.name, "method": m.name, **_cells(m, skip=("name", "auditor"))}
             unused = {
@@ -181,7 +181,7 @@ def side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame({"setting": list(names)} | {column: [cells.get(name, "-") for name in names] for column, cells in columns.items()})
 
 
-def settings(profile: Profile) -> list[Shown]:
+def settings_tables(profile: Profile) -> list[Shown]:
     """The tables of hyper-parameters of a profile and of the paper's own settings."""
     others = "the paper's settings: " + " and ".join(f"'{name}'" for name in profiles.AS_PUBLISHED)
     whose = f"({others})" if profile.name in profiles.AS_PUBLISHED else f"(profile '{profile.name}' beside {others})"

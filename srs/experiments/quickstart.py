@@ -78,9 +78,9 @@ def draw_residuals(frame: pd.DataFrame) -> Figure:
     with plots.style():
         fig = Figure(figsize=(plots.WIDTH, 2.2), layout="constrained")
         ax = fig.subplots()
-        for start, own in frame.groupby("start", sort=False):
+        for (start, own), line in zip(frame.groupby("start", sort=False), (plots.SOLID, plots.DASHED, plots.DOTTED)):
             low, middle, high = own.groupby("evaluations")["residual"].quantile([0.1, 0.5, 0.9]).unstack().T.to_numpy()
-            colour, line = plots.look(start, starts)
+            colour, _ = plots.look(start, starts)
             ax.plot(own["evaluations"].unique(), middle, color=colour, linestyle=line, label=start)
             ax.fill_between(own["evaluations"].unique(), low, high, color=colour, alpha=0.15, linewidth=0)
         ax.set(yscale="log", xlabel="evaluations of f", ylabel=r"relative residual $|f(z)-z|\,/\,|f(z)|$", xlim=(1, None))

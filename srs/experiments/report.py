@@ -57,9 +57,9 @@ def section(profile: Profile, name: str, notebook: nbformat.NotebookNode) -> str
     body = exporter.from_notebook_node(notebook)[0]
     body = re.sub(r"<style.*?</style>|<script.*?</script>|<a class=\"anchor-link\".*?</a>", "", body, flags=re.DOTALL)
     body = re.sub(r"<(/?)h([1-5])\b", lambda h: f"<{h[1]}h{int(h[2]) + 1}", body)
-    body = re.sub(r'\b(id="|href="#)', rf"\1{name}-", body)
+    body = re.sub(r'\b(id="|href="#)', rf"\g<1>{name}-", body)
     body = re.sub(r"<table.*?</table>", lambda table: f'<div class="wide">{table[0]}</div>', body, flags=re.DOTALL)
-    body = re.sub(r"<tr>(?=(?:(?!</tr>).)*\(unsound\))", '<tr class="unsound">', body, flags=re.DOTALL)
+    body = re.sub(r"<tr>(?=\s*<td(?:(?!</tr>).)*\(unsound\))", '<tr class="unsound">', body, flags=re.DOTALL)
     return re.sub(r"<p><em>([\w.]+)\.</em>", lambda caption: f"<p>{_files(profile, caption[1])}<em>{caption[1]}.</em>", body)
 
 
@@ -74,6 +74,8 @@ def run_times(profile: Profile) -> pd.DataFrame:
     """How long each executed notebook took by papermill's notes, and whether it finished; those run by hand have none."""
     rows = []
     for path in sorted(paths.executed(profile, "any").parent.glob("*.ipynb")):
+        if path.stem.endswith(".part"):  # being executed, this notebook among them
+            continue
         try:
             noted = nbformat.read(path, as_version=4).metadata.get("papermill", {})
         except nbformat.reader.NotJSONError:  # one that is being written
@@ -101,7 +103,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: found.get(name, "not installed") for name in PACKAGES}, "machine": machine}
 
 
-def settings(profile: Profile) -> dict[str, str]:
+def settings_of(profile: Profile) -> dict[str, str]:
     """The profile's plain settings; those of models, recipes and methods by their names."""
     plain = {f.name: getattr(profile, f.name) for f in fields(profile)}
     named = {
@@ -129,7 +131,7 @@ def build(profile: Profile) -> Path:
     total = pd.DataFrame([{"notebook": "all of them, one after another", "time": clock(times["seconds"].sum()), "state": ""}])
     frames = {
         "Run times of the notebooks": pd.concat([times, total])[["notebook", "time", "state"]],
-        "Settings of the profile": pd.DataFrame(settings(profile).items(), columns=["setting", "value"]),
+        "Settings of the profile": pd.DataFrame(settings_of(profile).items(), columns=["setting", "value"]),
         "Versions": pd.DataFrame(versions().items(), columns=["package", "version"]),
     }
     made = "".join(f'<h3>{title}</h3><div class="wide">{frame.to_html(index=False, border=0)}</div>' for title, frame in frames.items())
@@ -176,7 +178,7 @@ pre { overflow-x: auto; font-size: 12px; }
   body { display: block; } main { padding: 0 12px 3em; }
   nav { height: auto; max-height: 80vh; border: 0; border-bottom: 1px solid var(--line); background: var(--paper); padding: .5em 12px; z-index: 1; }
   nav label { display: block; font-weight: bold; } nav input:not(:checked) ~ ul { display: none; }
-  td { min-width: 4em; } td[style*="right"] { min-width: 0; }
+  td:not([style*="right"]) { min-width: 7.5em; }
 }
 """
 PAGE = """\

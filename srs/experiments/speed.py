@@ -179,7 +179,7 @@ def measure_adaptive(run: Run, method: settings.Method, *, images: int, n: int) 
 def read_looks(path: Path) -> pd.DataFrame:
     """The votes for c_A at every look, as `measure_adaptive` stores them."""
     columns = {"method": str, "idx": int, "n": int, "n_a": int}
-    return counts.read_frame(path, columns, "table of adaptive votes", by="srs.experiments.speed")
+    return counts.read_frame(path, columns, "table of adaptive votes", by="")
 
 
 def adaptive_method(profile: Profile) -> settings.Method:

@@ -90,7 +90,7 @@ def measure(
         made_from = checkpoints.digest_of(weights), data.digest(loaded, images), inference.computed_on(device)
         key = settings.fingerprint(made_from, list(states), gradients, EXACT, images, code)
         told = paths.provenance(target)
-        known = sealed.read_json(told, "provenance", by="srs.experiments.white_box") if sealed.present(told) else {}
+        known = sealed.read_json(told, "provenance", by="") if sealed.present(told) else {}
         if not (sealed.present(target) and known.get("settings") == key):
             model = checkpoints.load(paths.weights(one), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
             found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
@@ -136,7 +136,7 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         path = shipped.measured(one, "cosines")
         settings.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
         columns = {"idx": int, "state": int, "gradient": str, "cosine": float}
-        found = counts.read_frame(path, columns, "table of cosines", by="srs.experiments.white_box")
+        found = counts.read_frame(path, columns, "table of cosines", by="")
         attacked = counts.read_attacks(one, "white_box").rename(columns={"attack": "gradient"})
         parts.append([frame.assign(model=name) for frame in (found, attacked)])
     frames = (pd.concat(some, ignore_index=True) for some in zip(*parts))

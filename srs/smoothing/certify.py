@@ -169,7 +169,7 @@ def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key
         results.write_tallies(path, counts)
         told = vote_file(run, method, key, images[0]).with_name("provenance.json")
         if sealed.present(told):
-            sealed.write_json(paths.provenance(path), sealed.read_json(told, "provenance", by="srs.certify"))
+            sealed.write_json(paths.provenance(path), sealed.read_json(told, "provenance", by="certify"))
         _write_rows(run, method, results.read_tallies(path))
         if method in methods:
             written[method.name] = path

@@ -268,4 +268,4 @@ def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> 
             raise ValueError
         return votes
 
-    return sealed.read(path, "file of one image's votes", parse, by="srs.certify")
+    return sealed.read(path, "file of one image's votes", parse, by="certify")

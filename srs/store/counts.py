@@ -29,7 +29,7 @@ def read_counts(profile: Profile) -> pd.DataFrame:
     """
     found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
     first = paths.tallies(profile.runs[0], profile.methods[0])
-    settings.check(found != {}, "result file", str(first), "an existing file; `make` or `python -m srs.certify` makes one")
+    settings.check(found != {}, "result file", str(first), "an existing file; `make` or `srs certify` makes one")
     left_out = [run.id for run in profile.runs if run not in found]
     if left_out:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
@@ -53,7 +53,7 @@ def read_run(run: Run) -> pd.DataFrame | None:
 
 def _there(path: Path) -> bool:
     aside = sealed.was_set_aside(path)
-    settings.check(not aside, "result file", str(path), "it made again by `python -m srs.certify`: a damaged one was set aside")
+    settings.check(not aside, "result file", str(path), "it made again by `srs certify`: a damaged one was set aside")
     return sealed.present(path)
 
 
@@ -61,7 +61,7 @@ def _read_tallies(path: Path, run: Run) -> np.ndarray:
     tallies, p = results.read_tallies(path), run.profile
     right = np.array_equal(tallies["idx"], p.evaluated) and set(tallies["n"]) == {p.n} and tallies["c_a"].max() < p.data.classes
     want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
-    settings.check(right, "result file", str(path), f"{want}: `python -m srs.certify` counts anew")
+    settings.check(right, "result file", str(path), f"{want}: `srs certify` counts anew")
     return tallies
 
 
@@ -102,7 +102,7 @@ def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
     """
     path = shipped.measured(run, name) or paths.measured(run, name)
     settings.check(path.is_file(), "attack results", str(path), "an existing file; `make` makes one")
-    return read_frame(path, ATTACKED, "table of attacked images", by="srs.experiments.attacks")
+    return read_frame(path, ATTACKED, "table of attacked images", by="")
 
 
 def save_frame(path: Path, frame: pd.DataFrame) -> None:

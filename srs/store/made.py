@@ -1,11 +1,12 @@
 """What executed notebooks left on disk, so that make remakes it when it is gone. Standard library only.
 
-`python -m srs.made note PROFILE NAME` is told when a notebook is done; `python -m srs.made lost PROFILE` prints the
+`python -m srs.store.made note PROFILE NAME` is told when a notebook is done; `python -m srs.store.made lost PROFILE` prints the
 executed notebooks of which a result is missing or has another size since.
 """
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from srs import profiles
@@ -24,13 +25,21 @@ def wanted(profile: Profile, name: str) -> list[Path]:
 
 
 def left(profile: Profile, name: str) -> list[Path]:
-    """The files that it left indeed, a model's anchor among them; tables and figures by their side-cars."""
+    """The files that it left indeed, a model's anchor among them; tables and figures by the captions that it shows."""
     must = wanted(profile, name)
     found = [path for path in must + [path.with_suffix(".anchor.safetensors") for path in must] if path.is_file()]
-    for about in sorted(paths.shown(profile, name).parent.glob("*.json")):
-        if (_read(about) or {}).get("made_by") == name:
-            found += sorted(about.parent.glob(f"{about.stem}.*"))
+    folder = paths.shown(profile, "any").parent
+    for shown in _captioned(paths.executed(profile, name)):
+        found += sorted(path for path in folder.glob(f"{shown}.*") if path.stem == shown)
     return [path for path in found if path.suffix != ".part"]
+
+
+def _captioned(executed: Path) -> set[str]:
+    """The names of the tables and figures under which an executed notebook, or the one being executed, shows a caption."""
+    for path in (executed.with_name(executed.name + ".part.ipynb"), executed):
+        if path.is_file():
+            return set(re.findall(r'"\*([\w.]+)\.\* ', path.read_text()))
+    return set()
 
 
 def note(profile: Profile, name: str) -> None:
@@ -68,7 +77,7 @@ def _noted(profile: Profile, name: str) -> Path:
 
 def main() -> None:
     """Note what a notebook left, or print which notebooks have lost something."""
-    parser = argparse.ArgumentParser(prog="python -m srs.made", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m srs.store.made", description=main.__doc__)
     parser.add_argument("what", choices=["note", "lost"])
     parser.add_argument("profile")
     parser.add_argument("name", nargs="?")

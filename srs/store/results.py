@@ -64,7 +64,7 @@ def read_tallies(path: Path) -> np.ndarray:
             raise ValueError
         return checked(np.array([_parse(line) for line in lines], KINDS))
 
-    return sealed.read(path, "result file", parse, by="srs.certify")
+    return sealed.read(path, "result file", parse, by="certify")
 
 
 def checked(t: np.ndarray) -> np.ndarray:

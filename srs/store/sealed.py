@@ -164,7 +164,7 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
         path: the file.
         what: it is, in words.
         parse: makes the result of the content without its seal; any error of it means that the content is wrong.
-        by: the module that makes the file.
+        by: the command that makes the file; empty if only a notebook does.
         plain: the file has no seal, or `parse` checks it.
 
     Raises:
@@ -226,16 +226,16 @@ def was_set_aside(path: Path) -> bool:
 
 
 def _command(path: Path, by: str) -> str:
-    """What makes a file: make, and the module's command line where that knows the run."""
+    """What makes a file: make, and the command of that name where there is one and it knows the run."""
     place, run = _place(path), None
     if not in_work(path) or not place:
-        return f"`make` or `python -m {by}`"
+        return f"`make` or `srs {by}`" if by else "`make`"
     if len(place) > 2 and by:
         run = re.match(r"(\w+)-s(\d+\.\d\d)-([a-z]\w*)", place[2])
     with contextlib.suppress(ConfigError):  # a run of an ablation has no command line of its own
         if run and get_run(place[0], run[1], float(run[2]), run[3]):
             names = f"--profile {place[0]} --model {run[1]} --sigma {float(run[2])} --recipe {run[3]}"
-            return f"`make PROFILE={place[0]}` or `python -m {by} {names}`"
+            return f"`make PROFILE={place[0]}` or `srs {by} {names}`"
     return "`make`" if len(place) < 3 else f"`make PROFILE={place[0]}`"
 
 

@@ -27,7 +27,7 @@ def card(run: Run) -> dict:
     """The model card of a run: its own, or the shipped one; empty if there is neither."""
     for path in (paths.card(run), paths.zoo(paths.card(run), run)):
         if sealed.present(path):
-            return sealed.read_json(path, "model card", by="srs.train")
+            return sealed.read_json(path, "model card", by="train")
     return {}
 
 
@@ -40,7 +40,7 @@ def take_from_zoo(run: Run) -> bool:
     from srs.deq import checkpoints
 
     shelf = paths.zoo(paths.card(run), run)
-    told = sealed.read_json(shelf, "model card", by="srs.train") if sealed.present(shelf) else {}
+    told = sealed.read_json(shelf, "model card", by="train") if sealed.present(shelf) else {}
     if told.get("recipe_key") != recipe_key(run):
         return False
     files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
@@ -49,7 +49,7 @@ def take_from_zoo(run: Run) -> bool:
         if name == "weights" or sealed.present(paths.zoo(path, run)):
             taken[path] = checkpoints.read_tensors(paths.zoo(path, run), name)
             if checkpoints.digest_of(taken[path]) != told.get(name, checkpoints.digest_of(taken[path])):
-                raise sealed.damaged(paths.zoo(path, run), name, "srs.train")
+                raise sealed.damaged(paths.zoo(path, run), name, "train")
     for path, tensors in taken.items():
         checkpoints.save_tensors(tensors, path)
     sealed.write_json(paths.card(run), told | {"shipped": True})

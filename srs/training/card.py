@@ -17,7 +17,7 @@ PHASES = {"train": 0, "quality": 1, "anchor": 2}
 def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, device: str) -> Tensor:
     """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
     some = _some(len(images.labels), run.profile.card_images or ANCHOR_IMAGES)
-    generator = torch.Generator().manualseed_of(seed_of(run, "anchor", 0))
+    generator = torch.Generator().manual_seed(seed_of(run, "anchor", 0))
     total = 0.0
     for part in some.split(100):
         x = images.x(part)
@@ -34,7 +34,7 @@ def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
         some = _some(len(images.labels), run.profile.card_images or QUALITY_IMAGES)
-        generator = torch.Generator().manualseed_of(seed_of(run, "quality", 0))
+        generator = torch.Generator().manual_seed(seed_of(run, "quality", 0))
         right, residuals, same = [], [], []
         for part in some.split(100):
             x, y = images.x(part).to(device), images.labels[part].to(device)

@@ -184,7 +184,7 @@ def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float
     def parse(body: bytes) -> dict:
         return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
 
-    state = sealed.read(paths.checkpoint(run), "training checkpoint", parse, by="srs.train")
+    state = sealed.read(paths.checkpoint(run), "training checkpoint", parse, by="train")
     if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
         return 0, 0.0  # the recipe or the images were changed since: begin anew
     model.load_state_dict(state["model"])
@@ -198,7 +198,7 @@ def _is_done(run: settings.Run) -> bool:
     there = [sealed.present(path) for path in (paths.card(run), paths.weights(run), paths.anchor(run))]
     if not all(there[:2]):
         return False
-    told = sealed.read_json(paths.card(run), "model card", by="srs.train")
+    told = sealed.read_json(paths.card(run), "model card", by="train")
     if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
         return False
     checkpoints.load(paths.weights(run), run.model, run.profile.data)

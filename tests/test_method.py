@@ -1,17 +1,26 @@
-"""settings_report: the paper's settings come out as published, and no field of a setting is left out."""
+"""method: the paper's settings come out as published, no field is left out; every text of a diagram stands free and inside it."""
 
 import dataclasses
+import itertools
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Rectangle
+from scipy import stats
 from tests.test_config import other
 
-from srs import profiles, settings, settings_report, shown
+from srs import profiles, settings
+from srs.analysis import plots
+from srs.experiments import method
 from srs.profiles import CIFAR_CONTRACTIVE, PROFILES
 from srs.settings import Method, Model, Profile, Train
 
 SMOKE, PAPER = PROFILES["smoke"], PROFILES["paper"]
+
+# ---------------------------------------------------------------------------------------------- settings
 
 # The paper's tables of hyper-parameters for CIFAR-10, as our notes on it have them: SMALL, LARGE.
 ARCHITECTURE = {
@@ -55,10 +64,10 @@ def shows(made: pd.DataFrame, expected: dict[str, tuple[str, ...]]) -> None:
 
 
 def test_the_paper_s_settings_come_out_as_published():
-    shows(settings_report.architecture(PAPER), ARCHITECTURE)
-    shows(settings_report.training(PAPER), TRAINING)
-    shows(settings_report.sampling(PAPER), {name: (value,) for name, value in SAMPLING.items()})
-    methods = settings_report.methods(PAPER).query("profile == 'paper'").set_index("method")
+    shows(method.architecture(PAPER), ARCHITECTURE)
+    shows(method.training(PAPER), TRAINING)
+    shows(method.sampling(PAPER), {name: (value,) for name, value in SAMPLING.items()})
+    methods = method.methods(PAPER).query("profile == 'paper'").set_index("method")
     assert set(methods["solved together"][:3]) == {"400"} and set(methods["solved together"][3:]) == {"400 chains"}
     assert methods.loc["SRS-MDEQ-3A", "K (audited votes)"] == "400"
     assert methods.loc["SRS-MDEQ-3A", "solver steps of the first batch"] == "10"
@@ -66,14 +75,13 @@ def test_the_paper_s_settings_come_out_as_published():
     assert methods.loc["MDEQ-30A", "K (audited votes)"] == "-"
 
 
-@pytest.mark.skipif("imagenet" not in PROFILES, reason="there is no profile imagenet yet")
 def test_the_paper_s_imagenet_settings_come_out_as_published():
-    both = lines(settings_report.architecture(PAPER), "imagenet") | lines(settings_report.training(PAPER), "imagenet")
+    both = lines(method.architecture(PAPER), "imagenet") | lines(method.training(PAPER), "imagenet")
     assert {name: both[name] for name in IMAGENET} == {name: (value,) for name, value in IMAGENET.items()}
 
 
 def test_parameters_are_counted():
-    counts = (int(n.replace(",", "")) for n in lines(settings_report.architecture(PAPER))["parameters (counted)"])
+    counts = (int(n.replace(",", "")) for n in lines(method.architecture(PAPER))["parameters (counted)"])
     small, large, resnet = counts
     assert resnet == 1_730_714
     assert small == pytest.approx(0.25e6, rel=0.02) and large == pytest.approx(11.1e6, rel=0.02)
@@ -81,16 +89,16 @@ def test_parameters_are_counted():
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_the_paper_always_stands_beside(profile):
-    frame = settings_report.sampling(profile)
-    assert list(frame.columns[:2]) == ["setting", profile.name] and "paper" in frame.columns
-    assert set(settings_report.methods(profile)["profile"]) >= {profile.name, "paper"}
-    assert not settings_report.training(profile).isna().any(axis=None)
+    frame = method.sampling(profile)
+    assert list(frame.columns[:2]) == ["setting", profile.name] and set(profiles.AS_PUBLISHED) <= set(frame.columns)
+    assert set(method.methods(profile)["profile"]) >= {profile.name, "paper"}
+    assert not method.training(profile).isna().any(axis=None)
 
 
 def printed(monkeypatch, profile: Profile) -> str:
     """Every table of a profile that takes another's place."""
     monkeypatch.setitem(profiles.PROFILES, profile.name, profile)
-    made = (settings_report.architecture, settings_report.training, settings_report.sampling, settings_report.methods)
+    made = (method.architecture, method.training, method.sampling, method.methods)
     return "\n".join(table(profile).to_csv() for table in made)
 
 
@@ -102,8 +110,8 @@ def with_recipe(train: Train) -> Profile:
     return replace(SMOKE, models=((SMOKE.models[0][0], train),))
 
 
-def with_method(method: Method) -> Profile:
-    return replace(SMOKE, methods=(*SMOKE.methods[:-1], method))
+def with_method(own: Method) -> Profile:
+    return replace(SMOKE, methods=(*SMOKE.methods[:-1], own))
 
 
 MODEL, RECIPE = SMOKE.models[0]
@@ -143,7 +151,7 @@ def test_contraction_is_printed_where_it_is_used(monkeypatch, name):
 
 
 def test_settings_that_a_recipe_never_reads_are_not_stated():
-    made = settings_report.training(PROFILES["cifar10"]).set_index("setting")
+    made = method.training(PROFILES["cifar10"]).set_index("setting")
     contractive, paper = made["cifar10: SMALL, contractive"], made["cifar10: SMALL, paper"]
     assert contractive["forward solver steps (Broyden)"] == contractive["backward solver steps (Broyden)"] == "-"
     assert paper["forward solver steps (Broyden)"] == "6" and paper["unrolled layers"] == "-"
@@ -152,12 +160,78 @@ def test_settings_that_a_recipe_never_reads_are_not_stated():
     assert contractive["dropout (variational)"] == "0" and made["paper: SMALL, paper"]["dropout (variational)"] == "0.2"
 
 
-def test_files_are_the_same_bytes_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-    made = settings_report.make_settings(SMOKE)
-    folder = tmp_path / "figures" / "smoke"
-    assert {p.name for p in folder.iterdir()} == {f"{n}.{end}" for n in made for end in ("md", "tex", "csv", "json")}
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    settings_report.make_settings(SMOKE)
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert all(about.made_by == "05_method" for about in shown.listed(folder).values())
+# ---------------------------------------------------------------------------------------------- diagrams
+
+DIAGRAMS = {"srs": method.standard_and_srs, "votes": method.vote_conversion}
+
+
+@pytest.fixture(params=DIAGRAMS.values(), ids=DIAGRAMS)
+def drawn(request):
+    """A diagram and its texts, each with the rectangle that it covers, in pixels."""
+    with plots.style():
+        fig = request.param()
+        fig.set_dpi(200)
+        FigureCanvasAgg(fig).draw()
+        texts = [(text.get_text(), text.get_window_extent()) for text in fig.axes[0].texts if text.get_text()]
+    return fig, texts
+
+
+def test_texts_neither_overlap_nor_leave_the_picture(drawn):
+    fig, texts = drawn
+    assert len(texts) > 10
+    for (one, here), (other, there) in itertools.combinations(texts, 2):
+        assert not here.overlaps(there), f"{one!r} lies over {other!r}"
+    for text, box in texts:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, text
+
+
+def test_a_text_is_inside_a_box_or_outside_of_it(drawn):
+    """Edges never cut a text; a band that holds boxes holds their texts whole."""
+    fig, texts = drawn
+    for patch in fig.axes[0].patches:
+        box = patch.get_window_extent()
+        for text, extent in texts:
+            shared = box.intersection(box, extent)
+            area = max(0, shared.width) * max(0, shared.height) if shared is not None else 0
+            whole = extent.width * extent.height
+            assert area < 0.02 * whole or area > 0.95 * whole, (text, box)
+
+
+def test_column_width(drawn):
+    fig, _ = drawn
+    assert fig.get_size_inches()[0] == plots.WIDTH and fig.get_size_inches()[1] < 1.1 * plots.WIDTH
+
+
+def test_example_is_what_the_theorem_gives():
+    """Clopper-Pearson from scipy's beta distribution, by hand."""
+    e, (p_m, p_lower, radius) = method.EXAMPLE, method.example()
+    assert e.n_1 <= e.n_2 <= method.K and e.n_2 <= e.n_a <= e.n
+    assert p_m == pytest.approx(1 - stats.beta.ppf(method.ALPHA / 2, e.n_1, e.n_2 - e.n_1 + 1), abs=1e-9)
+    kept = e.n_a - p_m * e.n_a
+    by_hand = stats.beta.ppf(method.ALPHA / 2, kept, e.n - kept + 1)
+    assert p_lower == pytest.approx(by_hand, abs=1e-3) and p_lower <= by_hand + 1e-9  # a fraction of a vote is no vote
+    assert radius == pytest.approx(method.SIGMA * stats.norm.ppf(p_lower), abs=1e-9)
+
+
+def test_bars_have_the_example_s_proportions():
+    e, p_m = method.EXAMPLE, method.example()[0]
+    bars = [p for p in method.vote_conversion().axes[0].patches if type(p) is Rectangle]
+    shares = np.array([bar.get_width() for bar in bars]) / method.WIDE
+    n_a = e.n_a / e.n
+    audited = [e.n_1 / method.K, (e.n_2 - e.n_1) / method.K, 1 - e.n_2 / method.K]
+    assert shares == pytest.approx([n_a, 1 - n_a, *audited, n_a * (1 - p_m), n_a * p_m, 1 - n_a])
+
+
+def test_standard_rows_start_at_zero_and_warm_starts_name_the_row_above():
+    texts = [text.get_text() for text in method.standard_and_srs().axes[0].texts]
+    assert texts.count("$0$") == 4  # three standard rows and the first of a chain
+    assert texts.count("$z_1$") == texts.count("$z_2$") == 2 and texts.count("warm start") == 2
+
+
+def test_files_come_out_under_their_names_and_twice_alike(srs_root):
+    folder, seen = srs_root / "figures" / "smoke", []
+    for _ in range(2):
+        made = {shown.name for shown in (*method.settings_tables(SMOKE), *method.diagrams(SMOKE))}
+        seen.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert seen[0] == seen[1] and len(seen[0]) == 4 * 3 + 2 * 2
+    assert made == {f"settings_{name}" for name in ("architecture", "training", "sampling", "methods")} | {"diagram_srs", "diagram_votes"}

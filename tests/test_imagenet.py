@@ -1,4 +1,4 @@
-"""ImageNet's settings against the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
+"""imagenet: its settings against the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
 
 from dataclasses import replace
 import json
@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import imagenet_report, profiles, published, shown
+from srs import data, profiles
 from srs.deq import checkpoints, mdeq
+from srs.experiments import imagenet
 from srs.profiles import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL
 from srs.settings import ConfigError, Model
-from srs.smoothing import bounds, votes
-from srs.store import paths, results
+from srs.smoothing import bounds, certify, votes
+from srs.store import counts, paths, results
+from srs.training import train
 
 SMOKE = profiles.get_profile("smoke")
 FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample")
@@ -37,13 +39,10 @@ def images(srs_root, monkeypatch):
     return srs_root
 
 
-# ---------------------------------------------------------------------------------------------- settings
-
-
 def test_the_model_is_bai_et_al_s():
     """18 million parameters, as their MDEQ-small for ImageNet is known; a state of four branches from 56 x 56 down."""
-    assert round(imagenet_report.parameters(IMAGENET_SMALL, IMAGENET) / 1e6) in (18, 19)
-    table = imagenet_report.settings((FULL, SAMPLE)).set_index("setting")
+    table = imagenet.settings_table((FULL, SAMPLE)).set_index("setting")
+    assert round(int(table.loc["parameters", "imagenet"].replace(",", "")) / 1e6) in (18, 19)
     model = mdeq.build(IMAGENET_SMALL, IMAGENET_SAMPLE, 0).eval()
     assert table.loc["parameters", "imagenet_sample"] == f"{sum(p.numel() for p in model.parameters()):,}"
     with torch.inference_mode():
@@ -54,8 +53,8 @@ def test_the_model_is_bai_et_al_s():
     assert table.loc["numbers in the state z of an image", "imagenet"] == f"{z.shape[1]:,}" == "188,160"
 
 
-def test_settings_are_the_paper_s():
-    column = imagenet_report.settings((FULL,)).set_index("setting")["imagenet"]
+def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
+    column = imagenet.settings_table((FULL,)).set_index("setting")["imagenet"]
     wanted = {
         "channels": "32, 64, 128, 256", "head channels": "28, 56, 112, 224", "final channels": "2048", "input halved, times": "2",
         "variational dropout": "0.02", "epochs, batch": "100, 128", "unrolled pre-training": "510,000 steps of 5 layers",
@@ -66,77 +65,58 @@ def test_settings_are_the_paper_s():
         "radii": "0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0", "image (channels, height, width)": "3, 224, 224",
     }  # fmt: skip
     assert {name: column[name] for name in wanted} == wanted
-
-
-def test_the_sample_has_the_full_size_and_little_else():
     assert SAMPLE.models[0][0] == FULL.models[0][0] and SAMPLE.data.shape == FULL.data.shape
     assert [m.name for m in SAMPLE.methods] == [m.name for m in FULL.methods]
     assert SAMPLE.n <= 20 and SAMPLE.images <= 3 and "not a result" in SAMPLE.note and FULL.note == ""
 
 
-# ---------------------------------------------------------------------------------------------- published
-
-
 def test_published_entries_beyond_the_theorem_are_named():
-    frame = imagenet_report.published_table().set_index("method")
-    assert frame.loc["MDEQ-14B", [f"r={r:.2f}" for r in published.IMAGENET_RADII]].tolist() == "45 39 33 28 22 17 11".split()
+    table = imagenet.published(FULL)
+    frame = table.set_index("method")
+    assert frame.loc["MDEQ-14B", [f"r={r:.2f}" for r in FULL.radii]].tolist() == "45 39 33 28 22 17 11".split()
     assert frame.loc["SRS-MDEQ-3B", "largest radius of the rule"] == "1.982"
     assert frame.loc["SRS-MDEQ-3B", "entries beyond it"] == "r=2.00, r=2.50, r=3.00"
-    assert frame.loc["MDEQ-14B", "entries beyond it"] == "" and frame.loc["SRS-MDEQ-3B", "speed-up (seconds)"] == "3.21"
-
-
-def test_only_sigma_1_reaches_the_published_radii():
+    assert frame.loc["MDEQ-14B", "entries beyond it"] == "" and frame.loc["SRS-MDEQ-3B", "speed-up (seconds)"] == pytest.approx(88.33 / 27.48)
+    assert "so 6 of the 14 published SRS entries" in imagenet.published_finding(table)
+    table.loc[table["method"] == "SRS-MDEQ-3B", "entries beyond it"] = ""
+    assert "so 3 of the 14 published SRS entries" in imagenet.published_finding(table)
     caps = {sigma: float(bounds.largest_radius("cohen", 10_000, 400, sigma, 0.001)) for sigma in FULL.sigmas}
-    assert [sigma for sigma, cap in caps.items() if cap >= 3] == [imagenet_report.SIGMA]
+    assert [sigma for sigma, cap in caps.items() if cap >= 3] == [imagenet.SIGMA], "only it reaches the published radii"
 
 
 def test_tables_need_no_images(srs_root):
-    made = imagenet_report.make(SMOKE)
-    listed = shown.listed(paths.shown(SMOKE, "x").parent)
-    assert set(made) == set(listed) == {"imagenet_settings", "imagenet_published"}
-    assert all(about.made_by == imagenet_report.NOTEBOOK for about in listed.values())
-
-
-# ---------------------------------------------------------------------------------------------- pipeline
+    assert [table.name for table in imagenet.tables(SMOKE, FULL, SAMPLE)] == ["imagenet_settings", "imagenet_published"]
+    assert all(paths.shown(SMOKE, f"imagenet_{name}.csv").is_file() for name in ("settings", "published"))
 
 
 def test_images_are_found_where_they_are(images, monkeypatch):
-    assert imagenet_report.at_hand(TINY.data) and not imagenet_report.at_hand(IMAGENET)
+    assert imagenet.at_hand(TINY.data) and not imagenet.at_hand(IMAGENET)
     monkeypatch.setenv("SRS_DATA", str(images / "elsewhere"))
-    assert not imagenet_report.at_hand(TINY.data)
+    assert not imagenet.at_hand(TINY.data)
     with pytest.raises(ConfigError, match="SRS_DATA"):
-        imagenet_report.check(SMOKE, TINY)
+        imagenet.check(SMOKE, TINY)
 
 
-def test_the_pipeline_runs_from_files_to_the_report(images):
-    frame, _ = imagenet_report.check(SMOKE, TINY)
-    run = TINY.runs[0]
-    assert len(frame) == 3 + 2 * 2 and set(frame["method"]) == {m.name for m in TINY.methods}
-    row = frame.set_index("method").loc["MDEQ-14B"]
+def test_the_pipeline_runs_from_files_to_figures(images):
+    table, figure = imagenet.check(SMOKE, TINY)
+    assert len(table.frame) == 3 + 2 * 2 and set(table.frame["method"]) == {m.name for m in TINY.methods}
+    row, run = table.frame.set_index("method").loc["MDEQ-14B"], TINY.runs[0]
     own = results.read_tallies(paths.tallies(run, TINY.method("MDEQ-14B")))
     assert own["idx"].tolist() == [0, 5] and own["label"].tolist() == [0, 0] and (own["n"] == TINY.n).all()
-    assert row["NFE/image"] == str(14 * (TINY.n0 + TINY.n))
-    assert row["votes for c_A %"] == f"{100 * own['n_a'].sum() / (2 * TINY.n):.1f}"
-    srs = results.read_tallies(paths.tallies(run, TINY.method("SRS-MDEQ-3B")))
-    assert (srs["k"] == np.minimum(TINY.method("SRS-MDEQ-3B").audit, srs["n_a"])).all()
-    assert srs["nfe_estimate"].tolist() == [4 * TINY.method("SRS-MDEQ-3B").warmup + 3 * (TINY.n - 4)] * 2
-    card = json.loads(paths.card(run).read_text())
-    assert card["quality_images"] == TINY.card_images == 1 and set(card["residual"]) == {"1", "2", "3", "4", "5", "6", "8", "10", "14"}
-
-    for folder in (paths.shown(TINY, "x").parent, paths.shown(SMOKE, "x").parent):
-        listed = shown.listed(folder)
-        assert listed and all(about.caption.startswith(SAMPLE.note) for about in listed.values())
-        assert all(about.caption.count(SAMPLE.note) == 1 for about in listed.values())
-    assert {"imagenet_check", "imagenet_check_images"} <= set(listed)
-    assert SAMPLE.note in shown.beside(paths.shown(TINY, "report"), ".html").read_text()
+    assert row["NFE/image"] == str(14 * (TINY.n0 + TINY.n)) and row["votes for c_A %"] == f"{100 * own['n_a'].sum() / (2 * TINY.n):.1f}"
+    method = TINY.method("SRS-MDEQ-3B")
+    srs = results.read_tallies(paths.tallies(run, method))
+    assert (srs["k"] == np.minimum(method.audit, srs["n_a"])).all()
+    assert srs["nfe_estimate"].tolist() == [4 * method.warmup + 3 * (TINY.n - 4)] * 2
+    assert json.loads(paths.card(run).read_text())["quality_images"] == TINY.card_images == 1
+    counted = counts.read_counts(TINY)
+    assert imagenet.check_finding(counted) in table.caption and imagenet.check_finding(counted.assign(n_a=0)).startswith("0 % of all votes")
+    assert table.caption.count(SAMPLE.note) == figure.caption.count(SAMPLE.note) == 1
+    assert SAMPLE.note in paths.shown(TINY, "mean_rrd.md").read_text(), "the sample's own tables bear its note, too"
 
 
 def test_votes_of_a_large_image_are_those_of_its_pixels(images):
     """Certification sees the very crop that the loader gives: votes drawn from it directly are the stored ones."""
-    from srs import data
-    from srs.smoothing import certify
-    from srs.training import train
-
     run = TINY.runs[0]
     train.train(run, progress=False)
     written = certify.certify(run, methods=("MDEQ-5B",), progress=False)
@@ -145,12 +125,3 @@ def test_votes_of_a_large_image_are_those_of_its_pixels(images):
     drawn = votes.draw_votes(model, x, TINY.method("MDEQ-5B"), TINY.sampling, run.sigma, idx=5)
     own = results.read_tallies(written["MDEQ-5B"])[1]
     assert own["n_a"] == np.count_nonzero(drawn.estimate == own["c_a"])
-
-
-def test_command_line_refuses_a_check_without_the_sample(srs_root, capsys, monkeypatch):
-    monkeypatch.setenv("SRS_DATA", str(srs_root))
-    imagenet_report.main(["--profile", "smoke"])
-    assert "imagenet_published" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stopped:
-        imagenet_report.main(["--profile", "smoke", "--check"])
-    assert stopped.value.code == 2 and "ImageNet sample = " in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""quickstart: the copies are those that the estimation sees, residuals those of the solver, findings follow the numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tests.helpers import save_untrained, smoke_run
+
+from srs import data
+from srs.deq.solvers import SOLVERS
+from srs.experiments import quickstart
+from srs.smoothing import certify, noise
+
+RUN = smoke_run()
+
+
+@pytest.fixture
+def model(srs_root):
+    save_untrained(RUN)
+    return certify.load_model(RUN)
+
+
+def test_copies_are_those_that_the_estimation_sees(srs_root):
+    x = data.load(RUN.profile.data, "test").x(2)
+    own = quickstart.noisy_copies(RUN, x, 2, 3)
+    e = noise.noise(tuple(x.shape), RUN.profile.seed, 2, "estimate", np.arange(3))
+    torch.testing.assert_close(own, x + RUN.sigma * e, rtol=0, atol=0)
+    assert [ax.get_title() for ax in quickstart.draw_copies(RUN, 2, 3).axes[:2]] == ["clean", r"$\sigma$ = 0.50"]
+
+
+def test_residuals_are_the_solver_s_from_each_start(model):
+    frame = quickstart.residuals(model, RUN, 0, copies=2, steps=3)
+    assert frame.groupby(["start", "evaluations"]).size().to_dict() == {(s, k): 2 for s in ("zero", "clean", "previous") for k in (1, 2, 3)}
+    x, reference = data.load(RUN.profile.data, "test").x(0), RUN.profile.method(RUN.profile.reference)
+    with torch.inference_mode():
+        u = model.inject(quickstart.noisy_copies(RUN, x, 0, 4)[2:])
+        expected = SOLVERS[reference.solver](model.f, model.initial(u), u, max_steps=2).residual
+    own = frame[(frame["start"] == "zero") & (frame["evaluations"] == 2)]["residual"]
+    np.testing.assert_array_equal(own, expected.numpy())
+    assert len(quickstart.draw_residuals(frame).axes[0].lines) == 3
+
+
+def test_certificates_are_those_of_one_image(model):
+    frame = quickstart.certificates(model, RUN, 1).set_index("rule")
+    p, x = RUN.profile, data.load(RUN.profile.data, "test").x(1)
+    c = certify.certify_image(model, x, p.method(p.reference), p.sampling, sigma=RUN.sigma, alpha=p.alpha, idx=1)
+    assert frame.loc["cohen", ["class", "radius", "NFE"]].tolist() == [c.predict, c.radius, c.nfe]
+    assert frame.loc["audit", "NFE"] == frame.loc["audit", ["NFE select", "NFE estimate", "NFE audit"]].sum()
+
+
+def test_findings_follow_the_numbers():
+    residuals = pd.DataFrame({
+        "start": ["zero"] * 3 + ["clean"] * 3 + ["previous"] * 3, "evaluations": [1, 2, 3] * 3,
+        "residual": [1, 0.5, 0.2, 0.4, 0.2, 0.1, 0.3, 0.2, 0.1],
+    })  # fmt: skip
+    assert "0.3 from another copy's; zero comes as near with evaluation 3." in quickstart.start_finding(residuals)
+    residuals.loc[2, "residual"] = 0.4
+    assert "zero does not come as near within 3" in quickstart.start_finding(residuals)
+    spent = pd.DataFrame({"method": ["RS", "SRS"], "NFE": [3000, 1000], "NFE audit": [0, 250], "radius": [0.5, 0.4]})
+    assert quickstart.cost_finding(spent) == (
+        "SRS spent 3.0 times fewer evaluations than RS, 25 % of them on the audit; the radii are 0.400 and 0.500."
+    )
