@@ -15,7 +15,7 @@ from srs.smoothing.bounds import ABSTAIN, Counts, Rule, RULES, UnsoundRuleWarnin
 
 ALPHA = 0.001
 SOUND = [rule for rule in Rule if rule.sound]
-expects_unsound = pytest.mark.filterwarnings("ignore::srs.bounds.UnsoundRuleWarning")
+expects_unsound = pytest.mark.filterwarnings("ignore::srs.smoothing.bounds.UnsoundRuleWarning")
 
 
 @st.composite
