@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.test_train import TINY
 
 from srs import profiles
 from srs.deq import checkpoints, inference, mdeq
@@ -12,6 +11,7 @@ from srs.profiles import DIGITS
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.store import paths
+from tests.helpers import TINY
 
 
 def model():

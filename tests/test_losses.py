@@ -8,7 +8,7 @@ import torch
 from srs import settings
 from srs.deq import mdeq
 from srs.training.losses import implicit, jacobian_penalty
-from tests.test_train import TINY
+from tests.helpers import TINY
 
 
 def tanh_layer(seed=0, d=6):
