@@ -107,25 +107,6 @@ def test_votes_are_the_classes_of_the_noisy_copies():
         assert drawn.dtype == np.int16
 
 
-@pytest.mark.parametrize(
-    ("method", "cost"),
-    [
-        (RS, 50 * 4),
-        (replace(RS, solver="naive", steps=1, batch=1000), 50),
-        (replace(RS, solver="broyden", steps=3, batch=1), 50 * 3),
-        (SRS, 8 * 5 + 42 * 2),
-        (replace(SRS, warmup=0), 50 * 2),
-        (replace(SRS, batch=50), 50 * 5),
-        (CLEAN, SAMPLING.reference.steps + 50 * 2),
-    ],
-    ids=["rs", "one-batch", "singles", "srs", "no-warmup", "all-warmup", "clean"],
-)  # fmt: skip
-def test_cost_is_what_was_evaluated(method, cost):
-    model = three_classes(rate=0.5)
-    _, nfe = sampled(model, method)
-    assert nfe == model.evaluations == cost
-
-
 def test_previous_start_is_where_the_slot_ended():
     model = three_classes(rate=0.5)
     sampled(model, replace(SRS, steps=1, warmup=3))
@@ -200,14 +181,6 @@ def test_selection_and_estimation_see_different_noise():
     assert not torch.equal(seen[:20], seen[20:40])
     assert len(drawn.select) == 20 and len(drawn.estimate) == 100
     assert len(drawn.audited) == 0  # K = 0
-
-
-def test_same_image_and_seed_same_votes_other_ones_others():
-    def of(seed=4, idx=0):
-        return draw_votes(three_classes(), X, RS, replace(SAMPLING, seed=seed), SIGMA, idx=idx).estimate
-
-    np.testing.assert_array_equal(of(), of())
-    assert (of() != of(seed=5)).any() and (of() != of(idx=1)).any()
 
 
 @pytest.mark.parametrize("method", [SRS, CLEAN, replace(SRS, audit=100), replace(SRS, audit=1)], ids=lambda m: f"{m.name}-{m.audit}")
