@@ -1,7 +1,7 @@
 """imagenet: its settings against the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
 
-from dataclasses import replace
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest

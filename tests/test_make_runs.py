@@ -26,16 +26,16 @@ with open(os.environ["STUB_LOG"], "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
 if sys.argv[1:3] == ["-m", "papermill"]:
     out = pathlib.Path(next(word for word in sys.argv if word.endswith(".part.ipynb")))
-    out.write_text("{}")
-    for path in json.loads(os.environ["STUB_LEAVES"]).get(out.name.removesuffix(".ipynb.part.ipynb"), ()):
-        path = pathlib.Path(path)
+    left = [*map(pathlib.Path, json.loads(os.environ["STUB_LEAVES"]).get(out.name.removesuffix(".ipynb.part.ipynb"), ()))]
+    out.write_text(json.dumps([f"*{path.stem}.* Its caption." for path in left]))
+    for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"kind": "table", "caption": "", "made_by": "30_certified_accuracy"}))
+        path.write_text(json.dumps({"made by": out.name}))
 """
 LEAVES = {
     f"10_train-{RUN.id}": [f"data/smoke/models/{RUN.id}.{ending}" for ending in ("safetensors", "anchor.safetensors", "json")],
     f"20_certify-{RUN.id}": [f"data/smoke/tallies/{RUN.id}/{method.name}.tsv" for method in RUN.profile.methods],
-    "30_certified_accuracy": [f"figures/smoke/certified_accuracy_SMALL_s0.50.{end}" for end in ("csv", "md", "tex", "json")],
+    "30_certified_accuracy": [f"figures/smoke/certified_accuracy_SMALL_s0.50.{end}" for end in ("csv", "md", "tex")],
 }
 NOTEBOOKS = [f"data/smoke/notebooks/{name}.ipynb" for name in LEAVES]
 
@@ -232,7 +232,7 @@ def test_jobs_are_the_machine_s_cores_whatever_each_job_may_use(checkout):
 # Says who runs: this kernel, its papermill, its workers. All of them would go on for minutes.
 SLOW = """
 import json, os, pathlib, time
-from srs import worker_pool
+from srs.smoothing import worker_pool
 with worker_pool.start(2) as executor:
     asleep = [executor.submit(time.sleep, 120) for _ in range(2)]
     ids = {"kernel": [os.getpid()], "papermill": [os.getppid()], "workers": [*executor._processes]}

@@ -288,6 +288,6 @@ def _record_provenance(run: settings.Run, method: settings.Method, key: Key, dev
     if not sealed.present(path):
         sealed.write_json(path, results.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
-            weights=checkpoints.digest(inputs.weights), dtype=run.profile.precision, device=inference.device_name(device),
+            weights=checkpoints.digest_of(inputs.weights), dtype=run.profile.precision, device=inference.device_name(device),
             data=inputs.source,
         ))
