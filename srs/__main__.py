@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
     add_flags(flags, function)
     try:
-        for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):  # a step at a time, where it yields them
+        # A function that yields works, and may refuse, while its lines are printed.
+        for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):
             print(line, flush=True)
     except (ConfigError, RuntimeError) as error:
         if not isinstance(error, ConfigError) and type(error).__module__.partition(".")[0] != "srs":

@@ -123,11 +123,6 @@ def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
     assert all(path.exists() for path in kept)
 
 
-def test_an_empty_profile_in_the_environment_is_the_default(checkout):
-    done = checkout.make("--dry-run", "clean", env={"PROFILE": ""})
-    assert done.returncode == 0 and done.stdout == checkout.make("--dry-run", "clean").stdout
-
-
 # ---------------------------------------------------------------------------------------------- results
 
 
@@ -179,6 +174,15 @@ def test_a_removed_settings_file_costs_one_run_at_most(made, kind):
     assert settings.read_text() == before
 
 
+@pytest.mark.parametrize(("file", "remade"), [
+    ("srs/training/losses.py", 3), ("srs/deq/solvers.py", 3), ("notebooks/10_train.ipynb", 3), ("srs/smoothing/votes.py", 2),
+    ("srs/store/counts.py", 1), ("srs/analysis/measures.py", 1), ("srs/experiments/certified_accuracy.py", 1), ("srs/experiments/attacks.py", 0),
+])  # fmt: skip
+def test_a_change_remakes_what_depends_on_it_and_no_more(made, file, remade):
+    done = made.make("--dry-run", "-W", file, NOTEBOOKS[-1], "PROFILE=smoke")
+    assert [name for name in LEAVES if f"/{name}.ipynb.part.ipynb" in done.stdout] == [*LEAVES][len(LEAVES) - remade :], done.stderr
+
+
 # ---------------------------------------------------------------------------------------------- machines
 
 
@@ -220,11 +224,6 @@ def test_the_lab_shows_the_whole_checkout_and_takes_more_options(checkout):
     words = checkout.log.read_text().split()
     assert {"--allow-root", "--no-browser", "--ServerApp.root_dir=."} <= set(words)
     assert "notebooks" not in words  # or that folder would be the root
-
-
-def test_jobs_are_the_machine_s_cores_whatever_each_job_may_use(checkout):
-    told = [checkout.make("help", env={"OMP_NUM_THREADS": threads}).stdout for threads in ("1", "7")]
-    assert told[0] == told[1] and "JOBS=" in told[0]
 
 
 # ---------------------------------------------------------------------------------------------- signals

@@ -24,8 +24,9 @@ if __name__ == "__main__":
     {call}
 """
 CALLS = {
-    "smoothing.certify": 'module._draw_share, module.vote_key, module._record_provenance = share, str, lambda *given: None;'
-    'module.certify(profiles.get_run("smoke", "SMALL", 0.5), workers=2)',
+    "smoothing.certify": 'run, module._draw_share = profiles.get_run("smoke", "SMALL", 0.5), share;'
+    'module.read_inputs = lambda run: module.Inputs({}, None, dict.fromkeys(run.profile.evaluated, ""), "");'
+    "module.certify(run, workers=2)",
     "experiments.remake": "module.MAIN, module.MORE, module.counts.read_counts = (share, share), (), lambda profile: None;"
     'list(module.remake(profiles.get_profile("smoke")))',
     "smoothing.worker_pool": "with module.start(2) as executor: [begun.result() for begun in [executor.submit(share) for _ in range(2)]]",
@@ -62,8 +63,10 @@ def begin(tmp_path):
         env = os.environ | {"PYTHONPATH": str(ROOT), "SRS_ROOT": str(tmp_path)}
         # In a session of its own: a signal reaches it alone, unlike Ctrl-C.
         begun.append(subprocess.Popen([sys.executable, program, folder], env=env, start_new_session=True))
-        assert comes_true(lambda: len(list(folder.iterdir())) == 2, 60)
-        return begun[-1], [int(path.name) for path in folder.iterdir()]
+        comes_true(lambda: len(list(folder.iterdir())) == 2 or begun[-1].poll() is not None, 60)
+        workers = [int(path.name) for path in folder.iterdir()]
+        assert len(workers) == 2
+        return begun[-1], workers
 
     yield start
     for process in begun:
