@@ -38,13 +38,13 @@ def main(argv: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
     add_flags(flags, function)
     try:
-        shown = function(**arguments(function, vars(flags.parse_args(argv[1:]))))
+        # A function that yields works, and may refuse, while its lines are printed.
+        for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):
+            print(line, flush=True)
     except (ConfigError, RuntimeError) as error:
         if not isinstance(error, ConfigError) and type(error).__module__.partition(".")[0] != "srs":
             raise
-        flags.error(str(error))
-    for line in lines(shown):
-        print(line)
+        flags.exit(2, f"srs {name}: {error}\n")
 
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
@@ -60,7 +60,8 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
         if p.annotation is bool:
             given["action"] = argparse.BooleanOptionalAction
         elif str(p.annotation).startswith("tuple"):
-            given |= {"nargs": "*", "type": p.annotation.__args__[0]}
+            kinds = p.annotation.__args__
+            given |= {"nargs": "*" if kinds[-1] is Ellipsis else len(kinds), "type": kinds[0]}
         else:
             kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
             given["type"] = kinds[0]

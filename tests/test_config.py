@@ -1,12 +1,13 @@
 """What the configuration refuses, and that the package's imports run one way."""
 
-from dataclasses import replace
 import ast
 import dataclasses
+import graphlib
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,6 @@ from srs.profiles import DIGITS, DIGITS_SMALL, get_profile, get_run, PROFILES, r
 from srs.settings import ConfigError, Fewer, fingerprint, Method, Sampling
 from srs.store import paths
 
-PACKAGE = Path(profiles.__file__).parent
-# From left to right: a module imports only modules that stand before it.
-ORDER = (
-    "settings", "config", "threats", "variants", "memory", "worker_pool", "paths", "made", "bounds", "exact", "solvers", "released", "starts", "stopping", "published",
-    "published_others", "results", "shown", "points", "metrics", "shipped", "recounts", "data", "resnet", "models", "inference", "losses",
-    "adversary", "library", "train", "votes", "adaptive", "certify", "agreement", "bench", "scaling", "closeup", "tables",
-    "attacks", "white_box", "audit_size", "figures", "ablation_tables", "ablation_report", "ablations", "attack_report",
-    "white_box_report", "speed_report", "contraction",
-    "diagrams", "settings_report", "comparison", "coverage",
-    "report", "explicit_report", "imagenet_report", "remake", "readme",
-)  # fmt: skip
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
 
@@ -107,7 +97,7 @@ def by_hand(monkeypatch):
 
 def test_parameters_of_the_right_types_pass():
     read_parameters(GIVEN, **TYPES)
-    read_parameters(GIVEN | {"sigma": 1, "np": os, "config": config}, **TYPES)
+    read_parameters(GIVEN | {"sigma": 1, "np": os, "profiles": profiles}, **TYPES)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +119,7 @@ def test_wrong_types_are_refused(change, named):
 ])  # fmt: skip
 def test_an_unknown_name_is_refused_where_parameters_are_set(cells):
     with pytest.raises(ConfigError, match="parameter = '(sigmma|alpha|d)'"):
-        read_parameters(GIVEN | {"In": ["", *cells, "config.read_parameters(globals(), profile=str)"]}, **TYPES)
+        read_parameters(GIVEN | {"In": ["", *cells, "profiles.read_parameters(globals(), profile=str)"]}, **TYPES)
 
 
 @pytest.mark.parametrize("cells", [
@@ -188,8 +178,7 @@ def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     for m in profile.methods[:6]:
         steps, solver = re.search(r"(\d+)([ANB])$", m.name).groups()
         assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive", "B": "broyden"}[solver])
-        assert m.serialized == m.name.startswith("SRS") == (m.start == "previous")
-        assert (m.audit > 0) == m.serialized
+        assert m.serialized == (m.start == "previous")
     assert not profile.method(profile.reference).serialized
     assert len(profile.evaluated) == profile.images and profile.evaluated[0] == 0
     assert set(range(0, profile.images * profile.stride, profile.stride)) == set(profile.evaluated)
@@ -266,73 +255,81 @@ def test_fingerprint_changes_with_every_field(record):
 # ---------------------------------------------------------------------------------------------- the package itself
 
 
-def imports(module: str) -> tuple[set[str], set[str]]:
-    """What a module imports anywhere in it: modules of srs, and others."""
-    own, others = set(), set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+ROOT = Path(profiles.__file__).parents[1]
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "srs").rglob("*.py") if path.stem != "__init__"}
+# From the bottom up: a module imports only from its own layer and from those below.
+LAYERS = (
+    ("settings", "attacks.settings"), ("profiles",), ("store",), ("data", "deq"), ("smoothing",), ("analysis",), ("attacks",), ("training",),
+    ("experiments",), ("__main__",),
+)  # fmt: skip
+
+
+def layer(module: str) -> int:
+    """The number of a module's layer, that of the longest prefix of its name."""
+    places = {f"srs.{name}": i for i, names in enumerate(LAYERS) for name in names}
+    return places[max((name for name in places if f"{module}.".startswith(f"{name}.")), key=len)]
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports anywhere in it, functions too: modules of srs by their whole name, of others the package."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            others |= {name.name for name in node.names}
+            found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports relatively"
-            if node.module == "srs":
-                own |= {name.name for name in node.names}
-            elif node.module.startswith("srs."):
-                own.add(node.module.split(".")[1])
-            else:
-                others.add(node.module)
-    return own | {n.split(".")[1] for n in others if n.startswith("srs.")}, {n.split(".")[0] for n in others}
-
-
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+            found |= {whole if (whole := f"{node.module}.{name.name}") in MODULES else node.module for name in node.names}
+    return {name if name.startswith("srs") else name.split(".")[0] for name in found}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_run_one_way(module):
-    assert module in ORDER, "say in ORDER where the new module stands"
-    own, _ = imports(module)
-    wrong = own - set(ORDER[: ORDER.index(module)])
-    assert not wrong, f"{module} imports {wrong}, which do not stand before it"
+def test_imports_run_downward(module):
+    own = [name for name in imports(module) if name.startswith("srs")]
+    assert set(own) <= MODULES.keys(), "a name that is no module"
+    assert [name for name in own if layer(name) > layer(module)] == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_module_is_longer_than_400_lines(module):
-    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 400
+def test_no_imports_in_a_circle():
+    graphlib.TopologicalSorter({module: imports(module) & MODULES.keys() for module in MODULES}).prepare()
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"),
-    [
-        ("settings", set()), ("config", set()), ("paths", set()), ("bounds", {"numpy", "scipy"}), ("solvers", {"torch"}),
-        ("starts", {"torch"}), ("results", {"numpy"}), ("variants", set()), ("metrics", {"numpy", "scipy"}),
-    ],
-)
+def test_no_file_is_longer_than_400_lines():
+    lengths = {str(path): len(path.read_text().splitlines()) for folder in ("srs", "tests") for path in (ROOT / folder).rglob("*.py")}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+@pytest.mark.parametrize(("module", "allowed"), [
+    ("smoothing.bounds", {"numpy", "scipy"}), ("deq.solvers", {"torch"}), ("smoothing.starts", {"torch"}), ("experiments.variants", set()),
+])  # fmt: skip
 def test_modules_import_no_more_than_they_promise(module, allowed):
-    _, others = imports(module)
+    others = {name for name in imports(f"srs.{module}") if not name.startswith("srs")}
     assert others - set(sys.stdlib_module_names) <= allowed
 
 
-def test_tables_and_figures_need_no_torch():
-    shown = ("metrics", "tables", "figures", "ablation_report", "experiments.attacks", "experiments.white_box")
-    code = f"import sys; {'; '.join(f'import srs.{module}' for module in shown)}; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}, capture_output=True, text=True)
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True)
+
+
+def test_what_is_shown_from_counts_needs_no_torch():
+    shown = [name for name in MODULES if name.startswith(("srs.store", "srs.analysis"))]
+    shown += [f"srs.experiments.{name}" for name in ("certified_accuracy", "consistency", "coverage", "attacks", "white_box", "report")]
+    found = python("-c", f"import sys, {', '.join(shown)}; print('torch' in sys.modules)")
     assert found.stdout.strip() == "False", found.stderr
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess:
-    env = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
-    return subprocess.run([sys.executable, "-S", *arguments], env=env, capture_output=True, text=True)
+def test_what_make_asks_runs_on_the_standard_library_alone():
+    code = "import sys, srs.profiles, srs.store.made; print(sorted({'numpy', 'scipy', 'torch', 'site'} & set(sys.modules)))"
+    assert python("-S", "-c", code).stdout.strip() == "[]"
 
 
-def test_config_runs_on_the_standard_library_alone():
-    code = "import sys, srs.config, srs.paths; print(sorted({'numpy', 'scipy', 'torch', 'site'} & set(sys.modules)))"
-    assert python("-c", code).stdout.strip() == "[]"
+def test_make_is_told_the_runs():
+    def told(*words: str) -> list[str]:
+        return python("-S", "-m", "srs.profiles", *words).stdout.split()
 
-
-def test_command_line_names_the_runs():
-    assert python("-m", "srs.config", "profiles").stdout.split() == list(PROFILES)
-    assert python("-m", "srs.config", "runs", "digits").stdout.split() == [r.id for r in PROFILES["digits"].every_run]
-    explicit = python("-m", "srs.config", "baselines", "digits").stdout.split()
+    assert told("profiles") == list(PROFILES) and told("runs", "digits") == [r.id for r in PROFILES["digits"].every_run]
+    explicit = told("baselines", "digits")
     assert explicit == [r.id for r in PROFILES["digits"].explicit.runs] and explicit[0] == "ResNet14-s0.12-gaussian"
-    assert python("-m", "srs.config", "baselines", "cifar10").stdout.split() == []
-    refused = python("-m", "srs.config", "runs", "digit")
+    assert told("baselines", "cifar10") == []
+    refused = python("-S", "-m", "srs.profiles", "runs", "digit")
     assert refused.returncode == 2 and "profile = 'digit' is refused" in refused.stderr and "Traceback" not in refused.stderr

@@ -18,7 +18,7 @@ from srs.profiles import PROFILES
 from srs.settings import ConfigError
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts
-from srs.store import counts, paths, results, sealed
+from srs.store import counts, paths, results, sealed, shipped
 
 SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5), images=30)
 ITEMS = published.read("items").set_index("item", drop=False)
@@ -90,8 +90,7 @@ def test_without_counts_the_tables_hold_the_published_rows_alone(srs_root):
 
 def test_ours_are_what_the_rules_give_image_by_image(srs_root):
     synthetic.write_profile(SMOKE)
-    card = json.loads(paths.card(SMOKE.runs[0]).read_text())
-    sealed.write_json(paths.card(SMOKE.runs[0]), card | {"data": "digits, JPEG copies"})
+    sealed.write_json(paths.card(SMOKE.runs[0]), shipped.card(SMOKE.runs[0]) | {"data": "digits, JPEG copies"})
     table = coverage.lipschitz(SMOKE)
     ours = table[table["source"] == OURS].set_index(["method", "sigma"])
     assert ours["data"].tolist() == ["digits, JPEG copies, 30 images"] * 2 + ["digits, 30 images"] * 2
@@ -153,7 +152,7 @@ def test_what_needs_no_network_comes_out_under_the_names_listed(srs_root):
     certified_accuracy.tables(counted, digits)
     consistency.tables(counted, digits)
     consistency.histograms(counted[counted["sigma"] == 0.5], digits)  # a panel takes as long to draw as all tables to write
-    method.settings(digits), method.diagrams(digits), coverage.comparison(digits)
+    method.settings_tables(digits), method.diagrams(digits), coverage.comparison(digits)
     states = coverage.items(digits).set_index("item").iloc[:, -1]
     made = ITEMS.index[ITEMS["notebook"].isin(["05_method", "30_certified_accuracy", "31_consistency", "80_coverage"])]
     assert set(states[made]) == {"yes"} and len(made) == 8 + 7 + 4 + 2
@@ -161,7 +160,7 @@ def test_what_needs_no_network_comes_out_under_the_names_listed(srs_root):
     assert "should have 40, and 21 are there" in coverage.finding(coverage.items(digits))
     imagenet.tables(digits, PROFILES["imagenet"], PROFILES["imagenet_sample"])
     assert coverage.items(digits).set_index("item").iloc[:, -1]["T16"] == "published figures only"
-    results.write_whole(paths.shown(digits, "imagenet_check.csv"), b"")
+    sealed.write(paths.shown(digits, "imagenet_check.csv"), b"")
     assert coverage.items(digits).set_index("item").iloc[:, -1]["T16"] == "published figures, pipeline check"
     paths.shown(digits, "mean_rrd.csv").rename(paths.shown(digits, "mean_rrd.pdf"))  # a figure is no table
     assert coverage.items(digits).set_index("item").iloc[:, -1]["T22"] == "not made: mean_rrd"
@@ -172,5 +171,5 @@ def test_a_profile_is_complete_only_with_everything(srs_root):
     with pytest.raises(ConfigError, match=r"T22 \(mean_rrd\)"):
         coverage.require_complete(SMOKE)
     for _, item in ITEMS.iterrows():
-        results.write_whole(paths.shown(SMOKE, item["artefact"] + {"T": ".csv", "F": ".pdf"}[item["item"][0]]), b"")
+        sealed.write(paths.shown(SMOKE, item["artefact"] + {"T": ".csv", "F": ".pdf"}[item["item"][0]]), b"")
     coverage.require_complete(SMOKE)

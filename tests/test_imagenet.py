@@ -1,7 +1,7 @@
 """imagenet: its settings against the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
 
-from dataclasses import replace
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,14 +57,15 @@ def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
     column = imagenet.settings_table((FULL,)).set_index("setting")["imagenet"]
     wanted = {
         "channels": "32, 64, 128, 256", "head channels": "28, 56, 112, 224", "final channels": "2048", "input halved, times": "2",
-        "variational dropout": "0.02", "epochs, batch": "100, 128", "unrolled pre-training": "510,000 steps of 5 layers",
+        "variational dropout": "0.02", "expansion in the residual block": "5",
+        "epochs, batch": "100, 128", "unrolled pre-training": "510,000 steps of 5 layers",
         "optimiser, learning rate, weight decay": "sgd, 0.04 (cosine), 2e-05", "sigma": "0.25, 0.5, 1.0",
         "solver steps in training, forward / backward": "14 / 14, Broyden", "n0, N": "100, 10,000",
         "Jacobian penalty, weight and frequency": "2.5, 0.08", "methods": "MDEQ-1B, MDEQ-5B, MDEQ-14B, SRS-MDEQ-1B, SRS-MDEQ-3B",
         "chains, warm-up steps, K": "400, 10, 400", "images, every so many of the test split": "500, 100",
         "radii": "0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0", "image (channels, height, width)": "3, 224, 224",
     }  # fmt: skip
-    assert {name: column[name] for name in wanted} == wanted
+    assert {name: column[name] for name in wanted} == wanted and FULL.models[0][1].jacobian_until == 1
     assert SAMPLE.models[0][0] == FULL.models[0][0] and SAMPLE.data.shape == FULL.data.shape
     assert [m.name for m in SAMPLE.methods] == [m.name for m in FULL.methods]
     assert SAMPLE.n <= 20 and SAMPLE.images <= 3 and "not a result" in SAMPLE.note and FULL.note == ""

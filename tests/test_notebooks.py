@@ -7,6 +7,7 @@ import nbclient
 import nbformat
 import pytest
 
+from srs import profiles
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
@@ -48,7 +49,7 @@ def test_the_first_cells_run_again_beside_the_variables_of_all_the_others(path):
 def test_results_are_made_with_what_the_first_cell_says(path, monkeypatch):
     parameters, first, *_ = code(path)
     known, given = {}, {}
-    monkeypatch.setattr(config, "read_parameters", lambda namespace, **names: known.update(names))
+    monkeypatch.setattr(profiles, "read_parameters", lambda namespace, **names: known.update(names))
     exec(parameters, given)
     exec(first, given)
     assert known.keys() == assigned([parameters])

@@ -4,8 +4,9 @@ import re
 import warnings
 from pathlib import Path
 
-from srs import profiles, readme
+from srs import profiles
 from srs.analysis import show
+from srs.experiments import readme
 from srs.smoothing import bounds
 
 ROOT = Path(__file__).parents[1]

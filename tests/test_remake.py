@@ -1,11 +1,12 @@
 """remake: what `make tables` makes from stored results, also where noise levels draw fewer methods and images."""
 
 from dataclasses import replace
+
 import pytest
 from tests import synthetic
 
-from srs import profiles, remake, settings
-from srs.experiments import certified_accuracy, consistency
+from srs import __main__, profiles, settings
+from srs.experiments import certified_accuracy, consistency, remake
 from srs.store import counts, paths
 
 SMOKE = profiles.get_profile("smoke")
@@ -18,7 +19,7 @@ MIXED = replace(
 
 def test_everything_is_made_in_one_go(srs_root, capsys):
     with pytest.raises(SystemExit):
-        remake.main(["--profile", "smoke"])
+        __main__.main(["show", "--profile", "smoke"])
     assert "result file" in capsys.readouterr().err
     with pytest.raises(settings.ConfigError, match="processes = 0"):
         next(remake.remake(SMOKE, processes=0))

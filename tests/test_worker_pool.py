@@ -19,15 +19,17 @@ def share(*arguments):
     (pathlib.Path(sys.argv[1]) / str(os.getpid())).touch()
     time.sleep(120)
 if __name__ == "__main__":
-    from srs import config, {module} as module
+    from srs import profiles
+    from srs.{module} import {name} as module
     {call}
 """
 CALLS = {
-    "certify": 'module._draw_share, module.vote_key, module._record_provenance = share, str, lambda *given: None;'
-    'module.certify(config.get_run("smoke", "SMALL", 0.5), workers=2)',
-    "remake": "module.MAIN, module.MORE, module.tables.load = (share, share), (), lambda profile: {};"
-    'list(module.remake(config.get_profile("smoke")))',
-    "worker_pool": "with module.start(2) as executor: [begun.result() for begun in [executor.submit(share) for _ in range(2)]]",
+    "smoothing.certify": 'run, module._draw_share = profiles.get_run("smoke", "SMALL", 0.5), share;'
+    'module.read_inputs = lambda run: module.Inputs({}, None, dict.fromkeys(run.profile.evaluated, ""), "");'
+    "module.certify(run, workers=2)",
+    "experiments.remake": "module.MAIN, module.MORE, module.counts.read_counts = (share, share), (), lambda profile: None;"
+    'list(module.remake(profiles.get_profile("smoke")))',
+    "smoothing.worker_pool": "with module.start(2) as executor: [begun.result() for begun in [executor.submit(share) for _ in range(2)]]",
 }
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
@@ -57,12 +59,14 @@ def begin(tmp_path):
     def start(module: str) -> tuple[subprocess.Popen, list[int]]:
         folder, program = tmp_path / "workers", tmp_path / "slow.py"
         folder.mkdir()
-        program.write_text(SLOW.format(module=module, call=CALLS[module]))
+        program.write_text(SLOW.format(module=module.rpartition(".")[0], name=module.rpartition(".")[2], call=CALLS[module]))
         env = os.environ | {"PYTHONPATH": str(ROOT), "SRS_ROOT": str(tmp_path)}
         # In a session of its own: a signal reaches it alone, unlike Ctrl-C.
         begun.append(subprocess.Popen([sys.executable, program, folder], env=env, start_new_session=True))
-        assert comes_true(lambda: len(list(folder.iterdir())) == 2, 60)
-        return begun[-1], [int(path.name) for path in folder.iterdir()]
+        comes_true(lambda: len(list(folder.iterdir())) == 2 or begun[-1].poll() is not None, 60)
+        workers = [int(path.name) for path in folder.iterdir()]
+        assert len(workers) == 2
+        return begun[-1], workers
 
     yield start
     for process in begun:
@@ -74,7 +78,8 @@ def begin(tmp_path):
 
 
 @pytest.mark.parametrize(("module", "name"), [
-    ("certify", "SIGKILL"), ("certify", "SIGINT"), ("remake", "SIGKILL"), ("worker_pool", "SIGTERM"), ("worker_pool", "SIGHUP"),
+    ("smoothing.certify", "SIGKILL"), ("smoothing.certify", "SIGINT"), ("experiments.remake", "SIGKILL"), ("smoothing.worker_pool", "SIGTERM"),
+    ("smoothing.worker_pool", "SIGHUP"),
 ])  # fmt: skip
 def test_a_process_that_is_ended_takes_its_workers_along(begin, module, name):
     process, workers = begin(module)
@@ -85,7 +90,7 @@ def test_a_process_that_is_ended_takes_its_workers_along(begin, module, name):
 
 
 def test_an_error_ends_the_other_workers(begin):
-    process, workers = begin("worker_pool")
+    process, workers = begin("smoothing.worker_pool")
     os.kill(workers[0], signal.SIGKILL)
     assert comes_true(lambda: process.poll() is not None and not alive(workers[1]))
     assert process.returncode != 0

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srs.attacks.settings import Adversarial, Gradient
+from srs.deq.gradients import implicit
 from srs.deq.mdeq import DEQ, MDEQ
 from srs.deq.solvers import SOLVERS
-from srs.training import losses
 
 Loss = Callable[[Tensor], Tensor]  # logits (B, classes) -> what the attacker wants large, a number
 
@@ -81,7 +81,7 @@ def loss_gradient(model: DEQ, x: Tensor, loss: Loss, gradient: Gradient) -> Tens
             return torch.autograd.grad(model.f(z, u), x, adjoint)[0]
         z = solve(model, u.detach(), gradient)
         if gradient.kind == "implicit":
-            z = losses.implicit(model, z, u, steps=gradient.backward)
+            z = implicit(model, z, u, steps=gradient.backward)
         else:
             for _ in range(gradient.unroll):
                 z = (1 - gradient.beta) * z + gradient.beta * model.f(z, u)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from srs import settings
 from srs.deq.mdeq import MDEQ, network
 from srs.deq.resnet import ResNet
-from srs.store import sealed
+from srs.store import paths, sealed, shipped
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -113,3 +113,26 @@ def digest(path: Path) -> str:
 def digest_of(tensors: dict[str, Tensor]) -> str:
     """The same of tensors that are loaded."""
     return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()[:16]
+
+
+def take_from_zoo(run: settings.Run) -> bool:
+    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
+
+    Raises:
+        paths.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
+    """
+    shelf = paths.zoo(paths.card(run), run)
+    told = sealed.read_json(shelf, "model card", by="train") if sealed.present(shelf) else {}
+    if told.get("recipe_key") != shipped.recipe_key(run):
+        return False
+    files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
+    taken = {}
+    for name, path in files.items():
+        if name == "weights" or sealed.present(paths.zoo(path, run)):
+            taken[path] = read_tensors(paths.zoo(path, run), name)
+            if digest_of(taken[path]) != told.get(name, digest_of(taken[path])):
+                raise sealed.damaged(paths.zoo(path, run), name, "train")
+    for path, tensors in taken.items():
+        save_tensors(tensors, path)
+    sealed.write_json(paths.card(run), told | {"shipped": True})
+    return True

@@ -49,7 +49,12 @@ def runs_of(profile: Profile) -> tuple[Run, ...]:
 
 
 def measure(profile: Profile, *, device: str = "cpu") -> None:
-    """Attack the images of every attacked run; what is stored is not done again."""
+    """Attack the images of every attacked run; what is stored is not done again.
+
+    Args:
+        profile: whose runs.
+        device: a torch device.
+    """
     from srs.attacks import attack
 
     for run in runs_of(profile):

@@ -1,4 +1,4 @@
-"""Notebook 05: the paper's two diagrams, drawn by code, and its tables of hyper-parameters, generated from `config`.
+"""Notebook 05: the paper's two diagrams, drawn by code, and its tables of hyper-parameters, generated from `profiles`.
 
 Every field of a model, a recipe, a profile and a method is shown, so a new one cannot be forgotten; the paper's own settings
 always stand beside those that were asked for. Lengths of the diagrams are in hundredths of an inch, so that what is drawn and
@@ -211,8 +211,6 @@ INK, GREY = "0.15", "0.45"
 BLUE, ORANGE, GREEN = plots.COLOURS[:3]
 BOX = 17  # height of a box
 LINE = dict(color=INK, linewidth=0.7)
-
-
 EXAMPLE, K, SIGMA, ALPHA = Counts(n=10_000, n_a=8_000, n_2=320, n_1=304), 400, 0.5, 0.001  # of the second diagram
 
 

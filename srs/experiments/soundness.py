@@ -115,8 +115,7 @@ def caps(profile: Profile) -> list[Shown]:
     fine = pd.concat(reach([n], np.unique(np.geomspace(20, n, 40).astype(int))) for n in CAP_NS)
     fine = fine.melt(["N", "K"], RULES, "rule", "radius")
     fine = fine.assign(label=labels(fine["rule"]), panel=measures.in_order(f"N = {n:,}" for n in fine["N"]))
-    axes = {"x": "audited K", "y": r"largest radius / $\sigma$"}
-    drawn = plots.grid(fine, panel="panel", hue="label", draw=_draw_caps, columns=3, **axes)
+    drawn = plots.grid(fine, panel="panel", hue="label", draw=_draw_caps, columns=3, x="audited K", y=r"largest radius / $\sigma$")
     drawn.axes[0].set_ylim(bottom=0)  # after all have drawn: they share the axis
     beyond = (
         f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from any "

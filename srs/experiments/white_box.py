@@ -84,7 +84,7 @@ def measure(
         train.train(one, device=device, progress=progress)
         attack.run_suite(one, suite_of(run, steps=steps, radii=radii), "white_box", device=device, progress=progress)
         images, target = list(one.profile.evaluated[:MOST_IMAGES]), paths.measured(one, "cosines")
-        code = results.code_digest("deq/mdeq", "deq/solvers", "training/losses", "attacks/pgd", "experiments/white_box")
+        code = results.code_digest("deq/mdeq", "deq/gradients", "deq/solvers", "attacks/pgd", "experiments/white_box")
         gradients = [(name, vars(g)) for name, g in COMPARED.items()]
         weights, loaded = checkpoints.read_tensors(paths.weights(one), "weight file"), data.load(one.profile.data, "test")
         made_from = checkpoints.digest_of(weights), data.digest(loaded, images), inference.computed_on(device)

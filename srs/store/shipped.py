@@ -31,31 +31,6 @@ def card(run: Run) -> dict:
     return {}
 
 
-def take_from_zoo(run: Run) -> bool:
-    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
-
-    Raises:
-        paths.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
-    """
-    from srs.deq import checkpoints
-
-    shelf = paths.zoo(paths.card(run), run)
-    told = sealed.read_json(shelf, "model card", by="train") if sealed.present(shelf) else {}
-    if told.get("recipe_key") != recipe_key(run):
-        return False
-    files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
-    taken = {}
-    for name, path in files.items():
-        if name == "weights" or sealed.present(paths.zoo(path, run)):
-            taken[path] = checkpoints.read_tensors(paths.zoo(path, run), name)
-            if checkpoints.digest_of(taken[path]) != told.get(name, checkpoints.digest_of(taken[path])):
-                raise sealed.damaged(paths.zoo(path, run), name, "train")
-    for path, tensors in taken.items():
-        checkpoints.save_tensors(tensors, path)
-    sealed.write_json(paths.card(run), told | {"shipped": True})
-    return True
-
-
 def measured(run: Run, name: str) -> Path | None:
     """The table of what was measured of a run, here or by us and shipped; None if there is neither."""
     return next((path for path in (paths.measured(run, name), paths.shipped_measured(run, name)) if sealed.present(path)), None)

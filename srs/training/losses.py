@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srs.deq.gradients import implicit
 from srs.deq.mdeq import MDEQ
 from srs.deq.solvers import broyden
 from srs.settings import Train
@@ -48,30 +49,6 @@ def loss(
     if penalise:
         total = total + recipe.jacobian_weight * jacobian_penalty(model, z, u)
     return total, z.detach()
-
-
-def implicit(model: MDEQ, z: Tensor, u: Tensor, *, steps: int) -> Tensor:
-    """f(z*, u) with the implicit gradient: the adjoint g = grad + g J is solved by Broyden's method.
-
-    Args:
-        model: the DEQ.
-        z: a solution, (B, D), without gradient.
-        u: injection, with gradient.
-        steps: evaluations of the vector-Jacobian product.
-    """
-    z = z.detach().requires_grad_()
-    fz = model.f(z, u)
-
-    def adjoint(grad: Tensor) -> Tensor:
-        hook.remove()  # or the products below would come here again
-
-        def step(g: Tensor, grad: Tensor) -> Tensor:
-            return torch.autograd.grad(fz, z, g, retain_graph=True)[0] + grad
-
-        return broyden(step, torch.zeros_like(grad), grad, max_steps=steps).z
-
-    hook = fz.register_hook(adjoint)
-    return fz
 
 
 def start_anywhere(cold: Tensor, earlier: Tensor | None, recipe: Train) -> Tensor:

@@ -57,7 +57,7 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     if _is_done(run):
         _remake_anchor(run, device)
         return target
-    if not retrain and shipped.take_from_zoo(run):
+    if not retrain and checkpoints.take_from_zoo(run):
         return target
     first = run.first
     if first is not None:
@@ -224,5 +224,5 @@ def _same_images(run: settings.Run, trained_on: str | None) -> bool:
 
 def _settings(run: settings.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
-    code = results.code_digest("data", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
+    code = results.code_digest("data", "deq/gradients", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
     return settings.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)

@@ -1,0 +1,160 @@
+"""The entry point srs: flags are a function's parameters, a refusal is one sentence, what a function returns is printed."""
+
+import argparse
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from srs import __main__ as entry
+from srs import profiles
+from srs.settings import Profile, Run
+from srs.store.paths import DamagedFile
+
+
+def act(
+    run: Run, *, methods: tuple[str, ...] = (), shard: tuple[int, int] = (0, 1), stop_after: int | None = None, level: float = 0.5,
+    fast: bool = False, slow: bool = True,
+) -> dict[str, object]:
+    """Do something.
+
+    Args:
+        run: a trained run.
+        methods: names; 5 % of them,
+            or all.
+        shard: which part.
+        fast, slow: how it is done.
+
+    Returns:
+        all that was given: as it is.
+    """
+    return {"run": run.id, "given": (methods, shard, stop_after, level, fast, slow)}
+
+
+def parser_of(function) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    entry.add_flags(parser, function)
+    return parser
+
+
+def call(function, *words: str) -> dict[str, object]:
+    return entry.arguments(function, vars(parser_of(function).parse_args(words)))
+
+
+def put(monkeypatch, function) -> None:
+    """Make a function the one that `srs runs` calls."""
+    monkeypatch.setattr(profiles, "list_runs", function)
+
+
+def test_flags_are_the_parameters_with_their_types_and_defaults():
+    run = profiles.get_run("digits", "SMALL", 0.5)
+    standard = {"run": run, "methods": (), "shard": (0, 1), "stop_after": None, "level": 0.5, "fast": False, "slow": True}
+    assert call(act) == standard
+    words = "--methods A B --shard 1 4 --stop-after 3 --level 1 --fast --no-slow"
+    given = {"methods": ("A", "B"), "shard": (1, 4), "stop_after": 3, "level": 1.0, "fast": True, "slow": False}
+    assert call(act, *words.split()) == standard | given
+
+
+@pytest.mark.parametrize("words", ["--shard 1", "--level x", "--stop-after 1.5", "--fast yes", "--unknown 1", "stray"])
+def test_words_that_are_no_flags_of_it_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(act, *words.split())
+    assert end.value.code == 2 and "error" in capsys.readouterr().err
+
+
+def test_help_texts_are_those_of_the_docstring():
+    texts = {action.dest: action.help for action in parser_of(act)._actions}
+    assert texts["methods"] == "names; 5 %% of them, or all." and texts["fast"] == texts["slow"] == "how it is done."
+    assert "5 % of them" in parser_of(act).format_help() and "Returns" not in parser_of(act).format_help()
+    assert entry.argument_texts("Nothing is said.") == {}
+
+
+def test_a_run_and_a_profile_are_looked_up_by_their_names():
+    words = "--profile cifar10 --model SMALL --sigma 0.25 --recipe contractive"
+    assert call(act, *words.split())["run"] == profiles.get_run("cifar10", "SMALL", 0.25, "contractive")
+
+    def show(profile: Profile) -> None:
+        """Show it."""
+
+    assert call(show, "--profile", "smoke") == {"profile": profiles.get_profile("smoke")}
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_every_command_is_a_function_whose_parameters_are_flags(name):
+    module, _, function = entry.COMMANDS[name][0].partition(":")
+    function = getattr(importlib.import_module(module), function)
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.annotation not in (Run, Profile)]
+    assert needed == [], "a command runs with the defaults of its flags"
+    chosen = call(function)
+    inspect.signature(function).bind(**chosen)
+    for p in inspect.signature(function).parameters.values():
+        assert p.annotation in (Run, Profile) or chosen[p.name] == p.default
+    assert [a.dest for a in parser_of(function)._actions if not a.help] == [], "say in Args what it is"
+
+
+def test_nothing_but_the_chosen_command_is_imported(monkeypatch, capsys):
+    monkeypatch.setattr(importlib, "import_module", lambda name: {"srs.profiles": profiles}[name])
+    entry.main(["runs", "--profile", "smoke"])
+    assert capsys.readouterr().out.split() == [run.id for run in profiles.get_profile("smoke").every_run]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("runs --profile digit", "profile = 'digit' is refused: want one of digits"),
+    ("train --profile smoke --sigma 0.3", "sigma = 0.3 is refused"),
+    ("certify --profile smoke --methods MDEQ-31A", "'MDEQ-31A' is refused"),
+    ("show --profile smoke --processes 0", "processes = 0 is refused"),
+])  # fmt: skip
+def test_a_refusal_is_one_sentence_and_exit_code_2(srs_root, capsys, words, told):
+    with pytest.raises(SystemExit) as end:
+        entry.main(words.split())
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and told in err and err.startswith(f"srs {words.split()[0]}: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[], ["trian"], ["--profile", "smoke"]])
+def test_a_command_that_there_is_not_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        entry.main(words)
+    assert end.value.code == 2 and "command" in capsys.readouterr().err
+
+
+def test_damaged_files_are_refusals_and_faults_of_the_program_are_not(monkeypatch, capsys):
+    def damaged() -> None:
+        """Read."""
+        raise DamagedFile("a file is damaged")
+
+    def broken() -> None:
+        """Break."""
+        raise RuntimeError("a fault")
+
+    put(monkeypatch, damaged)
+    with pytest.raises(SystemExit):
+        entry.main(["runs"])
+    assert capsys.readouterr().err == "srs runs: a file is damaged\n"
+    put(monkeypatch, broken)
+    with pytest.raises(RuntimeError, match="a fault"):
+        entry.main(["runs"])
+
+
+@pytest.mark.parametrize(("result", "printed"), [
+    (None, ""), ("one", "one\n"), (Path("a/b"), "a/b\n"), (["x", Path("y")], "x\ny\n"), ({"MDEQ": Path("t.tsv")}, "MDEQ t.tsv\n"), (3, "3\n"),
+    (iter(["first", "second"]), "first\nsecond\n"),
+])  # fmt: skip
+def test_what_a_function_returns_is_printed_a_line_each(monkeypatch, capsys, result, printed):
+    put(monkeypatch, lambda: result)
+    profiles.list_runs.__doc__ = "Give it."
+    entry.main(["runs"])
+    assert capsys.readouterr().out == printed
+
+
+def test_what_was_done_before_a_refusal_is_told(monkeypatch, capsys):
+    def steps():
+        """Go on."""
+        yield "first"
+        raise DamagedFile("a file is damaged")
+
+    put(monkeypatch, steps)
+    with pytest.raises(SystemExit):
+        entry.main(["runs"])
+    assert capsys.readouterr() == ("first\n", "srs runs: a file is damaged\n")
