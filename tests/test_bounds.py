@@ -105,13 +105,6 @@ def test_largest_disagreement_covers_the_truth_for_every_population():
     assert 0.9 * alpha < max(misses) <= alpha
 
 
-def test_largest_disagreement_at_the_edges():
-    assert bounds.largest_disagreement(50, 0, 0, 0.01) == 50
-    assert bounds.largest_disagreement(50, 50, 3, 0.01) == 3
-    assert bounds.largest_disagreement(0, 0, 0, 0.01) == 0
-    assert bounds.largest_disagreement([[50, 0], [50, 50]], [[0, 0], [50, 0]], 0, 0.01).tolist() == [[50, 0], [0, 50]]
-
-
 # ---------------------------------------------------------------------------------------------- properties of rules
 
 ROUNDING = 1e-12  # of the beta quantile, which for tiny counts underflows to 0 or to 2e-308

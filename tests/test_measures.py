@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import beta, norm
-from tests.synthetic import counts
 
 from srs.analysis import measures
 from srs.smoothing import bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
+from tests.synthetic import counts
 
 ALL = dict(by=["model", "sigma"])  # one group
 
