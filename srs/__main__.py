@@ -38,13 +38,12 @@ def main(argv: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
     add_flags(flags, function)
     try:
-        shown = function(**arguments(function, vars(flags.parse_args(argv[1:]))))
+        for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):
+            print(line)
     except (ConfigError, RuntimeError) as error:
         if not isinstance(error, ConfigError) and type(error).__module__.partition(".")[0] != "srs":
             raise
         flags.error(str(error))
-    for line in lines(shown):
-        print(line)
 
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
