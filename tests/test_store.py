@@ -157,21 +157,21 @@ def test_a_file_of_another_run_is_not_taken(stored):
     assert_told_and_remade(stored)
 
 
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [
-        ("tallies", lambda: paths.tallies(RUN, REFERENCE)), ("votes", lambda: paths.votes(RUN, REFERENCE, "k") / "00007.npz"),
-        ("votes", lambda: paths.votes(RUN, METHOD, "k") / "00008.npz"),
-    ],
-    ids=["another method's tally", "another method's votes", "another image's votes"],
-)  # fmt: skip
+OF_OTHERS = {
+    "another method's tally": ("tallies", lambda path: paths.tallies(RUN, REFERENCE)),
+    "another method's votes": ("votes", lambda path: paths.votes(RUN, REFERENCE, "k") / path.name),
+    "another image's votes": ("votes", lambda path: path.with_name("00008.npz")),
+}
+
+
+@pytest.mark.parametrize(("name", "other"), OF_OTHERS.values(), ids=OF_OTHERS)
 def test_a_file_of_another_method_or_image_is_not_taken(srs_root, name, other):
-    kind, target = KINDS[name], KINDS[name].path(RUN)
-    kind.write(other())
-    kind.write(target)
-    shutil.copyfile(other(), target)
-    with pytest.raises(DamagedFile, match=target.name):
-        kind.read(target)
+    kind, path = KINDS[name], KINDS[name].path(RUN)
+    kind.write(other(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(other(path), path)
+    with pytest.raises(DamagedFile, match=path.name):
+        kind.read(path)
 
 
 @every()
