@@ -14,7 +14,8 @@ from PIL import Image
 from srs import data, settings
 from srs.profiles import CIFAR10
 from srs.settings import ConfigError
-from srs.store import paths
+from srs.smoothing import votes
+from srs.store import paths, sealed
 from srs.store.paths import DamagedFile
 from tests.test_data import LARGE, fill, folder  # noqa: F401
 
@@ -140,13 +141,16 @@ def test_an_image_that_changed_in_place_is_decoded_anew(own, where):
     assert found[4 if len(where) == 3 else 3, :, 0, 0].tolist() == [30, 20, 10]
 
 
-def test_a_packed_file_that_does_not_fit_its_folder_is_set_aside(own, srs_root):
-    data.load(OWN, "test")
-    packed, = srs_root.rglob("*.npz")
-    np.savez(packed, pixels=np.zeros((5, 3, 8, 8), np.uint8), labels=np.zeros(9, np.int64), source="x")
-    with pytest.raises(DamagedFile, match="packed images"):
+@pytest.mark.parametrize("with_seal", [True, False])
+@pytest.mark.parametrize(("shape", "kind"), [((5, 3, 8, 8), np.uint8), ((6, 3, 8, 8), np.float64), ((6, 3, 7, 8), np.uint8)], ids=str)
+def test_packed_images_that_do_not_fit_are_packed_again(own, srs_root, shape, kind, with_seal):
+    whole = data.load(OWN, "test")
+    path, = srs_root.rglob("*.npz")
+    body = votes.archive(pixels=np.zeros(shape, kind))
+    sealed.save(path, body) if with_seal else path.write_bytes(body)
+    with pytest.raises(DamagedFile, match=rf"{path.name}.*packed images.*run again"):
         data.load(OWN, "test")
-    assert len(data.load(OWN, "test").labels) == 6
+    assert torch.equal(data.load(OWN, "test").pixels, whole.pixels)
 
 
 @pytest.mark.parametrize("change", [{"airplane": "plane", "automobile": "car"}, {"truck": "Truck"}])

@@ -1,6 +1,7 @@
 """Stored files under every kind of damage: refused or set aside in one sentence, and whole again once they are remade."""
 
 import errno
+import functools
 import os
 import resource
 import shutil
@@ -11,17 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from tests import synthetic
-from tests.helpers import save_untrained, smoke_run
 
-from srs import agreement, attacks, bench, data, points, profiles, recounts, remake, settings, shown
+from srs import profiles, settings
+from srs.__main__ import main
+from srs.attacks import attack
 from srs.deq import checkpoints, mdeq
+from srs.experiments import bench
 from srs.settings import ConfigError
 from srs.smoothing import certify, votes
-from srs.store import paths, results, sealed, shipped
+from srs.store import counts, paths, results, sealed, shipped
+from srs.store.counts import ATTACKED
 from srs.store.paths import DamagedFile
+from tests import synthetic
+from tests.helpers import save_untrained, smoke_run
 
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
@@ -45,24 +51,18 @@ def some_votes(idx: int = 7, classes: int = 10) -> votes.ImageVotes:
     return votes.ImageVotes(idx, 3, select, estimate, few.astype(np.int32), few.astype(np.int16), few + 1, few / 3)
 
 
-def some_attack() -> attacks.Attacked:
-    names = attacks.Attacked.__dataclass_fields__
-    return attacks.Attacked(**{name: 3 if name in ("idx", "label", "away_from") else np.arange(5.0) for name in names})
+def some_timings() -> pd.DataFrame:
+    row = {"label": "a", "repetitions": 5, "nfe": 32.0, "seconds": 0.1, "ratio": 1.0, "differing": 0.0, "peak_share": 0.25}
+    return pd.DataFrame([row, row | {"label": "b"}])
 
 
 def read_card(path: Path) -> dict:
     return shipped.card(next(run for run in (RUN, OTHER) if paths.card(run) == path))
 
 
-def read_sidecar(path: Path) -> shown.About:
-    return shown.listed(path.parent)[path.stem]
-
-
-CACHE = {}
-
-
+@functools.cache
 def untrained() -> mdeq.MDEQ:
-    return CACHE.setdefault("model", mdeq.build(RUN.model, RUN.profile.data, 0))
+    return mdeq.build(RUN.model, RUN.profile.data, 0)
 
 
 def load_weights(path: Path) -> list:
@@ -79,30 +79,14 @@ KINDS = {
         lambda p: results.read_tallies(p).tolist(),
     ),
     "attacked": Kind(
-        lambda run: points.folder(run) / "pgd" / "00003.npz", lambda p: attacks.write(p, some_attack()), lambda p: str(attacks.read(p)),
+        lambda run: paths.work(run.profile) / "attacks" / run.id / "pgd" / "00003.npz",
+        lambda p: attack.write(p, {name: np.array([kind(3)]) for name, kind in ATTACKED.items()}),
+        lambda p: attack.read(p).to_dict("list"),
     ),
-    "attack points": Kind(
-        lambda run: points.folder(run) / "pgd.tsv",
-        lambda p: points.write(p, [points.Point(0, 1, "pgd", 0.5, 0.4, 2, "M", 0, -2, 1, 0, 0, -1, 0)]), points.read,
-    ),
-    "recounts": Kind(
-        lambda run: paths.measured(run, "ablations"),
-        lambda p: recounts.write(p, {recounts.Key("r", "m", 10, 0): [synthetic.tally()]}), lambda p: str(recounts.read(p)),
-    ),
-    "agreement": Kind(
-        lambda run: paths.measured(run, "agreement-val"),
-        lambda p: agreement.write(p, [agreement.Point("zero", "anderson", 1, 0.0, 0.0, 100, 9, 1.5)]), agreement.read,
-    ),
-    "timings": Kind(
-        lambda run: paths.measured(run, "bench"),
-        lambda p: bench.write(p, [bench.Timing("a", 5, 32.0, 0.1, 1.0, 0.0, 0.25)], run="x"), bench.read,
-    ),
-    "sidecar": Kind(
-        lambda run: paths.shown(run.profile, f"table_s{run.sigma}").with_suffix(".json"),
-        lambda p: shown.describe(p.with_suffix(""), shown.About("table", "What it shows.", "30")), read_sidecar,
+    "table": Kind(
+        lambda run: paths.measured(run, "bench"), lambda p: counts.save_frame(p, some_timings()), lambda p: bench.read(p).to_dict("list"),
     ),
 }  # fmt: skip
-OF_ANY_RUN = ("sidecar",)  # says nothing of a run
 
 
 def flip(content: bytes, at: int, bit: int = 0) -> bytes:
@@ -165,7 +149,7 @@ def test_a_bit_flipped_anywhere_is_found(stored):
             kind.read(path)
 
 
-@every(tuple(name for name in KINDS if name not in OF_ANY_RUN))
+@every()
 def test_a_file_of_another_run_is_not_taken(stored):
     kind, path, _ = stored
     kind.write(kind.path(OTHER))
@@ -173,23 +157,21 @@ def test_a_file_of_another_run_is_not_taken(stored):
     assert_told_and_remade(stored)
 
 
-@pytest.mark.parametrize(
-    ("path", "write", "read"),
-    [
-        (paths.tallies(RUN, REFERENCE), *list(vars(KINDS["tallies"]).values())[1:]),
-        (paths.votes(RUN, REFERENCE, "k") / "00007.npz", *list(vars(KINDS["votes"]).values())[1:]),
-        (paths.votes(RUN, METHOD, "k") / "00008.npz", *list(vars(KINDS["votes"]).values())[1:]),
-    ],
-    ids=["another method's tally", "another method's votes", "another image's votes"],
-)
-def test_a_file_of_another_method_or_image_is_not_taken(srs_root, path, write, read):
-    path = srs_root / path.relative_to(Path(__file__).resolve().parents[1])
-    write(path)
-    target = KINDS["tallies" if path.suffix == ".tsv" else "votes"].path(RUN)
-    write(target)
-    shutil.copyfile(path, target)
-    with pytest.raises(DamagedFile, match=target.name):
-        read(target)
+OF_OTHERS = {
+    "another method's tally": ("tallies", lambda path: paths.tallies(RUN, REFERENCE)),
+    "another method's votes": ("votes", lambda path: paths.votes(RUN, REFERENCE, "k") / path.name),
+    "another image's votes": ("votes", lambda path: path.with_name("00008.npz")),
+}
+
+
+@pytest.mark.parametrize(("name", "other"), OF_OTHERS.values(), ids=OF_OTHERS)
+def test_a_file_of_another_method_or_image_is_not_taken(srs_root, name, other):
+    kind, path = KINDS[name], KINDS[name].path(RUN)
+    kind.write(other(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(other(path), path)
+    with pytest.raises(DamagedFile, match=path.name):
+        kind.read(path)
 
 
 @every()
@@ -253,7 +235,7 @@ def test_what_a_killed_process_left_is_swept(stored):
     assert [p.name for p in path.parent.glob("*part*")] == [] and kind.read(path) == before
 
 
-@every(("weights", "card", "votes", "tallies"))
+@every(("weights", "card", "votes"))
 def test_many_write_one_file_at_once(stored):
     kind, path, before = stored
     failed, start = [], threading.Barrier(4)
@@ -293,7 +275,7 @@ def test_files_have_the_users_ordinary_mode(stored):
     "forged",
     [
         dict(m=-3), dict(k=4, m=5), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4), dict(c_a=-2), dict(c_a=-1),
-        dict(n_wrong=11), dict(n_differ=11), dict(n_wrong=3, n_differ=2), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1),
+        dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1),
         dict(nfe_estimate=-5), dict(seconds=-1.0),
     ],
     ids=str,
@@ -302,16 +284,10 @@ def test_tallies_that_contradict_themselves_are_not_read(srs_root, forged):
     path = paths.tallies(RUN, METHOD)
     results.write_tallies(path, [synthetic.tally()])
     results.read_tallies(path)
-    results.write_tallies(path, [synthetic.tally(**forged)])
-    with pytest.raises(DamagedFile, match=path.name):
-        results.read_tallies(path)
-
-
-def test_a_tally_with_every_row_twice_is_not_read(srs_root):
-    path = paths.tallies(RUN, METHOD)
-    results.write_tallies(path, 2 * [synthetic.tally(), synthetic.tally(idx=7)])
-    with pytest.raises(DamagedFile, match=path.name):
-        results.read_tallies(path)
+    for rows in ([synthetic.tally(**forged)], 2 * [synthetic.tally(idx=7)]):
+        results.write_tallies(path, rows)
+        with pytest.raises(DamagedFile, match=path.name):
+            results.read_tallies(path)
 
 
 PAIR = replace(profiles.get_profile("smoke"), sigmas=(0.5,))
@@ -323,23 +299,23 @@ def test_tallies_of_other_images_or_settings_are_not_shown(srs_root, forged):
     run, method = PAIR.runs[0], PAIR.methods[1]
     first, *others = synthetic.tallies(run, method)
     results.write_tallies(paths.tallies(run, method), [replace(first, **forged), *others])
-    with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*100 votes for 10 classes.*srs\.certify"):
-        shipped.load(PAIR)
+    with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*100 votes for 10 classes.*`srs certify`"):
+        counts.read_counts(PAIR)
 
 
 def test_a_damaged_tally_is_not_left_out_in_silence(srs_root):
-    synthetic.write_profile(replace(PAIR, sigmas=(0.25, 0.5)))
     both = replace(PAIR, sigmas=(0.25, 0.5))
+    synthetic.write_profile(both)
     run, method = both.runs[0], both.methods[2]
     path = paths.tallies(run, method)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DamagedFile, match=rf"{method.name}\.tsv.*srs\.certify --profile smoke|{method.name}\.tsv.*make PROFILE=smoke"):
-        shipped.load(both)
+    with pytest.raises(DamagedFile, match=rf"{method.name}\.tsv.*`make PROFILE=smoke`"):
+        counts.read_counts(both)
     for _ in range(2):  # once it is set aside, a later call does not forget it
-        with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*srs\.certify"):
-            shipped.load(both)
+        with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*`srs certify`"):
+            counts.read_counts(both)
     results.write_tallies(path, synthetic.tallies(run, method))
-    assert len(shipped.load(both)) == 2 * len(both.methods)
+    assert len(counts.read_counts(both)) == 2 * len(both.methods) * both.images
 
 
 def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
@@ -349,11 +325,9 @@ def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
     path.write_bytes(path.read_bytes()[:-30])
     content = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(SystemExit) as ended:
-            remake.main(["--profile", "smoke", "--brief", "--processes", "1"])
-        assert ended.value.code != 0
-        inside = path.relative_to(srs_root)
-        assert f"git checkout -- {inside}" in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="2"):
+            main(["show", "--profile", "smoke", "--brief", "--processes", "1"])
+        assert f"git checkout -- {path.relative_to(srs_root)}" in capsys.readouterr().err.splitlines()[-1]
     assert path.read_bytes() == content and [p for p in path.parent.iterdir() if "damaged" in p.name] == []
 
 
@@ -368,14 +342,14 @@ def certified(tmp_path_factory):
         patch.setenv("SRS_ROOT", str(root))
         save_untrained(RUN)
         certify_again()
-        yield root, counts()
+        yield root, counted()
 
 
 def certify_again() -> None:
     certify.certify(RUN, methods=(REFERENCE.name, METHOD.name), progress=False)
 
 
-def counts() -> list:
+def counted() -> list:
     return [[row.tolist()[:-1] for row in results.read_tallies(paths.tallies(RUN, m))] for m in (REFERENCE, METHOD)]
 
 
@@ -397,10 +371,10 @@ def test_forged_votes_are_set_aside_and_drawn_again(certified, srs_root, forge):
     shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
     path = vote_file(RUN.profile.evaluated[1])
     votes.write(path, forge(votes.read(path)))
-    with pytest.raises(DamagedFile, match=rf"{path.name}.*srs\.certify"):
+    with pytest.raises(DamagedFile, match=rf"{path.name}.*srs certify"):
         certify_again()
     certify_again()
-    assert counts() == certified[1]
+    assert counted() == certified[1]
 
 
 @pytest.mark.parametrize("which", ["tallies", "provenance", "vote", "votes' provenance"])
@@ -417,7 +391,7 @@ def test_certifying_again_remakes_what_is_damaged(certified, srs_root, which):
     except REFUSED as told:
         assert str(path) in str(told)
         certify_again()
-    assert counts() == certified[1]
+    assert counted() == certified[1]
     assert which != "provenance" or path.read_bytes() == whole
 
 
@@ -431,32 +405,4 @@ def test_a_second_certifying_says_who_is_at_work_and_waits(certified, srs_root, 
         assert second.is_alive() and not vote_file(0).exists()
         assert f"process {os.getpid()} on" in capfd.readouterr().err
     second.join(60)
-    assert counts() == certified[1]
-
-
-# ------------------------------------------------------------------------------------------------ packed images
-
-
-@pytest.mark.parametrize("sealed", [True, False])
-@pytest.mark.parametrize("change", [(5, 9, np.uint8, 32), (6, 6, np.float64, 32), (6, 6, np.uint8, 31)], ids=str)
-def test_packed_images_that_do_not_fit_are_packed_again(tmp_path, srs_root, monkeypatch, change, sealed):
-    from PIL import Image
-
-    colour = replace(profiles.CIFAR10, name="colour", classes=2)
-    for c in range(2):
-        (tmp_path / "given" / "colour" / "test" / f"class{c}").mkdir(parents=True)
-        for i in range(3):
-            Image.new("RGB", (32, 32), (40 * i, 9, 100 * c)).save(tmp_path / "given" / "colour" / "test" / f"class{c}" / f"{i}.png")
-    monkeypatch.setenv("SRS_DATA", str(tmp_path / "given"))
-    whole = data.load(colour, "test")
-    path, = (srs_root / "data" / "packed").glob("*.npz")
-    count, labels, kind, side = change
-    forged = dict(pixels=np.zeros((count, 3, side, 32), kind), labels=np.zeros(labels, np.int64), source="x")
-    if sealed:
-            sealed.save(path, votes.archive(**forged))
-    else:
-        np.savez(path, **forged)
-    with pytest.raises(DamagedFile, match=rf"{path.name}.*run again"):
-        data.load(colour, "test")
-    again = data.load(colour, "test")
-    assert torch.equal(again.pixels, whole.pixels) and torch.equal(again.labels, whole.labels)
+    assert counted() == certified[1]
