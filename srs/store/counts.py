@@ -121,7 +121,8 @@ def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -
     """
 
     def parse(body: bytes) -> pd.DataFrame:
-        return pd.read_csv(io.BytesIO(body), dtype=dict(columns), keep_default_na=False)[list(columns)]
+        unknown = {name: ["", "nan"] for name, kind in columns.items() if kind is float}  # text may be "NA"
+        return pd.read_csv(io.BytesIO(body), dtype=dict(columns), na_values=unknown, keep_default_na=False)[list(columns)]
 
     return sealed.read(path, what, parse, by=by)
 
