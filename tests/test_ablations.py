@@ -1,8 +1,8 @@
 """The ablations: a recount is what fewer votes and another audit would have been; tables and sentences follow the counts."""
 
-from dataclasses import replace
 import dataclasses
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,11 @@ import torch
 from tests import synthetic
 from tests.helpers import save_untrained, smoke_run
 
-from srs import agreement, profiles, threats
-from srs.analysis import show
-from srs.coverage import ITEMS
+from srs import profiles
+from srs.analysis import published, show
+from srs.attacks.settings import smoothadv
 from srs.deq import checkpoints
-from srs.experiments import ablations, variants
+from srs.experiments import ablations, few_steps, variants
 from srs.profiles import PROFILES
 from srs.settings import ConfigError, Method
 from srs.smoothing import bounds, certify, votes
@@ -79,7 +79,9 @@ def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, w
     method = WAYS[way]
     k = k if method.serialized else 0
     found, other = recount(draw, method, n, k), replace(method, audit=min(k, n))
-    fresh = certify.count_votes(draw(other, n), other, replace(PROFILE.sampling, n=n), draw(PROFILE.method(PROFILE.reference), n))
+    reference = PROFILE.method(PROFILE.reference)
+    others = draw(reference, n), draw(method.auditor or reference, n)
+    fresh = certify.count_votes(draw(other, n), other, replace(PROFILE.sampling, n=n), *others)
     aside = {"seconds"} if method.auditor is None else {"seconds", "nfe_audit"}
     for name in (name for name in results.COLUMNS if name not in aside):
         assert getattr(found, name) == getattr(fresh, name), name
@@ -118,7 +120,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(root))
         patch.setattr(train, "train", trained)
-        patch.setattr(agreement, "measure", lambda *_, **__: None)
+        patch.setattr(few_steps, "measure", lambda *_, **__: None)
         trained(RUN)
         certify.certify(RUN, progress=False)
         before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -130,7 +132,7 @@ def finished(tmp_path_factory):
 def done(finished, srs_root, monkeypatch):
     shutil.copytree(finished[0], srs_root, dirs_exist_ok=True)
     monkeypatch.setattr(train, "train", lambda run, **_: None)
-    monkeypatch.setattr(agreement, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(few_steps, "measure", lambda *_, **__: None)
     return ablations.read(PROFILE)
 
 
@@ -146,7 +148,7 @@ def test_main_tables_are_untouched_and_every_line_of_every_table_is_counted(fini
 
 
 def test_the_usual_count_is_the_main_table_s_own(done):
-    main, own = counts.read_run(RUN), pd.read_csv(shipped.measured(RUN, ablations.NAME), dtype=ablations.KINDS)
+    main, own = counts.read_run(RUN), counts.read_frame(shipped.measured(RUN, ablations.NAME), ablations.KINDS, "", by="")
     columns, usual = ["method", *results.COLUMNS[:-1]], own["K"].isin((0, 15)) & (own["n"] == 60) & (own["recipe"] == "paper")
     both = main[columns].merge(own.loc[usual, columns], on=["method", "idx"], suffixes=("", " again"))
     assert len(both) == 2 * 4 + 2 * 1, "MDEQ-1A and 5A on one image"
@@ -182,10 +184,9 @@ def test_a_profile_without_the_run_makes_nothing(srs_root):
     assert ablations.finding(found, "k", imagenet) == "Nothing is stored for this." and not list(srs_root.rglob("*"))
 
 
-@pytest.mark.parametrize("spoil", [lambda t: "", lambda t: t[:-9], lambda t: t.replace(",400,", ",x,", 1), lambda t: t[3:]])
-def test_a_damaged_file_is_set_aside(root, spoil):
+def test_a_damaged_file_is_set_aside(root):
     path = paths.measured(BASE, ablations.NAME)
-    path.write_text(spoil(path.read_text()))
+    path.write_text(path.read_text().replace(",400,", ",401,", 1))
     with pytest.raises(DamagedFile, match="set aside"):
         ablations.read(DIGITS)
     assert not path.exists()
@@ -248,7 +249,7 @@ def test_recipes_change_what_they_are_named_after():
     assert differing(without, recipe) == {"recipe", "jacobian_weight", "jacobian_frequency"} and without.jacobian_frequency == 0
     assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.begin) == (0.5, 2, 4, recipe)
     paper = variants.base(PROFILES["paper"])
-    assert variants.further_recipes(paper)["smoothadv"] == threats.smoothadv(paper.train), "from random weights, as published"
+    assert variants.further_recipes(paper)["smoothadv"] == smoothadv(paper.train), "from random weights, as published"
 
 
 def test_every_part_of_the_contractive_recipe_is_one_change():
@@ -274,14 +275,14 @@ def stored(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(folder))
         synthetic.write_profile(replace(DIGITS, models=DIGITS.models[:1], sigmas=(0.5,)))
-        text = synthetic.recounted(BASE).to_csv(index=False, lineterminator="\n")
-        results.write_whole(paths.measured(BASE, ablations.NAME), text.encode())
+        counts.save_frame(paths.measured(BASE, ablations.NAME), synthetic.recounted(BASE))
         for i, recipe in enumerate(list(variants.contractive_parts(BASE).values())[:4]):
             other = replace(BASE, train=recipe)
             sealed.write_json(paths.card(other), {"noisy_accuracy": 0.5 + i / 10, "steps": 416, "residual": {"1": 0.5}})
-            points = [agreement.Point(start, "anderson", k, 0.0, 0.0, 200, (10 + i) // k, k) for start, k in ablations.WAYS]
-            odd = [agreement.Point("zero", *way, 0.0, 200, 99, 2) for way in (("naive", 2, 0.0), ("anderson", 2, 0.1))]
-            agreement.write(paths.measured(other, "agreement-test"), points + odd)
+            points = [(start, "anderson", k, 0.0, 0.0, 200, (10 + i) // k, k) for start, k in ablations.WAYS]
+            points += [("zero", *way, 0.0, 200, 99, 2) for way in (("naive", 2, 0.0), ("anderson", 2, 0.1))]
+            frame = pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"])
+            counts.save_frame(paths.measured(other, "agreement-test"), frame)
         with pytest.warns(UserWarning, match="nothing is stored for 'the same, and both classify' in .*: notebook 32_ablations"):
             yield folder, ablations.read(DIGITS), ablations.sweeps(ablations.read(DIGITS), DIGITS)
 
@@ -295,7 +296,8 @@ def root(stored, srs_root):
 def test_all_that_coverage_lists_is_made_and_says_what_it_is(stored, root):
     found = stored[2]
     made = {one.name: one for one in (*ablations.tables(found, DIGITS), *ablations.figures(found, DIGITS))}
-    assert {name for item in ITEMS if item.notebook == "32_ablations" for name in item.artefacts} <= set(made)
+    listed = published.read("items").query("notebook == '32_ablations'")["artefact"]
+    assert len(listed) and set(listed) <= set(made)
     for name, one in made.items():
         text = "" if one.frame is None else one.frame.to_csv()
         assert "{" not in one.caption and ("released" in text) == ("unsound" in text), name

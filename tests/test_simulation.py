@@ -1,6 +1,7 @@
 """The simulation is checked against closed forms first; then it is used to measure the rules, and audits of another size."""
 
 from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,7 @@
 """Notebook 40: its tables say what the rules say, and its findings are those of the counts."""
 
-from dataclasses import replace
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
