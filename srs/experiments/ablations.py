@@ -241,7 +241,7 @@ def of_n(own: pd.DataFrame, run: Run) -> pd.DataFrame:
         usual = own[(own["method"] == method.name) & (own["n"] == n_stored)]
         for k, n in product(dict.fromkeys((method.audit, PAPER_K) if method.serialized else (0,)), variants.NS):
             if n > max(n_stored, 999):
-                cost = {"nfe_select": audit_size.nfe(run, method, n, k), "nfe_estimate": 0, "nfe_audit": 0}
+                cost = {"nfe_select": audit_size.nfe(run, method, usual, n, k), "nfe_estimate": 0, "nfe_audit": 0}
                 parts.append(extrapolated(usual, n, k).assign(source=FAR, **cost))
     found = pd.concat(parts, ignore_index=True)
     return found.assign(N=found["n"], **{"from": measures.in_order(found["source"])})
