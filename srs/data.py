@@ -11,6 +11,7 @@ image is none. Whatever else could shift an image or a pixel is refused with the
 import hashlib
 import importlib.util
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -274,12 +275,17 @@ def _files(folder: Path, seen: set[str]) -> list[str]:
 
 def _read(path: str) -> Image.Image:
     """The image of a file in RGB; refused where it cannot be read or RGB of 8 bits would lose something."""
+    most = Image.MAX_IMAGE_PIXELS or math.inf
     try:
         with Image.open(path) as image:
+            if image.width * image.height > most:  # PIL warns of it, and refuses only twice as many
+                raise Image.DecompressionBombError
             lost = _lost(image)
             rgb = None if lost else (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
     except Exception as error:  # what PIL raises of a damaged file differs by format and release
-        settings.check(False, "image file", path, f"an image that can be read ({type(error).__name__})")
+        bomb = isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning))
+        right = f"at most {most:,} pixels in it" if bomb else f"an image that can be read ({type(error).__name__})"
+        settings.check(False, "image file", path, right)
     settings.check(not lost, f"pixels of {path}", lost, "opaque ones of 8 bits per channel in grey, RGB, CMYK or a palette")
     return rgb
 

@@ -106,6 +106,11 @@ CIFAR_CONTRACTIVE = contractive(CIFAR_PAPER, epochs=5)
 # have to classify.
 CIFAR_LONGER = replace(CIFAR_CONTRACTIVE, recipe="longer", begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=3)
 CIFAR_TWO = replace(CIFAR_CONTRACTIVE, begin=CIFAR_LONGER, epochs=2, lr=1e-3, contraction=Contraction(most_free_steps=0, weight=4.0))
+# More epochs pay (the model underfits), averaged weights, too; a penalised step costs twice another, so there are fewer.
+CIFAR_LONG = replace(
+    CIFAR_TWO, recipe="long", begin=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
+    contraction=Contraction(most_free_steps=2, weight=4.0),
+)  # fmt: skip
 # At the outer levels a short training begins with the same recipe's model of the level beside.
 CIFAR_AT = (
     (0.5, CIFAR_TWO),
@@ -151,6 +156,11 @@ PROFILES = {
         Profile(
             "cifar10_more", CIFAR10, ((SMALL, CIFAR_CONTRACTIVE),), (0.25, 0.5), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
             images=100, stride=50, n0=100, n=1_000, recipes_at=CIFAR_AT,
+        ),
+        # Goes on from `contractive`; begun, not done: its training resumes from data/zoo.
+        Profile(
+            "cifar10_long", CIFAR10, ((SMALL, CIFAR_LONG),), (0.5,), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
+            images=100, stride=50, n0=100, n=1_000,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(

@@ -10,6 +10,8 @@ from srs import data, profiles, settings
 from srs.deq import checkpoints, mdeq
 from srs.store import paths
 
+TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  # an MDEQ of which nothing is asked but speed
+
 
 @dataclass(frozen=True)
 class Problem:

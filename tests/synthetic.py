@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from srs import settings
-from srs.experiments import bench, few_steps, variants
+from srs.attacks.settings import Attack
+from srs.experiments import ablations, attacks, bench, few_steps, variants, white_box
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
-from srs.store import counts, paths, results, sealed
+from srs.store import counts as store
+from srs.store import paths, results, sealed
 from srs.store.results import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
@@ -96,17 +98,17 @@ def write_everything(profile: Profile) -> None:
     for run in profile.runs:
         write_measured(run)
     base = variants.base(profile)
-    recounts.write(paths.measured(base, recounts.NAME), recounted(base))
-    for i, other in enumerate(variants.further(base)):
-        write_card(other, 0.6 + 0.05 * i)
-    for i, recipe in enumerate(contraction.recipes(base).values()):
+    store.save_frame(paths.measured(base, ablations.NAME), recounted(base))
+    for i, recipe in enumerate(variants.further_recipes(base).values()):
+        write_card(replace(base, train=recipe), 0.6 + 0.05 * i)
+    for i, recipe in enumerate(variants.contractive_parts(base).values()):
         other = replace(base, train=recipe)
         write_agreement(other)
         if other != base:
             write_card(other, 0.61 + 0.02 * i)
-    for run in threats.attacked_runs(profile):
+    for run in attacks.runs_of(profile):
         write_attacks(run)
-    write_white_box(profile.runs[0])  # not the run attacked above: both store an attack "none"
+    write_white_box(profile.runs[0])
 
 
 def recounted(run: Run) -> pd.DataFrame:
@@ -115,7 +117,7 @@ def recounted(run: Run) -> pd.DataFrame:
     for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in variants.lines(run)):
         shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
         other = replace(run, train=train)
-        rows.append(stored.label(other, method, tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))).assign(K=k))
+        rows.append(store.label(other, method, tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))).assign(K=k))
     return pd.concat(rows)
 
 
@@ -127,7 +129,7 @@ def write_agreement(run: Run) -> None:
     ways += [("zero", "safe_anderson", 30, tol, margin) for tol, margin in ((0.1, 0.0), (0.003, 0.0), (0.0, 0.2))]
     spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
     points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
-    _write_frame(run, "agreement-test", pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"]))
+    store.save_frame(paths.measured(run, "agreement-test"), pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"]))
 
 
 def write_measured(run: Run) -> None:
@@ -137,7 +139,7 @@ def write_measured(run: Run) -> None:
     labels = [c.label for c in bench.contenders_of(run, 400)]
     nfe = [float(c.method.steps + 2 * c.label.startswith("released")) for c in bench.contenders_of(run, 400)]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
-    _write_frame(run, "bench", pd.DataFrame([
+    store.save_frame(paths.measured(run, "bench"), pd.DataFrame([
         {"label": label, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s, "differing": float(rng.uniform(0, 0.3) / k),
          "peak_share": float(rng.uniform(0.1, 0.6))} for label, k, s in zip(labels, nfe, seconds)
     ]))  # fmt: skip
@@ -146,31 +148,29 @@ def write_measured(run: Run) -> None:
     for idx, p_a in zip(run.profile.evaluated, rng.beta(4, 1, run.profile.images)):
         n_a = np.cumsum(rng.random(looks[-1]) < p_a)
         votes_for += [("MDEQ-5A", idx, n, int(n_a[n - 1])) for n in looks]
-    _write_frame(run, "adaptive", pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
-
-
-def _write_frame(run: Run, name: str, frame: pd.DataFrame) -> None:
-    results.write_whole(paths.measured(run, name), frame.to_csv(index=False, lineterminator="\n").encode())
+    store.save_frame(paths.measured(run, "adaptive"), pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
 
 
 def write_attacks(run: Run) -> None:
     """Write what the attacks of a run's profile did: the further from the image, the more answers are another class."""
-    battery, rng, p = threats.BATTERIES[run.profile.name], _rng(run.id, "attacks"), run.profile
-    known = {name: tallies(run, p.method(name))[: battery.images] for name in battery.methods}
-    for attack in battery.attacks:
-        lines = []
+    suite, rng, p = attacks.suite_of(run.profile), _rng(run.id, "attacks"), run.profile
+    known, rows = {name: tallies(run, p.method(name))[: suite.images] for name in suite.methods}, []
+    for attack in suite.attacks:
         for i, first in enumerate(known[p.reference]):
             for radius in attack.radii or (round(0.2 + 0.1 * i, 3),):
-                moved, base = 0.99 * radius, _answer(rng, first.label, radius, p)
-                confirm = battery.confirm if rng.random() < 0.3 else 0
-                for name in battery.methods:
+                base = _answer(rng, first.label, radius, p)
+                confirm = suite.confirm if rng.random() < 0.3 else 0
+                for name in suite.methods:
                     c_a, n_c_a = known[name][i].c_a, int(rng.binomial(confirm, 0.6))
                     own, rival = _answer(rng, c_a, 0.7 * radius, p), (c_a + 1) % p.data.classes
-                    lines.append(points.Point(
-                        first.idx, first.label, attack.name, radius, moved, base, name, battery.n, own, c_a, confirm, n_c_a,
-                        rival, int(rng.binomial(confirm - n_c_a, 0.8)),
-                    ))  # fmt: skip
-        points.write(points.points_file(run, attack), lines)
+                    votes = (suite.n, own, c_a, confirm, n_c_a, rival, int(rng.binomial(confirm - n_c_a, 0.8)))
+                    rows.append(_attacked(first.idx, first.label, attack, radius, base, name, votes))
+    store.save_frame(paths.measured(run, "attacks"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
+
+
+def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, method: str, votes: tuple[int, ...]) -> tuple:
+    """A row of `counts.ATTACKED`."""
+    return (idx, label, attack.name, attack.steps, attack.steps * attack.gradient.cost, radius, 0.99 * radius, base, method, *votes)
 
 
 def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
@@ -178,23 +178,21 @@ def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
 
 
 def write_white_box(run: Run) -> None:
-    """Write cosines and attacks of a run and of its hardened one."""
-    setting, p, none = threats.white_box(run), run.profile, points.NOT_DRAWN
-    images = p.evaluated[: setting.battery.images]
-    for other in (run, replace(run, train=setting.hardening)):
+    """Write cosines and attacks of a run and of its hardened one, as few as the profile `smoke` measures."""
+    suite, p, none = white_box.suite_of(run, steps=2, radii=(0.5,)), run.profile, store.NOT_DRAWN
+    images = p.evaluated[: suite.images]
+    for other in white_box.both(run).values():
         rng = _rng(other.id, "white box")
         if other != run:
             write_card(other, 0.66)
-        named = [(name, state) for state in setting.states for name in ("residual", *(name for name, _ in setting.gradients))]
+        named = [(name, state) for state in (1, 4) for name in (white_box.RESIDUAL, *white_box.COMPARED)]
         cosines = [(idx, state, name, float(1 - rng.beta(1, 4) / state)) for name, state in named for idx in images]
-        frame = pd.DataFrame(cosines, columns=["idx", "state", "gradient", "cosine"])
-        shown.write_whole(points.folder(other) / "cosines.tsv", frame.to_csv(index=False, sep="\t", lineterminator="\n").encode())
-        for attack in setting.battery.attacks:
-            lines = [
-                points.Point(idx, 3, attack.name, r, 0.99 * r, _answer(rng, 3, r, p), p.reference, 0, none, 3, 0, 0, 0, 0)
-                for idx in images for r in attack.radii
-            ]  # fmt: skip
-            points.write(points.points_file(other, attack), lines)
+        store.save_frame(paths.measured(other, "cosines"), pd.DataFrame(cosines, columns=["idx", "state", "gradient", "cosine"]))
+        rows = [
+            _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), p.reference, (0, none, 3, 0, 0, 0, 0))
+            for attack in suite.attacks for idx in images for r in attack.radii
+        ]  # fmt: skip
+        store.save_frame(paths.measured(other, "white_box"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:

@@ -1,10 +1,9 @@
 """Attacks on a run's images: votes on what was attacked, resuming, false certificates caught, and the tables of notebook 33."""
 
-from dataclasses import replace
-import dataclasses
 import math
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -278,7 +277,7 @@ def test_a_seeded_wrong_certificate_is_caught_from_votes_to_table(done, monkeypa
     own = results.read_tallies(path)
     false = next(i for i in range(3) if own["n_a"][i] < own["n"][i])
     lines = [results.Tally(**{k: row[k].item() for k in results.COLUMNS}) for row in own]
-    lines[false] = dataclasses.replace(lines[false], c_a=(lines[false].c_a + 1) % 10, n_a=40, k=20, m=0, n_2=20, n_1=20)
+    lines[false] = replace(lines[false], c_a=(lines[false].c_a + 1) % 10, n_a=40, k=20, m=0, n_2=20, n_1=20)
     results.write_tallies(path, lines)
     monkeypatch.setitem(profiles.SUITES, "smoke", replace(SUITE, attacks=SUITE.attacks[:2], confirm=400))
     attacks.measure(RUN.profile)

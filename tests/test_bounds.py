@@ -1,6 +1,5 @@
 """The rules against outside implementations, brute force, and the properties that a certificate needs."""
 
-import itertools
 from fractions import Fraction
 from math import comb
 
@@ -15,7 +14,7 @@ from srs.smoothing.bounds import ABSTAIN, Counts, Rule, RULES, UnsoundRuleWarnin
 
 ALPHA = 0.001
 SOUND = [rule for rule in Rule if rule.sound]
-expects_unsound = pytest.mark.filterwarnings("ignore::srs.bounds.UnsoundRuleWarning")
+expects_unsound = pytest.mark.filterwarnings("ignore::srs.smoothing.bounds.UnsoundRuleWarning")
 
 
 @st.composite
@@ -35,10 +34,7 @@ def fair_counts(draw, n_max=300):
 @pytest.mark.parametrize("trials", [1, 7, 100, 10_000])
 def test_lower_confidence_bound_is_clopper_pearson(trials, alpha):
     successes = np.unique(np.linspace(0, trials, 6).astype(int))
-    theirs = [
-        binomtest(int(s), trials, alternative="greater").proportion_ci(1 - alpha, method="exact").low
-        for s in successes
-    ]
+    theirs = [binomtest(int(s), trials, alternative="greater").proportion_ci(1 - alpha, method="exact").low for s in successes]
     np.testing.assert_allclose(bounds.lower_confidence_bound(successes, trials, alpha), theirs, rtol=1e-9)
 
 
@@ -59,12 +55,6 @@ def test_proportion_interval_is_two_sided_clopper_pearson():
     assert [float(limit) for limit in bounds.proportion_interval(0, 0, 0.95)] == [0, 1]
 
 
-def test_high_probability_accuracy_subtracts_what_may_be_wrong():
-    # alpha 1/10, rho = exp(-9), 50 images: sqrt(2 * .09 * 9/50) = .18 and 9/150 = .06
-    assert bounds.high_probability_accuracy(40, 50, 0.1, np.exp(-9)) == pytest.approx(0.8 - 0.1 - 0.18 - 0.06)
-    assert bounds.high_probability_accuracy(1, 50, 0.1, 0.01) == 0
-
-
 def test_high_probability_accuracy_covers_binomial_failures():
     """The share of failed certificates may exceed the subtracted loss with probability at most rho."""
     images, alpha, rho = 500, 0.1, 0.05
@@ -78,12 +68,8 @@ def test_high_probability_accuracy_covers_binomial_failures():
 
 def exact_bound(n_a, k, m, alpha):
     """Largest M with P[Hypergeom(n_a, M, k) <= m] >= alpha in rational arithmetic."""
-    plausible = [
-        M
-        for M in range(n_a + 1)
-        if sum(comb(M, i) * comb(n_a - M, k - i) for i in range(m + 1)) >= alpha * comb(n_a, k)
-    ]
-    return max(plausible)
+    ways = [sum(comb(M, i) * comb(n_a - M, k - i) for i in range(m + 1)) for M in range(n_a + 1)]
+    return max(M for M in range(n_a + 1) if ways[M] >= alpha * comb(n_a, k))
 
 
 @pytest.mark.parametrize("alpha", ["0.5", "0.1", "0.0005"])
@@ -91,16 +77,6 @@ def test_largest_disagreement_by_brute_force_in_all_small_populations(alpha):
     cases = [(n_a, k, m) for n_a in range(26) for k in range(n_a + 1) for m in range(k + 1)]
     expected = [exact_bound(*case, Fraction(alpha)) for case in cases]
     np.testing.assert_array_equal(bounds.largest_disagreement(*np.array(cases).T, float(alpha)), expected)
-
-
-@pytest.mark.parametrize(
-    "n_a, k, m", [(9_500, 400, 0), (9_500, 400, 7), (5_000, 400, 120), (2_500, 2_000, 1_900), (10_000, 9_999, 6_000)]
-)
-@pytest.mark.parametrize("alpha", [0.9, 0.0005])
-def test_largest_disagreement_is_the_last_plausible_one_in_large_populations(n_a, k, m, alpha):
-    found = bounds.largest_disagreement(n_a, k, m, alpha)
-    assert hypergeom.cdf(m, n_a, found, k) >= alpha
-    assert hypergeom.cdf(m, n_a, found + 1, k) < alpha
 
 
 @pytest.mark.parametrize("n_a", [10**6, 10**8, 10**9, 10**12])
@@ -176,15 +152,12 @@ def test_audit_at_an_equal_split_is_never_below_theorem31(counts, alpha):
     assert bounds.audit(counts, alpha, split=0.5) >= bounds.theorem31(counts, alpha) - ROUNDING
 
 
-@pytest.mark.parametrize("rule", [Rule.THEOREM31, Rule.AUDIT])
-def test_nothing_audited_certifies_nothing(rule):
-    assert bounds.certify(rule, Counts(n=1_000, n_a=1_000), 0.5, ALPHA) == (0, 0)
-
-
 @expects_unsound
 @pytest.mark.parametrize("rule", Rule)
 def test_no_votes_certify_nothing(rule):
     assert bounds.certify(rule, Counts(n=1_000, n_a=0), 0.5, ALPHA) == (0, 0)
+    if rule in (Rule.THEOREM31, Rule.AUDIT):  # nor do votes of which none was audited
+        assert bounds.certify(rule, Counts(n=1_000, n_a=1_000), 0.5, ALPHA) == (0, 0)
 
 
 def test_audit_of_every_vote_leaves_cohen_at_the_rest_of_alpha():
@@ -239,19 +212,12 @@ def test_radius_abstains_at_one_half_and_below():
     assert radii[4] == pytest.approx(0.25 * norm.ppf(0.9))
 
 
-# What each rule can certify at best: N = 10,000, K = 400, alpha = 0.001
-CAPS = {
-    0.12: {"theorem31": 0.238, "released": 0.380, "cohen": 0.384},
-    0.25: {"theorem31": 0.496, "released": 0.791, "cohen": 0.800},
-    0.50: {"theorem31": 0.991, "released": 1.583, "cohen": 1.599},
-    1.00: {"theorem31": 1.982, "released": 3.165, "cohen": 3.199},
-}
-
-
 @expects_unsound
-@pytest.mark.parametrize("sigma, rule", itertools.product(CAPS, ["theorem31", "released", "cohen"]))
-def test_cap_table(sigma, rule):
-    assert bounds.largest_radius(rule, 10_000, 400, sigma, ALPHA) == pytest.approx(CAPS[sigma][rule], abs=5e-4)
+@pytest.mark.parametrize("rule, cap", [("theorem31", 0.991), ("released", 1.583), ("cohen", 1.599)])
+def test_the_largest_radius_of_each_rule(rule, cap):
+    """What each can certify at best at the paper's N = 10,000, K = 400 and alpha; it scales with sigma."""
+    assert bounds.largest_radius(rule, 10_000, 400, 0.5, ALPHA) == pytest.approx(cap, abs=5e-4)
+    assert bounds.largest_radius(rule, 10_000, 400, 0.12, ALPHA) == pytest.approx(0.24 * cap, abs=5e-4)
 
 
 def test_radius_125_needs_2100_audits_and_15_is_out_of_reach():
@@ -266,13 +232,6 @@ def test_round_down_never_rounds_up(value, digits):
     assert printed <= value < printed + 10.0**-digits * (1 + 1e-9)
     assert bounds.round_down(printed, digits) == printed
     assert float(f"{printed:.{digits}f}") == printed
-
-
-@pytest.mark.parametrize(
-    "value, digits, printed", [(0.3, 1, 0.3), (0.29999, 1, 0.2), (0.9999, 3, 0.999), (0.57, 2, 0.57), (1e-9, 3, 0.0)]
-)
-def test_round_down_in_decimal(value, digits, printed):
-    assert bounds.round_down(value, digits) == printed
 
 
 # ---------------------------------------------------------------------------------------------- votes and input

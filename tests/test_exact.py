@@ -11,6 +11,7 @@ from scipy.stats import chi2, norm
 
 from srs import profiles, settings
 from srs.smoothing import exact, noise, votes
+from tests.helpers import LinearDEQ
 
 GRIDS = [(0.12, 16), (0.5, 16), (0.25, 255), (1.0, 255)]
 
@@ -116,24 +117,9 @@ def test_total_variation_is_added_up():
 # ---------------------------------------------------------------------------------------------- in the sampler
 
 
-class Threshold:
-    """A one-step 'DEQ' that keeps its input: class 1 where the mean pixel is above a half. Remembers its inputs."""
-
-    def __init__(self):
-        self.given = []
-
-    def inject(self, x):
-        self.given.append(x)
-        return x.flatten(1)
-
-    def initial(self, u):
-        return torch.zeros_like(u)
-
-    def f(self, z, u):
-        return u
-
-    def head(self, z):
-        return torch.stack([torch.full_like(z[:, 0], 0.5), z.mean(dim=1)], dim=1)
+def threshold():
+    """A one-step DEQ that keeps its input: class 1 where the mean pixel is above a half."""
+    return LinearDEQ(torch.tensor([[0.0] * 4, [0.25] * 4]), torch.tensor([0.5, 0.0]))
 
 
 METHOD = settings.Method("m", "naive", 1, start="previous", batch=7, audit=10)
@@ -141,24 +127,14 @@ SAMPLING = settings.Sampling(2, n0=20, n=150, reference=settings.Method("r", "na
 
 
 def test_votes_on_grid_noise():
-    x = torch.full((1, 2, 2), 11 / 16)
-    model = Threshold()
+    x, model = torch.full((1, 2, 2), 11 / 16), threshold()
     drawn = votes.draw_votes(model, x, METHOD, SAMPLING, 0.25)
-    given = torch.cat(model.given)
-    assert (given * 16 == (given * 16).round()).all()
+    given = torch.cat([u for _, u in model.calls])
+    assert len(given) == 20 + 150 + 10 and (given * 16 == (given * 16).round()).all()
     np.testing.assert_array_equal(drawn.standard, drawn.estimate[drawn.audited])  # the same noise again
     assert 0.8 < (drawn.estimate == 1).mean() < 1
     with pytest.raises(settings.ConfigError, match="off the grid"):
         votes.draw_votes(model, x + 0.01, METHOD, SAMPLING, 0.25)
-
-
-def test_gaussian_noise_is_the_default_and_unchanged():
-    x = torch.full((1, 2, 2), 0.7)
-    model = Threshold()
-    votes.draw_votes(model, x, METHOD, replace(SAMPLING, noise="gaussian"), 0.25)
-    e = noise.noise((1, 2, 2), 0, 0, "select", np.arange(20))
-    torch.testing.assert_close(torch.cat(model.given[1:])[:20], x + 0.25 * e, rtol=0, atol=0)  # the first asks for the head alone
-    assert settings.Sampling(2).noise == "gaussian" == profiles.get_profile("digits").sampling.noise
 
 
 def test_grid_noise_of_a_sample_does_not_depend_on_its_company():
@@ -171,6 +147,7 @@ def test_grid_noise_of_a_sample_does_not_depend_on_its_company():
 def test_config_knows_the_kinds_of_noise():
     with pytest.raises(settings.ConfigError, match="noise"):
         replace(SAMPLING, noise="laplace")
+    assert settings.Sampling(2).noise == "gaussian" == profiles.get_profile("digits").sampling.noise
     digits = replace(profiles.get_profile("digits"), noise="grid")
     assert (digits.sampling.noise, digits.sampling.levels) == ("grid", 16)
     with pytest.raises(settings.ConfigError, match="noise"):

@@ -1,27 +1,28 @@
 """What a stored result is filed under: another image, weight, device or release of torch is never taken for the same."""
 
-from dataclasses import replace
 import ast
 import json
 import shutil
 import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from srs import ablations, agreement, attacks, bench, data, profiles, settings, threats
-from srs.deq import inference, mdeq, memory
+from srs import data, profiles, settings
+from srs.attacks import attack
+from srs.deq import inference, memory
+from srs.experiments import ablations, bench, few_steps
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.store import paths, results
 from srs.training import train
 from tests.helpers import save_untrained, smoke_run
-from tests.test_bench import RUN as TIMED
-from tests.test_bench import SIZE
-from tests.test_certify import METHODS, RUN, SRS, all_counts, certified, done, finished, vote_files  # noqa: F401
+from tests.test_certify import (
+    CHAIN, METHODS, RUN, SAMPLING, SRS, all_counts, certified, done, finished, half_space, vote_files,
+)  # fmt: skip  # noqa: F401
 from tests.test_train import make_small, run_of
 
 LOAD = data.load
@@ -77,7 +78,7 @@ def test_further_images_leave_the_votes_of_the_first_alone(done, monkeypatch):  
     assert drawn_by(lambda: certified(more), monkeypatch) == len(METHODS)
 
 
-@pytest.mark.parametrize("where", [(models, "device_name", lambda device: "another CPU"), (torch, "__version__", "9.9")])
+@pytest.mark.parametrize("where", [(inference, "device_name", lambda device: "another CPU"), (torch, "__version__", "9.9")])
 def test_another_device_and_another_torch_have_votes_of_their_own(done, monkeypatch, where):  # noqa: F811
     monkeypatch.setattr(*where)
     assert certify.tally(RUN) == {}
@@ -160,9 +161,9 @@ def test_a_training_is_not_resumed_on_other_images(srs_root, monkeypatch):
         lambda device: certify.certify(RUN, methods=METHODS, device=device, progress=False),
         lambda device: certify.load_model(RUN, device),
         lambda device: train.train(RUN, device=device, progress=False),
-        lambda device: attacks.run_battery(RUN, threats.BATTERIES["smoke"], device=device, progress=False),
+        lambda device: attack.run_suite(RUN, profiles.SUITES["smoke"], device=device, progress=False),
         lambda device: ablations.measure(RUN.profile, device=device, progress=False),
-        lambda device: agreement.measure(TIMED, "val", SIZE, device=device, progress=False),
+        lambda device: few_steps.measure(RUN, "val", device=device, progress=False),
         lambda device: bench.compare(RUN, bench.contenders_of(RUN, 4), repetitions=1, copies=4, device=device, progress=False),
     ],
     ids=["certify", "load", "train", "attacks", "ablations", "agreement", "bench"],
@@ -213,8 +214,6 @@ def test_numpy_noise_levels_are_those_that_they_show(kind):
 
 
 def test_one_image_is_certified_alike_with_numpy_scalars():
-    from tests.test_certify import CHAIN, SAMPLING, half_space
-
     model, x = half_space(0.5)
     a = certify.certify_image(model, x, CHAIN, SAMPLING, sigma=0.5, alpha=0.001)
     b = certify.certify_image(model, x, CHAIN, SAMPLING, sigma=np.float32(0.5), alpha=np.float32(0.001))

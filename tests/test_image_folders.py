@@ -1,10 +1,10 @@
 """Image folders that are not plain: read right, left out on purpose or refused with the file's name."""
 
-from dataclasses import replace
 import os
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from PIL import Image
 from srs import data, settings
 from srs.profiles import CIFAR10
 from srs.settings import ConfigError
+from srs.store import paths
 from srs.store.paths import DamagedFile
 from tests.test_data import LARGE, fill, folder  # noqa: F401
 
@@ -91,9 +92,14 @@ def test_what_would_be_read_wrong_is_refused_by_name(own, change, named):
         data.load(OWN, "test")
 
 
-def test_huge_images_are_refused_by_name(own, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # PIL refuses twice as many
-    with pytest.raises(ConfigError, match="class0/0.png.*can be read"):
+@pytest.mark.parametrize("most", [20, 40, 63])  # PIL refuses an image of more than twice as many pixels, and warns of the others
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_huge_images_are_refused_by_name(own, monkeypatch, most):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    data.load(OWN, "test")
+    shutil.rmtree(paths.root() / "data" / "packed")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    with pytest.raises(ConfigError, match=f"class0/0.png' is refused: want at most {most} pixels"):
         data.load(OWN, "test")
 
 

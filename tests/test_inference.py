@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.test_train import TINY
 
 from srs import profiles
 from srs.deq import checkpoints, inference, mdeq
@@ -12,6 +11,7 @@ from srs.profiles import DIGITS
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.store import paths
+from tests.helpers import TINY
 
 
 def model():
@@ -39,6 +39,7 @@ def test_float32_computes_what_the_model_computes():
 def test_bfloat16_is_another_classifier_close_to_the_first_and_hands_out_float32():
     exact, lowered = logits(inference.prepare(model())), logits(inference.prepare(model(), precision="bfloat16"))
     assert lowered.dtype == torch.float32 and not torch.equal(exact, lowered)
+    assert not torch.equal(lowered, lowered.bfloat16().float())  # the last layer adds up in float32
     torch.testing.assert_close(lowered, exact, rtol=0.1, atol=0.1)
 
 

@@ -41,28 +41,20 @@ def test_solution_is_found_from_any_start_and_in_float32(solver):
     torch.testing.assert_close(found.z, single.solution.float(), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("tol", [0.0, 1e-4])
-@each_problem
+@pytest.mark.parametrize("tol", [0.0, 1e-5])
 @each_solver
-def test_batch_equals_single(solver, problem, tol):
-    solve = SOLVERS[solver]
-    together = solve(problem.f, problem.z0, problem.u, max_steps=20, tol=tol)
-    for i in range(len(problem.u)):
-        alone = solve(problem.f, problem.z0[i : i + 1], problem.u[i : i + 1], max_steps=20, tol=tol)
-        assert alone.steps == together.steps[i]
-        torch.testing.assert_close(alone.z[0], together.z[i], atol=1e-9, rtol=0)
-        torch.testing.assert_close(alone.residual[0], together.residual[i], atol=1e-9, rtol=0)
-
-
-@each_solver
-def test_answer_does_not_depend_on_batch_mates(solver):
-    """The same samples beside easier, harder and hopeless ones: same answer, same cost."""
+def test_answer_does_not_depend_on_batch_mates(solver, tol):
+    """The same samples alone and beside easier, harder and hopeless ones: same answer, same cost."""
     solve, few = SOLVERS[solver], difficulties()
-    wanted = solve(few.f, few.z0, few.u, max_steps=30, tol=1e-5)
+    wanted = solve(few.f, few.z0, few.u, max_steps=30, tol=tol)
+    for i in range(len(few.u)):
+        alone = solve(few.f, few.z0[i : i + 1], few.u[i : i + 1], max_steps=30, tol=tol)
+        assert alone.steps == wanted.steps[i]
+        torch.testing.assert_close(alone.z[0], wanted.z[i], atol=1e-9, rtol=0)
     for rates in ((0.0,) * 3, (0.99,) * 3, (5.0, -5.0, float("nan"))):
         mates = difficulties(rates)
         u = torch.cat([mates.u[:2], few.u, mates.u[2:]])
-        among = solve(few.f, torch.zeros(len(u), 3, dtype=torch.float64), u, max_steps=30, tol=1e-5)
+        among = solve(few.f, torch.zeros(len(u), 3, dtype=torch.float64), u, max_steps=30, tol=tol)
         kept = slice(2, 2 + len(few.u))
         assert among.steps[kept].tolist() == wanted.steps.tolist()
         torch.testing.assert_close(among.z[kept], wanted.z, atol=1e-9, rtol=0)
@@ -82,16 +74,7 @@ def test_counted_cost_is_what_was_evaluated(solver, problem, tol):
     f = Counted(problem.f)
     found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=25, tol=tol)
     assert f.evaluations == int(found.steps.sum())
-
-
-@pytest.mark.parametrize("k", [1, 2, 7, 13])
-@each_solver
-def test_without_tolerance_exactly_max_steps_are_spent(solver, k):
-    problem = PROBLEMS["difficulties"]  # its first sample is solved at once
-    f = Counted(problem.f)
-    found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=k)
-    assert found.steps.tolist() == [k] * len(problem.u)
-    assert f.evaluations == k * len(problem.u)
+    assert tol or found.steps.tolist() == [25] * len(problem.u)  # also where a sample is solved at once
 
 
 @each_problem
@@ -105,19 +88,6 @@ def test_residual_is_that_of_the_last_evaluation(solver, problem):
 
     found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=4)
     torch.testing.assert_close(found.residual, seen[-1])
-
-
-@each_problem
-@each_solver
-def test_warm_start_reaches_the_cold_answer(solver, problem):
-    solve = SOLVERS[solver]
-    near = problem.solution + 1e-3 * torch.randn(problem.z0.shape, generator=torch.Generator().manual_seed(0))
-    cold = solve(problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
-    warm = solve(problem.f, near, problem.u, max_steps=ENOUGH[solver], tol=TOL)
-    torch.testing.assert_close(warm.z, cold.z, atol=1e-6, rtol=0)
-    if problem.name in ("linear", "tanh"):  # three steps solve the others from anywhere
-        cold, warm = (solve(problem.f, z0, problem.u, max_steps=3).z for z0 in (problem.z0, near))
-        assert (warm - problem.solution).norm() <= 0.01 * (cold - problem.solution).norm()
 
 
 @pytest.mark.parametrize("tol", [0.0, 1e-6])
@@ -180,13 +150,6 @@ def test_bad_arguments_are_refused_before_any_evaluation(solver, change, message
     assert f.evaluations == 0
 
 
-@each_problem
-def test_first_step_of_every_solver_is_the_naive_one(problem):
-    wanted = problem.f(problem.z0, problem.u)
-    for solve in SOLVERS.values():
-        torch.testing.assert_close(solve(problem.f, problem.z0, problem.u, max_steps=1).z, wanted)
-
-
 # ---------------------------------------------------------------------------------------------- torchdeq
 
 
@@ -201,15 +164,6 @@ THEIRS = {
     "naive": "fixed_point_iter", "anderson": "anderson_solver", "safe_anderson": "anderson_solver",
     "broyden": "broyden_solver",
 }  # fmt: skip
-
-
-@each_problem
-@each_solver
-def test_torchdeq_finds_the_same_fixed_point(solver, problem):
-    theirs = torchdeq(THEIRS[solver])
-    z, _, _ = theirs(lambda z: problem.f(z, problem.u), problem.z0, max_iter=max(ENOUGH[solver], 1500 * ("anderson" in solver)), tol=1e-9, stop_mode="rel")
-    ours = SOLVERS[solver](problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
-    torch.testing.assert_close(ours.z, z, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("k", [2, 3, 6, 7, 11])

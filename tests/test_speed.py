@@ -1,20 +1,22 @@
 """Notebook 41: agreement and timings on a small model (counts and shares, never seconds), and tables from hand-made measurements."""
 
 from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.helpers import save_untrained, smoke_run
 
 from srs import data
 from srs.deq import checkpoints
 from srs.experiments import bench, few_steps, speed
 from srs.settings import ConfigError, Method
-from srs.smoothing import certify, noise, votes
+from srs.smoothing import certify, votes
 from srs.smoothing.adaptive import Looks
-from srs.store import paths, results
+from srs.smoothing.noise import Copies
+from srs.store import counts, paths
 from srs.store.paths import DamagedFile
+from tests.helpers import save_untrained, smoke_run
 
 RUN = smoke_run()
 PROFILE = RUN.profile
@@ -57,8 +59,7 @@ def test_a_chain_s_votes_are_those_after_a_batch():
     x, method = torch.rand(1, 8, 8), replace(chain.method, solver="anderson")
     network = certify.load_model(RUN)
     drawn, _, nfe = bench._vote(replace(chain, method=method), network, x, RUN, 3, 20)
-    e = noise.noise((1, 8, 8), PROFILE.seed, 3, "estimate", np.arange(40))
-    whole, _ = votes.sample(network, x, method, RUN.sigma, np.arange(40), lambda samples: e[samples])
+    whole, _ = votes.sample(network, Copies(x, RUN.sigma, PROFILE.seed, 3, "estimate"), method, np.arange(40))
     np.testing.assert_array_equal(drawn, whole[20:])
     assert nfe == 20 * 3
     with pytest.raises(ConfigError, match="batch"):
@@ -141,10 +142,8 @@ def test_points_count_what_differs_from_the_reference():
     assert (points["nfe"] == points["steps"])[plain].all() and points["nfe"][~plain].between(1, 30).all()
     network, images, want = certify.load_model(RUN), data.load(PROFILE.data, "val"), 0
     for idx in np.linspace(0, len(images.labels) - 1, 2).astype(int):
-        draw = lambda s: noise.noise((1, 8, 8), PROFILE.seed, int(idx), "estimate", s)  # noqa: B023, E731
-        few, full = (
-            votes.sample(network, images.x(int(idx)), Method("m", "anderson", k), RUN.sigma, np.arange(4, 12), draw)[0] for k in (1, 30)
-        )
+        noisy = Copies(images.x(int(idx)), RUN.sigma, PROFILE.seed, int(idx), "estimate")
+        few, full = (votes.sample(network, noisy, Method("m", "anderson", k), np.arange(4, 12))[0] for k in (1, 30))
         want += int((few != full).sum())
     assert points.query("start == 'zero' and solver == 'anderson' and steps == 1")["differing"].item() == want > 0
 
@@ -193,7 +192,7 @@ def test_a_profile_s_tables_are_made_from_what_is_stored():
     assert speed.agreement(PROFILE) == speed.speed(PROFILE) == speed.adaptive_votes(PROFILE) == []
     measured = timings(**{c.label: (0.01, c.method.steps) for c in bench.contenders_of(RUN, 20)})
     for name, frame in (("agreement-test", POINTS), ("bench", measured)):
-        results.write_whole(paths.measured(RUN, name), frame.to_csv(index=False).encode())
+        counts.save_frame(paths.measured(RUN, name), frame)
     made = {s.name: s for s in (*speed.agreement(PROFILE), *speed.speed(PROFILE))}
     assert set(made) == {f"{name}_SMALL_s0.50" for name in ("agreement", "starts", "cheapest_votes", "speed", "cost_by_n")}
     assert paths.shown(PROFILE, "agreement_SMALL_s0.50.pdf").is_file() and len(made["speed_SMALL_s0.50"].frame) == len(measured)

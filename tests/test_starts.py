@@ -1,16 +1,17 @@
 """Starts that are one state for every copy of an image: what they are, and that votes from them are independent."""
 
 from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from tests.helpers import three_classes
-from tests.test_votes import CENTROID, CLEAN, SAMPLING, SIGMA, X, drawer, sampled
 
 from srs import settings
 from srs.settings import Method
 from srs.smoothing import votes
 from srs.smoothing.votes import sample
+from tests.helpers import three_classes
+from tests.test_votes import CENTROID, CLEAN, copies, SAMPLING, sampled, X
 
 CALIBRATED = replace(CENTROID, name="CALIBRATED", start="calibrated")
 ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
@@ -30,7 +31,7 @@ def test_centroid_start_is_the_mean_solution_of_the_pilot():
     model = three_classes(rate=0.5)
     _, nfe = sampled(model, CENTROID)
     assert nfe == model.evaluations == 6 * 30 + 50 * 2
-    pilot = X + SIGMA * drawer(stage="pilot")(np.arange(6))  # solutions of this model are the copies themselves
+    pilot = copies("pilot")(np.arange(6))  # solutions of this model are the copies themselves
     for z, _ in model.calls[30::2]:
         torch.testing.assert_close(z, pilot.flatten(1).mean(0).expand_as(z), atol=1e-5, rtol=0)
 
@@ -44,16 +45,16 @@ def squared(rate: float):
 
 def test_calibrated_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps():
     model = squared(rate=0.9)  # one step from the mean goes a tenth of the way, so the logits miss much
-    fixed, spent = votes.fixed_start(model, X, CALIBRATED, SIGMA, drawer(stage="pilot"), reference=SAMPLING.reference)
+    fixed, spent = votes.fixed_start(model, copies("pilot"), CALIBRATED, reference=SAMPLING.reference)
     assert spent == model.evaluations == 6 * (30 + 2)
-    pilot = (X + SIGMA * drawer(stage="pilot")(np.arange(6))).flatten(1)
+    pilot = copies("pilot")(np.arange(6)).flatten(1)
     after = [keep * pilot.mean(0) + (1 - keep) * pilot for keep in (0.9, 0.81)]
     wanted = torch.stack([(model.head(pilot) - model.head(found)).mean(0) for found in after])
     assert wanted.abs().max() > 0.1
     torch.testing.assert_close(fixed.shift, wanted, atol=0.02, rtol=0.02)  # Anderson's lambda keeps it from the last digits
-    copies = (X + SIGMA * drawer()(np.arange(50))).flatten(1)
-    found = 0.81 * fixed.z + 0.19 * copies
-    drawn, nfe = sample(model, X, CALIBRATED, SIGMA, np.arange(50), drawer(), fixed=fixed)
+    noisy = copies()(np.arange(50)).flatten(1)
+    found = 0.81 * fixed.z + 0.19 * noisy
+    drawn, nfe = sample(model, copies(), CALIBRATED, np.arange(50), fixed=fixed)
     np.testing.assert_array_equal(drawn, (model.head(found) + fixed.shift[1]).argmax(1).numpy())
     assert nfe == 50 * 2
 
@@ -61,10 +62,10 @@ def test_calibrated_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps(
 def test_calibrated_votes_that_lead_stop_at_the_first_step():
     model = squared(rate=0.5)
     method = replace(CALIBRATED, steps=4, margin=0.2)
-    fixed, _ = votes.fixed_start(model, X, method, SIGMA, drawer(stage="pilot"), reference=SAMPLING.reference)
-    drawn, nfe = sample(model, X, method, SIGMA, np.arange(50), drawer(), fixed=fixed)
-    copies = (X + SIGMA * drawer()(np.arange(50))).flatten(1)
-    lead = (model.head(0.5 * fixed.z + 0.5 * copies) + fixed.shift[0]).softmax(1).topk(2, dim=1)
+    fixed, _ = votes.fixed_start(model, copies("pilot"), method, reference=SAMPLING.reference)
+    drawn, nfe = sample(model, copies(), method, np.arange(50), fixed=fixed)
+    noisy = copies()(np.arange(50)).flatten(1)
+    lead = (model.head(0.5 * fixed.z + 0.5 * noisy) + fixed.shift[0]).softmax(1).topk(2, dim=1)
     sure = (lead.values[:, 0] - lead.values[:, 1] > 0.2).numpy()
     assert 0 < sure.sum() < 50 and 50 + (~sure).sum() <= nfe <= 50 + 3 * (~sure).sum()
     np.testing.assert_array_equal(drawn[sure], lead.indices[:, 0].numpy()[sure])
@@ -89,7 +90,7 @@ def test_votes_from_a_fixed_start_do_not_depend_on_batch_or_order(start, batch):
     drawn, cost = sampled(model, replace(method, batch=batch))
     np.testing.assert_array_equal(drawn, wanted)
     assert cost == nfe
-    fixed, _ = votes.fixed_start(model, X, method, SIGMA, drawer(stage="pilot"), reference=SAMPLING.reference)
+    fixed, _ = votes.fixed_start(model, copies("pilot"), method, reference=SAMPLING.reference)
     order = np.random.default_rng(0).permutation(50)
-    shuffled, _ = sample(model, X, replace(method, batch=batch), SIGMA, order, drawer(), fixed=fixed)
+    shuffled, _ = sample(model, copies(), replace(method, batch=batch), order, fixed=fixed)
     np.testing.assert_array_equal(shuffled, wanted[order])

@@ -1,21 +1,21 @@
 """Training: resumed equals unbroken, the gradient is the right one, and what the model card says."""
 
-from dataclasses import replace
 import functools
 import json
 import os
-import shutil
 import threading
+from dataclasses import replace
 
 import pytest
-import safetensors.torch
 import torch
 
 from srs import data, profiles
+from srs.__main__ import main
 from srs.deq import checkpoints, mdeq
+from srs.deq.solvers import relative_residual
 from srs.profiles import DIGITS, DIGITS_PAPER
 from srs.settings import ConfigError, Contraction, Model
-from srs.store import paths, sealed, shipped
+from srs.store import paths, sealed
 from srs.store.paths import DamagedFile
 from srs.training import card, losses, train
 from tests.helpers import digits, smoke_run
@@ -25,16 +25,17 @@ RECIPE = replace(
     DIGITS_PAPER, epochs=3, pretrain_steps=4, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2,
     jacobian_frequency=0.5, jacobian_until=0.7,
 )  # fmt: skip
+ONE = replace(RECIPE, epochs=1)
 TINY = Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
 
 
 def run_of(recipe=RECIPE, **change):
-    run = smoke_run(**change)
+    run = smoke_run(card_images=20, **change)
     return replace(run, model=TINY, train=recipe)
 
 
 def make_small(patch):
-    """Train on 96 images and measure the card on 20."""
+    """Train on 96 images."""
     load = functools.cache(data.load)
 
     def few(which, split):
@@ -42,7 +43,6 @@ def make_small(patch):
         return images._replace(pixels=images.pixels[:96], labels=images.labels[:96])
 
     patch.setattr(data, "load", few)
-    patch.setattr(train, "QUALITY_IMAGES", 20)
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +88,9 @@ def test_resumed_training_ends_with_the_same_weights(unbroken):
         torch.rand(7)  # what the process does between must not matter
     trained(run)
     assert_equal(weights(run), unbroken[0])
-    card = json.loads(paths.card(run).read_text())
-    different = {k for k in card if card[k] != unbroken[1][k]}
-    assert different <= {"seconds", "sha256"} and card["seconds"] > 0
+    told = json.loads(paths.card(run).read_text())
+    different = {k for k in told if told[k] != unbroken[1][k]}
+    assert different <= {"seconds", "sha256"} and told["seconds"] > 0
     assert not paths.checkpoint(run).exists()
 
 
@@ -118,7 +118,7 @@ def test_training_did_something(unbroken):
 
 
 def test_finished_training_is_not_repeated(monkeypatch):
-    run = run_of(replace(RECIPE, epochs=1))
+    run = run_of(ONE)
     trained(run)
     stamp = paths.weights(run).stat().st_mtime_ns
     monkeypatch.setattr(losses, "loss", lambda *_, **__: pytest.fail("trained again"))
@@ -127,7 +127,7 @@ def test_finished_training_is_not_repeated(monkeypatch):
 
 
 def test_changed_recipe_is_trained_anew():
-    run = run_of(replace(RECIPE, epochs=1))
+    run = run_of(ONE)
     trained(run)
     before = weights(run)
     changed = run_of(replace(RECIPE, epochs=1, lr=1e-3))
@@ -168,22 +168,65 @@ def test_damaged_checkpoint_is_set_aside(damage):
 
 
 def test_card_says_what_was_made(unbroken):
-    state, card = unbroken
-    assert card["run"] == run_of().id and card["recipe"] == "paper" and card["seed"] == 0
-    assert card["parameters"] == sum(p.numel() for p in mdeq.build(TINY, DIGITS, 0).parameters())
-    assert card["images"] == 96 and card["steps"] == 9
-    for quality in (card, card["validation"]):
+    told = unbroken[1]
+    assert told["run"] == run_of().id and told["recipe"] == "paper" and told["seed"] == 0
+    assert told["parameters"] == sum(p.numel() for p in mdeq.build(TINY, DIGITS, 0).parameters())
+    assert told["images"] == 96 and told["steps"] == 9
+    for quality in (told, told["validation"]):
         assert 0 <= quality["clean_accuracy"] <= 1 and 0 <= quality["noisy_accuracy"] <= 1
         assert set(quality["residual"]) == set(quality["agreement"]) == {str(k) for k in card.QUALITY_STEPS}
         assert quality["agreement"]["30"] == 1
-    assert {"torch", "python", "machine"} <= set(card)
+    assert {"torch", "python", "machine"} <= set(told)
 
 
-@pytest.mark.parametrize("line", ["--profile digit", "--model HUGE", "--sigma 0", "--recipe secret"])
-def test_command_line_refuses_in_one_sentence(capsys, line):
+@pytest.mark.parametrize("line", ["--profile digit", "--model HUGE", "--sigma 0", "--recipe secret", "--profile cifar10"])
+def test_command_line_refuses_in_one_sentence(srs_root, monkeypatch, capsys, line):
+    monkeypatch.setenv("SRS_DATA", str(srs_root / "nowhere"))  # where CIFAR-10 is not
     with pytest.raises(SystemExit, match="2"):
-        train.main(line.split())
+        main(["train", *line.split()])
     assert " is refused: want " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_second_training_says_who_is_at_work_and_waits(capfd):
+    run = run_of(ONE)
+    second = threading.Thread(target=trained, args=(run,))
+    with sealed.alone(paths.weights(run).with_suffix(".lock"), "test"):
+        second.start()
+        second.join(1.0)
+        assert second.is_alive() and not paths.weights(run).exists()
+        assert f"training of {run.id}: waiting for process {os.getpid()} on" in capfd.readouterr().err
+    second.join(60)
+    assert paths.weights(run).is_file()
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outside(monkeypatch, asked):
+    used = []
+
+    def stop(*_, **__):
+        used.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(losses, "loss", stop)
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trained(run_of(ONE), **({} if asked == 1 else {"threads": asked}))
+        assert used == [asked] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_anchor_is_the_mean_solution_of_noisy_training_images():
+    run = run_of(ONE)
+    trained(run)
+    anchor = checkpoints.load_anchor(paths.anchor(run))
+    model = checkpoints.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
+    settled, u = card._solve(model, data.load(run.profile.data, "train").x(slice(None)), run)
+    z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
+    assert anchor.shape == settled[0].shape
+    assert (anchor - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()
+    assert (z - settled).norm() < (cold - settled).norm()
 
 
 # ---------------------------------------------------------------------------------------------- steps
@@ -248,6 +291,18 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
     assert {c for _, c in places} == set(range(3, 8)) | set(range(8, 13))  # flipped: column 10
 
 
+@pytest.mark.parametrize(("kind", "moves"), [("none", False), ("flips", True), ("crops", True)])
+def test_augmentation_by_kind(kind, moves):
+    torch.manual_seed(0)
+    x = torch.rand(50, 3, 8, 8)
+    y = train._augment(x, kind)
+    same = [torch.equal(a, b) for a, b in zip(x, y)]
+    mirrored = [torch.equal(a.flip(2), b) for a, b in zip(x, y)]
+    assert all(same) != moves
+    if kind == "flips":
+        assert all(a or b for a, b in zip(same, mirrored)) and 10 < sum(mirrored) < 40
+
+
 @pytest.mark.parametrize(("optimiser", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
 def test_optimiser_is_the_recipe_s(optimiser, kind):
     made = train._optimiser(mdeq.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
@@ -261,13 +316,6 @@ def test_unknown_data_is_refused_before_training(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="imagenet"):
         trained(run)
     assert not paths.checkpoint(run).exists()
-
-
-def test_command_line_tells_missing_data_in_one_sentence(srs_root, monkeypatch, capsys):
-    monkeypatch.setenv("SRS_DATA", str(srs_root / "nowhere"))
-    with pytest.raises(SystemExit):
-        train.main(["--profile", "cifar10", "--model", "SMALL", "--sigma", "0.5"])
-    assert "data folder = " in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- begun with another's weights
@@ -338,182 +386,5 @@ def test_a_contractive_recipe_lessens_the_change_of_the_last_step():
         with torch.no_grad():
             u = model.eval().inject(x)
             z = model.f(model.f(model.initial(u), u), u)
-            changes[weight] = float(train.relative_residual(z, model.f(z, u)).mean())
+            changes[weight] = float(relative_residual(z, model.f(z, u)).mean())
     assert changes[10.0] < 0.7 * changes[0.0]
-
-
-@pytest.mark.parametrize(("kind", "moves"), [("none", False), ("flips", True), ("crops", True)])
-def test_augmentation_by_kind(kind, moves):
-    torch.manual_seed(0)
-    x = torch.rand(50, 3, 8, 8)
-    y = train._augment(x, kind)
-    same = [torch.equal(a, b) for a, b in zip(x, y)]
-    mirrored = [torch.equal(a.flip(2), b) for a, b in zip(x, y)]
-    assert all(same) != moves
-    if kind == "flips":
-        assert all(a or b for a, b in zip(same, mirrored)) and 10 < sum(mirrored) < 40
-
-
-# ---------------------------------------------------------------------------------------------- shipped weights
-
-
-def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(monkeypatch):
-    run = run_of(replace(RECIPE, epochs=1))
-    trained(run)
-    made = weights(run)
-    profile = replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,))
-    assert {path.name for path in shipped.ship(profile)} == {
-        path.name for path in (paths.weights(run), paths.anchor(run), paths.card(run))
-    }
-    for path in paths.weights(run).parent.glob("*"):
-        path.unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
-        trained(run)
-        assert json.loads(paths.card(run).read_text())["shipped"] and paths.anchor(run).is_file()
-        assert_equal(weights(run), made)
-        other = run_of(replace(RECIPE, epochs=1, lr=1e-4))
-        with pytest.raises(pytest.fail.Exception, match="trained"):
-            trained(other)
-        with pytest.raises(pytest.fail.Exception, match="trained"):
-            trained(run, retrain=True)
-    assert shipped.ship(profile) == []  # a copy of what is shipped is not shipped again
-
-
-def shelve(run) -> dict[str, bytes]:
-    """Train a run, put it into the zoo and empty the work folder; what training made."""
-    trained(run)
-    made = {path.name: path.read_bytes() for path in (paths.weights(run), paths.anchor(run))}
-    shipped.ship(replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,)))
-    shutil.rmtree(paths.weights(run).parent)
-    return made
-
-
-ONE = replace(RECIPE, epochs=1)
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
-
-
-@pytest.mark.parametrize("ending", ["safetensors", "anchor.safetensors", "json"])
-@pytest.mark.parametrize(
-    ("damage", "command"),
-    [(lambda b: POINTER, "git lfs pull"), (lambda b: b[:-9], "git checkout -- data/zoo"),
-     (lambda b: b[:-40] + bytes([b[-40] ^ 1]) + b[-39:], "git checkout -- data/zoo")],
-    ids=["pointer", "cut", "bit"],
-)  # fmt: skip
-def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage, command):
-    run = run_of(ONE)
-    shelve(run)
-    path = paths.zoo(paths.weights(run).with_suffix(f".{ending}"), run)
-    content = damage(path.read_bytes())
-    path.write_bytes(content)
-    for _ in range(2):
-        with pytest.raises(DamagedFile, match=rf"{path.name} .*{command}"):
-            trained(run)
-    assert path.read_bytes() == content
-    assert {p.suffix for p in paths.weights(run).parent.iterdir()} <= {".lock"}
-
-
-def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
-    """Weights that were shipped before there were seals."""
-    run = run_of(ONE)
-    shelve(run)
-    path = paths.zoo(paths.weights(run), run)
-    plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
-    path.write_bytes(plain)
-    trained(run)
-    path.write_bytes(plain[:-40] + bytes([plain[-40] ^ 1]) + plain[-39:])
-    with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
-        trained(run)
-
-
-@pytest.fixture
-def no_training_later(monkeypatch):
-    return lambda: monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
-
-
-def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
-    run = run_of(ONE)
-    made = shelve(run)
-    no_training_later()
-    trained(run)
-    path = paths.weights(run)
-    kept = path.stat()
-    with path.open("rb") as reader:  # a reader keeps what it opened
-        trained(run)
-        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
-        inode = path.stat().st_ino
-        trained(run)
-        assert reader and path.stat().st_ino != inode
-    assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
-
-
-@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]], ids=["missing", "cut", "bit"])
-def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later, damage):
-    run = run_of(ONE)
-    trained(run)
-    no_training_later()
-    path = paths.anchor(run)
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole)) if damage else path.unlink()
-    trained(run)
-    assert path.read_bytes() == whole
-
-
-def test_damaged_weights_are_told_by_training_and_trained_anew():
-    run = run_of(ONE)
-    trained(run)
-    path = paths.weights(run)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    with pytest.raises(DamagedFile, match=rf"{path.name} .*set aside as {path.name}\.damaged: run again"):
-        trained(run)
-    trained(run)
-    assert path.read_bytes() == whole
-
-
-def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_with():
-    run = run_of(replace(RECIPE, epochs=2))
-    trained(run, stop_after=1)
-    path = paths.checkpoint(run)
-    whole = path.read_bytes()
-    for at in range(0, len(whole), len(whole) // 12):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        with pytest.raises(DamagedFile, match=path.name):
-            train._resume(run, None, None, None, "cpu")
-
-
-def test_a_second_training_says_who_is_at_work_and_waits(capfd):
-    run = run_of(ONE)
-    second = threading.Thread(target=trained, args=(run,))
-    with sealed.alone(paths.weights(run).with_suffix(".lock"), "test"):
-        second.start()
-        second.join(1.0)
-        assert second.is_alive() and not paths.weights(run).exists()
-        assert f"training of {run.id}: waiting for process {os.getpid()} on" in capfd.readouterr().err
-    second.join(60)
-    assert paths.weights(run).is_file()
-
-
-@pytest.mark.parametrize("asked", [1, 2])
-def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outside(monkeypatch, asked):
-    used, loss = set(), losses.loss
-    monkeypatch.setattr(losses, "loss", lambda *args, **more: (used.add(torch.get_num_threads()), loss(*args, **more))[1])
-    torch.set_num_threads(3)
-    try:
-        trained(run_of(ONE), **({} if asked == 1 else {"threads": asked}))
-        assert used == {asked} and torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(1)
-
-
-def test_anchor_is_the_mean_solution_of_noisy_training_images():
-    run = run_of(replace(RECIPE, epochs=1))
-    trained(run)
-    anchor = checkpoints.load_anchor(paths.anchor(run))
-    model = checkpoints.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
-    settled, u = train._solve(model, data.load(run.profile.data, "train").x(slice(None)), run)
-    z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
-    assert anchor.shape == settled[0].shape
-    assert (anchor - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()
-    assert (z - settled).norm() < (cold - settled).norm()

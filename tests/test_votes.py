@@ -1,20 +1,18 @@
 """Noise streams, sampling and audits, on a DEQ whose every answer is known."""
 
-from dataclasses import replace
-import inspect
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 
-from srs import profiles, settings
-from srs.deq import mdeq
+from srs import settings
 from srs.settings import Method, Sampling
-from srs.smoothing import noise, votes
+from srs.smoothing import votes
 from srs.smoothing.bounds import ABSTAIN, top_class
-from srs.smoothing.noise import noise
+from srs.smoothing.noise import audit_order, Copies, noise
 from srs.smoothing.votes import draw_votes, sample
 from srs.store.paths import DamagedFile
 from tests.helpers import LinearDEQ, three_classes
@@ -67,14 +65,10 @@ def test_streams_of_seeds_images_and_stages_are_independent():
         assert not np.isin(x, y).all()
 
 
-@pytest.mark.parametrize("picked", [[0], [99, 100], [250, 3, 3, 101, 0], list(range(299, -1, -1)), list(range(37, 260))])
+@pytest.mark.parametrize("picked", [[], [99, 100], [250, 3, 3, 101, 0], list(range(299, -1, -1))])
 def test_any_sample_can_be_drawn_again(picked):
     drawn = noise(SHAPE, 5, 2, "estimate", np.arange(300))
-    assert torch.equal(noise(SHAPE, 5, 2, "estimate", np.array(picked)), drawn[picked])
-
-
-def test_no_samples_give_no_noise():
-    assert noise(SHAPE, 5, 2, "estimate", np.arange(0)).shape == (0, *SHAPE)
+    assert torch.equal(noise(SHAPE, 5, 2, "estimate", np.array(picked, int)), drawn[picked])
 
 
 def test_noise_is_what_it_was():
@@ -91,51 +85,26 @@ def test_noise_is_what_it_was():
 # ---------------------------------------------------------------------------------------------- sampling
 
 
-def drawer(idx=0, stage="estimate"):
-    return lambda samples: noise(SHAPE, SAMPLING.seed, idx, stage, samples)
+def copies(stage="estimate", idx=0):
+    return Copies(X, SIGMA, SAMPLING.seed, idx, stage)
 
 
-def sampled(model, method, count=50, reference=SAMPLING.reference, **more):
-    fixed, spent = votes.fixed_start(model, X, method, SIGMA, drawer(stage="pilot"), reference=reference)
-    drawn, nfe = sample(model, X, method, SIGMA, np.arange(count), drawer(), fixed=fixed, **more)
+def sampled(model, method, count=50, reference=SAMPLING.reference):
+    fixed, spent = votes.fixed_start(model, copies("pilot"), method, reference=reference)
+    drawn, nfe = sample(model, copies(), method, np.arange(count), fixed=fixed)
     return drawn, nfe + spent
 
 
 def test_votes_are_the_classes_of_the_noisy_copies():
     model = three_classes()
-    copies = (X + SIGMA * drawer()(np.arange(50))).flatten(1)
-    wanted = model.head(copies).argmax(1).numpy()
+    noisy = X + SIGMA * noise(SHAPE, SAMPLING.seed, 0, "estimate", np.arange(50))
+    assert torch.equal(copies()(np.arange(50)), noisy)
+    wanted = model.head(noisy.flatten(1)).argmax(1).numpy()
     assert len(set(wanted)) == 3
     for method in (RS, SRS, CLEAN):
         drawn, _ = sampled(model, method)
         np.testing.assert_array_equal(drawn, wanted, err_msg=method.name)
         assert drawn.dtype == np.int16
-
-
-@pytest.mark.parametrize(
-    ("method", "cost"),
-    [
-        (RS, 50 * 4),
-        (replace(RS, solver="naive", steps=1, batch=1000), 50),
-        (replace(RS, solver="broyden", steps=3, batch=1), 50 * 3),
-        (SRS, 8 * 5 + 42 * 2),
-        (replace(SRS, warmup=0), 50 * 2),
-        (replace(SRS, batch=50), 50 * 5),
-        (CLEAN, SAMPLING.reference.steps + 50 * 2),
-    ],
-    ids=["rs", "one-batch", "singles", "srs", "no-warmup", "all-warmup", "clean"],
-)  # fmt: skip
-def test_cost_is_what_was_evaluated(method, cost):
-    model = three_classes(rate=0.5)
-    _, nfe = sampled(model, method)
-    assert nfe == model.evaluations == cost
-
-
-def test_standard_votes_start_at_zero_every_time():
-    model = three_classes(rate=0.5)
-    sampled(model, replace(RS, solver="naive", steps=1))
-    assert [len(z) for z, _ in model.calls] == [8] * 6 + [2]
-    assert all(not z.any() for z, _ in model.calls)
 
 
 def test_previous_start_is_where_the_slot_ended():
@@ -160,13 +129,7 @@ def test_tolerance_and_margin_save_evaluations_and_keep_easy_votes():
         assert np.mean(drawn == wanted) > 0.9
 
 
-def test_warmup_is_for_the_first_batch():
-    model = three_classes(rate=0.5)
-    sampled(model, SRS, count=20)
-    assert [len(z) for z, _ in model.calls] == [8] * 5 + [8] * 2 + [4] * 2
-
-
-@pytest.mark.parametrize("batch", [1, 3, 20, 1000])
+@pytest.mark.parametrize("batch", [1, 3, 1000])
 @pytest.mark.parametrize("solver", ["naive", "anderson", "broyden"])
 def test_standard_votes_do_not_depend_on_the_batch(solver, batch):
     method = replace(RS, solver=solver, steps=2)
@@ -175,7 +138,7 @@ def test_standard_votes_do_not_depend_on_the_batch(solver, batch):
     np.testing.assert_array_equal(drawn, wanted)
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 40])
+@pytest.mark.parametrize("count", [1, 8, 9])
 @pytest.mark.parametrize("method", [RS, SRS, CLEAN], ids=lambda m: m.name)
 def test_first_votes_are_those_of_a_longer_run(method, count):
     long, _ = sampled(three_classes(rate=0.6), method, count=60)
@@ -213,19 +176,11 @@ def test_selection_and_estimation_see_different_noise():
     model = three_classes()
     drawn = draw_votes(model, X, replace(RS, solver="naive", steps=1, batch=20), SAMPLING, SIGMA, idx=6)
     seen = torch.cat([u for _, u in model.calls])
-    wanted = [X + SIGMA * drawer(6, stage)(np.arange(n)) for stage, n in (("select", 20), ("estimate", 100))]
+    wanted = [copies(stage, 6)(np.arange(n)) for stage, n in (("select", 20), ("estimate", 100))]
     assert torch.equal(seen[:120], torch.cat(wanted).flatten(1))
     assert not torch.equal(seen[:20], seen[20:40])
     assert len(drawn.select) == 20 and len(drawn.estimate) == 100
     assert len(drawn.audited) == 0  # K = 0
-
-
-def test_same_image_and_seed_same_votes_other_ones_others():
-    def of(seed=4, idx=0):
-        return draw_votes(three_classes(), X, RS, replace(SAMPLING, seed=seed), SIGMA, idx=idx).estimate
-
-    np.testing.assert_array_equal(of(), of())
-    assert (of() != of(seed=5)).any() and (of() != of(idx=1)).any()
 
 
 @pytest.mark.parametrize("method", [SRS, CLEAN, replace(SRS, audit=100), replace(SRS, audit=1)], ids=lambda m: f"{m.name}-{m.audit}")
@@ -238,7 +193,7 @@ def test_audit_is_of_votes_for_the_top_class(method):
     assert len(drawn.audited) == len(drawn.standard) == min(method.audit, len(for_a))
     assert len(set(drawn.audited)) == len(drawn.audited)
     assert (drawn.estimate[drawn.audited] == c_a).all()
-    order = noise.audit_order(SAMPLING.seed, 3, SAMPLING.n)
+    order = audit_order(SAMPLING.seed, 3, SAMPLING.n)
     assert drawn.audited.tolist() == [i for i in order if drawn.estimate[i] == c_a][: method.audit]
     # What stands beside them are the reference method's own votes on the same noise.
     standard = draw_votes(three_classes(rate), X, replace(SAMPLING.reference, batch=13), SAMPLING, SIGMA, idx=3)
@@ -257,27 +212,15 @@ def test_an_auditor_of_its_own_gives_the_standard_votes():
         replace(SRS, auditor=CLEAN)
 
 
-def test_audited_votes_do_differ_where_the_serialized_ones_are_bad():
-    method = replace(SRS, steps=1, batch=1, audit=100)
-    sampling = replace(SAMPLING, reference=Method("REF", "naive", 80))
-    drawn = draw_votes(three_classes(rate=0.9), X, method, sampling, SIGMA)
-    assert (drawn.standard != drawn.estimate[drawn.audited]).any()
-
-
 def test_audit_order_is_a_uniform_permutation():
     n, images = 20, 2_000
-    orders = np.array([noise.audit_order(0, idx, n) for idx in range(images)])
+    orders = np.array([audit_order(0, idx, n) for idx in range(images)])
     assert (np.sort(orders, axis=1) == np.arange(n)).all()
     # First place and any other place: each sample equally often, within 5 standard errors.
     for place in (0, 1, n // 2, n - 1):
         counts = np.bincount(orders[:, place], minlength=n)
         assert np.abs(counts - images / n).max() < 5 * (images / n * (1 - 1 / n)) ** 0.5
-    assert not np.array_equal(noise.audit_order(0, 0, n), noise.audit_order(1, 0, n))
-
-
-def test_audit_order_does_not_depend_on_the_votes():
-    """Independence by construction: it is a function of seed, image and N only."""
-    assert list(inspect.signature(noise.audit_order).parameters) == ["seed", "idx", "n"]
+    assert not np.array_equal(audit_order(0, 0, n), audit_order(1, 0, n))
 
 
 @pytest.mark.parametrize("method", [RS, SRS, CLEAN], ids=lambda m: m.name)
@@ -314,45 +257,18 @@ def test_stored_votes_come_back(stored):
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no half-written file stays
 
 
-def flip(content, at):
-    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
-
-
-def lacking(content):
-    return None
-
-
 DAMAGE = {
-    "empty": lambda b: b"", "cut": lambda b: b[:200], "end cut": lambda b: b[:-1], "text": lambda b: b"not votes",
-    "compressed bits": lambda b: flip(b, b.index(b"select.npy") + 34), "another archive": lacking,
+    "cut": lambda path, drawn: path.write_bytes(path.read_bytes()[:200]), "another archive": lambda path, drawn: np.savez(path, idx=1),
+    "objects": lambda path, drawn: np.savez(path, **(vars(drawn) | {"select": np.array([{"code": 1}], dtype=object)})),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_votes_are_set_aside(stored, damage):
-    _, path = stored
-    content = damage(path.read_bytes())
-    np.savez(path, idx=1) if content is None else path.write_bytes(content)
+    drawn, path = stored
+    damage(path, drawn)
     content = path.read_bytes()
     with pytest.raises(DamagedFile, match=r"00009\.npz is damaged.*00009\.npz\.damaged: run again"):
         votes.read(path)
     assert not path.exists()
     assert path.with_name("00009.npz.damaged").read_bytes() == content
-
-
-def test_votes_that_hold_objects_are_not_read(stored):
-    drawn, path = stored
-    np.savez(path, **(vars(drawn) | {"select": np.array([{"code": 1}], dtype=object)}))
-    with pytest.raises(DamagedFile):
-        votes.read(path)
-
-
-@pytest.mark.parametrize("tf32", [False, True])
-def test_tf32_is_off_unless_asked_for(tf32):
-    x = torch.rand(1, 8, 8)
-    torch.backends.cudnn.allow_tf32 = not tf32
-    sampling = settings.Sampling(10, n0=2, n=2, precision="tf32" if tf32 else "float32")
-    model = mdeq.build(profiles.DIGITS_SMALL, profiles.DIGITS, 0).eval()
-    votes.draw_votes(model, x, settings.Method("RS", "naive", 1), sampling, 0.5)
-    assert torch.backends.cudnn.allow_tf32 is tf32 and torch.backends.cuda.matmul.allow_tf32 is tf32
-    assert torch.backends.cudnn.deterministic

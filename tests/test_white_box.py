@@ -1,8 +1,8 @@
 """Gradients at intermediate states compared with the exact one, and the DEQ that is trained against them."""
 
-from dataclasses import replace
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from srs.experiments.white_box import CONVERGED, HARD, READY, RESIDUAL
 from srs.profiles import DIGITS_PAPER, get_profile
 from srs.settings import ConfigError
 from srs.store import paths
-from srs.training import losses, train
+from srs.training import card, losses, train
 from tests.helpers import smoke_run
 from tests.test_pgd import MODEL, X, Y, exact, gradient_of
 
@@ -33,7 +33,7 @@ def quick(monkeypatch, srs_root):
     load = functools.cache(data.load)
     monkeypatch.setattr(data, "load", lambda which, split: load(which, split)._replace(
         pixels=load(which, split).pixels[:96], labels=load(which, split).labels[:96]))  # fmt: skip
-    monkeypatch.setattr(train, "QUALITY_IMAGES", 20)
+    monkeypatch.setattr(card, "QUALITY_IMAGES", 20)
 
 
 # ---------------------------------------------------------------------------------------------- cosines
@@ -74,18 +74,18 @@ def test_adversarial_training_trains_on_attacked_copies_once_it_no_longer_unroll
 def test_adversarial_training_is_repeatable_resumes_and_has_a_card_of_its_own(srs_root):
     run, model = trained(HARDENED)
     whole = {k: v.clone() for k, v in model.state_dict().items()}
-    card = json.loads(paths.card(run).read_text())
+    told = json.loads(paths.card(run).read_text())
     paths.card(run).unlink(), paths.weights(run).unlink()
     train.train(run, progress=False, stop_after=1)
     assert not paths.weights(run).is_file()
     again, model = trained(HARDENED)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in whole.items())
-    assert json.loads(paths.card(again).read_text())["settings"] == card["settings"]
+    assert json.loads(paths.card(again).read_text())["settings"] == told["settings"]
     for other in (
         RECIPE, hardened(RECIPE, "adversarial", replace(HARDENED.adversarial, radius=0.4)),
         hardened(RECIPE, "adversarial", replace(HARDENED.adversarial, gradient=Gradient("unrolled", 3))),
     ):  # fmt: skip
-        assert train._settings(replace(run, train=other)) != card["settings"]
+        assert train._settings(replace(run, train=other)) != told["settings"]
 
 
 def test_settings_of_plain_recipes_are_what_they_were():

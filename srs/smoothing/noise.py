@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srs.settings import check
 from srs.smoothing import exact
 
 STAGES = {"select": 0, "estimate": 1, "audit": 2, "pilot": 3}  # no two of them share randomness
@@ -44,6 +45,7 @@ class Copies:
 
 def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generator:
     """The random generator of one block of one stage of one image; streams are independent (Philox)."""
+    check(min(idx, block) >= 0, "image and first of its samples", (idx, block * BLOCK), "positions of 0 or more")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(idx, STAGES[stage], block))))
 
 

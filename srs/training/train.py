@@ -76,6 +76,8 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     optimiser = _optimiser(model, recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    if not sealed.present(paths.checkpoint(run)) and sealed.present(begun := paths.zoo(paths.checkpoint(run), run)):
+        sealed.write(paths.checkpoint(run), begun.read_bytes())  # a training that we began
     done, seconds = _resume(run, model, mean, optimiser, device, trained_on)
     epochs = range(done, recipe.epochs)
     for epoch in tqdm(epochs, desc=f"train {run.id}", unit="epoch", disable=not progress):
