@@ -186,12 +186,14 @@ test: test-code test-notebooks  ## unit tests, and every notebook under nbval wi
 test-code: | $(ENV)
 	$(PY) -m pytest -q tests
 
-# nbval runs a notebook as it stands, so copies get the parameters of the profile `smoke` first.
+# nbval runs a notebook as it stands, so copies get the parameters of the profile `smoke` first. They lie where executed
+# notebooks do, for the report.
 TRIAL := data/smoke-test
+TRIED := $(TRIAL)/data/smoke/notebooks
 test-notebooks: | $(ENV)
 	rm -rf $(TRIAL)
-	$(PY) -m tests.prepare_notebooks $(TRIAL)/notebooks
-	SRS_MAKE=1 SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(TRIAL)/notebooks
+	$(PY) -m tests.prepare_notebooks $(TRIED)
+	SRS_MAKE=1 SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m pytest -q --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider $(TRIED)
 	SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m srs coverage --profile smoke
 	rm -rf $(TRIAL)
 

@@ -179,8 +179,8 @@ def test_a_removed_settings_file_costs_one_run_at_most(made, kind):
     ("srs/store/counts.py", 1), ("srs/analysis/measures.py", 1), ("srs/experiments/certified_accuracy.py", 1), ("srs/experiments/attacks.py", 0),
 ])  # fmt: skip
 def test_a_change_remakes_what_depends_on_it_and_no_more(made, file, remade):
-    done = made.make("--dry-run", "-W", file, NOTEBOOKS[-1], "PROFILE=smoke")
-    assert [name for name in LEAVES if f"/{name}.ipynb.part.ipynb" in done.stdout] == [*LEAVES][len(LEAVES) - remade :], done.stderr
+    assert made.make("-W", file, NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+    assert made.executed() == [*LEAVES][len(LEAVES) - remade :]
 
 
 # ---------------------------------------------------------------------------------------------- machines
