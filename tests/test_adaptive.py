@@ -23,8 +23,9 @@ def test_looks_grow_and_end_at_n():
     assert list(LOOKS.at) == sorted(set(LOOKS.at))
 
 
-@pytest.mark.parametrize("looks", [Looks(5, first=1, growth=1.1), Looks(40, first=39, growth=1.016), Looks(9, first=2, growth=1.3)])
-def test_looks_that_fall_together_are_one_and_share_no_alpha(looks):
+@pytest.mark.parametrize("n, first, growth", [(5, 1, 1.1), (40, 39, 1.016), (9, 2, 1.3)])
+def test_looks_that_fall_together_are_one_and_share_no_alpha(n, first, growth):
+    looks = Looks(n, first, growth)
     assert list(looks.at) == sorted(set(looks.at)) and looks.at[-1] == looks.n
 
 
@@ -49,7 +50,8 @@ def test_clear_cases_are_decided_early_and_as_by_fixed_n():
             found = decide(drawn(p, seed), 0.5, sigma=SIGMA, alpha=ALPHA, looks=LOOKS)
             assert found.certified == certified and found.n < 400
     # Between the two, the number of votes grows as the case gets harder.
-    spent = [np.mean([decide(drawn(p, s), 0.5, sigma=SIGMA, alpha=ALPHA, looks=LOOKS).n for s in range(30)]) for p in (0.99, 0.93, 0.88)]
+    cases = [[drawn(p, seed) for seed in range(30)] for p in (0.99, 0.93, 0.88)]
+    spent = [np.mean([decide(count, 0.5, sigma=SIGMA, alpha=ALPHA, looks=LOOKS).n for count in case]) for case in cases]
     assert spent == sorted(spent) and spent[0] < spent[-1] / 3
 
 
@@ -60,8 +62,8 @@ def test_half_is_not_certified_at_radius_zero():
 def test_estimated_radius_holds_with_the_confidence_it_claims():
     for p in (0.6, 0.95):
         true = SIGMA * norm.ppf(p)
-        radii = [estimate(drawn(p, seed), sigma=SIGMA, alpha=ALPHA, gain=0.05, looks=LOOKS).radius for seed in range(200)]
-        assert np.mean(np.array(radii) > true) <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / 200) ** 0.5
+        radii = [estimate(drawn(p, seed), sigma=SIGMA, alpha=ALPHA, gain=0.05, looks=LOOKS).radius for seed in range(100)]
+        assert np.mean(np.array(radii) > true) <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / 100) ** 0.5
 
 
 def test_estimate_stops_where_votes_no_longer_pay():

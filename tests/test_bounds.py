@@ -240,37 +240,26 @@ def test_top_class_breaks_ties_low_and_ignores_abstentions():
         bounds.top_class([3], 3)
 
 
-@pytest.mark.parametrize(
-    "fields, message",
-    [
-        ({"n": 0, "n_a": 0}, "n is 0"),
-        ({"n": 10, "n_a": 11}, "n_a is 11.*between 0 and n, which is 10"),
-        ({"n": 10, "n_a": -1}, "n_a is -1"),
-        ({"n": 10, "n_a": 5, "k": 6}, "k is 6"),
-        ({"n": 10, "n_a": 5, "k": 4, "m": 5}, "m is 5"),
-        ({"n": 10, "n_a": 5, "n_2": 6}, "n_2 is 6"),
-        ({"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_1 is 4"),
-        ({"n": 10, "n_a": np.array([5, 11])}, "n_a is"),
-        ({"n": 10, "n_a": 5.5}, "n_a is of type float64"),
-    ],
-)
-def test_counts_refuse_the_impossible(fields, message):
+IMPOSSIBLE = {
+    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11}, "k is 6": {"n": 9, "n_a": 5, "k": 6},
+    "n_a is -1": {"n": 1, "n_a": -1}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5}, "n_2 is 6": {"n": 9, "n_a": 5, "n_2": 6},
+    "n_1 is 4": {"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_a is": {"n": 10, "n_a": np.array([5, 11])},
+    "n_a is of type float64": {"n": 10, "n_a": 5.5},
+}  # fmt: skip
+BAD = {
+    "'theorem32'.*cohen, theorem31, released, audit": {"rule": "theorem32"}, "sigma is 0": {"sigma": 0.0},
+    "sigma is nan": {"sigma": np.nan}, "alpha is 0": {"alpha": 0.0}, "alpha is 1": {"alpha": 1.0}, "split is 1": {"split": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message, fields", IMPOSSIBLE.items(), ids=IMPOSSIBLE)
+def test_counts_refuse_the_impossible(message, fields):
     with pytest.raises(ValueError, match=message):
         Counts(**fields)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"rule": "theorem32"}, "'theorem32'.*cohen, theorem31, released, audit"),
-        ({"sigma": 0.0}, "sigma is 0"),
-        ({"sigma": float("nan")}, "sigma is nan"),
-        ({"alpha": 0.0}, "alpha is 0"),
-        ({"alpha": 1.0}, "alpha is 1"),
-        ({"split": 1.0}, "split is 1"),
-    ],
-)
-def test_certify_refuses_bad_settings(change, message):
+@pytest.mark.parametrize("message, change", BAD.items(), ids=BAD)
+def test_certify_refuses_bad_settings(message, change):
     given_settings = {"rule": "audit", "counts": Counts(10, 9), "sigma": 0.5, "alpha": ALPHA, "split": 0.5}
     with pytest.raises(ValueError, match=message):
         bounds.certify(**(given_settings | change))

@@ -17,7 +17,7 @@ from srs.smoothing import certify, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.smoothing.noise import Copies
 from srs.store import results
-from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes, TINY
+from tests.helpers import save_untrained, smoke_run, three_classes, TINY
 
 RS = Method("RS", "naive", 1, batch=50)
 CHAIN = Method("CHAIN", "naive", 1, start="previous", batch=50, warmup=5, audit=40)
@@ -113,9 +113,9 @@ def test_cohen_is_refused_where_votes_need_an_audit(start):
 # ---------------------------------------------------------------------------------------------- what is certified
 
 BAD_IMAGES = {
-    "bool": X > 0.4, "uint8": (255 * X).to(torch.uint8), "int64": torch.ones(1, 2, 2, dtype=torch.int64), "complex": X.to(torch.complex64),
-    "array": X.numpy(), "255 times": 255 * X, "negative": -X, "a batch": X.expand(2, 1, 2, 2), "flat": X.flatten(),
-    "nothing": X[:, :0], "infinite": X / 0,
+    "bool": X > 0.4, "uint8": (255 * X).byte(), "int64": X.ceil().long(), "complex": X.to(torch.complex64), "array": X.numpy(),
+    "255 times": 255 * X, "negative": -X, "infinite": X / 0, "a batch": X.expand(2, 1, 2, 2), "flat": X.flatten(),
+    "nothing": X[:, :0],
 }  # fmt: skip
 
 

@@ -19,9 +19,10 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "column, value, text",
     [
-        ("r=0.25", 100 * 326 / 500, "65.2"), ("r=0.25", 100 / 16, "6.3"), ("r=0.25", 100 * 1 / 160, "0.6"), ("noisy accuracy %", 66.666, "66.7"),
-        ("disagreement %", 0.125, "0.13"), ("ACR", 0.5389, "0.538"), ("ACR", 0.3, "0.300"), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"),
-        ("images", 12, "12"), ("NFE/image", np.float64(1100.5), "1101"), ("ACR", np.nan, ""), ("r=0.25", "62", "62"), ("anything", None, ""),
+        ("r=0.25", 100 * 326 / 500, "65.2"), ("r=0.25", 100 / 16, "6.3"), ("r=0.25", 100 / 160, "0.6"), ("r=0.25", "62", "62"),
+        ("noisy accuracy %", 66.666, "66.7"), ("disagreement %", 0.125, "0.13"), ("ACR", 0.5389, "0.538"), ("ACR", 0.3, "0.300"),
+        ("ACR", np.nan, ""), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"), ("images", 12, "12"),
+        ("NFE/image", np.float64(1100.5), "1101"), ("anything", None, ""),
     ],
 )  # fmt: skip
 def test_cells(column, value, text):

@@ -132,7 +132,7 @@ def test_a_solved_problem_stays_solved_in_long_runs(solver, problem, dtype):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(dict(max_steps=0), "max_steps = 0"), (dict(tol=-1e-3), "tol = -0.001"), (dict(z0=torch.zeros(2, 12).double()), "2 samples")],
+    [(dict(max_steps=0), "max_steps = 0"), (dict(tol=-1e-3), "tol = -0.001"), (dict(z0=torch.zeros(2, 12)), "2 samples")],
     ids=["no-steps", "negative-tol", "other-batch"],
 )
 @each_solver

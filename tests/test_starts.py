@@ -11,8 +11,9 @@ from srs.settings import Method
 from srs.smoothing import votes
 from srs.smoothing.votes import sample
 from tests.helpers import three_classes
-from tests.test_votes import CENTROID, CLEAN, copies, SAMPLING, sampled, X
+from tests.test_votes import CLEAN, copies, SAMPLING, sampled, X
 
+CENTROID = Method("CENTROID", "naive", 2, start="centroid", batch=50, audit=12, warmup=30, pilot=6)
 CALIBRATED = replace(CENTROID, name="CALIBRATED", start="calibrated")
 ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
 
