@@ -201,7 +201,7 @@ def test_other_weights_and_other_methods_have_votes_of_their_own(done):
 def test_provenance_says_what_made_the_votes(finished, monkeypatch):
     monkeypatch.setenv("SRS_ROOT", str(finished[0]))
     told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
-    assert told["run"] == RUN.id and told["sigma"] == RUN.sigma and told["dtype"] == "float32" and told["sampling"]["precision"] == "float32"
+    assert (told["run"], told["sigma"], told["dtype"], told["sampling"]["precision"]) == (RUN.id, RUN.sigma, "float32", "float32")
     assert told["weights"] == checkpoints.digest(paths.weights(RUN))
     assert told["sampling"]["n"] == 40 and told["sampling"]["seed"] == 0 and told["method"]["name"] == SRS.name
     assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
@@ -259,7 +259,7 @@ def hand_made(select, estimate, audited, standard, idx=0):
 @pytest.mark.parametrize("k", [0, 1, 12, 60])
 def test_counts_equal_brute_force(seed, k):
     rng, n = np.random.default_rng(seed), 60
-    select, estimate = rng.choice([ABSTAIN, 0, 1, 2], 9, p=[0.1, 0.1, 0.6, 0.2]), rng.choice([ABSTAIN, 0, 1, 2], n, p=[0.1, 0.1, 0.5, 0.3])
+    select, estimate = (rng.choice([ABSTAIN, 0, 1, 2], size, p=[0.1, 0.1, 0.6, 0.2]) for size in (9, n))
     reference = np.where(rng.random(n) < 0.3, rng.choice([ABSTAIN, 0, 1, 2], n), estimate)
     sampling = Sampling(3, n0=9, n=n, seed=seed)
     c_a = bounds.top_class(select, 3)

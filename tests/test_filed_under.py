@@ -179,9 +179,9 @@ def test_nothing_is_computed_on_what_is_no_device(device):
         inference.check_device(device)
 
 
-@pytest.mark.parametrize(("device", "named"), [("cpu", "CPU "), ("cpu:0", "CPU "), ("mps", "mps"), ("xpu:1", "xpu"), ("meta", "meta")])
-def test_devices_are_named_as_what_they_are(device, named):
-    assert inference.device_name(device).startswith(named)
+def test_devices_are_named_as_what_they_are():
+    for device, named in {"cpu": "CPU ", "cpu:0": "CPU ", "mps": "mps", "xpu:1": "xpu", "meta": "meta"}.items():
+        assert inference.device_name(device).startswith(named)
     assert inference.computed_on("cpu").endswith(f"torch {torch.__version__}")
 
 
@@ -192,7 +192,8 @@ def test_numpy_scalars_are_settings_like_any_other():
     plain, scalars = Method("M", "anderson", 3, tol=0.1), Method("M", "anderson", np.int64(3), tol=np.float32(0.1))
     assert scalars == plain and type(scalars.steps) is int and type(scalars.tol) is float
     small = Sampling(10, np.int16(5), np.int64(100), np.int64(0), plain)
-    assert small == Sampling(10, 5, 100, 0, plain) and settings.fingerprint(small) == settings.fingerprint(Sampling(10, 5, 100, 0, plain))
+    same = Sampling(10, 5, 100, 0, plain)
+    assert small == same and settings.fingerprint(small) == settings.fingerprint(same)
     assert profiles.get_run("cifar10", "SMALL", np.float32(0.12)) is not None
     assert smoke_run(n=np.int64(40), alpha=np.float64(0.001)) == smoke_run(n=40)
     assert type(smoke_run(sigmas=(np.float32(0.5),)).sigma) is float
@@ -244,7 +245,7 @@ def test_the_digest_of_code_is_that_of_every_release_of_python():
 def test_the_digest_of_code_follows_what_it_computes():
     other = SOURCE.replace('"""And another."""', '"""Said otherwise."""').replace("# a comment", "").replace("math  ", "math")
     assert other != SOURCE and results.digest_of_code(other) == results.digest_of_code(SOURCE)
-    changes = [("2.5", "2.6"), ("is not None", "is None"), ("/: a", ": a"), ("**more}", "'m': more}"), ("LIMIT", "LEAST"), ("or {", "and {")]
+    changes = [("2.5", "2.6"), ("is not None", "is None"), ("/: a", ": a"), ("**more}", "'m': more}"), ("or {", "and {")]
     digests = {results.digest_of_code(SOURCE.replace(*change)) for change in changes}
     assert len(digests | {results.digest_of_code(SOURCE)}) == len(changes) + 1
     assert len({results.digest_of_code("a", "b"), results.digest_of_code("b", "a"), results.digest_of_code("a\nb")}) == 3

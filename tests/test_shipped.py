@@ -10,7 +10,7 @@ import safetensors.torch
 from srs.store import paths, shipped
 from srs.store.paths import DamagedFile
 from srs.training import train
-from tests.test_train import ONE, RECIPE, assert_equal, quick, run_of, trained, weights  # noqa: F401
+from tests.test_train import ONE, assert_equal, quick, run_of, trained, weights  # noqa: F401
 
 
 def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(monkeypatch):
@@ -36,6 +36,11 @@ def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(mon
     assert shipped.ship(profile) == []  # a copy of what is shipped is not shipped again
 
 
+def flip(content: bytes) -> bytes:
+    """One bit near the end."""
+    return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
+
+
 def shelve(run) -> dict[str, bytes]:
     """Train a run, put it into the zoo and empty the work folder; what training made."""
     trained(run)
@@ -51,8 +56,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
 @pytest.mark.parametrize("ending", ["safetensors", "anchor.safetensors", "json"])
 @pytest.mark.parametrize(
     ("damage", "command"),
-    [(lambda b: POINTER, "git lfs pull"), (lambda b: b[:-9], "git checkout -- data/zoo"),
-     (lambda b: b[:-40] + bytes([b[-40] ^ 1]) + b[-39:], "git checkout -- data/zoo")],
+    [(lambda b: POINTER, "git lfs pull"), (lambda b: b[:-9], "git checkout -- data/zoo"), (flip, "git checkout -- data/zoo")],
     ids=["pointer", "cut", "bit"],
 )  # fmt: skip
 def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage, command):
@@ -76,7 +80,7 @@ def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
     plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
     path.write_bytes(plain)
     trained(run)
-    path.write_bytes(plain[:-40] + bytes([plain[-40] ^ 1]) + plain[-39:])
+    path.write_bytes(flip(plain))
     with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
         trained(run)
 
@@ -103,7 +107,7 @@ def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
     assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
 
 
-@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]], ids=["missing", "cut", "bit"])
+@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], flip], ids=["missing", "cut", "bit"])
 def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later, damage):
     run = run_of(ONE)
     trained(run)
@@ -120,7 +124,7 @@ def test_damaged_weights_are_told_by_training_and_trained_anew():
     trained(run)
     path = paths.weights(run)
     whole = path.read_bytes()
-    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    path.write_bytes(flip(whole))
     with pytest.raises(DamagedFile, match=rf"{path.name} .*set aside as {path.name}\.damaged: run again"):
         trained(run)
     trained(run)

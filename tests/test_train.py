@@ -154,7 +154,8 @@ def test_damaged_checkpoint_is_set_aside():
     trained(run, stop_after=1)
     path = paths.checkpoint(run)
     whole = path.read_bytes()
-    for content in (b"", whole[: len(whole) // 2], *(whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :] for i in range(0, len(whole), len(whole) // 9))):
+    flipped = [whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :] for i in range(0, len(whole), len(whole) // 9)]
+    for content in (b"", whole[: len(whole) // 2], *flipped):
         path.write_bytes(content)
         with pytest.raises(DamagedFile, match=path.name):
             trained(run, stop_after=1)

@@ -108,8 +108,10 @@ def write(path: Path, content: bytes) -> None:
 
 def write_changed(path: Path, content: bytes) -> None:
     """Write a file unless it has that content already."""
-    if not (path.is_file() and path.read_bytes() == content):
-        write(path, content)
+    with contextlib.suppress(OSError):  # not there, or another process is at it
+        if path.read_bytes() == content:
+            return
+    write(path, content)
 
 
 def save(path: Path, body: bytes) -> None:
