@@ -82,7 +82,7 @@ BASELINES := $(shell $(ASK) srs.profiles baselines $(PROFILE))
 .PRECIOUS: $(NB)/%.ipynb
 
 # A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
-BRIEF := $(filter cifar10_more,$(PROFILE))
+BRIEF := $(filter cifar10_more cifar10_long,$(PROFILE))
 
 all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## train, certify, and make every table and figure (default)
 	@echo "$(PROFILE): everything is up to date; open $<"
