@@ -86,7 +86,7 @@ def load(data: settings.Data, split: str) -> Images:
     """The images and labels of a split of a data set, checked.
 
     Raises:
-        config.ConfigError: an unknown split, a missing folder, or images of the wrong shape or not finite.
+        ConfigError: an unknown split, a missing folder, or images of the wrong shape or not finite.
     """
     settings.check(split in SPLITS, "split", split, settings.one_of(SPLITS))
     part = "test" if split == "test" else "train"

@@ -213,7 +213,7 @@ class Sampling:
     n: int = 10_000  # samples that estimate p_A
     seed: int = 0
     reference: Method = Method("MDEQ-30A", "anderson", 30)
-    noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see srs.exact
+    noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see smoothing.exact
     levels: int = 255  # of the grid
     precision: str = "float32"  # one of PRECISIONS: another one is another base classifier, faster
     compiled: bool = False  # whether f and the head are compiled

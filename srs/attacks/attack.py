@@ -95,7 +95,7 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
         Where the table is.
 
     Raises:
-        config.ConfigError: weights or counts are missing, or a setting does not fit.
+        ConfigError: weights or counts are missing, or a setting does not fit.
         paths.DamagedFile: a stored file could not be read; it has been set aside.
     """
     inference.check_device(device)

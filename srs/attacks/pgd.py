@@ -1,7 +1,7 @@
 """The one PGD: projected gradient ascent in an l2 ball, on a DEQ or its smoothed classifier, through the solver's states.
 
 Base PGD, Smooth-PGD and adversarial training are this loop with another number of noisy copies. It works on any model of
-`models.DEQ` whose methods torch can differentiate. Nothing here clips to [0, 1]; see `srs.attacks.settings`.
+`mdeq.DEQ` whose methods torch can differentiate. Nothing here clips to [0, 1]; see `attacks.settings`.
 """
 
 import math

@@ -53,7 +53,7 @@ def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Dat
     `state` is what the file holds, where it has been read already.
 
     Raises:
-        config.ConfigError: no such file, one that cannot be read, or weights of another architecture, not finite or complex.
+        ConfigError: no such file, one that cannot be read, or weights of another architecture, not finite or complex.
         DamagedFile: the content is wrong; a file of the work folder has been set aside.
     """
     path, loaded = Path(path), network(model, data)

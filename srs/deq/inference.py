@@ -65,7 +65,7 @@ def prepare(model: mdeq.MDEQ | mdeq.ResNet, *, precision: str = "float32", compi
         compiled: whether f and the head are compiled, for any batch size, which takes a minute before the first vote.
 
     Raises:
-        config.ConfigError: an unknown precision.
+        ConfigError: an unknown precision.
     """
     check(precision in PRECISIONS, "precision", precision, one_of(PRECISIONS))
     model = fold(model)

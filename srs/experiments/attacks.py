@@ -65,7 +65,7 @@ def read(profile: Profile) -> Attacked:
     """The stored attacks of a profile beside the certificates they try.
 
     Raises:
-        config.ConfigError: a run was not attacked or not certified.
+        ConfigError: a run was not attacked or not certified.
         ValueError: a run was certified anew since it was attacked.
     """
     counted = counts.read_counts(profile)

@@ -37,7 +37,7 @@ class Contender:
     method: Method
     folded: bool = True
     compiled: bool = False
-    kept: bool = True  # whether freed memory is kept, see srs.memory
+    kept: bool = True  # whether freed memory is kept, see deq.memory
 
 
 def released(batch: int = 400) -> tuple[Contender, ...]:

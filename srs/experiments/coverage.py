@@ -202,7 +202,7 @@ def require_complete(profile: Profile) -> None:
     """Refuse a profile that lacks any table or figure that it should have.
 
     Raises:
-        config.ConfigError: something has not been made.
+        ConfigError: something has not been made.
     """
     table = items(profile)
     complete = not table.iloc[:, -1].str.startswith("not made").any()

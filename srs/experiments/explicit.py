@@ -33,7 +33,7 @@ def read(profile: Profile) -> pd.DataFrame:
     `network` names a line of the tables. Empty for a profile without explicit networks.
 
     Raises:
-        config.ConfigError: nothing is stored of the explicit networks or of the DEQs.
+        ConfigError: nothing is stored of the explicit networks or of the DEQs.
         ValueError: they were not evaluated on the same images.
     """
     srs = sorted((m for m in profile.methods if m.serialized), key=lambda m: m.steps)

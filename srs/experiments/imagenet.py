@@ -119,7 +119,7 @@ def check(profile: Profile, sample: Profile, *, device: str = "cpu") -> list[Sho
         What each method did, and the first image with noisy copies.
 
     Raises:
-        config.ConfigError: the sample's images are not at hand, or do not fit.
+        ConfigError: the sample's images are not at hand, or do not fit.
     """
     for run in sample.runs:
         train.train(run, device=device)

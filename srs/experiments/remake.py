@@ -67,7 +67,7 @@ def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iter
         processes: that share the steps.
 
     Raises:
-        config.ConfigError: no run of the profile is stored, or less than one process.
+        ConfigError: no run of the profile is stored, or less than one process.
     """
     settings.check(processes >= 1, "processes", processes, "at least 1")
     counts.read_counts(profile)  # first: if nothing is stored, say so at once

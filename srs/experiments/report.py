@@ -117,7 +117,7 @@ def build(profile: Profile) -> Path:
     """Write figures/<profile>/report.html from the executed notebooks; returns its path.
 
     Raises:
-        config.ConfigError: no notebook of the profile has been executed.
+        ConfigError: no notebook of the profile has been executed.
     """
     notebooks, folder = executed(profile), paths.executed(profile, "any").parent
     settings.check(notebooks != {}, "executed notebooks", str(folder), "at least one; `make` executes them")

@@ -153,7 +153,7 @@ def measure_adaptive(run: Run, method: settings.Method, *, images: int, n: int) 
         n: the fixed number of votes, and the most of the adaptive test.
 
     Raises:
-        config.ConfigError: a method whose votes need an audit.
+        ConfigError: a method whose votes need an audit.
     """
     settings.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
     profile, inputs = run.profile, certify.read_inputs(run)

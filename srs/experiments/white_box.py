@@ -129,7 +129,7 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The stored cosines and attacked images of the run's model and of the hardened one, with their name in the column `model`.
 
     Raises:
-        config.ConfigError: something was not measured.
+        ConfigError: something was not measured.
     """
     parts = []
     for name, one in both(run).items():

@@ -56,7 +56,7 @@ def certify_image(
     """Certify one image with any DEQ: Cohen et al.'s rule for standard votes, the rule `audit` for serialized ones.
 
     Args:
-        model: anything with the methods of `models.DEQ`, in eval mode.
+        model: anything with the methods of `mdeq.DEQ`, in eval mode.
         x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
         method: how votes are drawn.
         sampling: sample sizes, seed, and the standard solve that audits.
@@ -66,7 +66,7 @@ def certify_image(
         idx: names the noise streams: give every image its own.
 
     Raises:
-        config.ConfigError: alpha out of range, `cohen` for votes that need an audit, or what `votes.draw_votes` refuses.
+        ConfigError: alpha out of range, `cohen` for votes that need an audit, or what `votes.draw_votes` refuses.
         ValueError: an unknown rule.
     """
     sigma, alpha = settings.check_sigma(sigma), settings.plain(alpha)
@@ -102,7 +102,7 @@ def certify(
         The tally file of every method whose images are all there.
 
     Raises:
-        config.ConfigError: an unknown method, a bad shard, a device that is not here, or a missing weight file.
+        ConfigError: an unknown method, a bad shard, a device that is not here, or a missing weight file.
         paths.DamagedFile: a stored file could not be read; it has been set aside.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
@@ -226,7 +226,7 @@ def vote_key(run: settings.Run, device: str = "cpu", inputs: Inputs | None = Non
 
 
 def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> mdeq.DEQ:
-    """A run's trained model as it is certified: the inference form of `srs.inference`, with its anchor if it has one."""
+    """A run's trained model as it is certified: the inference form of `deq.inference`, with its anchor if it has one."""
     inference.check_device(device)
     inputs = inputs or read_inputs(run)
     model = checkpoints.load(paths.weights(run), run.model, run.profile.data, state=inputs.weights).to(device)

@@ -103,7 +103,7 @@ def to_grid(x: Tensor, levels: int) -> np.ndarray:
     """An image as integers x * levels.
 
     Raises:
-        srs.config.ConfigError: a pixel is not a multiple of 1/levels, but for the rounding of one float32.
+        ConfigError: a pixel is not a multiple of 1/levels, but for the rounding of one float32.
     """
     scaled = x.detach().cpu().double().numpy() * levels
     whole = np.rint(scaled)

@@ -23,7 +23,7 @@ def read_counts(profile: Profile) -> pd.DataFrame:
     sigma, method (ordered categories), reference, needs_audit, and those of `results.Tally`.
 
     Raises:
-        config.ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
+        ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
         paths.DamagedFile: counts are damaged.
         ValueError: the methods of a run were not evaluated on the same images.
     """
@@ -97,7 +97,7 @@ def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
     """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED.
 
     Raises:
-        config.ConfigError: there is no such table.
+        ConfigError: there is no such table.
         paths.DamagedFile: it does not parse; it has been set aside.
     """
     path = shipped.measured(run, name) or paths.measured(run, name)

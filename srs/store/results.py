@@ -54,7 +54,7 @@ def read_tallies(path: Path) -> np.ndarray:
     """The tallies of a file as a structured array: counts["n_a"] is an integer array over images.
 
     Raises:
-        config.ConfigError: there is no such file, or it cannot be read.
+        ConfigError: there is no such file, or it cannot be read.
         paths.DamagedFile: a line does not parse, or its counts contradict each other.
     """
 
