@@ -270,7 +270,7 @@ class Profile:
     recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
     fewer: Fewer | None = None  # what is drawn at some of the noise levels; None: everything at every one
     ablation_images: int | None = None  # that ablations draw votes for, with models trained short; None: all
-    card_images: int | None = None  # that model card and anchor are measured on, instead of srs.train's own numbers
+    card_images: int | None = None  # that model card and anchor are measured on, instead of training.card's own numbers
     note: str = ""  # opens every caption
 
     def __post_init__(self):
