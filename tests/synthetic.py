@@ -117,7 +117,8 @@ def recounted(run: Run) -> pd.DataFrame:
     for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in variants.lines(run)):
         shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
         other = replace(run, train=train)
-        rows.append(store.label(other, method, tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))).assign(K=k))
+        counted = tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))
+        rows.append(store.label(other, method, counted).assign(K=k))
     return pd.concat(rows)
 
 
@@ -129,7 +130,8 @@ def write_agreement(run: Run) -> None:
     ways += [("zero", "safe_anderson", 30, tol, margin) for tol, margin in ((0.1, 0.0), (0.003, 0.0), (0.0, 0.2))]
     spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
     points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
-    store.save_frame(paths.measured(run, "agreement-test"), pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"]))
+    frame = pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"])
+    store.save_frame(paths.measured(run, "agreement-test"), frame)
 
 
 def write_measured(run: Run) -> None:
@@ -140,8 +142,9 @@ def write_measured(run: Run) -> None:
     nfe = [float(c.method.steps + 2 * c.label.startswith("released")) for c in bench.contenders_of(run, 400)]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
     store.save_frame(paths.measured(run, "bench"), pd.DataFrame([
-        {"label": label, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s, "differing": float(rng.uniform(0, 0.3) / k),
-         "peak_share": float(rng.uniform(0.1, 0.6))} for label, k, s in zip(labels, nfe, seconds)
+        {"label": label, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
+         "differing": float(rng.uniform(0, 0.3) / k), "peak_share": float(rng.uniform(0.1, 0.6))}
+        for label, k, s in zip(labels, nfe, seconds)
     ]))  # fmt: skip
     rng.uniform(size=5)  # a table of before drew these
     votes_for, looks = [], adaptive.Looks(1_000).at
@@ -170,7 +173,8 @@ def write_attacks(run: Run) -> None:
 
 def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, method: str, votes: tuple[int, ...]) -> tuple:
     """A row of `counts.ATTACKED`."""
-    return (idx, label, attack.name, attack.steps, attack.steps * attack.gradient.cost, radius, 0.99 * radius, base, method, *votes)
+    spent = attack.steps * attack.gradient.cost
+    return (idx, label, attack.name, attack.steps, spent, radius, 0.99 * radius, base, method, *votes)
 
 
 def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
@@ -196,7 +200,8 @@ def write_white_box(run: Run) -> None:
 
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:
-    """A long table of those tallies (`tally(**row)`) under one method of one run; a row may name its own method and needs_audit."""
-    told = {"model": "SMALL", "recipe": "paper", "sigma": sigma, "method": method, "reference": "MDEQ-30A", "needs_audit": needs_audit}
-    own = [told | {k: row.pop(k) for k in list(row) if k in told} | vars(tally(**{"idx": i} | row)) for i, row in enumerate(map(dict, rows))]
-    return pd.DataFrame(own)
+    """A long table of those tallies (`tally(**row)`) under one method of one run; a row may name its method and needs_audit."""
+    told = {"model": "SMALL", "recipe": "paper", "sigma": sigma, "method": method, "reference": "MDEQ-30A"}
+    told |= {"needs_audit": needs_audit}
+    named = [({k: v for k, v in row.items() if k in told}, {k: v for k, v in row.items() if k not in told}) for row in rows]
+    return pd.DataFrame([told | own | vars(tally(**{"idx": i} | counted)) for i, (own, counted) in enumerate(named)])

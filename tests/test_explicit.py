@@ -44,7 +44,8 @@ def test_tables_hold_the_network_the_deqs_and_what_was_published(root):
 def test_a_profile_without_explicit_networks_makes_nothing(srs_root):
     cifar10 = profiles.get_profile("cifar10")
     explicit.measure(cifar10)
-    assert explicit.shown(explicit.read(cifar10), cifar10) == [] and "no explicit network" in explicit.finding(explicit.read(cifar10))
+    certified = explicit.read(cifar10)
+    assert explicit.shown(certified, cifar10) == [] and "no explicit network" in explicit.finding(certified)
     assert not list(srs_root.rglob("*"))
 
 
@@ -78,9 +79,10 @@ def test_a_log_at_hand_is_computed_anew(srs_root, monkeypatch):
     monkeypatch.setenv("SRS_DATA", str(srs_root / "brought"))
     path = paths.golden(explicit.LOG)
     path.parent.mkdir(parents=True)
-    path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t9\n1\t1\t2\t0.9\t0\t9\n2\t1\t-1\t0.0\t0\t9\n3\t1\t1\t0.5\t1\t9\n")
+    rows = ("idx label predict radius correct time", "0 1 1 0.3 1 9", "1 1 2 0.9 0 9", "2 1 -1 0.0 0 9", "3 1 1 0.5 1 9")
+    path.write_text("\n".join(rows).replace(" ", "\t") + "\n")
     row = explicit.known()[explicit.LOG_LABEL]
-    assert [row[f"r={r / 4:.2f}"] for r in range(7)] == ["50.0", "50.0", "25.0", "0.0", "0.0", "0.0", "0.0"] and float(row["ACR"]) == 0.2
+    assert [float(row[f"r={r / 4:.2f}"]) for r in range(7)] == [50, 50, 25, 0, 0, 0, 0] and float(row["ACR"]) == 0.2
 
 
 def test_published_rows_are_those_of_cohen_s_log(shared, monkeypatch):
@@ -89,5 +91,5 @@ def test_published_rows_are_those_of_cohen_s_log(shared, monkeypatch):
     anew = explicit.known()[explicit.LOG_LABEL]
     for name in (name for name in anew if name.startswith("r=")):
         assert float(anew[name]) == float(known[explicit.LOG_LABEL][name])
-        assert abs(float(known[explicit.PAPER_LABEL][name]) - float(anew[name])) < 1, "the paper's own row is the same log, without decimals"
+        assert abs(float(known[explicit.PAPER_LABEL][name]) - float(anew[name])) < 1  # the same log, without decimals
     assert float(anew["ACR"]) == pytest.approx(float(known[explicit.LOG_LABEL]["ACR"]), abs=5e-4)

@@ -12,7 +12,7 @@ import torch
 from srs import data, settings
 from srs.attacks import pgd
 from srs.attacks.settings import Adversarial, Gradient, hardened
-from srs.deq import checkpoints, mdeq
+from srs.deq import checkpoints
 from srs.experiments import white_box
 from srs.experiments.white_box import CONVERGED, HARD, READY, RESIDUAL
 from srs.profiles import DIGITS_PAPER, get_profile
