@@ -1,13 +1,16 @@
 """Trained weights that are shipped, copied, cut or flipped: taken whole, told and left, or trained anew."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
 import safetensors.torch
+import torch
 
-from srs.store import paths, shipped
+from srs import profiles
+from srs.store import paths, sealed, shipped
 from srs.store.paths import DamagedFile
 from srs.training import train
 from tests.test_train import ONE, assert_equal, quick, run_of, trained, weights  # noqa: F401
@@ -129,3 +132,12 @@ def test_damaged_weights_are_told_by_training_and_trained_anew():
         trained(run)
     trained(run)
     assert path.read_bytes() == whole
+
+
+def test_shipped_trainings_go_on_and_do_not_begin_anew():
+    """A checkpoint in data/zoo was made by the code and the settings of now; another one would be passed over in silence."""
+    runs = [run for p in profiles.PROFILES.values() for run in p.every_run]
+    begun = {path: run for run in runs if (path := paths.zoo(paths.checkpoint(run), run)).is_file()}
+    for path, run in begun.items():
+        state = sealed.read(path, "training checkpoint", lambda body: torch.load(io.BytesIO(body), weights_only=True), by="train")
+        assert state["settings"] == train._settings(run) and 0 < state["epochs"] < run.train.epochs

@@ -2,7 +2,7 @@
 
 An explicit network is a DEQ whose layer forgets its state: f(z, u) = phi(u), the network's last features, whatever z
 is. So its fixed point is reached by one evaluation of f from any start, and one evaluation is one pass of the network:
-standard RS with one evaluation per vote (`config.EXPLICIT`) is Cohen et al.'s procedure, drawn by the same code, on the
+standard RS with one evaluation per vote (`settings.EXPLICIT`) is Cohen et al.'s procedure, drawn by the same code, on the
 same noise and with its cost in the same unit as a DEQ's. Names of weights are those of the public checkpoints.
 """
 
