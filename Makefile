@@ -39,7 +39,7 @@ export PYTHONHASHSEED := 0
 # What make makes lies in this checkout, where it looks for it.
 override SRS_ROOT :=
 export SRS_ROOT
-ASK := SRS_ROOT= $(PYTHON3) -m
+ASK := SRS_ROOT= "$(PYTHON3)" -m
 
 # uv reads no variable of pip's, and needs a home to write to.
 ifneq ($(PIP_INDEX_URL),)
@@ -68,7 +68,7 @@ export JUPYTER_PATH := $(SHARE)$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 WORK  := data/$(PROFILE)
 NB    := $(WORK)/notebooks
 SHOWN := figures/$(PROFILE)
-ifneq ($(shell $(PYTHON3) -c 'import sys; sys.stdout.write(str(sys.version_info >= (3, 11)))'),True)
+ifneq ($(shell "$(PYTHON3)" -c 'import sys; sys.stdout.write(str(sys.version_info >= (3, 11)))'),True)
 $(error PYTHON3=$(PYTHON3) is refused: want Python 3.11 or newer)
 endif
 RUNS  := $(shell $(ASK) srs.profiles runs "$(PROFILE)")
@@ -91,7 +91,7 @@ all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## t
 
 .venv/ready: requirements.lock
 	rm -rf .venv
-	$(PYTHON3) -m venv .venv
+	"$(PYTHON3)" -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
 	.venv/bin/python -m uv pip install --quiet --compile-bytecode --require-hashes --python .venv/bin/python -r requirements.lock
 	.venv/bin/python -m uv pip install --quiet --no-deps --no-build-isolation --offline --python .venv/bin/python --editable .

@@ -61,8 +61,11 @@ def begin(tmp_path):
         folder.mkdir()
         program.write_text(SLOW.format(module=module.rpartition(".")[0], name=module.rpartition(".")[2], call=CALLS[module]))
         env = os.environ | {"PYTHONPATH": str(ROOT), "SRS_ROOT": str(tmp_path)}
-        # In a session of its own: a signal reaches it alone, unlike Ctrl-C.
-        begun.append(subprocess.Popen([sys.executable, program, folder], env=env, start_new_session=True))
+        # In a session of its own: a signal reaches it alone, unlike Ctrl-C. Whatever nohup starts ignores SIGHUP, also this test.
+        begun.append(subprocess.Popen(
+            [sys.executable, program, folder], env=env, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        ))  # fmt: skip
         comes_true(lambda: len(list(folder.iterdir())) == 2 or begun[-1].poll() is not None, 60)
         workers = [int(path.name) for path in folder.iterdir()]
         assert len(workers) == 2
