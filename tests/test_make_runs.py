@@ -52,7 +52,8 @@ class Checkout:
             shutil.copy2(source / part, folder / part)
         (folder / ".venv").symlink_to(sys.prefix)
         self.log.touch()
-        self.stub.write_text(f"#!{sys.executable}\n{STUB}")
+        # A first line with #! takes no path with a space, so the shell finds Python.
+        self.stub.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(STUB)} \"$@\"\n")
         self.stub.chmod(0o755)
 
     def make(self, *words: str, env: dict = {}, cwd: Path | None = None) -> subprocess.CompletedProcess:
@@ -213,7 +214,7 @@ def test_a_foreign_kernel_of_the_same_name_is_not_taken(checkout, tmp_path, targ
     foreign.mkdir(parents=True)
     (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "Foreign", "language": "python"}))
     looks = "from jupyter_client import kernelspec as k; print('found', k.KernelSpecManager().find_kernel_specs()['python3'])"
-    checkout.stub.write_text(f"#!/bin/sh\nexec {sys.executable} -c {shlex.quote(looks)}\n")
+    checkout.stub.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(looks)}\n")
     done = checkout.make(target, "PROFILE=smoke", env={"JUPYTER_PATH": str(foreign.parents[1])})
     found = [line for line in done.stdout.splitlines() if line.startswith("found ")]
     assert found and all(line == f"found {checkout.folder}/.venv/share/jupyter/kernels/python3" for line in found)
@@ -250,7 +251,7 @@ def test_nothing_runs_on(checkout, who, name):
     kernel = {"name": "python3", "display_name": "", "language": "python"}
     slow = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLOW)], metadata={"kernelspec": kernel})
     nbformat.write(slow, checkout.folder / "notebooks/05_method.ipynb")
-    checkout.stub = sys.executable
+    checkout.stub = Path(sys.executable)
     place = checkout.place({"PYTHONPATH": str(checkout.folder), "HOME": str(checkout.folder.parent)})
     target = "data/smoke/notebooks/05_method.ipynb"
     command = checkout.command(target, "PROFILE=smoke")
