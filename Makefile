@@ -79,7 +79,7 @@ endif
 BASELINES := $(shell $(ASK) srs.profiles baselines $(PROFILE))
 
 .PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean lost
-.PRECIOUS: $(NB)/%.ipynb
+.PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb $(NB)/%.ipynb
 
 # A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
 BRIEF := $(filter cifar10_more cifar10_long,$(PROFILE))
