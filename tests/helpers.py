@@ -1,8 +1,11 @@
 """Problems with known fixed points, and a DEQ so small that all it should answer is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -152,6 +155,17 @@ def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
         model.classifier.bias -= logits.mean(0) / logits.std()
     checkpoints.save(model, paths.weights(run))
     return model
+
+
+@contextmanager
+def untrained_root(factory: pytest.TempPathFactory, run: settings.Run) -> Iterator[Path]:
+    """SRS_ROOT is a new folder that holds an untrained model of `run`, until the block ends."""
+    root = factory.mktemp("root")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRS_ROOT", str(root))
+        save_untrained(run)
+        yield root
+
 
 
 def _logits(model: mdeq.MDEQ, x: Tensor, steps: int = 5) -> Tensor:

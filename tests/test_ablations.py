@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tests import synthetic
-from tests.helpers import save_untrained, smoke_run
+from tests.helpers import save_untrained, smoke_run, untrained_root
 
 from srs import profiles
 from srs.analysis import published, show
@@ -45,9 +45,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("model")))
-        save_untrained(RUN)
+    with untrained_root(tmp_path_factory, RUN):
         yield certify.load_model(RUN)
 
 

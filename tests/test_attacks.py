@@ -23,7 +23,7 @@ from srs.smoothing.bounds import ABSTAIN, Rule
 from srs.store import counts, paths, results
 from srs.store.counts import ATTACKED
 from srs.store.paths import DamagedFile
-from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
+from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
 SUITE = replace(profiles.SUITES["smoke"], images=3, n=5, copies=8)
@@ -33,10 +33,7 @@ REFERENCE = RUN.profile.reference
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A root where RUN, on an untrained model, is certified and attacked in one go, and the table that came out."""
-    root = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRS_ROOT", str(root))
-        save_untrained(RUN)
+    with untrained_root(tmp_path_factory, RUN) as root:
         certify.certify(RUN, progress=False)
         yield root, attacked().read_text()
 

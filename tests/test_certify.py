@@ -20,7 +20,7 @@ from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule, UnsoundRuleWarning
 from srs.store import paths, results
 from srs.store.paths import DamagedFile
-from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes
+from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
 METHODS = ("MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1A")
@@ -49,10 +49,7 @@ def certified(run=RUN, **more):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A root where RUN, on an untrained model, is certified in one go, and what came out."""
-    root = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRS_ROOT", str(root))
-        save_untrained(RUN)
+    with untrained_root(tmp_path_factory, RUN) as root:
         certified()
         yield root, all_counts()
 

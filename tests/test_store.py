@@ -27,7 +27,7 @@ from srs.store import counts, paths, results, sealed
 from srs.store.counts import ATTACKED
 from srs.store.paths import DamagedFile
 from tests import synthetic
-from tests.helpers import save_untrained, smoke_run
+from tests.helpers import smoke_run, untrained_root
 
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
@@ -327,10 +327,7 @@ def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
 @pytest.fixture(scope="module")
 def certified(tmp_path_factory):
     """A root where RUN is certified on an untrained model, and its counts."""
-    root = tmp_path_factory.mktemp("certified")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRS_ROOT", str(root))
-        save_untrained(RUN)
+    with untrained_root(tmp_path_factory, RUN) as root:
         certify_again()
         yield root, counted()
 

@@ -80,6 +80,7 @@ class Linear:
 
     @property
     def classes(self) -> int:
+        """How many classes there are scores of."""
         return len(self.scores)
 
     @property

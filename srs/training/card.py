@@ -87,4 +87,5 @@ def _solve(model: mdeq.DEQ, x: Tensor, run: settings.Run) -> tuple[Tensor, Tenso
 
 
 def seed_of(run: settings.Run, phase: str, epoch: int) -> int:
+    """The seed of one epoch of one of `PHASES`: the profile's seed gives no two of them the same one."""
     return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch
