@@ -116,7 +116,7 @@ def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
         "jacobian_weight": not train.jacobian_frequency,
         "jacobian_until": not train.jacobian_frequency,
     }
-    penalised = sum(epoch < train.jacobian_until * train.epochs for epoch in range(train.epochs))  # as srs.train counts
+    penalised = sum(epoch < train.jacobian_until * train.epochs for epoch in range(train.epochs))  # as training.train counts
     own = {
         "begin": f"recipe {train.begin.recipe}" if train.begin else "random weights",
         "dropout": _text(train.dropout if explicit or train.dropout is not None else model.dropout),
