@@ -6,7 +6,6 @@ As programs of their own these steps would spend more time on starting than on w
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 
-
 from srs import profiles, settings
 from srs.experiments import ablations, certified_accuracy, consistency, coverage, imagenet, method, simulation, soundness, speed
 from srs.settings import Profile
