@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from tests import helpers, synthetic
+from tests import synthetic
 
 from srs import profiles
 from srs.experiments import simulation, soundness
@@ -22,18 +22,12 @@ CAPS = [(0.12, 0.238, 0.380, 0.384), (0.25, 0.496, 0.791, 0.800), (0.5, 0.991, 1
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A root with made-up counts of the profile `smoke`, for all tests: drawing takes a while."""
+def counted(tmp_path_factory):
+    """The long table of made-up counts of the profile `smoke`, under a root for all tests: drawing takes a while."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("root")))
         synthetic.write_profile(SMOKE)
-        yield
-
-
-@pytest.fixture(scope="module")
-def counted(root):
-    """The long table."""
-    return counts.read_counts(SMOKE)
+        yield counts.read_counts(SMOKE)
 
 
 @pytest.fixture(scope="module")
@@ -52,50 +46,39 @@ def shown(counted, measured):
     return {one.name: one for one in (*made, *soundness.size_tables(found, SMOKE))}
 
 
-def test_every_table_and_figure_is_there(shown):
+def test_every_table_and_figure_is_there_and_calls_released_unsound(shown, measured):
     assert list(shown) == [
         "failure_rates", "failure_rates_figure", "failure_rates_small_n", "failure_rates_small_n_figure", "caps", "caps_by_size",
         "caps_figure", "published_beyond_caps", "rules_by_image_SMALL", "audit_gain", "audit_size", "audit_size_pays",
         "audit_size_SMALL_figure",
     ]  # fmt: skip
-    assert all((one.frame is None) == name.endswith(("figure", "image_SMALL")) for name, one in shown.items())
+    texts = [one.caption for one in shown.values()] + [one.frame.to_csv() for one in shown.values() if one.frame is not None]
+    for text in (*texts, soundness.rates_finding(measured), soundness.caps_finding()):
+        assert text.count("released") == len(re.findall(r"released\W{0,2} ?\(unsound\)", text)), text
 
 
-# ------------------------------------------------------------------------------------------------ failure rates
-
-
-def test_rate_table_has_a_line_per_setting_and_rule(shown):
+def test_failure_rates_have_a_line_per_setting_and_rule_and_a_finding(shown, measured):
     frame = shown["failure_rates"].frame
     assert len(frame) == 4 * len(Rule) and set(frame["errors"]) == {"+20%", "+40%, -1%"}
     cell = frame.loc[frame["rule"] == "released (unsound)", "alpha = 0.1"].iloc[0]
     rate, low, high = map(float, re.fullmatch(r"(\S+) \((\S+)-(\S+)\) refuted", cell).groups())
-    assert low < rate <= high
-    assert set(frame["true radius"]) == {"0.333", "0.354"}
-
-
-def test_rates_finding_counts_verdicts(measured):
+    assert low < rate <= high and set(frame["true radius"]) == {"0.333", "0.354"}
     said = soundness.rates_finding(measured)
     assert "released (unsound) refuted in 24 of 24 settings" in said and "cohen holds in" in said
     worse = measured.assign(verdict="refuted", rate=0.5)
     assert "audit (ours) refuted in 24 of 24 settings, its failure rate is 50 to 50 %" in soundness.rates_finding(worse)
 
 
-# ------------------------------------------------------------------------------------------------ caps
-
-
 def test_caps_are_the_known_ones_to_three_decimals(shown):
     frame = shown["caps"].frame.set_index("sigma")
-    for sigma, theorem31, released, cohen in CAPS:
+    for sigma, *known in CAPS:
         row = frame.loc[f"{sigma:.2f}"]
-        assert row["theorem31 (paper)"] == f"{theorem31:.3f}"
-        assert row["released (unsound)"] == f"{released:.3f}"
-        assert row["cohen"] == f"{cohen:.3f}"
-        assert theorem31 < float(row["audit (ours)"]) < cohen
+        assert list(row[["theorem31 (paper)", "released (unsound)", "cohen"]]) == [f"{radius:.3f}" for radius in known]
+        assert known[0] < float(row["audit (ours)"]) < known[2]
     sizes = shown["caps_by_size"].frame.astype(float)
     assert (sizes["K"] <= sizes["N"]).all() and len(sizes) == 5 + 8 + 8
-    for _, own in sizes.groupby("N"):
-        for rule in ("theorem31 (paper)", "audit (ours)"):
-            assert own[rule].is_monotonic_increasing and own[rule].is_unique and (own[rule] < own["cohen"]).all()
+    for (_, own), rule in ((part, rule) for part in sizes.groupby("N") for rule in ("theorem31 (paper)", "audit (ours)")):
+        assert own[rule].is_monotonic_increasing and own[rule].is_unique and (own[rule] < own["cohen"]).all()
 
 
 def test_published_entries_beyond_the_cap():
@@ -107,44 +90,31 @@ def test_published_entries_beyond_the_cap():
     assert k <= 2_100  # enough, as our notes say
     for audited, reached in ((k, True), (k - 1, False)):
         assert (bounds.largest_radius(Rule.THEOREM31, soundness.N, audited, 0.5, 0.001) >= 1.25) == reached
-
-
-def test_caps_finding_follows_the_audit():
     usual, more = soundness.caps_finding(), soundness.caps_finding(k=2_100)
     assert "no radius above 0.991" in usual and "12 published SRS entries, at r = 1.00, 1.25, 1.50, lie" in usual
     assert "no radius above 1.255" in more and "4 published SRS entries, at r = 1.50, lie" in more
 
 
-# ------------------------------------------------------------------------------------------------ trained models
-
-
 def test_audit_gain_by_hand(counted):
     """One image that both rules certify, one that abstains and does not count."""
-    own = {"n": 1_000, "k": 100, "m": 0, "c_a": 3}
-    some = counted[counted["method"] == SRS.name].iloc[:2]
-    some = some.assign(**own, n_a=[1_000, 300], n_2=[100, 30], n_1=[100, 30])
+    some = counted[counted["method"] == SRS.name].iloc[:2].assign(n=1_000, k=100, m=0, c_a=3)
+    some = some.assign(n_a=[1_000, 300], n_2=[100, 30], n_1=[100, 30])
     row = soundness.audit_gain(some, SMOKE).iloc[0]
     paper, ours = (bounds.largest_radius(rule, 1_000, 100, 0.5, SMOKE.alpha) for rule in (Rule.THEOREM31, Rule.AUDIT))
     assert row["images"] == 1 and row["theorem31 (paper)"] == pytest.approx(paper)
     assert row["gain at 0.75 %"] == pytest.approx(100 * (ours / paper - 1)) and row["gain at 0.5 %"] > 0
     assert re.search("in 1 of 1 rows .* 0 of 1 single certificates lose", soundness.gain_finding(some, SMOKE))
-    nothing = soundness.audit_gain(some.assign(n_a=0, k=0, n_2=0, n_1=0), SMOKE)
-    assert list(nothing["images"]) == [0] and nothing["gain at 0.5 %"].isna().all()
     assert "Neither" in soundness.gain_finding(some.assign(n_a=0, k=0, n_2=0, n_1=0), SMOKE)
 
 
 def test_line_finding_counts_points_near_the_line(counted, shown):
-    """The caption of the figure says how many points come close to the line, whatever the counts are."""
     rows = soundness.by_image(counted, SMOKE)
     assert set(rows["method"]) == {SRS.name} and len(rows) == 3 * SMOKE.images
-    for factor, near in ((1.0, SMOKE.images), (0.91, SMOKE.images), (0.89, 0), (1.11, 0)):
+    for factor, near in ((0.91, SMOKE.images), (0.89, 0), (1.11, 0)):
         made = rows.assign(radius_rs=0.5, radius=np.where(rows["rule"] == Rule.RELEASED, 0.5 * factor, 0.0))
         said = soundness.line_finding(made)
         assert f"Of {SMOKE.images} images" in said and " 0 under audit (ours)" in said and f" {near} under released" in said
     assert soundness.line_finding(rows) in shown["rules_by_image_SMALL"].caption
-
-
-# ------------------------------------------------------------------------------------------------ audit size
 
 
 def sizes(*, lead=0.1, fair=-0.1, n=100, far=10_000):
@@ -158,22 +128,18 @@ def sizes(*, lead=0.1, fair=-0.1, n=100, far=10_000):
     return pd.DataFrame(rows + [{**run, "N": size, "method": SMOKE.reference, "NFE": 90, "radius": 0.2} for size in (n, far)])
 
 
-def test_size_table_by_hand():
-    table = soundness.size_table(sizes()[lambda rows: rows["N"] == 100], k=22)
-    row = table.iloc[0]
-    assert len(table) == 1 and (row["K"], row["NFE"], row["best K"], row["its NFE"]) == (20, 200, 50, 500)
+def test_size_table_and_pays_finding_by_hand():
+    rows = soundness.size_table(sizes()[lambda rows: rows["N"] == 100], k=22)
+    row = rows.iloc[0]
+    assert len(rows) == 1 and (row["K"], row["NFE"], row["best K"], row["its NFE"]) == (20, 200, 50, 500)
     assert (row["pays for K"], row[DEAREST]) == ("50", "any")
     never = soundness.size_table(sizes(lead=-0.01)[lambda rows: rows["N"] == 10_000], k=22).iloc[0]
     assert (never["pays for K"], never["best K"], never[DEAREST]) == ("none", 50, "none")
-
-
-def test_pays_finding_answers_whether_srs_pays_at_all():
     said = soundness.pays_finding(sizes())
     assert said.startswith("At N = 100 SRS ") and "in 1 of 1 rows (SRS-MDEQ-3A on X X, sigma 0.5: K = 50)" in said
     assert "lead over RS is +0.100 (SRS-MDEQ-3A, sigma 0.5, K = 50)" in said and said.count("it pays in 0 of 1") == 2
     assert soundness.pays_finding(sizes(lead=-0.04)).count("in 0 of 1 rows; its largest lead over RS is -0.040") == 2
-    assert soundness.pays_finding(sizes(fair=0.01)).count("it pays in 1 of 1") == 2
-    assert "no SRS rows" in soundness.pays_finding(sizes()[lambda rows: rows["K"].isna()])
+    assert list(soundness.pays(sizes(fair=0.01))["beside its auditor"]) == [1, 1]
 
 
 def test_figures_hold_no_more_lines_than_can_be_told_apart(counted):
@@ -186,34 +152,15 @@ def test_figures_hold_no_more_lines_than_can_be_told_apart(counted):
     assert len(made[0].frame) == 8 and "pays for K" in made[1].frame
 
 
-def test_noise_levels_with_fewer_methods_and_profiles_without_srs(counted):
-    fewer = counted[counted["method"] != "SRS-MDEQ-1N"].assign(sigma=0.25)
-    both = pd.concat([counted.astype({"sigma": float}), fewer]).astype({"sigma": "category"})
-    profile = replace(SMOKE, sigmas=(0.25, 0.5))
-    assert len(soundness.audit_gain(both, profile)) == 3 + 2
-    assert len(soundness.size_table(simulation.audit_sizes(both, profile, ns=(SMOKE.n,)), 20)) == 3 + 2
+def test_a_profile_without_srs_shows_nothing_and_says_so(counted):
     plain = counted[~counted["needs_audit"]]
     found = simulation.audit_sizes(plain, SMOKE, ns=(SMOKE.n,))
-    assert soundness.rules_by_image(plain, SMOKE) == soundness.size_tables(found, SMOKE) == []
+    assert soundness.rules_by_image(plain, SMOKE) == soundness.size_tables(found, SMOKE) == [] and soundness.when_srs_pays(plain, SMOKE).empty
     assert "Neither" in soundness.gain_finding(plain, SMOKE) and "no SRS rows" in soundness.pays_finding(found)
     assert "Of 0 images" in soundness.line_finding(soundness.by_image(plain, SMOKE))
 
 
-# ------------------------------------------------------------------------------------------------ exact noise and captions
-
-
-def test_exact_noise_has_votes_where_there_are_weights(srs_root, monkeypatch):
+def test_exact_noise_adds_next_to_nothing_to_alpha(counted, monkeypatch):
     monkeypatch.setattr(soundness, "PIXELS", 1_000)
-    (cost,) = soundness.exact_noise(SMOKE)
-    assert set(cost.frame["grid"]) == {"1/16", "1/255"}
-    assert (cost.frame["added to alpha per certificate"].astype(float) < 1e-9).all()
-    helpers.save_untrained(SMOKE.runs[0])
-    monkeypatch.setattr(soundness, "IMAGES", 1)
-    votes = soundness.exact_noise(SMOKE)[1].frame.iloc[0]
-    assert votes["images"] == "1" and float(votes["largest difference of vote shares"]) <= 1
-
-
-def test_whatever_is_shown_calls_released_unsound(shown, measured):
-    texts = [one.caption for one in shown.values()] + [one.frame.to_csv() for one in shown.values() if one.frame is not None]
-    for text in (*texts, soundness.rates_finding(measured), soundness.caps_finding()):
-        assert text.count("released") == len(re.findall(r"released\W{0,2} ?\(unsound\)", text)), text
+    frame = soundness.exact_noise(SMOKE).frame
+    assert set(frame["grid"]) == {"1/16", "1/255"} and (frame["added to alpha per certificate"].astype(float) < 1e-9).all()

@@ -1,8 +1,7 @@
 """The paper's measures as questions to one long table of counts: certificates, certified accuracy, ACR, RRD, p_m, gap, cost.
 
-The table has a row per image and method of every run (`store.read_counts`). All functions are pure: a table in, a table out.
-Images without a certificate: an abstention is never correct and counts radius 0 in certified accuracy and ACR; RRD is taken
-over the images that standard RS certifies; p_m and gap need votes for c_A only, certified or not, and are nan where there are none.
+The table has a row per image and method of every run. All functions are pure: a table in, a table out. An abstention is never
+correct and counts radius 0 in certified accuracy and ACR.
 """
 
 from collections.abc import Sequence
@@ -27,14 +26,13 @@ def certificates(
 ) -> pd.DataFrame:
     """The certificate of every image: the rows of the table once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
 
+    `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2.
+
     Args:
         counts: the long table.
         alpha: failure probability of each certificate.
         rules: rules for all rows; None: those under which each method's votes are shown, see `bounds.rules_for`.
         split: share of alpha that the rule `audit` spends on the disagreements.
-
-    Returns:
-        One row per image, method and rule; `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2.
     """
     parts = []
     for rule in RULES:
@@ -64,10 +62,7 @@ def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = RO
 
 
 def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
-    """Certified accuracy in percent at each radius (columns `r=0.25`) and ACR (Zhai et al. 2020) of each group.
-
-    ACR is the mean radius over all images; wrong ones and abstentions count 0.
-    """
+    """Certified accuracy in percent at each radius (columns `r=0.25`) and ACR, the mean radius (Zhai et al. 2020), of each group."""
     counts = held(certified, radii, by)
     table = pd.DataFrame({f"r={r:.2f}": 100 * counts[r] / counts["images"] for r in radii})
     radius = certified["radius"].where(certified["correct"], 0.0).rename("ACR")

@@ -5,7 +5,7 @@ Each function takes a table and returns a matplotlib Figure; the same table give
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -14,12 +14,16 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from srs.smoothing import bounds
+
 WIDTH = 3.3  # inches, a column of the paper
 MOST_LINES = 6  # in a panel
+FEW = 100  # images: a curve of standard RS over fewer has its 95 % interval drawn
 LEGEND_HANDLE, LEGEND_LETTER = 0.42, 0.046  # inches that a line of a legend takes beside its text, and per letter
+RADIUS = r"$\ell_2$ radius ([0, 1] pixels)"
 SOLID, DASHED, DOTTED, DASHDOT, LONG = "-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (6, 2))
 COLOURS = seaborn.color_palette("colorblind", 10)
-BLACK = (0.0, 0.0, 0.0)
+BLACK, OLIVE, INDIGO = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55)
 Look = tuple[tuple[float, float, float], object]  # colour, line style
 
 # One look in all figures. Rules and the few words that stand for them; standard RS is black wherever it stands beside rules.
@@ -31,7 +35,7 @@ METHOD_LOOKS: dict[str, Look] = {
     "MDEQ-1": (COLOURS[0], SOLID), "MDEQ-5": (COLOURS[1], SOLID), "MDEQ-30": (BLACK, SOLID), "MDEQ-14": (BLACK, SOLID),
     "SRS-MDEQ-1N": (COLOURS[4], DOTTED), "SRS-MDEQ-1": (COLOURS[2], DASHED), "SRS-MDEQ-3": (COLOURS[3], DASHDOT),
     "MDEQ-STOP": (COLOURS[7], SOLID), "MDEQ-ANCHOR-2": (COLOURS[5], SOLID), "MDEQ-ANCHOR-3": (COLOURS[6], SOLID),
-    "SRS-CENTROID-2": (COLOURS[9], DASHED), "SRS-CALIBRATED-1": (COLOURS[8], DOTTED), "SRS-LEAD-4": (COLOURS[7], DASHDOT),
+    "SRS-CENTROID-2": (COLOURS[9], DASHED), "SRS-CALIBRATED-1": (OLIVE, DOTTED), "SRS-LEAD-4": (INDIGO, DASHDOT),
     "RS": (COLOURS[5], LONG),
 }  # fmt: skip
 OTHERS = list(itertools.product((SOLID, DASHED, DOTTED, DASHDOT), [COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 9, 7)]))
@@ -52,10 +56,10 @@ def style():
 
 def look(name: str, among: Sequence[str] = ()) -> Look:
     """Colour and line style of a method, a rule, or any other name, which gets its place among all names of the figure."""
+    looks = RULE_LOOKS | METHOD_LOOKS
     for known in (name, re.sub(r"(?<=\d)[ANB]$", "", name)):
-        for looks in (RULE_LOOKS, METHOD_LOOKS):
-            if known in looks:
-                return looks[known]
+        if known in looks:
+            return looks[known]
     rule = next((rule for rule in RULE_LOOKS if re.search(rf"(^|, ){rule}\b", name)), None)
     if rule:  # "SRS-3A, audit (ours)": lines that differ in the rule
         return RULE_LOOKS[rule]
@@ -69,38 +73,37 @@ def sigma_title(sigma: float) -> str:
 
 
 def grid(
-    frame: pd.DataFrame, *, panel: str, hue: str, draw: Callable[[Axes, Mapping[str, pd.DataFrame]], None], x: str, y: str,
-    columns: int = 2, height: float = 1.35, title: Callable[[object], str] = str, shared: bool = True,
+    frame: pd.DataFrame, *, panel: str, hue: str, draw: Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None], x: str, y: str,
+    columns: int = 2, height: float = 1.35, title: Callable[[object], str] = str, shared: str = "xy",
 ) -> Figure:
     """Small multiples: a panel per value of one column, in it what `draw` makes of the rows of each value of another.
 
     Args:
         frame: the data, one row per mark; categories give the order.
         panel: column whose values are panels.
-        hue: column whose values have a look of their own.
-        draw: draws a panel, given its axes and the rows by hue.
+        hue: column whose values have a look of their own, at most MOST_LINES in a panel.
+        draw: draws one line, given its panel, its rows, its label, colour and line style, and its place among how many.
         x, y: labels of the axes, with units.
         columns: panels side by side.
         height: of a panel in inches.
         title: of a panel, from its value.
-        shared: whether all panels have the same limits.
-
-    Raises:
-        ValueError: a panel would hold more lines than can be told apart.
+        shared: axes whose limits all panels have in common: "x", "y", "xy" or "".
     """
-    panels = {value: rows for value, rows in frame.groupby(panel, observed=True, sort=_is_ordered(frame[panel]))}
+    panels = dict(list(frame.groupby(panel, observed=True, sort=_is_ordered(frame[panel]))))
     columns = min(columns, len(panels))
-    rows_of_panels = -(-len(panels) // columns)
+    high = -(-len(panels) // columns)
     with style():
-        fig = Figure(figsize=(WIDTH, max(2.1, height * rows_of_panels + 0.6)), layout="constrained")
-        axes = fig.subplots(rows_of_panels, columns, sharex=shared, sharey=shared, squeeze=False).ravel()
+        fig = Figure(figsize=(WIDTH, max(2.1, height * high + 0.6)), layout="constrained")
+        axes = fig.subplots(high, columns, sharex="x" in shared, sharey="y" in shared, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for i, (ax, (value, rows)) in enumerate(zip(axes, panels.items())):
-            lines = {str(name): own for name, own in rows.groupby(hue, observed=True, sort=_is_ordered(rows[hue]))}
-            if len(lines) > MOST_LINES:
-                raise ValueError(f"a panel of {len(lines)} lines is refused: want at most {MOST_LINES}; split {', '.join(lines)}")
-            draw(ax, lines)
+            named = {str(name): own for name, own in rows.groupby(hue, observed=True, sort=_is_ordered(rows[hue]))}
+            if len(named) > MOST_LINES:
+                raise ValueError(f"a panel of {len(named)} lines is refused: want at most {MOST_LINES}; split {', '.join(named)}")
+            for place, (name, own) in enumerate(named.items()):
+                colour, line = look(name, list(named))
+                draw(ax, own, {"label": name, "color": colour, "linestyle": line}, (place, len(named)))
             ax.set_title(title(value))
             if i >= len(panels) - columns:
                 ax.set_xlabel(x)
@@ -116,10 +119,7 @@ def _is_ordered(column: pd.Series) -> bool:
 
 
 def legend_below(fig: Figure, columns: int) -> None:
-    """One legend for all panels, in as many columns at most as fit the width of the figure.
-
-    A Figure has no pyplot state, so handles come from all panels, each name once, and widths are in inches as seen.
-    """
+    """One legend for all panels, each name once, in as many columns at most as fit the width of the figure."""
     found = {}
     for ax in fig.axes:
         found |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels()) if label not in found}
@@ -132,89 +132,74 @@ def legend_below(fig: Figure, columns: int) -> None:
 def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", title: Callable = sigma_title) -> Figure:
     """Certified accuracy against radius: the share of images classified rightly with a radius of at least r.
 
-    It is the complementary distribution function of the radius, where a wrong image or an abstention has none.
-
-    Args:
-        certified: rows of `measures.certificates`.
-        hue: column with the names of the lines.
-        panel: column with the panels.
-        title: of a panel.
+    `certified` are rows of `measures.certificates`; a wrong image or an abstention has no radius. A grey band is the 95 %
+    Clopper-Pearson interval of standard RS (black) over the draw of its images, where there are fewer than FEW.
     """
-    def draw(ax: Axes, lines: Mapping[str, pd.DataFrame]) -> None:
-        for name, own in lines.items():
-            radius = np.sort(own.loc[own["correct"], "radius"].to_numpy())
-            share = 100 * np.arange(len(radius), 0, -1) / len(own)
-            x, top = np.append(0.0, radius), share[:1].sum()  # falls just after each image's radius
-            colour, line = look(name, list(lines))
-            ax.step(np.append(x, x[-1]), [top, *share, 0.0], where="pre", label=name, color=colour, linestyle=line)
+    def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
+        radius = np.sort(own.loc[own["correct"], "radius"].to_numpy())
+        left = np.arange(len(radius), 0, -1)  # images at each image's radius; just after it one less
+        x, left = np.append(0.0, radius), np.append(left[:1], left) if len(left) else np.zeros(1, int)
+        ax.step(np.append(x, x[-1]), np.append(100 * left / len(own), 0.0), where="pre", **style)
+        if style["color"] == BLACK and len(own) < FEW:
+            low, high = bounds.proportion_interval(left, len(own), 0.95)
+            ax.fill_between(x, 100 * low, 100 * high, step="pre", color="0.5", alpha=0.15, linewidth=0)
+        ax.set_xlim(0, max(ax.dataLim.xmax * 1.05, 1e-3))
 
-    fig = grid(certified, panel=panel, hue=hue, draw=draw, x=r"$\ell_2$ radius ([0, 1] pixels)", y="certified accuracy (%)", title=title)
-    furthest = certified.loc[certified["correct"], "radius"].max()
-    for ax in fig.axes:
-        ax.set(ylim=(0, 102), xlim=(0, 1.05 * furthest if furthest > 0 else 1))
+    fig = grid(certified, panel=panel, hue=hue, draw=draw, x=RADIUS, y="certified accuracy (%)", title=title, shared="y")
+    fig.axes[0].set_ylim(0, 102)
     return fig
 
 
-def lines(frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: tuple[str, str], log: str = "x") -> Figure:
-    """A quantity against a setting: a line with points per value of `hue`, a panel per value of `panel`.
+def lines(
+    frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: tuple[str, str], log: str = "x", title: Callable = str,
+    shared: str = "xy",
+) -> Figure:
+    """A quantity against a setting: columns `x` and `y`, a line with points per value of `hue`, a panel per value of `panel`.
 
-    Args:
-        frame: one row per point.
-        x, y: columns.
-        hue, panel: columns that name lines and panels.
-        labels: of both axes, with units.
-        log: axes with a logarithmic scale: "x", "y", "xy" or "".
+    `labels` of both axes have units; `log` are the axes with a logarithmic scale, `shared` those with common limits.
     """
-    def draw(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
-        for name, own in named.items():
-            colour, line = look(name, list(named))
-            ax.plot(own[x], own[y], label=name, color=colour, linestyle=line, marker="o", markersize=2.5)
-        if "x" in log:
-            ax.set_xscale("log")
-        if "y" in log:
-            ax.set_yscale("log")
+    def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
+        ax.plot(own[x], own[y], marker="o", markersize=2.5, **style)
 
-    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1])
-    if "y" not in log:
-        fig.axes[0].set_ylim(bottom=0)  # after all have drawn: they share the axis
+    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title, shared=shared)
+    for ax in fig.axes:
+        ax.set(**{f"{axis}scale": "log" for axis in log if ax.has_data()})
+        if "y" not in log:
+            ax.set_ylim(bottom=0)
     return fig
 
 
 def histograms(
-    frame: pd.DataFrame, *, value: str, bins: int, label: str, hue: str = "method", panel: str = "sigma", low: float = 0.0,
-    high: float | None = None, title: Callable = sigma_title,
+    frame: pd.DataFrame, *, value: str, bins: int, label: str, hue: str = "method", panel: str = "sigma", high: float | None = None,
 ) -> Figure:
     """How a per-image quantity is distributed: a panel per noise level, a bar per method and bin, in percent of its images.
 
     Args:
-        frame: one row per image; nan is no value.
+        frame: one row per image and method; nan is no value.
         value: column of the quantity.
-        bins: number of equal bins, shared by all panels.
+        bins: number of equal bins from 0 or the least value, shared by all panels.
         label: name of the quantity, with its unit.
         hue, panel: columns that name bars and panels.
-        low: lower end of the range, extended where values lie below.
         high: upper end, the largest value if None; a panel says how many values lie above it.
-        title: of a panel.
     """
     frame = frame.dropna(subset=[value])
-    values = frame[value].to_numpy()
-    low, top = min(low, values.min(initial=low)), values.max(initial=low) if high is None else high
+    low = min(0.0, frame[value].min()) if len(frame) else 0.0
+    top = frame[value].max() if high is None else high
     edges = np.linspace(low, top if top > low else low + 1.0, bins + 1)
+    images = frame.groupby([panel, hue], observed=True).size().groupby(panel, observed=True).max()
 
-    def draw(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
-        step = edges[1] - edges[0]
-        beyond = []
-        for i, (name, own) in enumerate(named.items()):
-            share = 100 * np.histogram(own[value], edges)[0] / len(own)
-            left = edges[:-1] + step * (0.05 + 0.9 * i / len(named))
-            ax.bar(left, share, 0.9 * step / len(named), align="edge", label=name, color=look(name, list(named))[0], linewidth=0)
-            above = int((own[value] > edges[-1]).sum())
-            beyond += [f"{name}: {above}"] if above else []
-        if beyond:
-            text = "\n".join([f"images above {edges[-1]:g}", *beyond])
-            ax.text(0.98, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=5)
+    def draw(ax: Axes, own: pd.DataFrame, style: dict, place: tuple[int, int]) -> None:
+        i, count = place
+        width = (edges[1] - edges[0]) / count
+        left = edges[:-1] + width * (0.05 * count + 0.9 * i)
+        share = 100 * np.histogram(own[value], edges)[0] / len(own)
+        ax.bar(left, share, 0.9 * width, align="edge", label=style["label"], color=style["color"], linewidth=0)
+        if above := int((own[value] > edges[-1]).sum()):
+            text = f"{above} of {style['label']} above {edges[-1]:g}"
+            ax.text(0.98, 0.95 - 0.15 * i, text, transform=ax.transAxes, ha="right", va="top", fontsize=5)
 
-    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=label, y="images (%)", columns=1, height=0.95, title=title)
+    look = {"columns": 1, "height": 0.95, "title": lambda sigma: f"{sigma_title(sigma)}, {images[sigma]} images"}
+    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=label, y="images (%)", **look)
     fig.axes[0].set_xlim(edges[0], edges[-1])
     return fig
 

@@ -1,8 +1,7 @@
 """What others published, tracked as data/published/*.csv: cells as their source prints them, empty where it prints none.
 
 `lipschitz` and `smoothing` are rows to compare with, `cohen_log` is Cohen et al.'s public log at 500 images, `items` lists the
-paper's tables and figures; its own rows are read by `experiments.certified_accuracy.published`. SLL's row in `lipschitz` is the
-survey's: a later correction is said to have 64.8 at 36/255, but what it has at the larger radii was not found.
+paper's tables and figures. SLL's row in `lipschitz` is the survey's; a later correction is said to have 64.8 at 36/255.
 """
 
 import pandas as pd

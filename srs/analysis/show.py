@@ -6,6 +6,7 @@ The same content gives the same bytes: nothing written here holds a date or a ve
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
@@ -21,20 +22,19 @@ from srs.smoothing.bounds import Rule
 from srs.store import paths, sealed
 
 RULE_LABELS = {
-    Rule.COHEN: "cohen",
-    Rule.AUDIT: "audit (ours)",
-    Rule.THEOREM31: "theorem31 (paper)",
-    Rule.RELEASED: "released (unsound)",
-}
+    Rule.COHEN: "cohen", Rule.AUDIT: "audit (ours)", Rule.THEOREM31: "theorem31 (paper)", Rule.RELEASED: "released (unsound)",
+}  # fmt: skip
 UNSOUND_NOTE = (
     "Rows under 'released (unsound)' follow the authors' code, whose certificates do not hold: they are shown for "
     "comparison with the published tables only."
 )
 DOWN = {"ACR": 3, "radius": 3}  # columns of radii: decimals, rounded down
-DIGITS = {  # decimals of other columns; a column that ends in % or begins with "r=" has one, any other is as it is
+DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
     "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2, "speed-up (seconds)": 2,
-    "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0,
+    "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0, "training steps": 0,
+    "training seconds": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
 }  # fmt: skip
+NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,13 @@ class Shown:
         display(Markdown(f"*{self.name}.* {self.caption}"))
 
 
-def round_half_up(value: float, digits: int) -> str:
-    """A number as printed, halves up in decimal; empty where there is none."""
-    return _rounded(value, digits, ROUND_HALF_UP)
-
-
 def round_down(value: float, digits: int = 3) -> str:
     """A radius as printed: rounded down, never up, in decimal."""
-    return _rounded(value, digits, ROUND_FLOOR)
+    return round_half_up(value, digits, ROUND_FLOOR)
 
 
-def _rounded(value: float, digits: int, how: str) -> str:
+def round_half_up(value: float, digits: int, how: str = ROUND_HALF_UP) -> str:
+    """A number as printed, halves up in decimal; empty where there is none."""
     if value is None or not math.isfinite(value):
         return ""
     # repr: the shortest decimal that names this float, so that 0.3 is not taken for 0.29999...
@@ -73,18 +69,11 @@ def outward(low: float, high: float) -> str:
     return f"{math.floor(1000 * low) / 10:.1f}-{math.ceil(1000 * high) / 10:.1f}"
 
 
-def scientific(value: float | None) -> str:
-    """A number as in 1.2e-03; empty where there is none."""
-    return "" if value is None or math.isnan(value) else f"{value:.1e}"
-
-
 def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()) -> pd.DataFrame:
     """The table as printed: its index as first columns, every cell text, numbers rounded by the name of their column.
 
-    Args:
-        frame: numbers and text; a cell that is already text stays.
-        digits: decimals of columns that DIGITS does not know.
-        down: columns of radii besides those of DOWN: rounded down to three decimals.
+    A cell that is already text stays. `digits` are decimals of columns that DIGITS does not know (else one where the name ends
+    in % or begins with "r="), `down` are columns of radii besides those of DOWN.
     """
     if frame.index.names != [None]:
         frame = frame.reset_index()
@@ -99,6 +88,8 @@ def _cell(column: str, value: object, digits: Mapping[str, int], down: Mapping[s
         return round_down(value, down[column])
     if column == "sigma":
         return f"{value:.2f}"
+    if column.startswith("residual"):
+        return f"{value:.1e}"
     if column in digits or column.startswith("r=") or column.endswith("%"):
         return round_half_up(value, digits.get(column, 1))
     return str(value)
@@ -107,31 +98,20 @@ def _cell(column: str, value: object, digits: Mapping[str, int], down: Mapping[s
 def table(
     profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()
 ) -> Shown:
-    """Write a table to the profile's figures as .md, .tex and .csv, each whole or not at all.
-
-    Args:
-        profile: whose table it is; its note opens the caption.
-        name: of the files.
-        frame: numbers, see `cells`.
-        caption: plain text.
-        digits: decimals of columns of its own.
-        down: columns of radii of its own.
-
-    Returns:
-        What the notebook displays.
-    """
-    caption, printed = _noted(profile, caption), cells(frame, digits, down)
-    tex = printed.to_latex(
-        index=False, escape=True, caption=_escape(caption), label=f"tab:{name}", column_format=_aligned(printed, "r", "l")
-    )
-    csv = printed.to_csv(index=False, lineterminator="\n")
-    for ending, text in ((".md", f"{_markdown(printed)}\n\n{caption}\n"), (".tex", tex), (".csv", csv)):
-        sealed.write(paths.shown(profile, name + ending), text.encode())
+    """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
+    caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits, down)
+    columns = "".join(_aligned(printed, "r", "l"))
+    texts = {
+        "md": f"{_markdown(printed)}\n\n{caption}\n", "csv": printed.to_csv(index=False, lineterminator="\n"),
+        "tex": printed.to_latex(index=False, escape=True, caption=_escape(caption), label=f"tab:{name}", column_format=columns),
+    }  # fmt: skip
+    for kind, text in texts.items():
+        sealed.write(paths.shown(profile, f"{name}.{kind}"), text.encode())
     return Shown(name, caption, frame=printed)
 
 
 def figure(profile: Profile, name: str, drawn: Figure, caption: str) -> Shown:
-    """Write a figure to the profile's figures as .pdf and .png, each whole or not at all; returns what the notebook displays."""
+    """Write a figure to the profile's figures as .pdf and .png; the profile's note opens the caption."""
     silent = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
     content = {}
     with plots.style():
@@ -142,7 +122,7 @@ def figure(profile: Profile, name: str, drawn: Figure, caption: str) -> Shown:
             drawn.savefig(file, format=kind, metadata=metadata)
             content[kind] = file.getvalue() if kind == "pdf" else _with_palette(file)
             sealed.write(paths.shown(profile, f"{name}.{kind}"), content[kind])
-    return Shown(name, _noted(profile, caption), png=content["png"])
+    return Shown(name, f"{profile.note} {caption}".strip(), png=content["png"])
 
 
 def _with_palette(png: io.BytesIO) -> bytes:
@@ -157,22 +137,9 @@ def finding(sentence: str) -> Markdown:
     return Markdown(f"**Finding.** {sentence}")
 
 
-def _noted(profile: Profile, caption: str) -> str:
-    return f"{profile.note} {caption}".strip()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", ""))
-    except ValueError:
-        return False
-    return True
-
-
-def _aligned(printed: pd.DataFrame, right: str, left: str) -> list[str] | str:
-    numeric = [all(_is_number(cell) for cell in printed[name] if cell) for name in printed.columns]
-    marks = [right if number else left for number in numeric]
-    return marks if len(right) > 1 else "".join(marks)
+def _aligned(printed: pd.DataFrame, right: str, left: str) -> list[str]:
+    """The mark of every column: `right` where all its cells are numbers or empty."""
+    return [right if all(map(NUMBER.fullmatch, filter(None, printed[name]))) else left for name in printed.columns]
 
 
 def _markdown(printed: pd.DataFrame) -> str:

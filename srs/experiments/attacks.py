@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from srs import profiles, settings
@@ -70,10 +69,8 @@ def read(profile: Profile) -> Attacked:
     """
     counted = counts.read_counts(profile)
     points = pd.concat([counts.read_attacks(run).assign(**identity(run)) for run in runs_of(profile)], ignore_index=True)
-    for name in RUN:  # as in the counts: groups come out in the profile's order
-        points[name] = pd.Categorical(points[name], counted[name].cat.categories, ordered=True)
-    for name in ("attack", "method"):
-        points[name] = measures.in_order(points[name])
+    points = points.astype({name: counted[name].dtype for name in RUN})  # groups come out in the profile's order
+    points = points.assign(**{name: measures.in_order(points[name]) for name in ("attack", "method")})
     certified = measures.certificates(counted, alpha=profile.alpha).merge(points[POINT].drop_duplicates(), on=POINT)
     certified["method"] = pd.Categorical(certified["method"], points["method"].cat.categories, ordered=True)
     return Attacked(points, certified, put_to_the_test(points, certified, profile.data.classes))
@@ -146,7 +143,7 @@ def survivors(points: pd.DataFrame, answer: str = "own") -> pd.DataFrame:
     each image's own, is left out.
     """
     points = points.assign(left=points[answer] == points["label"])
-    names = shared(points)
+    names = [name for name in points["attack"].cat.categories if name != "none" and not name.startswith("at the edge")]
     before, after = (points.loc[points["attack"].isin(some), [*POINT, "attack", "radius", "left"]] for some in (["none"], names))
     after = after.merge(before[[*POINT, "left"]], on=POINT, suffixes=("", "_before"))
     after["left"] &= after["left_before"]
@@ -154,11 +151,6 @@ def survivors(points: pd.DataFrame, answer: str = "own") -> pd.DataFrame:
     worst = every.groupby([*POINT, "radius"], observed=True)["left"].min().groupby(POINT, observed=True).cummin()
     both = pd.concat([every, worst.reset_index().assign(attack=ALL)], ignore_index=True)
     return both.assign(attack=pd.Categorical(both["attack"], [*names, ALL], ordered=True))
-
-
-def shared(points: pd.DataFrame) -> list[str]:
-    """The attacks that were done at the same radii for all images, which tables show one by one."""
-    return [name for name in points["attack"].cat.categories if name != "none" and not name.startswith("at the edge")]
 
 
 def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame) -> pd.DataFrame:
@@ -176,8 +168,7 @@ def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame) -> pd.DataFra
 
 def by_radius(values: pd.Series) -> pd.DataFrame:
     """The values with a column per radius."""
-    wide = values.unstack("radius")
-    return wide.set_axis([f"r={r:.2f}" for r in wide.columns], axis=1)
+    return values.unstack("radius").rename(columns="r={:.2f}".format)
 
 
 def first_rule(table: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +182,7 @@ def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
     An image is flipped if a method's own votes on the attacked image are for another class than before.
     """
     own = first_rule(tested)
-    own = own[own["attack"].isin(shared(own))]
+    own = own[(own["attack"] != "none") & ~own["attack"].str.startswith("at the edge")]
     held = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"])
     groups = own.assign(images=np.where(held, "certified", "not certified")).groupby(
         [*ROW, "attack", "images", "radius"], observed=True)["changed"].agg(["sum", "size"])  # fmt: skip
@@ -204,14 +195,12 @@ def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
 def room_finding(attacked: Attacked, profile: Profile) -> str:
     """How much room there is between what is certified and what the strongest attack leaves, for the reference method."""
     table, own = robust_accuracy(attacked.points, attacked.certified), profile.reference
-    radii = [name for name in table if name.startswith("r=")]
-    rows = table[table["classifier"].str.startswith(own)].groupby("attack")[radii].mean()
+    rows = table[table["classifier"].str.startswith(own)].groupby("attack")[list(table.filter(like="r="))].mean()
     certified, left = rows.loc["certified"], rows.loc[ALL]
     widest = (left - certified).idxmax()
     return (
-        f"Over all attacked models {own} is certified for {certified[widest]:.1f} % of the images and keeps "
-        f"{left[widest]:.1f} % under all attacks together at {widest.replace('=', ' = ')}, where the room between the two "
-        "is widest."
+        f"Over all attacked models {own} is certified for {certified[widest]:.1f} % of the images and keeps {left[widest]:.1f} % under all "
+        f"attacks together at {widest.replace('=', ' = ')}, where the room between the two is widest."
     )
 
 
@@ -221,33 +210,28 @@ def room_finding(attacked: Attacked, profile: Profile) -> str:
 def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
     """Certified accuracy (steps) and what attacks leave of the reference's (markers) against the radius, for every model size."""
     suite, shown = suite_of(profile), []
-    left = survivors(attacked.points[attacked.points["method"] == profile.reference]).query("attack != @ALL")
+    every = survivors(attacked.points[attacked.points["method"] == profile.reference]).query("attack != @ALL")
     certified = first_rule(attacked.certified)
     certified = certified[certified["method"].isin([profile.reference, suite.methods[-1]])]
     for model, own in certified.groupby("model", observed=True):
-        shown.append(show.figure(profile, f"robust_curves_{model}", robust_curves(own, left[left["model"] == model]), (
-            f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, "
-            f"{suite.n} votes per image) of the same images, against the l2 radius (MDEQ-{model} on {profile.data.name}). "
-            "Markers lie above the steps if certificates hold, but for the chance in so few votes."
+        fig, left = plots.accuracy_curves(own, hue="method"), every[every["model"] == model]
+        with plots.style():
+            for ax, (_, some) in zip(fig.axes, left.groupby("sigma", observed=True)):
+                for i, (name, answers) in enumerate(some.groupby("attack", observed=True)):
+                    share = 100 * answers.groupby("radius")["left"].mean()
+                    # Hollow, one size in another: markers at the same place are all seen.
+                    colour = plots.look(name, list(left["attack"].cat.categories))[0]
+                    ax.plot(share.index, share, MARKERS[i], color=colour, fillstyle="none", markersize=7 - i, markeredgewidth=0.8, label=name)
+                ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107))
+            fig.axes[0].set_ylabel("accuracy (%)")
+            fig.legends[0].remove()
+            plots.legend_below(fig, 2)
+        shown.append(show.figure(profile, f"robust_curves_{model}", fig, (
+            f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, {suite.n} votes per "
+            f"image) on the same {suite.images} images (MDEQ-{model} on {profile.data.name}). Grey: 95 % interval of the black line. Markers "
+            "lie above the steps if certificates hold, but for the chance in so few votes."
         )))  # fmt: skip
     return shown
-
-
-def robust_curves(certified: pd.DataFrame, left: pd.DataFrame) -> Figure:
-    """The curves of certified accuracy of some methods, and what `survivors` are left by each attack: a panel per noise level."""
-    fig, names = plots.accuracy_curves(certified, hue="method"), list(left["attack"].unique())
-    with plots.style():
-        for ax, (_, own) in zip(fig.axes, left.groupby("sigma", observed=True)):
-            for i, (name, marker) in enumerate(zip(names, MARKERS)):
-                share = 100 * own[own["attack"] == name].groupby("radius")["left"].mean()
-                # Hollow, one size in another: markers at the same place are all seen.
-                look = {"color": plots.look(name, names)[0], "fillstyle": "none", "markersize": 7 - i, "markeredgewidth": 0.8}
-                ax.plot(share.index, share, marker, **look, label=name)
-            ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107))
-            ax.set_ylabel(ax.get_ylabel() and "accuracy (%)")
-        fig.legends[0].remove()
-        plots.legend_below(fig, 2)
-    return fig
 
 
 def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
@@ -256,37 +240,33 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
     Raises:
         FalseCertificate: an attack proved a certificate of a sound rule false; everything has been saved.
     """
-    suite, shown = suite_of(profile), []
-    strong, reference = suite.attacks[-1], profile.reference
-    accuracy, points = robust_accuracy(attacked.points, attacked.certified), pointwise(attacked.tested)
-    shown.append(show.table(profile, "attack_soundness", soundness(attacked.tested), (
-        "Attacked images whose distance from the original is below the certified radius, over all attacks and radii run, and "
-        f"how many of them are proven to be flipped. Where the first {suite.n} standard votes at such a point are not for the "
-        f"certified class, {suite.confirm} further votes are drawn there by {reference}; it is flipped if another class has "
-        f"significantly more of them than the certified one (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice "
-        f"of the class). A sound certificate may itself fail with probability {profile.alpha:g}. 'released (unsound)' is the "
+    suite, reference = suite_of(profile), profile.reference
+    accuracy, points, strong = robust_accuracy(attacked.points, attacked.certified), pointwise(attacked.tested), suite.attacks[-1]
+    shown = [show.table(profile, "attack_soundness", soundness(attacked.tested), (
+        "Attacked images nearer to the original than the certified radius, over all attacks and radii, and how many of them are proven to "
+        f"be flipped. Where the first {suite.n} standard votes at a point are not for the certified class, {suite.confirm} more are drawn by "
+        f"{reference}. It is flipped if another class has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected "
+        f"for the choice of the class). A sound certificate may fail with probability {profile.alpha:g}. 'released (unsound)' is the "
         "authors' formula."
-    )))  # fmt: skip
+    ))]  # fmt: skip
     for run in runs_of(profile):
-        where = f"MDEQ-{run.model.name}, {profile.data.name}, sigma = {run.sigma:.2f}"
+        where = f"MDEQ-{run.model.name}, {profile.data.name}, sigma = {run.sigma:.2f}, {suite.images} test images"
         own = of_run(accuracy, run).drop(columns=RUN)
         main = own["attack"].isin(["certified", ALL]) | (own["classifier"] == reference)
         caption = (
-            f"Accuracy in percent of {suite.images} test images under l2 attacks of radius r ({where}). 'certified': certified "
-            "accuracy from the stored votes. Otherwise the attacked image is classified anew: by the base classifier without "
-            f"noise, or by the most frequent of {suite.n} fresh votes, drawn as the method draws them. PGD attacks the base "
-            f"classifier through exact gradients; Smooth-PGD the mean softmax of m noisy copies; {strong.steps} steps of "
+            f"Accuracy in percent under l2 attacks of radius r ({where}). 'certified': from the stored votes. Otherwise the attacked image "
+            f"is classified anew, by the base classifier or by the most frequent of {suite.n} fresh votes of the method. PGD attacks the "
+            f"base classifier through exact gradients, Smooth-PGD the mean softmax of m noisy copies, in {strong.steps} steps of "
             f"{strong.step:g}, not clipped to [0, 1]. '{ALL}': right before and after all attacks of radius up to r."
         )
         shown.append(show.table(profile, name_of("robust_accuracy", run), own[main], caption))
         shown.append(show.table(profile, name_of("robust_accuracy_others", run), own[~main], f"The other classifiers. {caption}"))
         for (method, rule), rows in of_run(points, run).drop(columns=RUN).groupby(["method", "rule"], observed=True):
-            kind, rows = "pointwise" + f"_{method}" * (method != reference), rows.drop(columns=["method", "rule"])
-            shown.append(show.table(profile, name_of(kind, run), rows, (
-                f"How many of the images that {method} certifies at radius r under '{show.RULE_LABELS[rule]}', and of those that "
-                f"it does not, an attack of that radius flips: {suite.n} fresh votes of the method are for another class than "
-                f"its certificate's, or than its selection votes where it has none ({where}; {suite.images} images). So few "
-                "votes may err by chance near the edge of a certificate; what is proven is in the table attack_soundness."
+            kind = "pointwise" + f"_{method}" * (method != reference)
+            shown.append(show.table(profile, name_of(kind, run), rows.drop(columns=["method", "rule"]), (
+                f"How many images an attack of radius r flips ({where}), of those that {method} certifies there under "
+                f"'{show.RULE_LABELS[rule]}' and of those that it does not. Flipped: {suite.n} fresh votes of the method are for another "
+                "class than its stored ones. So few votes may err by chance; what is proven is in the table attack_soundness."
             )))  # fmt: skip
     require_sound(attacked.tested)
     return shown

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from srs.analysis import measures, plots, show
-from srs.analysis.measures import ROW, RUN
+from srs.analysis.measures import METHOD, ROW, RUN
 from srs.analysis.show import Shown
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
@@ -12,18 +12,16 @@ from srs.store import paths, shipped
 
 PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha
-QUALITY_STEPS = (1, 5)
 
 
 def quality(profile: Profile) -> Shown:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
-    frame = pd.DataFrame([{**identity(run), **model_quality(run)} for run in profile.runs])
-    caption = (
-        f"The trained models of profile '{profile.name}': accuracy on clean and on noisy test images at the training "
-        "sigma, mean relative residual of the solver on noisy images, and how many votes of a solver stopped early are "
-        "those of the full solve, from a zero start. Empty cells: no model card was found."
-    )
-    return show.table(profile, "model_quality", frame, caption)
+    frame = pd.DataFrame([identity(run) | model_quality(run) for run in profile.runs])
+    return show.table(profile, "model_quality", frame, (
+        f"The trained models of profile '{profile.name}': accuracy on clean and on noisy test images at the training sigma, mean "
+        "relative residual of the solver on noisy images, and how many votes of a solver stopped early are those of the full "
+        "solve, from a zero start. Empty cells: no model card was found."
+    ))  # fmt: skip
 
 
 def identity(run: Run) -> dict[str, object]:
@@ -32,20 +30,19 @@ def identity(run: Run) -> dict[str, object]:
 
 
 def model_quality(run: Run) -> dict[str, object]:
-    """What a run's model card says, as cells; None where it says nothing."""
-    card = shipped.card(run)
+    """What a run's model card says, as cells; nan where it says nothing."""
+    card, full = shipped.card(run), run.profile.method(run.profile.reference).steps
     residual, agreement = card.get("residual", {}), card.get("agreement", {})
-    full = run.profile.method(run.profile.reference).steps
-    share = lambda value: None if value is None else 100 * value  # noqa: E731
     return {
         "parameters": card.get("parameters"),
-        "clean accuracy %": share(card.get("clean_accuracy")),
-        "noisy accuracy %": share(card.get("noisy_accuracy")),
-        "residual after 1 step": show.scientific(residual.get("1")),
-        f"residual after {full} steps": show.scientific(residual.get(str(full))),
-        **{f"votes as after {full} steps, {k} step{'s' * (k > 1)} %": share(agreement.get(str(k))) for k in QUALITY_STEPS},
-        "training steps": show.round_half_up(card.get("steps"), 0),
-        "training seconds": show.round_half_up(card.get("seconds"), 0),
+        "clean accuracy %": 100 * card.get("clean_accuracy", float("nan")),
+        "noisy accuracy %": 100 * card.get("noisy_accuracy", float("nan")),
+        "residual after 1 step": residual.get("1"),
+        f"residual after {full} steps": residual.get(str(full)),
+        f"votes as after {full} steps, 1 step %": 100 * agreement.get("1", float("nan")),
+        f"votes as after {full} steps, 5 steps %": 100 * agreement.get("5", float("nan")),
+        "training steps": card.get("steps"),
+        "training seconds": card.get("seconds"),
     }
 
 
@@ -59,17 +56,13 @@ def published(data: str) -> pd.DataFrame:
 
 def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Certified accuracy at the profile's radii and ACR of every run, method and rule, the paper's row below each method."""
-    certified = measures.certificates(counts, alpha=profile.alpha)
-    ours = measures.certified_accuracy(certified, profile.radii).reset_index()
-    known = published(profile.data.name).reindex(columns=[c for c in ours.columns if c not in ROW]).reset_index()
-    theirs = ours[[*RUN, "method"]].drop_duplicates().merge(known, on=["model", "sigma", "method"])
-    # A value that the paper prints whole stays so: as text.
-    values = theirs.columns.difference(ROW)
-    theirs[values] = theirs[values].map(lambda v: "" if pd.isna(v) else f"{v:g}").astype(object)
-    order = {name: i for i, name in enumerate([*map(str, measures.RULES), PUBLISHED])}
-    both = pd.concat([ours.astype({"rule": str}).astype(object), theirs.assign(rule=PUBLISHED).astype(object)])
-    place = {name: {v: i for i, v in enumerate(counts[name].cat.categories)} for name in measures.METHOD}
-    return both.sort_values(ROW, key=lambda c: c.map(place.get(c.name, order)), kind="stable").reset_index(drop=True)
+    ours = measures.certified_accuracy(measures.certificates(counts, alpha=profile.alpha), profile.radii).reset_index()
+    known = published(profile.data.name).reindex(columns=ours.columns.drop(ROW))
+    known = known.map(lambda v: "" if pd.isna(v) else f"{v:g}")  # text: a value that the paper prints whole stays so
+    theirs = ours[METHOD].drop_duplicates().merge(known.reset_index(), on=["model", "sigma", "method"]).assign(rule=PUBLISHED)
+    rules = pd.CategoricalDtype([*map(str, measures.RULES), PUBLISHED], ordered=True)
+    both = pd.concat([ours.astype(object), theirs.astype(object)]).astype({name: ours[name].dtype for name in METHOD} | {"rule": rules})
+    return both.sort_values(ROW, kind="stable").reset_index(drop=True)
 
 
 def confidence(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -78,16 +71,15 @@ def confidence(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     certified = certified[certified["rule"] != Rule.RELEASED]
     sure = measures.confidence(certified, profile.radii, profile.alpha)
     measured = measures.certified_accuracy(certified, profile.radii)
-    rows = []
-    for key in sure.index:
-        at = {f"r={r:.2f}": sure.loc[key, r] for r in profile.radii}
-        named = dict(zip(ROW, key))
-        rows += [
-            {**named, "statement": "measured", **measured.loc[key, list(at)]},
-            {**named, "statement": f"{100 * measures.CONFIDENCE:g} % interval"} | {r: show.outward(v["low"], v["high"]) for r, v in at.items()},
-            {**named, "statement": f"holds with {100 * (1 - measures.RHO):g} %"} | {r: f">= {show.outward(v['sure'], 1).split('-')[0]}" for r, v in at.items()},
-        ]
-    return pd.DataFrame(rows)
+    statements = {
+        "measured": lambda r, row: measured.loc[row.name, f"r={r:.2f}"],
+        f"{100 * measures.CONFIDENCE:g} % interval": lambda r, row: show.outward(row[r, "low"], row[r, "high"]),
+        f"holds with {100 * (1 - measures.RHO):g} %": lambda r, row: f">= {show.outward(row[r, 'sure'], 1).split('-')[0]}",
+    }
+    return pd.DataFrame([
+        dict(zip(ROW, key)) | {"statement": name} | {f"r={r:.2f}": cell(r, row) for r in profile.radii}
+        for key, row in sure.iterrows() for name, cell in statements.items()
+    ])  # fmt: skip
 
 
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -97,34 +89,54 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Three tables for each run: certified accuracy, what it costs, how sure it is."""
-    made = {"certified_accuracy": (accuracy, _accuracy_caption), "cost": (cost, _cost_caption), "confidence": (confidence, _confidence_caption)}
-    frames = {kind: (build(counts, profile), caption) for kind, (build, caption) in made.items()}
-    shown = []
-    for run in certified_runs(counts, profile):
-        for kind, (frame, caption) in frames.items():
-            own = of_run(frame, run).drop(columns=RUN)
-            shown.append(show.table(profile, name_of(kind, run), own, caption(run)))
-    return shown
+    captions = {
+        accuracy: f"Certified accuracy in percent of all images at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE}",
+        cost: f"What a certificate costs. 'disagreement' is the share of votes that differ from {profile.reference}'s on the same noise. "
+        "NFE are evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation "
+        f"alone. Speed-ups are against {profile.reference}.",
+        confidence: "How sure the certified accuracy is, for the rules that hold. The Clopper-Pearson interval is over the draw of the "
+        "images. The last statement bounds the accuracy of the smoothed classifier on these very images, since each certificate "
+        "may fail with probability alpha (Cohen et al. 2019, Bernstein's inequality).",
+    }
+    frames = {build: build(counts, profile) for build in captions}
+    names = {accuracy: "certified_accuracy", cost: "cost", confidence: "confidence"}
+    return [
+        show.table(profile, name_of(names[build], run), of_run(frame, run).drop(columns=RUN), (
+            f"{captions[build]} {setting(run)}.{_published_note(run) if build is accuracy else ''}"
+        )) for run in certified_runs(counts, profile) for build, frame in frames.items()
+    ]  # fmt: skip
+
+
+def _published_note(run: Run) -> str:
+    known = published(run.profile.data.name)
+    if (run.model.name, run.sigma) not in known.index.droplevel("method"):
+        return ""
+    images = "ImageNet" if run.profile.data.name == "imagenet" else "CIFAR-10"
+    other = "" if run.profile.data.name in ("cifar10", "imagenet") else " They are of other data and of larger models than ours."
+    n, k, alpha = PUBLISHED_SETTINGS.values()
+    cap = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, run.sigma, alpha))
+    return (
+        f" Rows '{PUBLISHED}' are the paper's own (500 {images} images, N = {n}, one A100).{other} At the paper's settings Theorem 3.1 "
+        f"certifies no radius above {cap}: published SRS entries beyond {cap} are within the released formula's reach only."
+    )
 
 
 def order_finding(counts: pd.DataFrame) -> str:
     """How often a longer solve from zero is better at r = 0: the paper's order of the rows of standard RS."""
-    certified = measures.certificates(counts[~counts["needs_audit"]], alpha=0.001, rules=[Rule.COHEN])
-    at_zero = measures.certified_accuracy(certified, [0.0], measures.METHOD)["r=0.00"].unstack("method")
-    steps = sorted((int(m.split("-")[1][:-1]), m) for m in at_zero.columns if m.split("-")[1][:-1].isdigit() and m.startswith("MDEQ-"))
-    names = [name for _, name in steps]
-    if len(names) < 2:
+    certified = measures.certificates(counts[~counts["needs_audit"]], alpha=PUBLISHED_SETTINGS["alpha"], rules=[Rule.COHEN])
+    at_zero = measures.certified_accuracy(certified, [0.0], METHOD)["r=0.00"].unstack("method")
+    steps = at_zero.columns.astype(str).to_series().str.extract(r"^MDEQ-(\d+)[ANB]$")[0].dropna().astype(int).sort_values()
+    if len(steps) < 2:
         return "This profile has no truncated solves from zero to compare."
-    rising = sum(all(row[a] < row[b] for a, b in zip(names, names[1:])) for _, row in at_zero.iterrows())
-    return f"Certified accuracy at r = 0 rises with every further step, {' < '.join(names)}, in {rising} of {len(at_zero)} models."
+    rising = (at_zero[list(steps.index)].diff(axis=1).iloc[:, 1:] > 0).all(axis=1).sum()
+    return f"Certified accuracy at r = 0 rises with every further step, {' < '.join(steps.index)}, in {rising} of {len(at_zero)} models."
 
 
 def kept_finding(counts: pd.DataFrame, profile: Profile) -> str:
     """How much of standard RS's ACR the best SRS row keeps under each rule, over all models."""
-    certified = measures.certificates(counts, alpha=profile.alpha)
-    acr = measures.certified_accuracy(certified, [0.0])["ACR"].reset_index()
+    acr = measures.certified_accuracy(measures.certificates(counts, alpha=profile.alpha), [0.0])["ACR"].reset_index()
     standard = acr[acr["method"] == profile.reference].set_index(RUN)["ACR"]
-    srs = acr[acr["method"].isin(counts.loc[counts["needs_audit"], "method"].unique())]
+    srs = acr[acr["method"].isin(counts.loc[counts["needs_audit"], "method"])]
     if srs.empty:
         return "This profile has no SRS rows."
     best = srs.groupby([*RUN, "rule"], observed=True)["ACR"].max().unstack("rule")
@@ -135,38 +147,25 @@ def kept_finding(counts: pd.DataFrame, profile: Profile) -> str:
 
 def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Curves of certified accuracy of every model size and recipe: all methods, and one set of SRS votes under all rules."""
-    certified = measures.certificates(counts, alpha=profile.alpha)
-    holding = certified[certified["rule"].isin([Rule.COHEN, Rule.AUDIT])]
-    shown = []
-    for (model, recipe), own in holding.groupby(["model", "recipe"], observed=True):
-        family = family_name(model, recipe)
-        where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}, N = {profile.n}"
+    certified, shown = measures.certificates(counts, alpha=profile.alpha), []
+    for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
+        family, band = family_name(model, recipe), f" Grey: 95 % interval of the black line, below {plots.FEW} images."
+        where = f"A panel per noise level (MDEQ-{family} on {profile.data.name}, {images_of(own)}, N = {profile.n}).{band}"
+        sound, srs = own[own["rule"].isin([Rule.COHEN, Rule.AUDIT])], best_of_the_paper(own)
         for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):
-            some = own[own["method"].isin(names)]
-            shown.append(show.figure(
-                profile, f"curves_{family}" + f"_{i + 1}" * bool(i), plots.accuracy_curves(some, hue="method"),
-                f"Certified accuracy against l2 radius, a panel per noise level ({where}). Solid: standard RS under the rule "
-                "'cohen'; broken lines: SRS under the rule 'audit'.",
-            ))  # fmt: skip
-        rules = by_rule(certified[(certified["model"] == model) & (certified["recipe"] == recipe)], profile)
-        if rules is not None:
-            shown.append(show.figure(
-                profile, f"curves_rules_{family}", plots.accuracy_curves(rules, hue="line"),
-                f"What the certification rule makes of the same SRS votes ({where}). The curve 'released (unsound)' is "
-                "what the authors' code computes; its certificates do not hold.",
-            ))  # fmt: skip
+            drawn = plots.accuracy_curves(sound[sound["method"].isin(names)], hue="method")
+            shown.append(show.figure(profile, f"curves_{family}" + f"_{i + 1}" * bool(i), drawn, (
+                f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken lines: SRS under 'audit'. {where}"
+            )))  # fmt: skip
+        if srs:
+            some = own[own["method"].isin([profile.reference, srs])].sort_values(["method", "rule", "sigma", "idx"])
+            line = some["method"].astype(str).str.replace("-MDEQ", "") + ", " + some["rule"].map(show.RULE_LABELS).astype(str)
+            drawn = plots.accuracy_curves(some.assign(line=measures.in_order(line)), hue="line")
+            shown.append(show.figure(profile, f"curves_rules_{family}", drawn, (
+                "What the certification rule makes of the same SRS votes. 'released (unsound)' is what the authors' code computes; "
+                f"its certificates do not hold. {where}"
+            )))  # fmt: skip
     return shown
-
-
-def by_rule(certified: pd.DataFrame, profile: Profile) -> pd.DataFrame | None:
-    """The paper's best SRS method under every rule beside standard RS, with their names in the column `line`; None without SRS."""
-    srs = best_of_the_paper(certified)
-    if srs is None:
-        return None
-    some = certified[certified["method"].isin([profile.reference, srs])]
-    labels = some["method"].astype(str).str.replace("-MDEQ", "") + ", " + some["rule"].astype(str).map(show.RULE_LABELS)
-    some = some.assign(line=labels).sort_values(["method", "rule", "sigma", "idx"])
-    return some.assign(line=measures.in_order(some["line"]))
 
 
 def best_of_the_paper(counts: pd.DataFrame) -> str | None:
@@ -175,7 +174,7 @@ def best_of_the_paper(counts: pd.DataFrame) -> str | None:
     return "SRS-MDEQ-3A" if "SRS-MDEQ-3A" in srs else srs[-1] if srs else None
 
 
-# ------------------------------------------------------------------------------------------------ names and captions
+# ------------------------------------------------------------------------------------------------ names
 
 
 def certified_runs(counts: pd.DataFrame, profile: Profile) -> list[Run]:
@@ -196,18 +195,15 @@ def family_name(model: str, recipe: str) -> str:
 
 def name_of(kind: str, run: Run) -> str:
     """The stable name of a run's table; the paper's recipe goes without saying."""
-    recipe = "" if run.train.recipe == "paper" else f"_{run.train.recipe}"
-    return f"{kind}_{run.model.name}_s{run.sigma:.2f}{recipe}"
+    return family_name(f"{kind}_{run.model.name}_s{run.sigma:.2f}", run.train.recipe)
 
 
 def images_of(counts: pd.DataFrame) -> str:
     """How many images were certified, per noise level where that differs."""
-    sigmas: dict[int, list[str]] = {}
-    for sigma, images in counts.groupby("sigma", observed=True)["idx"].nunique().items():
-        sigmas.setdefault(images, []).append(f"{sigma:g}")
-    if len(sigmas) == 1:
-        return f"{next(iter(sigmas))} images"
-    return " and ".join(f"{images} images at sigma {', '.join(which)}" for images, which in sigmas.items())
+    images = counts.groupby("sigma", observed=True)["idx"].nunique()
+    if images.nunique() == 1:
+        return f"{images.iloc[0]} images"
+    return " and ".join(f"{n} images at sigma {', '.join(f'{s:g}' for s in own.index)}" for n, own in images.groupby(images, sort=False))
 
 
 def source_note(run: Run) -> str:
@@ -221,46 +217,4 @@ def setting(run: Run) -> str:
     return (
         f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}{source_note(run)}, sigma = {run.sigma:.2f}, "
         f"{p.images} test images, N = {p.n}, alpha = {p.alpha:g}"
-    )
-
-
-def _accuracy_caption(run: Run) -> str:
-    return (
-        f"Certified accuracy in percent of all images at l2 radius r ({setting(run)}). ACR is the average certified radius, "
-        f"rounded down. {show.UNSOUND_NOTE}{_published_note(run)}"
-    )
-
-
-def _published_note(run: Run) -> str:
-    known = published(run.profile.data.name)
-    if not ((known.index.get_level_values("model") == run.model.name) & (known.index.get_level_values("sigma") == run.sigma)).any():
-        return ""
-    n, k, alpha = PUBLISHED_SETTINGS.values()
-    cap = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, run.sigma, alpha))
-    images = "ImageNet" if run.profile.data.name == "imagenet" else "CIFAR-10"
-    other = "" if run.profile.data.name in ("cifar10", "imagenet") else (
-        f" They are of other data and larger models than these on {run.profile.data.name}: compare how rows relate to each "
-        "other, not their values."
-    )  # fmt: skip
-    return (
-        f" Rows '{PUBLISHED}' are the paper's own figures (500 {images} images, N = {n}, one A100).{other} At the paper's settings "
-        f"Theorem 3.1 certifies no radius above {cap}: published SRS entries beyond it are out of the theorem's reach and within "
-        "the released formula's."
-    )
-
-
-def _cost_caption(run: Run) -> str:
-    reference = run.profile.reference
-    return (
-        f"What a certificate costs ({setting(run)}). 'disagreement' is the share of votes that differ from {reference}'s on the same "
-        "noise; NFE are evaluations of f on one noisy copy, selection, warm-up and audit included ('NFE/vote': estimation only); "
-        f"speed-ups are against {reference}."
-    )
-
-
-def _confidence_caption(run: Run) -> str:
-    return (
-        f"How sure the certified accuracy is ({setting(run)}), for the rules that hold. The interval (Clopper-Pearson, ends rounded "
-        "outward) is over the draw of the images. The last statement bounds the true certified accuracy of the smoothed classifier "
-        "on these very images, since each certificate may fail with probability alpha (Cohen et al. 2019, Bernstein's inequality)."
     )

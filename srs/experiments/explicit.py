@@ -1,6 +1,5 @@
 """Notebook 36: what standard RS certifies with an explicit residual network, beside the DEQs on the same images and noise."""
 
-import numpy as np
 import pandas as pd
 
 from srs import settings
@@ -31,9 +30,6 @@ def read(profile: Profile) -> pd.DataFrame:
     """Certificates under the rules that hold: the explicit networks', then each DEQ's by the full solve and the longest SRS method.
 
     `network` names a line of the tables. Empty for a profile without explicit networks.
-
-    Raises:
-        ConfigError: nothing is stored of the explicit networks or of the DEQs.
     """
     srs = sorted((m for m in profile.methods if m.serialized), key=lambda m: m.steps)
     chosen, found = [settings.EXPLICIT.name, profile.reference, *(m.name for m in srs[-1:])], []
@@ -58,20 +54,18 @@ def known() -> dict[str, dict[str, str]]:
         images = pd.read_csv(path, sep="\t")
         right = (images["correct"] == 1) & (images["predict"] != ABSTAIN)
         radii = [float(name[2:]) for name in log if name.startswith("r=")]
-        again = measures.certified_accuracy(images.assign(correct=right, log=LOG), radii, ["log"]).iloc[0]
-        log |= {name: f"{value:.1f}" for name, value in again.items() if name != "ACR"} | {"ACR": f"{again['ACR']:.3f}"}
+        again = measures.certified_accuracy(images.assign(correct=right, log=LOG), radii, ["log"])
+        log |= show.cells(again.reset_index(drop=True)).iloc[0].to_dict()
     return {PAPER_LABEL: paper, LOG_LABEL: log}
 
 
 def accuracy(certified: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Certified accuracy and ACR of every line at each sigma, and what was published."""
     table = measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]).reset_index().astype({"network": str, "rule": str})
-    columns = [name for name in table if name.startswith("r=") or name == "ACR"]
-    theirs = [
-        {"sigma": published.SIGMA, "network": "ResNet-110", "rule": label} | {name: row.get(name, "") for name in columns}
-        for label, row in known().items() if published.SIGMA in profile.sigmas
-    ]  # fmt: skip
-    return pd.concat([table, pd.DataFrame(theirs)]).sort_values("sigma", kind="stable").reset_index(drop=True)
+    if published.SIGMA in profile.sigmas:
+        theirs = pd.DataFrame(known()).T.rename_axis("rule").reset_index().assign(sigma=published.SIGMA, network="ResNet-110")
+        table = pd.concat([table, theirs.reindex(columns=table.columns).fillna("")])
+    return table.sort_values("sigma", kind="stable").reset_index(drop=True)
 
 
 def cost(certified: pd.DataFrame) -> pd.DataFrame:
@@ -85,26 +79,28 @@ def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
     if certified.empty:
         return []
     where = f"{profile.data.name}, the same {profile.images} test images and noise for all, N = {profile.n}, alpha = {profile.alpha:g}"
-    log = "recomputed here from its 500 images" if paths.golden(LOG).is_file() else "as known from its 500 images"
-    captions = {
-        "baseline": f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r. "
-        f"Rows 'as published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's own row, and the public log of Cohen "
-        f"et al. (2019), {log}." + f" Those are of other data than {profile.data.name}." * (profile.data.name != "cifar10"),
-        "cost": f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet and of "
-        "its one layer for a DEQ, so seconds compare what NFE do not. 'noisy accuracy' is that of the base classifier.",
-        "curves": "Certified accuracy against l2 radius of the explicit residual network (RS, rule 'cohen'), of the DEQ's full solve (the "
-        f"same) and of SRS (broken lines, rule 'audit'), a panel per size of the DEQ and noise level ({where}).",
-    }
+    other = f" They are of other data than {profile.data.name}." * (profile.data.name != "cifar10")
+    log = "recomputed here from" if paths.golden(LOG).is_file() else "as known from"
     plain = certified["method"] == settings.EXPLICIT.name
     deqs = [pd.concat([certified[plain], rows]).assign(family=family) for family, rows in certified[~plain].groupby("family", sort=False)]
     rows = pd.concat(deqs).sort_values("sigma", kind="stable")
     panel, method = rows["family"] + rows["sigma"].map(r", $\sigma$ = {:.2f}".format), measures.in_order(rows["method"])
     drawn = plots.accuracy_curves(rows.assign(panel=measures.in_order(panel), method=method), hue="method", panel="panel", title=str)
     return [
-        show.table(profile, "explicit_baseline", accuracy(certified, profile), captions["baseline"]),
-        show.table(profile, "explicit_cost", cost(certified), captions["cost"]),
-        show.figure(profile, "explicit_curves", drawn, captions["curves"]),
-    ]
+        show.table(profile, "explicit_baseline", accuracy(certified, profile), (
+            f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r. Rows 'as "
+            f"published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's row, and the public log of Cohen et al. "
+            f"(2019), {log} its 500 images.{other}"
+        )),
+        show.table(profile, "explicit_cost", cost(certified), (
+            f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet and of "
+            "one layer for a DEQ, so compare seconds. 'noisy accuracy' is that of the base classifier."
+        )),
+        show.figure(profile, "explicit_curves", drawn, (
+            "Certified accuracy of the explicit network (RS, 'cohen'), of the DEQ's full solve (the same) and of SRS (broken lines, "
+            f"'audit'), a panel per size of the DEQ and noise level ({where}). Grey: 95 % interval of the black line."
+        )),
+    ]  # fmt: skip
 
 
 def finding(certified: pd.DataFrame) -> str:
@@ -113,9 +109,9 @@ def finding(certified: pd.DataFrame) -> str:
         return "This profile has no explicit network."
     acr = measures.certified_accuracy(certified, [0.0], LINE)["ACR"].unstack("network")
     explicit, seconds = acr.columns[0], measures.cost(certified, ["network"])["seconds/image"]
-    times = [f"{seconds[explicit] / seconds[name]:.2f} times the seconds of {name}" for name in acr.columns[1:]]
-    paper, log = (np.array([float(v) for name, v in row.items() if name.startswith("r=")]) for row in known().values())
+    times = ", ".join(f"{seconds[explicit] / seconds[name]:.2f} times the seconds of {name}" for name in acr.columns[1:])
+    differ = pd.DataFrame(known()).filter(like="r=", axis=0).astype(float).diff(axis=1).abs().max(axis=None)
     return (
         f"{explicit} has the largest ACR at {int((acr.idxmax(axis=1) == explicit).sum())} of {len(acr)} noise levels. Its certificate takes "
-        f"{', '.join(times)}. The two published rows of ResNet-110 differ by at most {np.abs(paper - log).max():.1f} points."
+        f"{times}. The two published rows of ResNet-110 differ by at most {differ:.1f} points."
     )

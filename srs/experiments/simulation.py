@@ -5,7 +5,6 @@ of a surrogate for SRS with serially correlated errors. The counts form the same
 the certificates are made by the same code.
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,15 +35,9 @@ RS, OWN_RS = "RS at that NFE", "its auditor's RS"  # mean radius of plain RS wit
 DEAREST = "costs RS's NFE at K"  # the largest K at which SRS costs no more than plain RS with all N samples
 
 
-# ------------------------------------------------------------------------------------------------ classifiers and their votes
-
-
 @dataclass(frozen=True)
 class HalfSpace:
-    """h = TOP on a half-space: the worst case of Cohen et al. 2019, where R = sigma Phi^-1(p_A) is exact.
-
-    `p_a` is the true probability of a vote for TOP, `radius` the true l2 distance to where g changes its class.
-    """
+    """h = TOP on a half-space: the worst case of Cohen et al. 2019, where R = sigma Phi^-1(p_A) is exact; p_a is P[vote for TOP]."""
 
     p_a: float = 0.747  # near 3/4; the counts' lattice makes cohen's exact rate 0.82 to 0.97 alpha at N = 1e3, 1e4
     sigma: float = 0.5
@@ -66,22 +59,13 @@ class Linear:
     """h = argmax W x for a W with orthonormal rows, described by the scores W x at the point; scores[TOP] is largest.
 
     The scores' noise W e is N(0, sigma^2 I) in whatever dimension. Swapping two scores is a reflection that maps h to itself, so
-    p_a > p_c on the side where score a > score c: g = h, and the smallest margin / sqrt 2 is g's true radius. With rows of other
-    lengths and angles g's boundary is not h's, and no closed form is known.
+    p_a > p_c on the side where score a > score c: g = h, and the smallest margin / sqrt 2 is g's true radius.
     """
 
     scores: tuple[float, ...] = (0.5, 0.0, -1.0, -1.2)
     sigma: float = 0.5
     name: str = "linear"
-
-    def __post_init__(self) -> None:
-        if len(self.scores) < 2 or not self.scores[TOP] > max(self.scores[1:]):
-            raise ValueError(f"scores are {self.scores}, but the first of at least two must be the largest.")
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are scores of."""
-        return len(self.scores)
+    classes: int = 4
 
     @property
     def radius(self) -> float:
@@ -109,10 +93,8 @@ class Linear:
 class Surrogate:
     """SRS-like votes: standard votes with errors that come in runs along the chain.
 
-    Attributes:
-        over: share of the votes for other classes that are turned to TOP.
-        under: share of the votes for TOP that are turned to RIVAL.
-        persistence: correlation of the error mode between successive samples, in [0, 1).
+    `over` is the share of the votes for other classes that are turned to TOP, `under` the share of the votes for TOP that are
+    turned to RIVAL, `persistence` the correlation of the error mode between successive samples, in [0, 1).
     """
 
     over: float = 0.0
@@ -148,7 +130,7 @@ SETTINGS: tuple[tuple[HalfSpace | Linear, Surrogate], ...] = (
 )
 
 
-# ------------------------------------------------------------------------------------------------ counts
+# ------------------------------------------------------------------------------------------------ failure rates
 
 
 def simulate(
@@ -170,11 +152,10 @@ def simulate(
     drawn = [_draw(problem, surrogate, rng, n, n0, min(size, certificates - done)) for done in range(0, certificates, size)]
     c_standard, n_standard, c_srs, n_srs, agreeing = np.concatenate(drawn, axis=1)
     audited = audit_size.audited_counts(rng, n, n_srs, agreeing, audit_k)
+    plain = {"needs_audit": False, "c_a": c_standard, "n": n, "n_a": n_standard} | dict.fromkeys(("k", "m", "n_2", "n_1"), 0)
+    both = pd.concat(map(pd.DataFrame, (plain, {"needs_audit": True, "c_a": c_srs} | vars(audited))), ignore_index=True)
     known = {"problem": problem.name, "errors": str(surrogate), "sigma": problem.sigma, "true radius": problem.radius}
-    unaudited = dict.fromkeys(("k", "m", "n_2", "n_1"), 0)
-    plain = known | {"needs_audit": False, "c_a": c_standard, "n": n, "n_a": n_standard} | unaudited
-    srs = known | {"needs_audit": True, "c_a": c_srs} | vars(audited)
-    return pd.concat([pd.DataFrame(plain), pd.DataFrame(srs)], ignore_index=True).assign(K=audit_k, label=TOP)
+    return both.assign(**known, K=audit_k, label=TOP)
 
 
 def _draw(
@@ -199,9 +180,6 @@ def _select(votes: np.ndarray, classes: int) -> np.ndarray:
     return np.stack([(votes == c).sum(axis=1) for c in range(classes)]).argmax(axis=0)
 
 
-# ------------------------------------------------------------------------------------------------ failure rates
-
-
 def failure_rates(
     counts: pd.DataFrame, *, alphas: tuple[float, ...] = ALPHAS, split: float = bounds.DEFAULT_SPLIT
 ) -> pd.DataFrame:
@@ -209,11 +187,6 @@ def failure_rates(
 
     `cohen` is given the standard votes (plain RS), the other rules the surrogate's. `lower` and `upper` are one-sided 99 %
     Clopper-Pearson limits, `radius` is the mean over all certificates, abstentions counting 0.
-
-    Args:
-        counts: rows of `simulate`.
-        alphas: failure probabilities that are promised.
-        split: share of alpha that the rule `audit` spends on the disagreements.
     """
     certified = pd.concat([measures.certificates(counts, alpha=a, split=split).assign(alpha=a) for a in alphas])
     false = certified["radius"] > certified["true radius"].where(certified["c_a"] == TOP, 0.0)
@@ -236,17 +209,13 @@ def verdicts(rates: pd.DataFrame) -> np.ndarray:
 
 
 def measure(*, certificates: int = 10_000) -> pd.DataFrame:
-    """Failure rates of all rules in all SETTINGS, at the paper's N and K and at small ones.
-
-    Args:
-        certificates: per setting at the paper's N; four times as many at the small one.
-    """
+    """Failure rates of all rules in all SETTINGS: `certificates` per setting at the paper's N and K, four times as many at small ones."""
     check_count(certificates, 1, "certificates")
     todo = [(size, seed) for size in SIZES for seed in range(len(SETTINGS))]
-    rates = []
-    for (n, k, times), seed in tqdm(todo, desc="simulated certificates", unit="setting"):
-        rates.append(failure_rates(simulate(*SETTINGS[seed], n=n, audit_k=k, certificates=times * certificates, seed=seed)))
-    return pd.concat(rates, ignore_index=True)
+    return pd.concat([
+        failure_rates(simulate(*SETTINGS[seed], n=n, audit_k=k, certificates=times * certificates, seed=seed))
+        for (n, k, times), seed in tqdm(todo, desc="simulated certificates", unit="setting")
+    ], ignore_index=True)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ audits of another size
@@ -282,32 +251,32 @@ def _sizes(run: Run, name: str, counts: Mapping[str, pd.DataFrame], n: int) -> p
         n_a = rng.binomial(n, np.tile(_share(own), DRAWS))
         agreeing = rng.binomial(n_a, 1 - lost)
     auditor = method.auditor if method.auditor and method.auditor.name in counts else reference
-    rs_nfe, own_nfe = (audit_size.nfe(run, plain, counts[plain.name], n, 0) for plain in (reference, auditor))
-    cost, points = partial(audit_size.nfe, run, method, own, n), []
+    rs_nfe, own_nfe = (int(audit_size.nfe(run, plain, counts[plain.name], n, 0)) for plain in (reference, auditor))
+    rs, fair = (partial(_rs_radius, run, _share(counts[plain.name])) for plain in (reference, auditor))
+    cost, points = audit_size.nfe(run, method, own, n, np.arange(n + 1)), []
     for k in (k for k in AUDIT_KS if k <= n):
         audited = audit_size.audited_counts(rng, n, n_a, agreeing, k)
         radius = bounds.certify(Rule.AUDIT, audited, run.sigma, run.profile.alpha)[1].mean()
-        rs = _rs_radius(run, counts[reference.name], cost(k) * n // rs_nfe, rng)  # selects c_A with the same share of its samples
-        fair = (cost(k) * n // own_nfe, np.random.default_rng(1))  # randomness of its own: the other columns stay as they are
-        points.append((k, cost(k), radius, rs, rs if auditor == reference else _rs_radius(run, counts[auditor.name], *fair)))
-    whole = {"p_m %": 100 * pd.Series(p_m).mean(), "RS: NFE": rs_nfe, DEAREST: bisect_right(range(n + 1), rs_nfe, key=cost) - 1}
-    whole["RS: radius"] = _rs_radius(run, counts[reference.name], n, rng)
-    return pd.DataFrame(points, columns=["K", "NFE", "radius", RS, OWN_RS]).assign(**whole)
+        beside = rs(cost[k] * n // rs_nfe, rng)  # selects c_A with the same share of its samples
+        own_rs = beside if auditor == reference else fair(cost[k] * n // own_nfe, np.random.default_rng(1))
+        points.append((k, cost[k], radius, beside, own_rs))
+    whole = {"p_m %": 100 * pd.Series(p_m).mean(), "RS: NFE": rs_nfe, DEAREST: np.searchsorted(cost, rs_nfe, side="right") - 1}
+    return pd.DataFrame(points, columns=["K", "NFE", "radius", RS, OWN_RS]).assign(**whole, **{"RS: radius": rs(n, rng)})
 
 
 def _fewer_samples(run: Run, standard: pd.DataFrame, n: int) -> pd.DataFrame:
     rng, samples = np.random.default_rng(1), np.unique(np.geomspace(10, n, 20).astype(int))
     nfe = audit_size.nfe(run, run.profile.sampling.reference, standard, n, 0)
-    return pd.DataFrame({"NFE": samples * (nfe / n), "radius": [_rs_radius(run, standard, int(m), rng) for m in samples]})
+    return pd.DataFrame({"NFE": samples * (nfe / n), "radius": [_rs_radius(run, _share(standard), m, rng) for m in samples]})
 
 
 def _share(counts: pd.DataFrame) -> np.ndarray:
     return (counts["n_a"].clip(lower=0) / counts["n"]).to_numpy()
 
 
-def _rs_radius(run: Run, standard: pd.DataFrame, n: int, rng: np.random.Generator) -> float:
+def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) -> float:
     """Mean radius of plain RS from n samples of images whose share of votes for c_A is known."""
     if n < 1:
         return 0.0
-    counts = Counts(n=n, n_a=rng.binomial(n, np.tile(_share(standard), DRAWS)))
+    counts = Counts(n=n, n_a=rng.binomial(n, np.tile(share, DRAWS)))
     return float(bounds.certify(Rule.COHEN, counts, run.sigma, run.profile.alpha)[1].mean())

@@ -1,26 +1,22 @@
 """Notebook 40: which rule holds, how far each can reach, what our rule gains, how many votes to audit, what exact noise costs."""
 
 import timeit
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from srs import data, profiles, settings
+from srs import profiles, settings
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, RULES, RUN
 from srs.analysis.show import RULE_LABELS, Shown
-from srs.deq import checkpoints
 from srs.experiments import simulation
 from srs.experiments.certified_accuracy import best_of_the_paper, family_name, published, PUBLISHED_SETTINGS
 from srs.experiments.simulation import DEAREST, OWN_RS, RS
-from srs.settings import Profile, Run
-from srs.smoothing import bounds, exact, noise, votes
+from srs.settings import Profile
+from srs.smoothing import bounds, exact, noise
 from srs.smoothing.bounds import DEFAULT_SPLIT, Rule
-from srs.store import paths
 
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
 MARKERS = dict(zip(RULE_LABELS.values(), "os^x"))
@@ -29,7 +25,11 @@ CAP_NS = (1_000, 10_000, 100_000)
 CAP_KS = (50, 100, 200, 400, 1_000, 2_100, 4_000, 10_000)
 NEAR = 0.1  # of plain RS's radius: so far a point may lie from the line of equal radii
 PIXELS, REPEATS = 1_000_000, 3  # drawn at a time to be timed; the fastest one counts: the machine may be busy
-IMAGES, COPIES = 3, 200  # on which votes are compared: minutes of the smallest network, not hours of the largest
+
+
+def labels(rules: pd.Series) -> pd.Categorical:
+    """The rules under the names that the reader sees, in the order of the tables."""
+    return pd.Categorical(rules.map(RULE_LABELS), RULE_LABELS.values(), ordered=True)
 
 
 # ------------------------------------------------------------------------------------------------ (a) failure rates
@@ -40,22 +40,25 @@ def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
     shown = []
     for n, k, _ in simulation.SIZES:
         own, name = measured[measured["n"] == n], "failure_rates" + "_small_n" * (n != N)
-        sizes = f"N = {n}, K = {k}, {own['certificates'].iloc[0]} certificates"
-        caption = (
-            f"False certificates in percent, with one-sided 99 % limits to either side ({sizes} a line). False: the radius "
-            "exceeds the true one. 'errors': share of the votes for other classes that the surrogate turns to the top class, and "
-            "(-) of its votes that it turns away, in runs along the chain. 'holds': upper limit <= alpha + 3 standard errors; "
-            "'refuted': lower limit > alpha. The rule 'cohen' is given the standard votes, the others the surrogate's. Mean "
-            f"radius at alpha = {min(simulation.ALPHAS):g}, abstentions counting 0. 'released (unsound)' is the authors' code."
+        told = (
+            f"False certificates in percent with one-sided 99 % limits (N = {n}, K = {k}, {own['certificates'].iloc[0]} certificates a "
+            "line). False: the radius exceeds the true one. Errors: share of the votes for other classes that the surrogate turns to "
+            "the top class, and (-) of its votes that it turns away. 'cohen' is given the standard votes, the others the surrogate's."
         )
-        shown.append(show.table(profile, name, rate_table(own), caption, {"true radius": 3}, down=["mean radius"]))
         panels = own.assign(label=labels(own["rule"]), panel=own["problem"] + ", " + own["errors"])
-        drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, x=r"promised $\alpha$", y="failure rate")
-        caption = (
-            f"Measured failure rates with 99 % limits ({sizes} a panel). Dashed: what was promised. Arrow down from the upper "
-            "limit: no failure was seen. Errors as in the table. 'released (unsound)' is the authors' code."
-        )
-        shown.append(show.figure(profile, f"{name}_figure", drawn, caption))
+        drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, x=r"promised $\alpha$ (%)", y="failure rate (%)")
+        alphas = sorted(simulation.ALPHAS, reverse=True)
+        for ax in drawn.axes:
+            ax.hlines([100 * a for a in alphas], *([i + side for i in range(len(alphas))] for side in (-0.42, 0.42)),
+                      color="0.35", linewidth=0.8, linestyle="--")  # fmt: skip
+            ax.set(yscale="log", xticks=range(len(alphas)), xticklabels=[f"{100 * alpha:g}" for alpha in alphas])
+        shown += [
+            show.table(profile, name, rate_table(own), (
+                f"{told} 'holds': upper limit <= alpha + 3 standard errors; 'refuted': lower limit > alpha. Mean radius at alpha = "
+                f"{min(simulation.ALPHAS):g}, abstentions counting 0. 'released (unsound)' is the authors' code."
+            ), {"true radius": 3}, down=["mean radius"]),
+            show.figure(profile, f"{name}_figure", drawn, f"{told} Dashed: what was promised. Arrow: no failure was seen."),
+        ]  # fmt: skip
     return shown
 
 
@@ -63,26 +66,21 @@ def rate_table(measured: pd.DataFrame) -> pd.DataFrame:
     """A line per classifier, surrogate and rule; per alpha the failures in percent, 99 % limits and verdict."""
     percent = measured[["rate", "lower", "upper"]].map(lambda share: show.round_half_up(100 * share, 3))
     cell = percent["rate"] + " (" + percent["lower"] + "-" + percent["upper"] + ") " + measured["verdict"]
-    line = ["problem", "errors", "rule"]
-    wide = measured.assign(cell=cell).set_index([*line, "alpha"])["cell"].unstack("alpha")
-    radius = measured[measured["alpha"] == measured["alpha"].min()].set_index(line)[["radius", "true radius"]]
-    alphas = {alpha: f"alpha = {alpha:g}" for alpha in sorted(wide, reverse=True)}
-    return wide[list(alphas)].rename(columns=alphas).join(radius.rename(columns={"radius": "mean radius"})).reset_index()
+    line, last = ["problem", "errors", "rule"], measured["alpha"] == measured["alpha"].min()
+    wide = measured.assign(cell=cell).set_index([*line, "alpha"])["cell"].unstack("alpha").iloc[:, ::-1].add_prefix("alpha = ")
+    radius = measured[last].set_index(line)[["radius", "true radius"]].rename(columns={"radius": "mean radius"})
+    return wide.join(radius).reset_index()
 
 
-def _draw_rates(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
-    for i, (name, own) in enumerate(named.items()):
-        alphas, bar = sorted(own["alpha"], reverse=True), {"color": plots.look(name)[0], "linewidth": 0.7, "capsize": 1.5}
-        x = own["alpha"].map(alphas.index).to_numpy() + 0.2 * (i - (len(named) - 1) / 2)
-        rate, lower, upper = (own[column].to_numpy() for column in ("rate", "lower", "upper"))
-        some = rate > 0
-        limits = [(rate - lower)[some], (upper - rate)[some]]
-        ax.errorbar(x[some], rate[some], limits, fmt=MARKERS[name], markersize=3, label=name, **bar)
-        ax.errorbar(x[~some], upper[~some], 0.7 * upper[~some], fmt="none", uplims=True, **bar)
-    for i, alpha in enumerate(alphas):
-        ax.hlines(alpha, i - 0.42, i + 0.42, color="0.35", linewidth=0.8, linestyle="--", label=None if i else "promised")
-    ax.set_yscale("log")
-    ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+def _draw_rates(ax: Axes, own: pd.DataFrame, look: dict, place: tuple[int, int]) -> None:
+    """Points with limits; where no failure was seen, an arrow down from the upper limit."""
+    own = own.sort_values("alpha", ascending=False).reset_index(drop=True)
+    x = own.index + 0.2 * (place[0] - (place[1] - 1) / 2)
+    rate, lower, upper = (100 * own[name] for name in ("rate", "lower", "upper"))
+    some, bar = rate > 0, {"color": look["color"], "linewidth": 0.7, "capsize": 1.5}
+    ax.errorbar(x[some], rate[some], [(rate - lower)[some], (upper - rate)[some]], fmt=MARKERS[look["label"]], markersize=3,
+                label=look["label"], **bar)  # fmt: skip
+    ax.errorbar(x[~some], upper[~some], 0.7 * upper[~some], fmt="none", uplims=True, **bar)
 
 
 def rates_finding(measured: pd.DataFrame) -> str:
@@ -97,38 +95,29 @@ def rates_finding(measured: pd.DataFrame) -> str:
     return "; ".join(told) + "."
 
 
-def labels(rules: pd.Series) -> pd.Categorical:
-    """The rules under the names that the reader sees, in the order of the tables."""
-    return pd.Categorical(rules.map(RULE_LABELS), RULE_LABELS.values(), ordered=True)
-
-
 # ------------------------------------------------------------------------------------------------ (b) caps
 
 
 def caps(profile: Profile) -> list[Shown]:
     """The largest radius that each rule can certify at all, in tables and a figure, and published entries beyond it."""
-    ideal = (
-        f"all N votes for c_A and no disagreement among the K audited ones (alpha = {ALPHA:g}). 'released (unsound)' never pays "
-        "for what the audit leaves open."
-    )
+    ideal = f"all N votes for c_A and no disagreement among the K audited ones (alpha = {ALPHA:g}). 'released (unsound)' never pays for K."
     by_sigma = pd.DataFrame({"sigma": CAP_SIGMAS} | {rule: [largest(rule, K, sigma) for sigma in CAP_SIGMAS] for rule in RULES})
-    fine = pd.concat(reach([n], np.unique(np.geomspace(20, n, 40).astype(int))) for n in CAP_NS)
-    fine = fine.melt(["N", "K"], RULES, "rule", "radius")
+    fine = pd.concat(reach([n], np.unique(np.geomspace(20, n, 40).astype(int))) for n in CAP_NS).melt(["N", "K"], RULES, "rule", "radius")
     fine = fine.assign(label=labels(fine["rule"]), panel=measures.in_order(f"N = {n:,}" for n in fine["N"]))
-    drawn = plots.grid(fine, panel="panel", hue="label", draw=_draw_caps, columns=3, x="audited K", y=r"largest radius / $\sigma$")
+    drawn = plots.grid(
+        fine, panel="panel", hue="label", columns=3, x="audited K", y=r"largest $\ell_2$ radius / $\sigma$", shared="y",
+        draw=lambda ax, own, look, _: ax.semilogx(own["K"], own["radius"], **look),
+    )  # fmt: skip
     drawn.axes[0].set_ylim(bottom=0)  # after all have drawn: they share the axis
-    beyond = (
-        f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from any "
-        "votes; the released (unsound) formula can. Last columns: the K from which a rule could reach r at that N."
-    )
-    digits = {label: 3 for label in RULE_LABELS.values()}  # to the nearest: a cap certifies nothing
-    named = [frame.rename(columns=RULE_LABELS) for frame in (by_sigma, reach(CAP_NS, CAP_KS))]
     return [
-        show.table(profile, "caps", named[0], f"Largest radius of each rule at N = {N}, K = {K}: {ideal}", digits),
-        show.table(profile, "caps_by_size", named[1], f"Largest radius of each rule in units of sigma: {ideal}", digits),
-        show.figure(profile, "caps_figure", drawn, f"Largest radius of each rule in units of sigma: {ideal}"),
-        show.table(profile, "published_beyond_caps", published_beyond(), beyond),
-    ]
+        show.table(profile, "caps", by_sigma.rename(columns=RULE_LABELS), f"Largest radius of each rule at N = {N}, K = {K}: {ideal}"),
+        show.table(profile, "caps_by_size", reach(CAP_NS, CAP_KS).rename(columns=RULE_LABELS), f"Largest radius / sigma of each rule: {ideal}"),
+        show.figure(profile, "caps_figure", drawn, f"Largest radius / sigma of each rule: {ideal}"),
+        show.table(profile, "published_beyond_caps", published_beyond(), (
+            f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from any votes; "
+            "the released (unsound) formula can. Last columns: the K from which a rule could reach r at that N."
+        )),
+    ]  # fmt: skip
 
 
 def reach(ns, ks) -> pd.DataFrame:
@@ -142,13 +131,6 @@ def reach(ns, ks) -> pd.DataFrame:
 def largest(rule: Rule, k: int, sigma: float, n: int = N) -> float:
     """The largest radius of a rule, by default at the paper's N."""
     return float(sigma * reach([n], [k])[rule].iloc[0])
-
-
-def _draw_caps(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
-    for name, own in named.items():
-        colour, line = plots.look(name)
-        ax.plot(own["K"], own["radius"], label=name, color=colour, linestyle=line)
-    ax.set_xscale("log")
 
 
 def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
@@ -167,13 +149,13 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
 def caps_finding(k: int = K, sigma: float = 0.5) -> str:
     """How far Theorem 3.1 reaches at the paper's N, how many published entries lie beyond, and what extends its reach."""
     beyond, theorem = published_beyond(k, sigma), partial(largest, Rule.THEOREM31)
-    entries = beyond.filter(like="published").to_numpy().ravel()
+    entries = int((beyond.filter(like="published") != "0 %").to_numpy().sum())
     where = f", at r = {', '.join(beyond.index)}," if len(beyond) else ""
     return (
         f"At sigma = {sigma:g}, N = {N:,} and K = {k} Theorem 3.1 certifies no radius above {theorem(k, sigma):.3f}, and "
-        f"'released (unsound)' none above {largest(Rule.RELEASED, k, sigma):.3f}; {int((entries != '0 %').sum())} published SRS "
-        f"entries{where} lie beyond the theorem's reach. In units of sigma ten times the votes raise its cap from "
-        f"{theorem(k, 1.0):.2f} to {theorem(k, 1.0, 10 * N):.2f}, ten times the audit to {theorem(min(10 * k, N), 1.0):.2f}."
+        f"'released (unsound)' none above {largest(Rule.RELEASED, k, sigma):.3f}; {entries} published SRS entries{where} lie beyond the "
+        f"theorem's reach. In units of sigma ten times the votes raise its cap from {theorem(k, 1.0):.2f} to {theorem(k, 1.0, 10 * N):.2f}, "
+        f"ten times the audit to {theorem(min(10 * k, N), 1.0):.2f}."
     )
 
 
@@ -181,27 +163,28 @@ def caps_finding(k: int = K, sigma: float = 0.5) -> str:
 
 
 def rules_by_image(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """Every image's radius under each rule against plain RS's, and what our rule gains; nothing for a profile without SRS."""
+    """Each image's SRS radius under every rule against plain RS's, and what our rule gains; nothing for a profile without SRS."""
     if not counts["needs_audit"].any():
         return []
-    shown, best = [], profile.method(best_of_the_paper(counts))
+    shown, best = [], best_of_the_paper(counts)
     for (model, recipe), own in by_image(counts, profile).groupby(["model", "recipe"], observed=True):
-        family, axes = family_name(model, recipe), {"x": f"radius of {profile.reference}", "y": f"radius of {best.name}"}
-        drawn = plots.grid(own, panel="sigma", hue="label", draw=_scatter, title=plots.sigma_title, shared=False, **axes)
-        caption = (
-            f"Certified l2 radius ([0, 1] pixels) of every image under {best.name} by each rule, against that of "
-            f"{profile.reference} by 'cohen' on the same noise (MDEQ-{family} on {profile.data.name}, N = {profile.n}, K = "
-            f"{best.audit}, alpha = {profile.alpha:g}). 0: the rule abstains. Grey: equal radii. {line_finding(own)}"
-        )
-        shown.append(show.figure(profile, f"rules_by_image_{family}", drawn, caption))
-    caption = (
-        "Mean certified radius of the rule 'audit' at an equal split of alpha and at the default one, beside Theorem 3.1's, over "
-        "the images that at least one of them certifies (column 'images'); radii rounded down. The two rules audit different "
-        "votes, so that single images may lose."
-    )
+        axes = {"x": f"{profile.reference}: {plots.RADIUS}", "y": f"{best}: {plots.RADIUS}", "height": 1.6, "shared": ""}
+        drawn = plots.grid(own, panel="sigma", hue="label", draw=_scatter, title=plots.sigma_title, **axes)
+        for ax in drawn.axes[: own["sigma"].nunique()]:
+            top = 1.05 * max(1e-3, ax.dataLim.x1, ax.dataLim.y1)
+            ax.plot([0, top], [0, top], color="0.6", linewidth=0.6)
+            ax.set(xlim=(0, top), ylim=(0, top))
+        shown.append(show.figure(profile, f"rules_by_image_{family_name(model, recipe)}", drawn, (
+            f"Certified radius of every image under {best} by each rule, against that of {profile.reference} by 'cohen' on the same noise "
+            f"(MDEQ-{family_name(model, recipe)} on {profile.data.name}, N = {profile.n}, K = {profile.method(best).audit}, alpha = "
+            f"{profile.alpha:g}). 0: the rule abstains. Grey: equal radii. {line_finding(own)}"
+        )))  # fmt: skip
     gain = audit_gain(counts, profile)
     digits, down = {name: 2 for name in gain if name.startswith("gain")}, [n for n in gain if n.startswith(("theorem", "audit"))]
-    return [*shown, show.table(profile, "audit_gain", gain, caption, digits, down)]
+    return [*shown, show.table(profile, "audit_gain", gain, (
+        "Mean certified radius of 'audit' at an equal split of alpha and at the default one, beside Theorem 3.1's, over the images "
+        "that at least one of them certifies (column 'images'). The two rules audit different votes: single images may lose."
+    ), digits, down)]  # fmt: skip
 
 
 def by_image(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -212,24 +195,19 @@ def by_image(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return own.merge(standard, on=[*RUN, "idx"], suffixes=("", "_rs")).assign(label=lambda rows: labels(rows["rule"]))
 
 
-def _scatter(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
-    top = 1.05 * max(1e-3, *(own[["radius", "radius_rs"]].to_numpy().max() for own in named.values()))
-    ax.plot([0, top], [0, top], color="0.6", linewidth=0.6)
-    for name, own in named.items():
-        look = {"s": 7, "marker": MARKERS[name], "color": plots.look(name)[0], "linewidths": 0.6, "label": name}
-        ax.scatter(own["radius_rs"], own["radius"], clip_on=False, **look)
-    ax.set(xlim=(0, top), ylim=(0, top))
+def _scatter(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None:
+    marker = {"s": 7, "marker": MARKERS[look["label"]], "linewidths": 0.6, "clip_on": False}
+    ax.scatter(own["radius_rs"], own["radius"], color=look["color"], label=look["label"], **marker)
 
 
 def line_finding(rows: pd.DataFrame) -> str:
     """How many images each rule gives nearly the radius of plain RS; rows of `by_image`."""
     some = rows[rows["radius_rs"] > 0]
     near = ((some["radius"] - some["radius_rs"]).abs() <= NEAR * some["radius_rs"]).groupby(some["label"], observed=True).sum()
-    images = len(some[[*RUN, "idx"]].drop_duplicates())
     told = ", ".join(f"{count} under {label}" for label, count in near.items())
     return (
-        f"Of {images} images that plain RS certifies, those whose SRS radius lies within {100 * NEAR:g} % of RS's: "
-        f"{told or 'none'}. A radius under 'released (unsound)' does not hold, however near it comes."
+        f"Of {len(some[[*RUN, 'idx']].drop_duplicates())} images that plain RS certifies, those whose SRS radius lies within "
+        f"{100 * NEAR:g} % of RS's: {told or 'none'}. A radius under 'released (unsound)' does not hold, however near it comes."
     )
 
 
@@ -243,9 +221,8 @@ def audit_gain(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     known = srs[METHOD].join(srs[columns].where(some)).assign(**{"images": some, loss: some & (srs[default] < srs[theorem])})
     groups = known.groupby(METHOD, observed=True)
     table = groups[["images", loss]].sum().join(groups[columns].mean())
-    base = table[theorem].replace(0, np.nan)
     for split, ours in (("0.5", equal), (f"{DEFAULT_SPLIT:g}", default)):
-        table[f"gain at {split} %"] = 100 * (table[ours] / base - 1)
+        table[f"gain at {split} %"] = 100 * (table[ours] / table[theorem].replace(0, np.nan) - 1)
     return table[["images", theorem, equal, "gain at 0.5 %", default, f"gain at {DEFAULT_SPLIT:g} %", loss]].reset_index()
 
 
@@ -293,10 +270,8 @@ def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
         ending, k = ("", profile.method(srs).audit) if n == profile.n else ("_large_n", K)
         drawn = "as measured" if n == profile.n else f"drawn with the shares measured at N = {profile.n}"
         caption = (
-            f"Radius against cost as the audit grows (N = {n}, counts {drawn}, alpha = {profile.alpha:g}). NFE per image, at "
-            "what votes and audited votes cost when measured: selection with its pilot, N votes with their warm-up, min(K, N_A) "
-            "audited ones; radius: mean over all images under the rule 'audit', abstentions counting 0. SRS pays where it "
-            f"certifies more than plain RS ({profile.reference}) with fewer samples (n0 in proportion) and the same NFE."
+            f"Mean radius under 'audit' against NFE per image as the audit grows (N = {n}, counts {drawn}, alpha = {profile.alpha:g}; "
+            f"abstentions count 0). SRS pays where it certifies more than plain RS ({profile.reference}) with fewer samples and the same NFE."
         )
         table = size_table(own, k)
         split = list(table).index("best K")
@@ -311,59 +286,59 @@ def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
             methods = [name for name in dict.fromkeys(rows["method"]) if name != profile.reference]
             for i, part in enumerate(np.array_split(methods, -(-len(methods) // (plots.MOST_LINES - 1)))):
                 known = rows["sigma"].isin(rows.loc[rows["method"].isin(part), "sigma"])  # noise levels that draw some of them
-                some = rows[known & rows["method"].isin([*part, profile.reference])]
-                some = some.assign(panel=some["sigma"].map(plots.sigma_title))
-                axes = ("NFE per image", r"mean $\ell_2$ radius")
-                figure = plots.lines(some, x="NFE", y="radius", hue="method", panel="panel", labels=axes)
+                some, axes = rows[known & rows["method"].isin([*part, profile.reference])], ("NFE per image", f"mean {plots.RADIUS}")
+                look = {"panel": "sigma", "title": plots.sigma_title, "labels": axes, "shared": "x"}
                 name = f"audit_size_{family_name(model, recipe)}{ending}_figure" + f"_{i + 1}" * bool(i)
-                shown.append(show.figure(profile, name, figure, caption))
+                shown.append(show.figure(profile, name, plots.lines(some, x="NFE", y="radius", hue="method", **look), caption))
     return shown
 
 
+def when_srs_pays(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """Whether SRS pays at all, a row per N (the profile's and the paper's), see `pays`; what the report says first."""
+    return pays(simulation.audit_sizes(counts, profile))
+
+
+def pays(sizes: pd.DataFrame) -> pd.DataFrame:
+    """In how many rows SRS has an audit size at which it certifies a larger mean radius than plain RS does for the same NFE.
+
+    A row per N of `audit_sizes`, none without SRS: how many `rows` there are, in how many of them SRS pays `beside RS` and `beside
+    its auditor`, `where` and at which K, the largest `lead` over RS in radius, and where it is (`lead of`).
+    """
+    found = []
+    for n, srs in sizes.dropna(subset=["K"]).groupby("N", sort=False):
+        won, best = paying(srs, RS), srs.loc[(srs["radius"] - srs[RS]).idxmax()]
+        found.append({
+            "N": n, "rows": len(srs[METHOD].drop_duplicates()), "beside RS": len(won), "beside its auditor": len(paying(srs, OWN_RS)),
+            "where": "; ".join(f"{method} on {model} {recipe}, sigma {s:g}: K = {k}" for (model, recipe, s, method), k in won.items()),
+            "lead": best["radius"] - best[RS], "lead of": f"{best['method']}, sigma {best['sigma']:g}, K = {best['K']:.0f}",
+        })  # fmt: skip
+    return pd.DataFrame(found)
+
+
 def pays_finding(sizes: pd.DataFrame) -> str:
-    """Whether SRS pays at all: where it certifies a larger mean radius than plain RS does for the same NFE."""
-    told = []
-    for n, own in sizes.groupby("N", sort=False):
-        srs = own.dropna(subset=["K"])
-        if srs.empty:
-            return "This profile has no SRS rows."
-        pays, fair, rows = paying(srs, RS), paying(srs, OWN_RS), len(srs[METHOD].drop_duplicates())
-        where = "; ".join(f"{method} on {model} {recipe}, sigma {s:g}: K = {k}" for (model, recipe, s, method), k in pays.items())
-        best = srs.loc[(srs["radius"] - srs[RS]).idxmax()]
-        lead = f"{best['radius'] - best[RS]:+.3f} ({best['method']}, sigma {best['sigma']:g}, K = {best['K']:.0f})"
-        told.append(
-            f"At N = {n:,} SRS certifies more than plain RS for the same NFE in {len(pays)} of {rows} rows"
-            f"{f' ({where})' * bool(where)}; its largest lead over RS is {lead}. Beside plain RS by the very solve that audits "
-            f"it, it pays in {len(fair)} of {rows}."
-        )
-    return " ".join(told)
+    """Whether SRS pays, in words."""
+    return " ".join(
+        f"At N = {row['N']:,} SRS certifies more than plain RS for the same NFE in {row['beside RS']} of {row['rows']} rows"
+        f"{(' (' + row['where'] + ')') * bool(row['where'])}; its largest lead over RS is {row['lead']:+.3f} ({row['lead of']}). Beside plain "
+        f"RS by the very solve that audits it, it pays in {row['beside its auditor']} of {row['rows']}."
+        for _, row in pays(sizes).iterrows()
+    ) or "This profile has no SRS rows."
 
 
 # ------------------------------------------------------------------------------------------------ (e) exact noise
 
 
-def exact_noise(profile: Profile) -> list[Shown]:
-    """What exact noise costs to draw and adds to alpha, and whether a trained model votes otherwise where one is at hand."""
+def exact_noise(profile: Profile) -> Shown:
+    """What exact noise costs to draw and adds to alpha."""
     samples = profile.n0 + profile.n
     data_sets = dict.fromkeys((profile.data, profiles.CIFAR10))  # 8-bit images in any case: most thresholds
     rows = [drawing_cost(d, sigma, samples) for d in data_sets for sigma in profile.sigmas]
-    caption = (
-        "The exact-noise mode: noise on the pixels' own grid from the exactly computed discretised Gaussian, so that rounding "
-        f"cannot void a certificate. 'added to alpha': bound for a certificate from {samples} noisy copies on what rounding the "
-        "probabilities to 64 bits can do. Both kinds of noise come from the same generator; their seconds are those of a million "
-        "pixels."
-    )
     digits = {"table, once (seconds)": 2, "float noise (seconds)": 4, "grid noise (seconds)": 4, "ratio": 1}
-    shown = [show.table(profile, "exact_noise", pd.DataFrame(rows), caption, digits)]
-    if trained := [run for run in profile.runs if paths.weights(run).is_file()]:
-        caption = (
-            f"Votes of one trained model ({profile.reference}) for the same class on float noise and on grid noise, drawn "
-            "independently of each other: up to three standard errors of difference is what chance gives. Seconds are those of "
-            "an image's votes."
-        )
-        digits |= {"largest difference of vote shares": 3, "three standard errors there": 3}
-        shown.append(show.table(profile, "exact_noise_votes", pd.DataFrame([vote_shares(trained[0])]), caption, digits))
-    return shown
+    return show.table(profile, "exact_noise", pd.DataFrame(rows), (
+        "Noise on the pixels' own grid, from the exactly computed discretised Gaussian, so that rounding cannot void a certificate. "
+        f"'added to alpha': bound for a certificate from {samples} noisy copies on what rounding the probabilities to 64 bits can do. "
+        "Seconds are those of a million pixels from one generator."
+    ), digits)  # fmt: skip
 
 
 def drawing_cost(data_set: settings.Data, sigma: float, samples: int) -> dict[str, object]:
@@ -374,27 +349,6 @@ def drawing_cost(data_set: settings.Data, sigma: float, samples: int) -> dict[st
     plain, grid = (min(timeit.repeat(draw, number=1, repeat=REPEATS)) for draw in draws)
     return {
         "data": data_set.name, "grid": f"1/{levels}", "sigma": sigma, "thresholds": len(exact.table(sigma, levels).thresholds),
-        "added to alpha per certificate": show.scientific(exact.added_to_alpha(sigma, levels, np.prod(data_set.shape), samples)),
+        "added to alpha per certificate": f"{exact.added_to_alpha(sigma, levels, np.prod(data_set.shape), samples):.1e}",
         "table, once (seconds)": once, "float noise (seconds)": plain, "grid noise (seconds)": grid, "ratio": grid / plain,
-    }  # fmt: skip
-
-
-def vote_shares(run: Run) -> dict[str, object]:
-    """The share of votes for c_A on float and on grid noise, images side by side, by the standard solve."""
-    model, images = checkpoints.load(paths.weights(run), run.model, run.profile.data), data.load(run.profile.data, "test")
-    copies = min(COPIES, run.profile.n)
-    sampling = replace(run.profile.sampling, n0=min(run.profile.n0, copies), n=copies)
-    kinds, evaluated = [replace(sampling, noise=kind) for kind in settings.NOISES], run.profile.evaluated[:IMAGES]
-    draw = partial(votes.draw_votes, model, method=sampling.reference, sigma=run.sigma)
-    drawn = [[draw(images.x(i), sampling=kind, idx=i) for kind in kinds] for i in evaluated]
-    c_a = [bounds.top_class(plain.select, sampling.classes) for plain, _ in drawn]
-    plain, grid = np.array([[bounds.count(of.estimate, c) / copies for of in both] for both, c in zip(drawn, c_a)]).T
-    seconds = np.array([[of.seconds.sum() for of in both] for both in drawn]).mean(axis=0)
-    pooled, worst = (plain + grid) / 2, int(np.abs(plain - grid).argmax())
-    return {
-        "model": run.id, "images": len(evaluated), "copies": copies,
-        "largest difference of vote shares": abs(plain - grid)[worst],
-        "float / grid there": f"{plain[worst]:.3f} / {grid[worst]:.3f}",
-        "three standard errors there": 3 * np.sqrt(2 * pooled * (1 - pooled) / copies)[worst],
-        "float noise (seconds)": seconds[0], "grid noise (seconds)": seconds[1],
     }  # fmt: skip

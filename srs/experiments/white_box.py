@@ -1,16 +1,14 @@
 """Notebook 34: do a DEQ's gradients lie? Intermediate-state gradients against the exact one (Yang, Pang, Liu 2022).
 
-A black-box solver hides how the answer came about, so an attacker who differentiates only at its end may be misled.
-Here the loss is differentiated at the solver's intermediate states instead, by unrolling from them or by the
-simultaneous adjoint iteration; what that is worth is measured on a DEQ and on the same DEQ trained against such attacks.
+A black-box solver hides how the answer came about, so an attacker who differentiates only at its end may be misled. Here the loss
+is differentiated at the solver's intermediate states instead, on a DEQ and on the same DEQ trained against such attacks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from srs import settings
 from srs.analysis import measures, plots, show
@@ -94,8 +92,7 @@ def measure(
         if not (sealed.present(target) and known.get("settings") == key):
             model = checkpoints.load(paths.weights(one), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
             found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
-            found["idx"] = [images[i] for i in found["idx"]]
-            counts.save_frame(target, found)
+            counts.save_frame(target, found.assign(idx=[images[i] for i in found["idx"]]))
             sealed.write_json(told, results.provenance(settings=key))
 
 
@@ -126,11 +123,7 @@ def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
 
 
 def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The stored cosines and attacked images of the run's model and of the hardened one, with their name in the column `model`.
-
-    Raises:
-        ConfigError: something was not measured.
-    """
+    """The stored cosines and attacked images of the run's model and of the hardened one, with their name in the column `model`."""
     parts = []
     for name, one in both(run).items():
         path = shipped.measured(one, "cosines")
@@ -163,43 +156,41 @@ def residual_finding(models: pd.DataFrame) -> str:
 def cosine_table(found: pd.DataFrame) -> pd.DataFrame:
     """Mean cosine to the exact gradient per state and gradient, and the mean relative residual there, by model."""
     wide = found.groupby(["model", "gradient", "state"], observed=True)["cosine"].mean().unstack("state")
-    return wide.set_axis([f"z_{n}" for n in wide.columns], axis=1).reset_index()
+    return wide.rename(columns="z_{}".format).reset_index()
 
 
 def cosine_finding(found: pd.DataFrame) -> str:
     """Which gradient is nearest to the exact one at the first state and at the last, over both models."""
-    mean = found[found["gradient"] != RESIDUAL].groupby(["state", "gradient"], observed=True)["cosine"].mean()
-    states = mean.index.unique("state")
-    best = (f"at z_{n} '{mean[n].idxmax()}' (mean cosine {mean[n].max():.3f})" for n in (states[0], states[-1]))
+    mean = found[found["gradient"] != RESIDUAL].groupby(["state", "gradient"], observed=True)["cosine"].mean().unstack("gradient")
+    best = (f"at z_{n} '{mean.loc[n].idxmax()}' (mean cosine {mean.loc[n].max():.3f})" for n in (mean.index[0], mean.index[-1]))
     return f"Nearest to the exact gradient is {' and '.join(best)}."
 
 
 def success(points: pd.DataFrame) -> pd.DataFrame:
     """Attack success on the base classifier: flipped of the images that it had right, in percent, by model and gradient.
 
-    `alone` counts the (image, radius) pairs that this attack flips and the ready-made one does not, and the reverse.
+    `it alone` counts the (image, radius) pairs that this attack flips and the ready-made one does not, and the reverse.
     """
-    by, wrong = ["model", "gradient"], points["base"] != points["label"]
+    by, pair = ["model", "gradient"], ["model", "idx", "radius"]
+    right = points[(points["gradient"] == NO_ATTACK.name) & (points["base"] == points["label"])]
     image = pd.MultiIndex.from_frame(points[["model", "idx"]])
-    had = image.isin(image[(points["gradient"] == NO_ATTACK.name) & ~wrong])
-    own = points.assign(had=had, flipped=had & wrong)[points["steps"] > 0]
-    pair = ["model", "idx", "radius"]
+    had = image.isin(pd.MultiIndex.from_frame(right[["model", "idx"]]))
+    own = points.assign(had=had, flipped=had & (points["base"] != points["label"]))[points["steps"] > 0]
     own = own.merge(own.loc[own["gradient"] == READY, [*pair, "flipped"]], on=pair, suffixes=("", "_ready"))
     own["alone"], own["ready_alone"] = own["flipped"] & ~own["flipped_ready"], own["flipped_ready"] & ~own["flipped"]
     groups, each = own.groupby(by, observed=True), own.groupby([*by, "radius"], observed=True)[["flipped", "had"]].sum()
     total = groups[["had", "flipped", "alone", "ready_alone"]].sum()
-    table = groups.agg(steps=("steps", "first"), evaluations=("nfe", "first"))
-    table["images"] = total["had"] // own["radius"].nunique()
+    table = groups.agg(steps=("steps", "first"), evaluations=("nfe", "first")).assign(images=total["had"] // own["radius"].nunique())
     table = table.join(by_radius(100 * each["flipped"] / each["had"]))
-    table["all radii"] = 100 * total["flipped"] / total["had"]
-    return table.assign(**{"it alone": total["alone"], "ready-made alone": total["ready_alone"]}).reset_index()
+    more = {"all radii": 100 * total["flipped"] / total["had"], "it alone": total["alone"], "ready-made alone": total["ready_alone"]}
+    return table.assign(**more).reset_index()
 
 
 def success_finding(table: pd.DataFrame) -> str:
     """Whether an intermediate-state gradient beats the ready-made exact one on the hardened DEQ, and by how much."""
     own = table[table["model"] == HARD].set_index("gradient")
     rate = own["all radii"].fillna(0.0)
-    others = rate[[name for name in rate.index if not name.startswith("exact")]]
+    others = rate[~rate.index.str.startswith("exact")]
     best, lead = others.idxmax(), others.max() - rate[READY]
     wins = "beats" if lead > 0 else "equals" if lead == 0 else "does not beat"
     return (
@@ -220,59 +211,45 @@ def where(run: Run) -> str:
 def quality(run: Run) -> Shown:
     """The table of both models."""
     hard = both(run)[HARD].train
-    table = models_table(run)
-    residuals = [name for name in table if name.startswith("residual")]
-    return show.table(run.profile, "white_box_models", table.assign(**table[residuals].map(show.scientific)), (
-        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of "
-        f"radius {hard.adversarial.radius:g} in {hard.adversarial.steps} steps attacked through gradients unrolled from "
-        f"z_{hard.adversarial.gradient.state}. Residuals are relative, on noisy test images, after k evaluations of f."
-    ), {"training seconds": 0})  # fmt: skip
+    return show.table(run.profile, "white_box_models", models_table(run), (
+        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of radius "
+        f"{hard.adversarial.radius:g} attacked through gradients unrolled from z_{hard.adversarial.gradient.state}. Residuals are "
+        "relative, on noisy test images, after k evaluations of f."
+    ))  # fmt: skip
 
 
 def nearness(found: pd.DataFrame, run: Run) -> list[Shown]:
     """The figure and the table of the cosines to the exact gradient."""
     compared = (
-        f"to the exact gradient (implicit function theorem, {EXACT.state} evaluations of f and {EXACT.backward} vector-Jacobian "
-        f"products) of the cross-entropy at {found['idx'].nunique()} clean test images ({where(run)}), when the gradient is "
-        "taken at the solver's state z_n after n evaluations of f: exact by Broyden's method with n steps for each pass, by "
-        "unrolling one or three more steps, or by the simultaneous adjoint iteration (Yang, Pang, Liu 2022)"
+        f"to the exact gradient of the cross-entropy (converged, {EXACT.state} evaluations of f for each pass) at "
+        f"{found['idx'].nunique()} clean test images ({where(run)}), of gradients taken at the solver's state z_n after n evaluations: "
+        "exact by Broyden's method with n steps for each pass, unrolled, or by the simultaneous adjoint iteration"
     )
-    table = cosine_table(found)
-    states = [name for name in table if name.startswith("z_")]
-    rounded = table[states].map(lambda value: show.round_half_up(value, 3))
-    text = rounded.where(table["gradient"] != RESIDUAL, table[states].map(show.scientific))
-    p, curves = run.profile, cosine_curves(found[found["gradient"] != RESIDUAL])
-    return [
-        show.figure(p, "white_box_cosine_curves", curves, f"Mean cosine, and the middle 80 % of the images, {compared}."),
-        show.table(p, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual': the relative one of z_n."),
-    ]
+    table, states = cosine_table(found), sorted(found["state"].unique())
+    text = {name: [f"{v:.1e}" if g == RESIDUAL else show.round_half_up(v, 3) for g, v in zip(table["gradient"], table[name])]
+            for name in table.filter(like="z_")}  # fmt: skip
 
-
-def cosine_curves(found: pd.DataFrame) -> Figure:
-    """Mean cosine to the exact gradient, with the middle 80 % of images, against the state: a panel per model."""
-    states = sorted(found["state"].unique())
-
-    def draw(ax: Axes, named: Mapping[str, pd.DataFrame]) -> None:
-        for name, own in named.items():
-            by_state = own.groupby("state")["cosine"]
-            colour, line = plots.look(name, list(COMPARED))
-            ax.plot(states, by_state.mean(), color=colour, linestyle=line, marker="o", markersize=2.5, label=name)
-            ax.fill_between(states, by_state.quantile(0.1), by_state.quantile(0.9), color=colour, alpha=0.12, linewidth=0)
-        ax.set_xscale("log")
+    def draw(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None:
+        by_state = own.groupby("state")["cosine"]
+        ax.semilogx(states, by_state.mean(), marker="o", markersize=2.5, **look)
+        ax.fill_between(states, by_state.quantile(0.1), by_state.quantile(0.9), color=look["color"], alpha=0.12, linewidth=0)
         ax.set_xticks(states, labels=map(str, states))
         ax.minorticks_off()
 
-    return plots.grid(found, panel="model", hue="gradient", draw=draw, x="evaluations of f, n", y="cosine to the exact gradient")
+    axes = {"x": "evaluations of f, n", "y": "cosine to the exact gradient"}
+    drawn = plots.grid(found[found["gradient"] != RESIDUAL], panel="model", hue="gradient", draw=draw, **axes)
+    return [
+        show.figure(run.profile, "white_box_cosine_curves", drawn, f"Mean cosine, and the middle 80 % of the images, {compared}."),
+        show.table(run.profile, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual': the relative one of z_n."),
+    ]
 
 
 def flips(points: pd.DataFrame, run: Run) -> Shown:
     """The table of attack success."""
     ready = suite_of(run).attacks[1]
     return show.table(run.profile, "white_box_success", success(points), (
-        "How many of the images that the base classifier has right are flipped by PGD-l2 of radius r, in percent, by the "
-        f"gradient that drives it ({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). "
-        f"'{READY}' is the exact gradient by Broyden's method with {ready.gradient.state} forward and {ready.gradient.backward} "
-        f"backward steps, as the model was trained. Every attack but '{CONVERGED}' may spend what the ready-made one spends in "
-        "evaluations of f and vector-Jacobian products, so a cheaper gradient takes more steps. The last two columns count "
-        "image-radius pairs that one attack flips and the other does not."
+        "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
+        f"({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). '{READY}': Broyden's method "
+        f"with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' spend the "
+        "same in evaluations of f and vector-Jacobian products. Last columns: image-radius pairs that one attack flips and the other does not."
     ), {"all radii": 1})  # fmt: skip

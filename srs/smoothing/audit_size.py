@@ -23,7 +23,7 @@ def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: 
     return Counts(n=n, n_a=n_a, k=k, m=m, n_2=n_2, n_1=n_1)
 
 
-def nfe(run: Run, method: Method, own, n: int, k: int) -> int:
+def nfe(run: Run, method: Method, own, n: int, k: int | np.ndarray) -> np.ndarray:
     """Evaluations of f per image that n votes and an audit of K of those for c_A cost, as measured on a method's counts.
 
     A vote costs what the counted ones cost on average, an audited one too; a pilot and a chain's warm-up are paid once. If none
@@ -34,12 +34,13 @@ def nfe(run: Run, method: Method, own, n: int, k: int) -> int:
         method: how the votes were drawn.
         own: its counts, rows of the long table or tallies.
         n: votes.
-        k: K; no more than the votes for c_A are audited.
+        k: K, one or many; no more than the votes for c_A are audited.
     """
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
     surplus = np.minimum(method.batch, own["n"]) * longer
     per_vote = (own["nfe_estimate"] - surplus).sum() / own["n"].sum()
     audited, steps = np.maximum(own["k"], 0).sum(), (method.auditor or run.profile.sampling.reference).steps
     per_audit = np.maximum(own["nfe_audit"], 0).sum() / audited if audited else steps
-    some = np.minimum(k, np.maximum(own["n_a"], 0) * n / own["n"]).mean()
-    return round(own["nfe_select"].mean() + n * per_vote + min(method.batch, n) * longer + some * per_audit)
+    votes = np.maximum(np.asarray(own["n_a"]), 0) * n / np.asarray(own["n"])
+    some = np.minimum(np.asarray(k)[..., None], votes).mean(axis=-1)
+    return np.rint(own["nfe_select"].mean() + n * per_vote + min(method.batch, n) * longer + some * per_audit).astype(int)
