@@ -205,18 +205,34 @@ def check_standard(method: Method, what: str) -> None:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """When an image has votes enough for a table of certified accuracy: once each of these radii is decided."""
+
+    radii: tuple[float, ...]  # in units of [0, 1] pixels
+    alpha: float = 0.001  # failure probability of the certificate, whenever it stops
+    missed: float = 0.001  # a radius is given up once all N votes would certify it with at most this probability
+
+    def __post_init__(self):
+        take_plain(self)
+        check(len(self.radii) > 0 and min(self.radii) >= 0, "radii", self.radii, "at least one, each of them 0 or more")
+        for what in ("alpha", "missed"):
+            check(0 < getattr(self, what) < 1, what, getattr(self, what), "a probability strictly between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How much is sampled of each image, and what serialized votes are audited by."""
 
     classes: int
     n0: int = 100  # samples that select c_A
-    n: int = 10_000  # samples that estimate p_A
+    n: int = 10_000  # samples that estimate p_A, at most
     seed: int = 0
     reference: Method = Method("MDEQ-30A", "anderson", 30)
     noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see smoothing.exact
     levels: int = 255  # of the grid
     precision: str = "float32"  # one of PRECISIONS: another one is another base classifier, faster
     compiled: bool = False  # whether f and the head are compiled
+    stop: Stop | None = None  # of votes that need no audit; None: n of them for every image
 
     def __post_init__(self):
         take_plain(self)
@@ -227,6 +243,10 @@ class Sampling:
         check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
         check(self.precision in PRECISIONS, "precision", self.precision, one_of(PRECISIONS))
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
+
+    def n_max(self, method: Method) -> int:
+        """The most votes of an image that stops once its radii are decided; 0 where all images have n votes."""
+        return self.n if self.stop and not method.serialized else 0
 
     def check_method(self, method: Method) -> None:
         """Refuse a method whose audit is larger than the sample."""
@@ -266,6 +286,7 @@ class Profile:
     noise: str = "gaussian"
     precision: str = "float32"
     compiled: bool = False
+    adaptive: bool = False  # whether an image without an audit stops as soon as each of the radii is decided
     baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
     recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
     fewer: Fewer | None = None  # what is drawn at some of the noise levels; None: everything at every one
@@ -292,7 +313,7 @@ class Profile:
         reference = self.method(self.reference)
         return Sampling(
             self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels, self.precision,
-            self.compiled,
+            self.compiled, Stop(self.radii, self.alpha) if self.adaptive else None,
         )  # fmt: skip
 
     @property

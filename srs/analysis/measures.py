@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from srs.smoothing import bounds
+from srs.smoothing import adaptive, bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
 from srs.store.counts import in_order, require_same_images, RUN
 
@@ -39,7 +39,8 @@ def certificates(
         shown = counts["needs_audit"].map(lambda needs: rule in (rules or bounds.rules_for(bool(needs)))).to_numpy(bool)
         own = counts[shown].copy()
         # At sigma = 1 and then scaled: the same product, rounded once.
-        own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, alpha, split)
+        share = adaptive.spent(alpha, own["n"], own.get("n_max", 0))
+        own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, share, split)
         own["rule"], own["radius"] = str(rule), own["sigma"].astype(float) * unit
         own["correct"] = (own["predict"] == own["label"]) & (own["predict"] != ABSTAIN)
         parts.append(own)

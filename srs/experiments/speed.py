@@ -216,8 +216,8 @@ def adaptive_votes(profile: Profile) -> list[Shown]:
     for run, stored in _measured(profile, "adaptive", read_looks):
         caption = (
             f"Deciding whether the radius is at least r, adaptively and with fixed N = {stored['n'].max()}, on the same votes of "
-            f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g}). The adaptive test looks after 50, 75, 112, ... votes and "
-            "spends an equal part of alpha at each look."
+            f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g}). The adaptive test looks after 100, 125, 156, ... votes: "
+            "half of alpha is for the look at N, the rest in equal parts for those before."
         )
         frame = decisions(stored, profile.radii, sigma=run.sigma, alpha=profile.alpha)
         shown.append(show.table(profile, name_of("adaptive", run), frame, caption, {"mean votes": 0}))

@@ -55,8 +55,8 @@ def silent_about_released() -> Iterator[None]:
         yield
 
 
-def _require_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
+def _require_share(name: str, value: ArrayLike) -> None:
+    if not np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)):
         raise ValueError(f"{name} is {value}, but it must lie strictly between 0 and 1.")
 
 
@@ -105,7 +105,7 @@ class Counts:
 # ---------------------------------------------------------------------------------------------- confidence bounds
 
 
-def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> np.ndarray:
+def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> np.ndarray:
     """LowerConfBound of Cohen et al. 2019: the one-sided Clopper-Pearson lower limit of a proportion.
 
     Args:
@@ -120,7 +120,7 @@ def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: float
         ValueError: alpha is not in (0, 1), or successes are not in [0, trials].
     """
     _require_share("alpha", alpha)
-    successes, trials = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
+    successes, trials, alpha = np.broadcast_arrays(*(np.asarray(value, float) for value in (successes, trials, alpha)))
     in_range = (successes >= 0) & (successes <= trials)
     _require_all(
         in_range, lambda: f"successes are {successes}, but they must lie between 0 and trials, which are {trials}."
@@ -192,7 +192,7 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
 # ---------------------------------------------------------------------------------------------- rules
 
 
-def cohen(counts: Counts, alpha: float) -> np.ndarray:
+def cohen(counts: Counts, alpha: ArrayLike) -> np.ndarray:
     """p_lower of plain randomized smoothing (Cohen et al. 2019): LowerConfBound(N_A, N, 1 - alpha).
 
     Holds for independent votes of the standard DEQ, not for SRS votes.
@@ -265,7 +265,7 @@ def radius(p_lower: ArrayLike, sigma: float) -> np.ndarray:
 
 
 def certify(
-    rule: str, counts: Counts, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
+    rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT
 ) -> tuple[np.ndarray, np.ndarray]:
     """p_lower and the certified radius of c_A under a rule; they hold with probability 1 - alpha if it is sound.
 
@@ -289,7 +289,7 @@ def certify(
 
 
 def certificates(
-    counts, rule: str, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
+    counts, rule: str, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """p_lower, the certified class (ABSTAIN where p_lower <= 1/2 or no class was selected) and the radius of rows of counts.
 
@@ -298,7 +298,7 @@ def certificates(
     Args:
         counts: a table or structured array with columns c_a, n, n_a, k, m, n_2, n_1; a count that was not taken (-1) is none, so
             nothing is certified from it.
-        rule, sigma, alpha, split: as for `certify`.
+        rule, sigma, alpha, split: as for `certify`; alpha may be each row's own, see `adaptive.spent`.
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
     with silent_about_released():

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from srs import data, settings
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.smoothing import bounds, noise, votes, worker_pool
+from srs.smoothing import adaptive, bounds, noise, votes, worker_pool
 from srs.store import paths, results, sealed
 
 
@@ -76,7 +76,8 @@ def certify_image(
     settings.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not those of the standard solve")
     drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
     t = count_votes(drawn, method, sampling)
-    p_lower, radius = bounds.certify(rule, bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1), sigma, alpha)
+    share = adaptive.spent(alpha, t.n, sampling.n_max(method))
+    p_lower, radius = bounds.certify(rule, bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1), sigma, share)
     certified = t.c_a != bounds.ABSTAIN and p_lower > 0.5
     return Certificate(
         t.c_a if certified else bounds.ABSTAIN, float(radius) if certified else 0.0, float(p_lower),
@@ -186,7 +187,8 @@ def count_votes(
         drawn: the votes.
         method: gives K.
         sampling: gives seed and number of classes.
-        standard: the reference method's votes on the same noise; None if they were not drawn.
+        standard: the reference method's votes on the same noise; None if they were not drawn. If they stopped before these, no
+            comparison is made.
         auditor: the same of the method's own auditor, whose classifier is certified; not read if it has none.
     """
     c_a = bounds.top_class(drawn.select, sampling.classes)
@@ -198,13 +200,14 @@ def count_votes(
     order = noise.audit_order(sampling.seed, drawn.idx, n)
     n_2 = int(for_a[order[: method.audit]].sum())
     nfe = [int(v) for v in drawn.nfe]
-    same = standard.estimate == drawn.estimate if standard else None
-    certified = standard if method.auditor is None else auditor
+    standard, certified = (
+        other if other and len(other.estimate) >= n else None for other in (standard, standard if method.auditor is None else auditor)
+    )
     return results.Tally(
         idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()),
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
-        n_wrong=-1 if certified is None else int((for_a & (certified.estimate != c_a)).sum()),
-        n_differ=-1 if standard is None else int((~same).sum()),
+        n_wrong=-1 if certified is None else int((for_a & (certified.estimate[:n] != c_a)).sum()),
+        n_differ=-1 if standard is None else int((standard.estimate[:n] != drawn.estimate).sum()),
         nfe_select=nfe[0], nfe_estimate=nfe[1], nfe_audit=nfe[2], seconds=float(drawn.seconds.sum()),
     )
 
@@ -276,8 +279,9 @@ def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tupl
 
 
 def _write_rows(run: settings.Run, method: settings.Method, counts: np.ndarray) -> None:
+    alpha = adaptive.spent(run.profile.alpha, counts["n"], run.profile.sampling.n_max(method))
     for rule in bounds.rules_for(method.serialized):
-        _, predict, radius = bounds.certificates(counts, rule, run.sigma, run.profile.alpha)
+        _, predict, radius = bounds.certificates(counts, rule, run.sigma, alpha)
         name = rule if rule.sound else f"{rule}-unsound"
         results.write_rows(paths.rows(run, method, name), counts, predict, radius)
 

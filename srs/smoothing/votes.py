@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from srs.deq.mdeq import DEQ
 from srs.deq.released import released_anderson
 from srs.deq.solvers import SOLVERS as OURS
 from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
-from srs.smoothing import starts
-from srs.smoothing.bounds import ABSTAIN, top_class
+from srs.smoothing import adaptive, starts
+from srs.smoothing.bounds import ABSTAIN, count, top_class
 from srs.smoothing.noise import audit_order, Copies
 from srs.store import sealed
 
@@ -191,7 +192,8 @@ def draw_votes(
 ) -> ImageVotes:
     """Select, estimate and audit one image (C, H, W) in [0, 1] under one method.
 
-    `idx` names the image's noise streams and its place in the data set; `label` is only carried along.
+    `idx` names the image's noise streams and its place in the data set. Where `sampling.stop` is set, votes that need no audit end
+    at a look of `adaptive.Looks`: as soon as each radius is decided, or at the first if c_A is not the `label` (-1: unknown).
     The audit solves again, by the method's auditor or else the reference, from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
 
@@ -213,10 +215,18 @@ def draw_votes(
 
     select, nfe_select = solve(method, np.arange(n0), "select")
     clock.append(time.perf_counter())
-    estimate, nfe_estimate = solve(method, np.arange(n), "estimate")
-    clock.append(time.perf_counter())
     c_a = top_class(select, sampling.classes)
-    order = audit_order(sampling.seed, idx, n)
+    looks, drawn, nfe_estimate = adaptive.looks_of(method, sampling), [], 0
+    for first, last in pairwise((0, *(looks.at if looks else (n,)))):
+        part, spent = solve(method, np.arange(first, last), "estimate")
+        drawn, nfe_estimate = [*drawn, part], nfe_estimate + spent
+        n_a = sum(count(part, c_a) for part in drawn)
+        # An image of another class than its label's counts for no radius, whatever its votes.
+        if looks and (c_a == ABSTAIN or label not in (-1, c_a) or adaptive.enough(n_a, last, sigma=sigma, stop=sampling.stop, looks=looks)):
+            break
+    estimate = np.concatenate(drawn)
+    clock.append(time.perf_counter())
+    order = audit_order(sampling.seed, idx, len(estimate))
     audited = order[estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
     standard, nfe_audit = solve(method.auditor or reference, audited, "estimate")
     clock.append(time.perf_counter())
@@ -228,12 +238,12 @@ def draw_votes(
 
 def fits(votes: ImageVotes, idx: int, method: Method, sampling: Sampling) -> bool:
     """Whether votes are the image's under those settings: as many as asked for, of its classes, audited in its order."""
-    c_a = top_class(votes.select, sampling.classes)
+    c_a, looks = top_class(votes.select, sampling.classes), adaptive.looks_of(method, sampling)
     order = audit_order(sampling.seed, idx, len(votes.estimate))
     audited = order[votes.estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
     drawn = np.concatenate([votes.select, votes.estimate, votes.standard])
     return (
-        (votes.idx, len(votes.select), len(votes.estimate)) == (idx, sampling.n0, sampling.n)
+        (votes.idx, len(votes.select)) == (idx, sampling.n0) and len(votes.estimate) in (looks.at if looks else (sampling.n,))
         and np.array_equal(votes.audited, audited) and len(votes.standard) == len(audited)
         and bool(((drawn >= ABSTAIN) & (drawn < sampling.classes)).all())
         and votes.nfe.shape == votes.seconds.shape == (3,) and bool((votes.nfe >= 0).all())

@@ -20,7 +20,7 @@ def read_counts(profile: Profile) -> pd.DataFrame:
     """Every stored count of a profile's runs, in the profile's order.
 
     A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
-    sigma, method (ordered categories), reference, needs_audit, and those of `results.Tally`.
+    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `results.Tally`.
 
     Raises:
         ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
@@ -47,7 +47,7 @@ def read_run(run: Run) -> pd.DataFrame | None:
     for place in (paths.tallies, paths.shipped_tallies):
         files = {method: place(run, method) for method in run.profile.methods}
         if all([_there(path) for path in files.values()]):
-            return pd.concat([label(run, method, _read_tallies(path, run)) for method, path in files.items()])
+            return pd.concat([label(run, method, _read_tallies(path, run, method)) for method, path in files.items()])
     return None
 
 
@@ -57,9 +57,10 @@ def _there(path: Path) -> bool:
     return sealed.present(path)
 
 
-def _read_tallies(path: Path, run: Run) -> np.ndarray:
+def _read_tallies(path: Path, run: Run, method: settings.Method) -> np.ndarray:
     tallies, p = results.read_tallies(path), run.profile
-    right = np.array_equal(tallies["idx"], p.evaluated) and set(tallies["n"]) == {p.n} and tallies["c_a"].max() < p.data.classes
+    enough = tallies["n"] <= p.n if p.sampling.n_max(method) else tallies["n"] == p.n
+    right = np.array_equal(tallies["idx"], p.evaluated) and enough.all() and tallies["c_a"].max() < p.data.classes
     want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
     settings.check(right, "result file", str(path), f"{want}: `srs certify` counts anew")
     return tallies
@@ -69,7 +70,7 @@ def label(run: Run, method: settings.Method, tallies) -> pd.DataFrame:
     """The counts of one method as rows of the long table."""
     rows = pd.DataFrame(tallies)
     named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
-             "reference": run.profile.reference, "needs_audit": method.serialized}  # fmt: skip
+             "reference": run.profile.reference, "needs_audit": method.serialized, "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
     for i, (name, value) in enumerate(named.items()):
         rows.insert(i, name, value)
     return rows
