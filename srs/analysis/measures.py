@@ -39,7 +39,7 @@ def certificates(
         shown = counts["needs_audit"].map(lambda needs: rule in (rules or bounds.rules_for(bool(needs)))).to_numpy(bool)
         own = counts[shown].copy()
         # At sigma = 1 and then scaled: the same product, rounded once.
-        share = adaptive.spent(alpha, own["n"], own.get("n_max", 0))
+        share = adaptive.spent(alpha, own["n"], np.nan_to_num(own.get("n_max", 0)))  # an ablation's own counts have fixed n
         own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, share, split)
         own["rule"], own["radius"] = str(rule), own["sigma"].astype(float) * unit
         own["correct"] = (own["predict"] == own["label"]) & (own["predict"] != ABSTAIN)

@@ -113,7 +113,7 @@ def _reach(n_a: int, n: int, need: np.ndarray, alpha: float, looks: Looks) -> np
     return betabinom.sf(most - n_a, looks.n - n, n_a + 1, n - n_a + 1)
 
 
-def spent(alpha: float, n: ArrayLike, n_max: ArrayLike) -> np.ndarray:
+def spent(alpha: float, n: ArrayLike, n_max: ArrayLike) -> ArrayLike:
     """The part of alpha that is left for the certificate of rows of counts.
 
     Args:
@@ -122,6 +122,8 @@ def spent(alpha: float, n: ArrayLike, n_max: ArrayLike) -> np.ndarray:
         n_max: the most votes that an adaptively drawn row could have had; 0 where n was fixed.
     """
     n, n_max = np.broadcast_arrays(n, n_max)
+    if not n_max.any():  # the rules for votes that need an audit take one alpha
+        return alpha
     return alpha * np.array([Looks(int(most)).share(own) if most else 1.0 for own, most in zip(n.ravel(), n_max.ravel())]).reshape(n.shape)
 
 
