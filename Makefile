@@ -16,6 +16,7 @@ $(call default,PROFILE,digits)
 $(call default,JOBS,$(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
 $(call default,PYTHON3,python3)
 $(call default,WORKERS,1)
+SCHEDULER ?=
 RETRAIN ?=
 LAB_ARGS ?=
 
@@ -107,7 +108,7 @@ all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## t
 define execute
 @mkdir -p $(dir $(2))
 @echo "$(notdir $(2))   (done: $$(ls $(NB) | grep -vc part || true) of $(words $(CERTIFIED) $(CERTIFIED) $(EXPLICIT) $(EXPLICIT) $(SHOWING) 80 90) notebooks)"
-@SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
+@SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING --stderr-file /dev/stderr -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep --line-buffered -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
 @$(ASK) srs.store.made note $(PROFILE) $(basename $(notdir $(2)))
 @mv $(2).part.ipynb $(2)
 endef
@@ -134,7 +135,7 @@ $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(WORK)/settings/%.tra
 	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
 
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) $(WORK)/settings/%.certify.json | $(ENV)
-	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS))
+	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)"))
 
 CERTIFIED := $(foreach run,$(filter-out $(BASELINES),$(RUNS)),$(NB)/20_certify-$(run).ipynb)
 EXPLICIT  := $(foreach run,$(BASELINES),$(NB)/20_certify-$(run).ipynb)
@@ -157,7 +158,7 @@ $(call notebook,36_explicit): $(CERTIFIED) $(EXPLICIT)
 $(call notebook,41_speed): $(CERTIFIED) $(SAMPLE) srs/experiments/few_steps.py srs/experiments/bench.py
 $(call notebook,05_method 35_imagenet): srs/profiles.py srs/settings.py
 $(call notebook,80_coverage): $(call notebook,$(SHOWING)) $(wildcard data/published/*.csv)  # it looks at what all the others left
-PARAMETERS_32_ablations := -p workers $(WORKERS) -p training $(if $(filter cifar10,$(PROFILE)),False,True)
+PARAMETERS_32_ablations := -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)") -p training $(if $(filter cifar10,$(PROFILE)),False,True)
 
 define module_of
 $(call notebook,$(1)): srs/experiments/$(shell echo $(1) | cut -c4-).py
@@ -202,7 +203,7 @@ lab: | $(ENV)  ## open JupyterLab at the notebooks; as root in a container: make
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(ASK) srs.profiles profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
+	@echo "PROFILE=$(PROFILE) (of $$($(ASK) srs.profiles profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   SCHEDULER=tcp://host:port of Dask, or a YAML file of dask-jobqueue   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
 
 readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
 	mkdir -p figures/readme

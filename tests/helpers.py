@@ -1,5 +1,6 @@
 """Problems with known fixed points, and a DEQ so small that all it should answer is known."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -166,6 +167,21 @@ def untrained_root(factory: pytest.TempPathFactory, run: settings.Run) -> Iterat
         save_untrained(run)
         yield root
 
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def comes_true(true: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether something comes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
 
 
 def _logits(model: mdeq.MDEQ, x: Tensor, steps: int = 5) -> Tensor:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -133,18 +132,26 @@ def test_killed_at_any_image_goes_on_where_it_was(fresh, monkeypatch):
     assert [p.stat().st_mtime_ns for p in written] == stamps
 
 
-def test_shards_together_are_the_whole(fresh):
-    first = certified(shard=(1, 2))
-    assert first == {}  # images are missing, so that nothing is counted yet
-    assert [f.is_file() for f in vote_files()] == [False, True, False]
-    assert set(certified(shard=(0, 2))) == set(METHODS)
+def test_two_workers_draw_the_same_files_as_a_plain_loop(finished, fresh, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", str(Path(profiles.__file__).parents[1]))
+    assert set(certify.certify(RUN, methods=METHODS, workers=2)) == set(METHODS)
     assert all_counts() == fresh
+    told = capsys.readouterr().err
+    assert "workers: http://127.0.0.1:" in told and f"certify {RUN.id}: 9 of 9, 100 % of the work" in told
+    serial = finished[0] / "data" / "smoke" / "votes"
+    files = sorted(path.relative_to(serial) for path in serial.rglob("*.npz"))
+    assert files == sorted(path.relative_to(paths.work(RUN.profile) / "votes") for path in paths.work(RUN.profile).rglob("*.npz"))
+    for file in files:
+        one, other = (dict(np.load(folder / file)) for folder in (serial, paths.work(RUN.profile) / "votes"))
+        assert all(np.array_equal(one[name], other[name]) for name in one if name != "seconds") and len(one) == 8
 
 
-def test_two_workers_equal_one(fresh, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(profiles.__file__).parents[1])]))
-    certified(workers=2)
-    assert all_counts() == fresh
+def test_a_worker_of_another_torch_is_refused(done, monkeypatch):
+    monkeypatch.setattr(certify.engine, "worker", lambda: "0")
+    key, inputs = certify.vote_key(RUN).shared, certify.read_inputs(RUN)
+    assert certify.voter(RUN, "cpu", inputs, key)
+    with pytest.raises(ConfigError, match="worker = 'CPU .*the driver's kind of device, torch and srs"):
+        certify.voter(RUN, "cpu", inputs, key[::-1])
 
 
 def test_second_call_draws_nothing(done, no_network):
@@ -218,10 +225,7 @@ def test_damaged_votes_are_set_aside_and_made_again(done):
     ("arguments", "named"),
     [
         (dict(methods=("MDEQ-7A",)), "method = 'MDEQ-7A' is refused: want one of MDEQ-1A"),
-        (dict(shard=(2, 2)), r"shard = \(2, 2\)"),
-        (dict(shard=(-1, 2)), r"shard = \(-1, 2\)"),
-        (dict(shard=(0, 0)), r"shard = \(0, 0\)"),
-        (dict(workers=0), "workers = 0"),
+        (dict(workers=0), "workers = 0"), (dict(scheduler="here"), "scheduler = 'here'"), (dict(deadline=0.0), "deadline = 0.0"),
     ],
 )
 def test_bad_arguments_are_refused_before_work(fresh, no_network, arguments, named):

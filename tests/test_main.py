@@ -103,7 +103,7 @@ def test_nothing_but_the_chosen_command_is_imported(monkeypatch, capsys):
     ("runs --profile digit", "profile = 'digit' is refused: want one of digits"),
     ("train --profile smoke --sigma 0.3", "sigma = 0.3 is refused"),
     ("certify --profile smoke --methods MDEQ-31A", "'MDEQ-31A' is refused"),
-    ("show --profile smoke --processes 0", "processes = 0 is refused"),
+    ("show --profile smoke --workers 0", "workers = 0 is refused"),
 ])  # fmt: skip
 def test_a_refusal_is_one_sentence_and_exit_code_2(srs_root, capsys, words, told):
     with pytest.raises(SystemExit) as end:

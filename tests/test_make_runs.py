@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tests.test_worker_pool import alive, comes_true
+from tests.helpers import alive, comes_true
 
 from srs import profiles
 
@@ -232,14 +232,22 @@ def test_the_lab_shows_the_whole_checkout_and_takes_more_options(checkout):
 # Says who runs: this kernel, its papermill, its workers. All of them would go on for minutes.
 SLOW = """
 import json, os, pathlib, time
-from srs.smoothing import worker_pool
-with worker_pool.start(2) as executor:
-    asleep = [executor.submit(time.sleep, 120) for _ in range(2)]
-    ids = {"kernel": [os.getpid()], "papermill": [os.getppid()], "workers": [*executor._processes]}
+from srs.smoothing import engine
+folder = pathlib.Path(os.environ["STUB_LOG"]).parent
+def sleep(i):
+    (folder / f"worker-{os.getpid()}").touch()
+    time.sleep(120)
+def tasks():
+    yield 1,
+    yield 2,
+    while len(workers := [int(path.name.partition("-")[2]) for path in folder.glob("worker-*")]) < 2:
+        time.sleep(0.1)
+    ids = {"kernel": [os.getpid()], "papermill": [os.getppid()], "workers": workers}
     path = pathlib.Path(os.environ["STUB_LOG"])
     path.with_suffix(".part").write_text(json.dumps(ids))
     path.with_suffix(".part").replace(path)
-    asleep[0].result()
+    yield 3,
+list(engine.compute(lambda: sleep, tasks(), workers=2))
 """
 
 

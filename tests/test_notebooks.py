@@ -56,7 +56,7 @@ def test_results_are_made_with_what_the_first_cell_says(path, monkeypatch):
     assert all(value == given[name] for name, value in known.items() if not isinstance(value, type))
     free = {name for name, value in known.items() if isinstance(value, type)}
     # Where models are trained or not, make sees by what is there; 10 and 20 make no tables.
-    assert free <= {"profile", "device", "workers", "training"} or path.stem in ("10_train", "20_certify")
+    assert free <= {"profile", "device", "workers", "scheduler", "training"} or path.stem in ("10_train", "20_certify")
 
 
 def test_in_a_kernel_only_what_is_set_as_a_parameter_is_one(tmp_path, monkeypatch):

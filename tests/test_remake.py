@@ -17,14 +17,15 @@ MIXED = replace(
 )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:nothing is stored for")
 def test_everything_is_made_in_one_go(srs_root, capsys):
     with pytest.raises(SystemExit):
         __main__.main(["show", "--profile", "smoke"])
     assert "result file" in capsys.readouterr().err
-    with pytest.raises(settings.ConfigError, match="processes = 0"):
-        next(remake.remake(SMOKE, processes=0))
+    with pytest.raises(settings.ConfigError, match="workers = 0"):
+        next(remake.remake(SMOKE, workers=0))
     synthetic.write_profile(SMOKE)
-    steps = list(remake.remake(SMOKE, processes=1))
+    steps = list(remake.remake(SMOKE))
     assert steps[0] == "histograms" and steps[-1] == "coverage" and len(steps) == len(remake.MAIN + remake.MORE + remake.LAST)
     made = {path.name for path in paths.shown(SMOKE, "x").parent.iterdir()}
     names = ("certified_accuracy_SMALL_s0.50", "mean_rrd", "settings_training", "comparison_smoothing", "imagenet_published", "coverage")

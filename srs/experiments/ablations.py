@@ -23,7 +23,7 @@ from srs.experiments import few_steps, variants
 from srs.experiments.certified_accuracy import model_quality, setting
 from srs.experiments.variants import Line
 from srs.settings import Method, Profile, Run
-from srs.smoothing import audit_size, bounds, certify, noise, votes
+from srs.smoothing import audit_size, bounds, certify, engine, noise, votes
 from srs.smoothing.bounds import Rule
 from srs.store import counts, paths, results, sealed, shipped
 from srs.training import train
@@ -46,7 +46,9 @@ SIZE = {"images": 10, "copies": 40, "chains": 10}  # of the votes by which they 
 # ------------------------------------------------------------------------------------------------ measured
 
 
-def measure(profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, progress: bool = True) -> None:
+def measure(
+    profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, scheduler: str = "", progress: bool = True
+) -> None:
     """Draw what votes are missing, train what models are missing, and store all counts that the ablations show.
 
     Nothing is done for a profile without the run that is ablated. Warns of what has to be left out.
@@ -55,7 +57,8 @@ def measure(profile: Profile, *, training: bool = True, device: str = "cpu", wor
         profile: whose run of model SMALL at sigma 0.5, recipe `paper`, is ablated.
         training: train the models of other recipes; if not, only those take part whose weights are there.
         device: a torch device.
-        workers: processes that share the images.
+        workers: processes that share images and methods, and the training of models.
+        scheduler: tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue.
         progress: whether to show progress bars.
     """
     run = variants.base(profile)
@@ -64,11 +67,14 @@ def measure(profile: Profile, *, training: bool = True, device: str = "cpu", wor
     if not _has_votes(run) and counts.read_run(run) is not None:
         warnings.warn(f"the votes of {run.id} are not here, only their counts: none are drawn", stacklevel=2)
         return _measure_parts(run, training, device, progress)
-    draw = partial(certify.certify, device=device, workers=workers, progress=progress)
+    draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
     if not _has_votes(run):
         train.train(run, device=device, progress=progress)
         draw(run)
     lines, found = variants.lines(run), []
+    others = [(replace(run, train=recipe),) for recipe in dict.fromkeys(line.train for line in lines) if recipe != run.train]
+    if training and workers > 1 and others:  # side by side on this machine, on whose disk the weights are to lie
+        list(engine.compute(lambda: partial(train.train, device=device, progress=False), others, workers=workers, deadline=engine.WEEK))
     for recipe in dict.fromkeys(line.train for line in lines):
         other, own = replace(run, train=recipe), [line for line in lines if line.train == recipe]
         if other == run:

@@ -18,12 +18,12 @@ LINE = ["sigma", "network"]
 QUALITY = ["parameters", "noisy accuracy %"]
 
 
-def measure(profile: Profile, *, device: str = "cpu", workers: int = 1) -> None:
+def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Train and certify the explicit networks that have no counts here or among what is shipped; the others stay as they are."""
     for run in profile.explicit.runs:
         if counts.read_run(run) is None:
             train.train(run, device=device)
-            certify.certify(run, device=device, workers=workers)
+            certify.certify(run, device=device, workers=workers, scheduler=scheduler)
 
 
 def read(profile: Profile) -> pd.DataFrame:

@@ -1,15 +1,14 @@
-"""Everything that needs no network: tables and figures of a profile from what is stored, by two processes.
+"""Everything that needs no network: tables and figures of a profile from what is stored.
 
 As programs of their own these steps would spend more time on starting than on what they make.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import as_completed
 
-from srs import profiles, settings
+from srs import profiles
 from srs.experiments import ablations, certified_accuracy, consistency, coverage, imagenet, method, simulation, soundness, speed
 from srs.settings import Profile
-from srs.smoothing import worker_pool
+from srs.smoothing import engine
 from srs.store import counts
 
 Step = Callable[[Profile], object]
@@ -57,24 +56,26 @@ MORE: tuple[Step, ...] = (
 LAST: tuple[Step, ...] = (coverage.coverage,)  # it looks at what the others made
 
 
-def remake(profile: Profile, *, brief: bool = False, processes: int = 2) -> Iterator[str]:
+def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
     """Make what stored results allow, coverage last; yields the name of every step once it is done.
 
     Args:
         profile: whose results.
         brief: only the main tables and figures.
-        processes: that share the steps.
+        workers: processes that share the steps.
 
     Raises:
         ConfigError: no run of the profile is stored, or less than one process.
     """
-    settings.check(processes >= 1, "processes", processes, "at least 1")
+    engine.check(workers, "")
     counts.read_counts(profile)  # first: if nothing is stored, say so at once
-    with worker_pool.start(processes) as pool:
-        begun = {pool.submit(step, profile): step for step in (MAIN if brief else MAIN + MORE)}
-        for done in as_completed(begun):
-            done.result()
-            yield begun[done].__name__
+    steps = MAIN if brief else MAIN + MORE
+    for i, _ in engine.compute(lambda: _make, [(step, profile) for step in steps], workers=workers):
+        yield steps[i].__name__
     for step in () if brief else LAST:
         step(profile)
         yield step.__name__
+
+
+def _make(step: Step, profile: Profile) -> None:
+    step(profile)  # what it gives stays where it was made: figures are large

@@ -1,22 +1,24 @@
 """Certify the images of a profile: draw votes that are missing, then count them. One file of votes per image.
 
-A killed run loses at most the image it was at; images can be shared out over shards and worker processes, in any
-order, with the same files as the result.
+A killed run loses at most the images that were at work; `engine` shares images and methods out over processes and machines,
+in any order, with the same files as the result.
 
 `srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from srs import data, settings
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.smoothing import adaptive, bounds, noise, votes, worker_pool
+from srs.smoothing import adaptive, bounds, engine, noise, votes
 from srs.store import paths, results, sealed
 
 
@@ -86,61 +88,79 @@ def certify_image(
 
 
 def certify(
-    run: settings.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1,
-    shard: tuple[int, int] = (0, 1), progress: bool = True,
+    run: settings.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1, scheduler: str = "",
+    deadline: float = engine.HOUR, progress: bool = True,
 ) -> dict[str, Path]:
     """Draw the votes of a run's images under its methods and write tallies and rows of what is complete.
 
     Args:
         run: which trained model.
         methods: names of methods; empty means all of the profile.
-        device: a torch device.
-        workers: processes that share the images; the cores are divided among them.
-        shard: (i, of): only every of-th image, beginning with the i-th. Tallies are written once no image is missing.
-        progress: whether to show a progress bar.
+        device: a torch device; `cuda` with several workers is a GPU for each.
+        workers: processes that share images and methods, one thread each.
+        scheduler: tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue, whose workers do.
+        deadline: seconds for an image under a method, after which its worker is ended and another one tries.
+        progress: whether to show a line of progress.
 
     Returns:
         The tally file of every method whose images are all there.
 
     Raises:
-        ConfigError: an unknown method, a bad shard, a device that is not here, or a missing weight file.
+        ConfigError: an unknown method, workers that cannot be had, a device that is not here, or a missing weight file.
         paths.DamagedFile: a stored file could not be read; it has been set aside.
+        engine.WorkersLost: a task ended every worker that tried, or the scheduler is gone; what was drawn is stored.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
-    settings.check(workers >= 1, "workers", workers, "at least 1 process")
-    settings.check(0 <= shard[0] < shard[1], "shard", shard, "i/of with 0 <= i < of")
+    engine.check(workers, scheduler, deadline)
     inference.check_device(device)
     inputs = read_inputs(run)  # refuses missing or damaged weights before anything is made
-    lock = paths.votes(run, chosen[0], "").with_name(f"{shard[0]}-of-{shard[1]}.lock")
-    with sealed.alone(lock, f"certifying {run.id}"):
-        return _certify(run, chosen, device, workers, shard, progress, inputs)
+    with sealed.alone(paths.votes(run, chosen[0], "").with_name("certify.lock"), f"certifying {run.id}"):
+        key = vote_key(run, device, inputs)
+        sealed.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
+        for method in chosen:
+            _record_provenance(run, method, key, device, inputs)
+        todo = [(i, m) for i in run.profile.evaluated for m in chosen if not sealed.present(vote_file(run, m, key, i))]
+        if todo:
+            given, prepare = _arguments(run, todo, key), partial(voter, run, device, inputs, key.shared)
+            costs = {method.name: most_nfe(method, run.profile.sampling) for method in chosen}
+            line = engine.Progress(f"certify {run.id}", [method.name for _, method in todo], costs, shown=progress)
+            workers = min(workers, len(todo))
+            with closing(engine.compute(prepare, given, workers=workers, scheduler=scheduler, deadline=deadline)) as found:
+                for i, drawn in found:
+                    idx, method = todo[i]
+                    votes.write(vote_file(run, method, key, idx), drawn)
+                    line.done(method.name, drawn.nfe.sum(), drawn.seconds.sum())
+        return tally(run, chosen, key)
 
 
-def _certify(
-    run: settings.Run, chosen: tuple[settings.Method, ...], device: str, workers: int, shard: tuple[int, int], progress: bool, inputs: Inputs
-) -> dict[str, Path]:
-    images, key = run.profile.evaluated, vote_key(run, device, inputs)
-    missing = {
-        idx: [method for method in chosen if not sealed.present(vote_file(run, method, key, idx))]
-        for idx in images[shard[0] :: shard[1]]
-    }
-    todo = [idx for idx in missing if missing[idx]]
-    sealed.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
-    for method in chosen:
-        _record_provenance(run, method, key, device, inputs)
-    shares = [{idx: missing[idx] for idx in todo[i::workers]} for i in range(min(workers, len(todo)))]
-    threads = max(1, torch.get_num_threads() // workers)
-    if len(shares) == 1:
-        _draw_share(run, shares[0], key, device, threads, progress, inputs)
-    elif shares:
-        with worker_pool.start(len(shares)) as pool:
-            drawn = [
-                pool.submit(_draw_share, run, share, key, device, threads, progress and share is shares[0], inputs)
-                for share in shares
-            ]
-            for share in drawn:
-                share.result()
-    return tally(run, chosen, key)
+def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], key: Key) -> Iterator[tuple]:
+    """What a worker needs of each image and method; images are sent along, so that only the driver reads data."""
+    images = data.load(run.profile.data, "test")
+    for idx, method in todo:
+        same = data.digest(images, [idx]) == key.images[idx]
+        settings.check(same, f"image {idx}", "another one than a moment ago", "the same data set throughout a call")
+        yield images.x(idx), int(images.labels[idx]), idx, method
+
+
+def voter(run: settings.Run, device: str, inputs: Inputs, key: str) -> Callable[..., votes.ImageVotes]:
+    """A run's model in this process, as a function of image, label, position and method that draws votes.
+
+    Raises:
+        ConfigError: a worker whose votes would belong elsewhere: of another device kind, torch or code than the driver's.
+    """
+    worker, here = engine.worker(), inference.computed_on(device)
+    if worker is not None:
+        torch.set_num_threads(1)
+        settings.check(vote_key(run, device, inputs).shared == key, "worker", here, "the driver's kind of device, torch and srs")
+        if device == "cuda" and worker.isdigit():
+            device = f"cuda:{int(worker) % torch.cuda.device_count()}"
+    memory.keep_freed()
+    model = load_model(run, device, inputs)
+
+    def draw(x: torch.Tensor, label: int, idx: int, method: settings.Method) -> votes.ImageVotes:
+        return votes.draw_votes(model, x.to(device), method, run.profile.sampling, run.sigma, idx=idx, label=label)
+
+    return draw
 
 
 def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> dict[str, Path]:
@@ -212,6 +232,13 @@ def count_votes(
     )
 
 
+def most_nfe(method: settings.Method, sampling: settings.Sampling) -> int:
+    """Evaluations of f that an image costs under a method, if no sample stops early."""
+    warmed = sum(min(method.batch, n) for n in (sampling.n0, sampling.n)) if method.start == "previous" and method.warmup else 0
+    audit = method.audit * (method.auditor or sampling.reference).steps
+    return (sampling.n0 + sampling.n) * method.steps + warmed * (method.warmup - method.steps) + method.pilot_nfe + audit
+
+
 def read_inputs(run: settings.Run) -> Inputs:
     """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
     weights = checkpoints.read_tensors(paths.weights(run), "weight file")
@@ -240,24 +267,6 @@ def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = N
 def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) -> Path:
     """Where one image's votes lie."""
     return paths.votes(run, method, settings.fingerprint(key.shared, method)) / f"{idx:05d}-{key.images[idx]}.npz"
-
-
-def _draw_share(
-    run: settings.Run, missing: dict[int, list[settings.Method]], key: Key, device: str, threads: int, progress: bool,
-    inputs: Inputs,
-) -> None:
-    """Draw the missing votes of some images; a file is written as soon as an image is done with a method."""
-    torch.set_num_threads(threads)
-    memory.keep_freed()
-    model = load_model(run, device, inputs)
-    images = data.load(run.profile.data, "test")
-    for idx in tqdm(missing, desc=f"certify {run.id}", unit="image", disable=not progress):
-        same = data.digest(images, [idx]) == key.images[idx]
-        settings.check(same, f"image {idx}", "another one than a moment ago", "the same data set throughout a call")
-        x, label = images.x(idx).to(device), int(images.labels[idx])
-        for method in missing[idx]:
-            drawn = votes.draw_votes(model, x, method, run.profile.sampling, run.sigma, idx=idx, label=label)
-            votes.write(vote_file(run, method, key, idx), drawn)
 
 
 def _uncompared(path: Path, images: tuple[int, ...]) -> bool:

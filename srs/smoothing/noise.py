@@ -1,4 +1,4 @@
-"""Noise as a function of (seed, image, stage, sample): it does not depend on order, sharding or resuming.
+"""Noise as a function of (seed, image, stage, sample): it does not depend on order, workers or resuming.
 
 So RS and SRS see the same noise, and an audit can draw any single copy again.
 """

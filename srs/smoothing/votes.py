@@ -1,7 +1,7 @@
 """Votes: the class that the DEQ gives to each noisy copy of an image. The only costly thing here.
 
 RS and SRS share this code and differ only in the start and the number of solver steps. Noise is a function of
-(seed, image, stage, sample), so it does not depend on order, sharding or resuming, RS and SRS see the same noise,
+(seed, image, stage, sample), so it does not depend on order, workers or resuming, RS and SRS see the same noise,
 and an audit can draw any single copy again.
 """
 

@@ -1,0 +1,218 @@
+"""Share work out: a plain loop in this process, or workers of dask.distributed, here or on a cluster. Results are the same.
+
+`workers` processes of one thread each on this machine; `scheduler`, a running Dask scheduler (tcp://host:port) or a YAML file
+with one queue of dask-jobqueue's configuration:
+
+    jobqueue: {slurm: {cores: 1, memory: 4 GB, walltime: "02:00:00"}}
+"""
+
+import contextlib
+import faulthandler
+import importlib.util
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from srs import settings
+
+HOUR, WEEK = 3600.0, 7 * 86_400.0  # seconds
+ADDRESSES = ("tcp://", "tls://")
+AHEAD = 2  # tasks sent out per worker: one at work, one that waits there
+AGAIN = {True: 0.5, False: 30.0}  # seconds between two states of a progress line: one that is rewritten, one of a log
+
+
+class WorkersLost(RuntimeError):
+    """Workers or their scheduler ended before the work did."""
+
+
+def check(workers: int, scheduler: str, deadline: float = HOUR) -> None:
+    """Refuse a number of workers, a scheduler or a deadline that nothing can be computed with."""
+    settings.check_count(workers, 1, "workers")
+    settings.check(deadline > 0, "deadline", deadline, "seconds, more than 0")
+    right = "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue"
+    here = scheduler.startswith(ADDRESSES) or (scheduler.endswith((".yaml", ".yml")) and Path(scheduler).is_file())
+    settings.check(not scheduler or here, "scheduler", scheduler, right)
+    missing = (workers > 1 or scheduler) and importlib.util.find_spec("distributed") is None
+    settings.check(not missing, "workers", scheduler or workers, "1 without Dask; `pip install srs[cluster]` brings it")
+
+
+def compute(
+    prepare: Callable[[], Callable], tasks: Iterable[tuple], *, workers: int = 1, scheduler: str = "", deadline: float = HOUR
+) -> Iterator[tuple[int, object]]:
+    """Do every task; yields its number and its result as soon as it is done. Close the generator to end the workers.
+
+    Args:
+        prepare: called once in each process that works; gives what is called on tasks, so a model is sent to a worker once.
+        tasks: arguments of each task, read while earlier ones are computed; early ones are done first.
+        workers: processes on this machine, or jobs that a YAML file's queue is asked for. One, and no scheduler: a plain loop.
+        scheduler: a running scheduler's address, or a YAML file of dask-jobqueue.
+        deadline: seconds after which a worker that is still at its task is ended, and another one tries.
+
+    Raises:
+        WorkersLost: a task ended every worker that tried, or the scheduler is gone.
+    """
+    check(workers, scheduler, deadline)
+    if workers == 1 and not scheduler:
+        work = prepare()
+        yield from ((i, work(*task)) for i, task in enumerate(tasks))
+        return
+    from distributed import as_completed, CancelledError, KilledWorker
+    from distributed.client import ClosedClientError
+    from distributed.comm import CommClosedError
+
+    with _cluster(workers, scheduler) as client:
+        plugin = _prepared(prepare)
+        client.register_plugin(plugin)
+        waiting, numbers, done = enumerate(tasks), {}, as_completed(loop=client.loop)
+
+        def send() -> None:
+            room = AHEAD * max(1, sum(client.nthreads().values())) - len(numbers)
+            for i, task in islice(waiting, max(0, room)):
+                future = client.submit(_step, plugin.name, task, deadline, key=f"{plugin.name}-{i}", priority=-i)
+                numbers[future.key] = i
+                done.add(future)
+
+        try:
+            send()
+            for future in done:
+                i = numbers.pop(future.key)
+                result = future.result()
+                send()
+                yield i, result
+            client.unregister_worker_plugin(plugin.name)
+        except KilledWorker:
+            told = f"task {i} ended each worker that it was given to, or took them longer than {deadline:g} s"
+            raise WorkersLost(f"{told}; what is done is stored: run again with another deadline") from None
+        except (CancelledError, ClosedClientError, CommClosedError) as error:
+            lost = f"the scheduler {scheduler or 'of the workers'} is gone ({type(error).__name__})"
+            raise WorkersLost(f"{lost}; what is done is stored: run again") from None
+
+
+def _prepared(prepare: Callable[[], Callable]):
+    """A worker's plugin that holds `prepare`: the scheduler hands it to every worker, those that are started anew included."""
+    from distributed import WorkerPlugin  # not above: a plain loop imports nothing of Dask
+
+    class Prepared(WorkerPlugin):
+        name, work = f"srs-{secrets.token_hex(8)}", None
+
+        def setup(self, worker: object) -> None:
+            with contextlib.suppress(ValueError):  # not the main thread of its process
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends the others
+
+        def run(self, task: tuple) -> object:
+            self.work = self.work or prepare()
+            return self.work(*task)
+
+    return Prepared()
+
+
+def _step(name: str, task: tuple, deadline: float) -> object:
+    from distributed import get_worker
+
+    faulthandler.dump_traceback_later(deadline, exit=True)  # its own thread: ends a worker that hangs in compiled code, too
+    try:
+        return get_worker().plugins[name].run(task)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def worker() -> str | None:
+    """The name of the worker that this process is, on this machine its number; None in a process that is none."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    with contextlib.suppress(ValueError):
+        return str(get_worker().name)
+
+
+@contextlib.contextmanager
+def _cluster(workers: int, scheduler: str) -> Iterator:
+    """A client of the workers. Those of this machine hang on a pipe of this process: they end when it does, however it does."""
+    from distributed import Client, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        if scheduler.startswith(ADDRESSES):
+            at = scheduler
+        elif scheduler:
+            at = stack.enter_context(_queue(Path(scheduler)))
+            at.scale(jobs=workers)
+        else:  # loopback only; memory is the system's matter
+            at = stack.enter_context(LocalCluster(
+                n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0,
+            ))  # fmt: skip
+        try:
+            client = stack.enter_context(Client(at, set_as_default=False))
+        except OSError as error:
+            settings.check(False, "scheduler", scheduler, f"the address of one that answers ({error})")
+        print(f"workers: {client.dashboard_link}", file=sys.stderr, flush=True)
+        yield client
+
+
+def _queue(path: Path):
+    import dask_jobqueue.local  # noqa: F401  a queue for tests: jobs are processes here
+    import yaml
+    from dask_jobqueue import core
+
+    kinds = {kind.job_cls.config_name: kind for kind in core.JobQueueCluster.__subclasses__()}
+    told = yaml.safe_load(path.read_text())
+    queues = told.get("jobqueue") if isinstance(told, dict) else None
+    right = isinstance(queues, dict) and len(queues) == 1 and queues.keys() <= kinds.keys()
+    settings.check(right, "scheduler", str(path), f"`jobqueue:` with {settings.one_of(kinds)} and its settings")
+    (name, given), = queues.items()
+    return kinds[name](**given)
+
+
+class Progress:
+    """One line on standard error: the share of the work that is done, and how long the rest takes at the pace so far.
+
+    Args:
+        what: is done, in words.
+        kinds: of each task.
+        costs: of a task of each kind, as expected; once one is done, the mean of what was measured counts.
+        shown: whether anything is printed.
+    """
+
+    def __init__(self, what: str, kinds: Sequence[str], costs: dict[str, float], *, shown: bool = True):
+        self.what, self.costs, self.shown, self.count = what, dict(costs), shown, len(kinds)
+        self.left = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+        self.measured = {kind: [0, 0.0] for kind in self.left}  # tasks that are done, what they cost
+        self.rewritten = not os.environ.get("SRS_MAKE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.began, self.said = 0.0, time.monotonic()
+
+    def done(self, kind: str, cost: float, seconds: float) -> None:
+        """Count one task as done, at what it cost; the clock starts with the first task, not with what starts workers."""
+        now = time.monotonic()
+        self.began = self.began or now - seconds
+        self.left[kind] -= 1
+        tasks, spent = self.measured[kind]
+        self.measured[kind] = [tasks + 1, spent + cost]
+        self.costs[kind] = (spent + cost) / (tasks + 1)
+        last = not any(self.left.values())
+        if self.shown and (last or now - self.said >= AGAIN[self.rewritten]):
+            self.said = now
+            told = self.line(now - self.began)
+            told = f"\r{told:<78}" if self.rewritten else told
+            print(told, end="\n" if last or not self.rewritten else "", file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """What is printed so many seconds after the beginning."""
+        spent = sum(cost for _, cost in self.measured.values())
+        rest = sum(count * self.costs[kind] for kind, count in self.left.items())
+        tasks = self.count - sum(self.left.values())
+        share = spent / (spent + rest) if spent + rest else 1.0
+        told = f"about {duration(seconds * rest / spent)} left" if rest and spent else f"took {duration(seconds)}"
+        return f"{self.what}: {tasks} of {self.count}, {100 * share:.0f} % of the work, {told}"
+
+
+def duration(seconds: float) -> str:
+    """A time in one unit that a reader can picture."""
+    for size, unit in ((86400.0, "d"), (HOUR, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
