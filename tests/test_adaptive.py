@@ -8,11 +8,15 @@ import torch
 from scipy.stats import norm
 
 from srs import settings
+from srs.analysis import measures
+from srs.experiments import certified_accuracy
+from srs.profiles import PROFILES
 from srs.smoothing import adaptive, votes
 from srs.smoothing.adaptive import decide, estimate, Looks, stored
 from srs.smoothing.bounds import lower_confidence_bound
-from srs.smoothing.certify import certify_image
-from tests.helpers import three_classes
+from srs.smoothing.certify import certify, certify_image
+from srs.store import counts
+from tests.helpers import save_untrained, smoke_run, three_classes
 
 SIGMA, ALPHA = 0.5, 0.05
 LOOKS = Looks(2_000)
@@ -147,3 +151,21 @@ def test_an_adaptive_certificate_spends_what_its_look_may():
     found = certify_image(three_classes(), torch.tensor([[[0.8, 0.3], [0.4, 0.5]]]), method, sampling, sigma=0.25)
     n_a, n = (found.votes.estimate == found.predict).sum(), len(found.votes.estimate)
     assert found.predict >= 0 and found.p_lower == lower_confidence_bound(n_a, n, 0.001 * Looks(400).share(n))
+
+
+def test_a_profile_that_stops_is_certified_and_shown(srs_root):
+    """From votes to the main table: each row at its look's share of alpha, as many images, and no vote too many."""
+    methods = tuple(m for m in PROFILES["smoke"].methods if m.name in ("MDEQ-30A", "SRS-MDEQ-3A"))
+    run = smoke_run(adaptive=True, methods=methods, n=300, images=6)
+    save_untrained(run)
+    certify(run, progress=False)
+    found = counts.read_run(run)
+    plain = found[found["method"] == "MDEQ-30A"]
+    assert set(plain["n_max"]) == {300} and plain["n"].isin(Looks(300).at).all() and plain["n"].min() < 300
+    assert (found.loc[found["method"] == "SRS-MDEQ-3A", ["n", "n_max"]] == [300, 0]).all(axis=None)
+    rows = measures.certificates(found, alpha=run.profile.alpha)
+    rows = rows[rows["rule"] == "cohen"]
+    share = run.profile.alpha * Looks(300).share(rows["n"])
+    np.testing.assert_array_equal(rows["p_lower"], lower_confidence_bound(rows["n_a"], rows["n"], share))
+    shown = certified_accuracy.cost(counts.read_counts(run.profile), run.profile).set_index("method")
+    assert shown.loc["MDEQ-30A", "votes/image"] == plain["n"].mean()

@@ -30,7 +30,7 @@ UNSOUND_NOTE = (
 )
 DOWN = {"ACR": 3, "radius": 3}  # columns of radii: decimals, rounded down
 DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
-    "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2, "speed-up (seconds)": 2,
+    "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2, "speed-up (seconds)": 2,
     "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0, "training steps": 0,
     "training seconds": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
 }  # fmt: skip

@@ -84,7 +84,10 @@ def confidence(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """What every method of every run spends, and how many times less than the reference."""
-    return measures.speed_up(measures.cost(counts), profile.reference).reset_index()
+    spent = measures.speed_up(measures.cost(counts), profile.reference)
+    if profile.adaptive:
+        spent.insert(0, "votes/image", counts.groupby(METHOD, observed=True)["n"].mean())
+    return spent.reset_index()
 
 
 def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
@@ -98,6 +101,8 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         "images. The last statement bounds the accuracy of the smoothed classifier on these very images, since each certificate "
         "may fail with probability alpha (Cohen et al. 2019, Bernstein's inequality).",
     }
+    if profile.adaptive:
+        captions[accuracy] += " An image stops before its own radius is known well, so ACR is smaller than with fixed N."
     frames = {build: build(counts, profile) for build in captions}
     names = {accuracy: "certified_accuracy", cost: "cost", confidence: "confidence"}
     return [
@@ -214,7 +219,8 @@ def source_note(run: Run) -> str:
 def setting(run: Run) -> str:
     """The words in which a caption names a run."""
     p = run.profile
+    votes = f"at most N = {p.n} votes, as many as the radii of the table need" if p.adaptive else f"N = {p.n}"
     return (
         f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}{source_note(run)}, sigma = {run.sigma:.2f}, "
-        f"{p.images} test images, N = {p.n}, alpha = {p.alpha:g}"
+        f"{p.images} test images, {votes}, alpha = {p.alpha:g}"
     )
