@@ -14,6 +14,7 @@ from srs.settings import ConfigError, Profile, Run
 COMMANDS = {  # what is run, by module and function; only the chosen one is imported
     "train": ("srs.training.train:train", "train one model"),
     "certify": ("srs.smoothing.certify:certify", "draw and count the votes of one run's images"),
+    "tune": ("srs.tuning:tune_folder", "say which method should certify your model"),
     "attack": ("srs.experiments.attacks:measure", "attack the images of a profile's runs"),
     "bench": ("srs.experiments.bench:bench", "time one run's methods against the released code's cost"),
     "ablate": ("srs.experiments.ablations:measure", "draw and count what the ablations show"),
@@ -24,6 +25,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "ship": ("srs.store.shipped:ship", "track the finished runs of a profile"),
     "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
+OWN = {"certify": "srs.smooth:certify_folder"}  # with --images: the same for a model and images of the user's own
 RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
 
 
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="srs", description=__doc__.partition("\n")[0])
     parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{name}: {told}" for name, (_, told) in COMMANDS.items()))
     name = parser.parse_args(argv[:1]).command
-    module, _, function = COMMANDS[name][0].partition(":")
+    own = name in OWN and any(word.partition("=")[0] == "--images" for word in argv)
+    module, _, function = (OWN[name] if own else COMMANDS[name][0]).partition(":")
     function = getattr(importlib.import_module(module), function)
     flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
     add_flags(flags, function)

@@ -102,6 +102,15 @@ def load(data: settings.Data, split: str) -> Images:
     return images
 
 
+def image_folder(folder: Path, channels: int = 3) -> Images:
+    """The images of any folder that has a folder per class, all of the first one's size; 1 channel is grey."""
+    names = [entry.name for entry in _visible(folder) if entry.is_dir()]
+    files = _files(folder / names[0], set()) if names else []
+    settings.check(bool(files), "image folder", str(folder), "one with a folder of images per class")
+    first = _read(files[0])
+    return _folder(folder, settings.Data("own", (channels, first.height, first.width), len(names), (), ()))
+
+
 def at_hand(data: settings.Data, split: str) -> bool:
     """Whether a split can be loaded without a network."""
     part = "test" if split == "test" else "train"

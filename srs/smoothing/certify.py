@@ -50,6 +50,11 @@ class Certificate(NamedTuple):
     nfe: int  # evaluations of f that were spent, audit included
     votes: votes.ImageVotes
 
+    def __repr__(self) -> str:
+        """The certificate in one line, without its votes."""
+        held = "abstains" if self.predict == bounds.ABSTAIN else f"class {self.predict} within l2 radius {bounds.round_down(self.radius, 3):.3f}"
+        return f"{held} (p_A >= {bounds.round_down(self.p_lower, 3):.3f}, {self.nfe:,} evaluations of f)"
+
 
 def certify_image(
     model: mdeq.DEQ, x: torch.Tensor, method: settings.Method, sampling: settings.Sampling, *, sigma: float,

@@ -1,0 +1,105 @@
+"""Other people's models as a DEQ: a network that maps images to logits, and a DEQ that was written for torchdeq."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from srs import settings
+from srs.deq import mdeq
+
+METHODS = ("inject", "initial", "f", "head")
+Parts = Tensor | tuple[Tensor, ...]
+
+
+@dataclass
+class Adapted:
+    """A DEQ put together from functions, as `mdeq.DEQ` describes them, and the networks that they belong to."""
+
+    inject: Callable[[Tensor], Tensor]
+    initial: Callable[[Tensor], Tensor]
+    f: Callable[[Tensor, Tensor], Tensor]
+    head: Callable[[Tensor], Tensor]
+    networks: nn.ModuleList
+    anchor: Tensor | None = None
+    explicit: bool = False  # whether f is a whole network, which forgets its state
+
+    def __post_init__(self):
+        self.networks.training = False  # the list's own mode, which every new module has; what counts is that of its parts
+
+
+def from_network(network: nn.Module, classes: int) -> Adapted:
+    """An explicit network as a DEQ whose layer forgets its state: f(z, u) are the logits of the images u, whatever z is."""
+
+    def zeros(u: Tensor) -> Tensor:
+        return u.new_zeros(len(u), classes)
+
+    def logits(z: Tensor, u: Tensor) -> Tensor:
+        given = network(u)
+        settings.check(given.shape == z.shape, "shape of the logits", tuple(given.shape), f"{tuple(z.shape)}, as `classes` says")
+        return given
+
+    return Adapted(lambda x: x, zeros, logits, lambda z: z, nn.ModuleList([network]), explicit=True)
+
+
+def from_torchdeq(
+    inject: Callable[[Tensor], Parts], f: Callable[[Parts, Parts], Parts], head: Callable[[Parts], Tensor], *,
+    initial: Callable[[Parts], Parts] = torch.zeros_like, module: nn.Module | None = None,
+) -> Adapted:
+    """The parts of a DEQ that was written for torchdeq, to be certified without torchdeq's solver.
+
+    Its solver stops a whole batch at once, so a copy's class may depend on the copies beside it and a certificate would not hold.
+    The solvers here stop sample by sample.
+
+    Args:
+        inject: u = inject(x), what f needs of images x (B, C, H, W); a tensor, or a tuple of tensors, batch first.
+        f: f(z, u), the function whose fixed point torchdeq finds; z is a tensor, or a tuple of tensors.
+        head: logits (B, classes) = head(z).
+        initial: z0 = initial(u), where the solver starts.
+        module: the network that owns these functions, where they are neither its methods nor modules: its mode is checked.
+
+    Raises:
+        ConfigError: no network can be found to be checked.
+    """
+    owners = (part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in (module, inject, f, head))
+    networks = nn.ModuleList(owner for owner in owners if isinstance(owner, nn.Module))
+    settings.check(len(networks) > 0, "module", module, "the network that inject, f and head belong to: it must be in eval mode")
+    u, z = _Flat(), _Flat()
+    return Adapted(
+        inject=lambda x: u.pack(inject(x)), initial=lambda flat: z.pack(initial(u.unpack(flat))),
+        f=lambda state, flat: z.pack(f(z.unpack(state), u.unpack(flat))), head=lambda state: head(z.unpack(state)),
+        networks=networks,
+    )  # fmt: skip
+
+
+class _Flat:
+    """Tensors, batch first, as one (B, D) and back."""
+
+    def pack(self, parts: Parts) -> Tensor:
+        parts = parts if isinstance(parts, (tuple, list)) else (parts,)
+        self.shapes = [part.shape[1:] for part in parts]
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def unpack(self, flat: Tensor) -> Parts:
+        parts = flat.split([shape.numel() for shape in self.shapes], dim=1)
+        parts = tuple(part.reshape(len(flat), *shape) for part, shape in zip(parts, self.shapes))
+        return parts[0] if len(parts) == 1 else parts
+
+
+def as_deq(model: object, classes: int) -> mdeq.DEQ:
+    """The model itself if it has the methods of a DEQ, else an explicit network behind them; ConfigError if it is neither."""
+    deq = all(callable(getattr(model, name, None)) for name in METHODS)
+    right = f"a network that maps images to logits, or a DEQ with the methods {', '.join(METHODS)}"
+    settings.check(deq or isinstance(model, nn.Module), "model", type(model).__name__, right)
+    return model if deq else from_network(model, classes)
+
+
+def is_explicit(model: mdeq.DEQ) -> bool:
+    """Whether the model is a network behind the methods of a DEQ, which one evaluation solves from any start."""
+    return isinstance(model, Adapted) and model.explicit
+
+
+def networks_of(model: mdeq.DEQ) -> list[nn.Module]:
+    """The networks that a model is or holds."""
+    return [part for part in (model, *getattr(model, "__dict__", {}).values()) if isinstance(part, nn.Module)]

@@ -1,0 +1,232 @@
+"""Models of one's own: Cohen et al.'s signature, three kinds of model, tables that resume, and what is refused because it would not hold."""
+
+import functools
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import srs
+from srs import data, profiles, settings, smooth
+from srs.settings import ABSTAIN, ConfigError, Method, Sampling
+from tests.helpers import three_classes
+
+SEEDS, SIGMA = range(20), 0.25
+SRS = Method("SRS-3A", "anderson", 3, start="previous", batch=50, warmup=10, audit=100)
+IMAGE = torch.tensor([[[0.8, 0.2], [0.5, 0.4]]])
+
+
+@functools.cache
+def digits(split: str) -> data.Images:
+    return data.load(profiles.DIGITS, split)
+
+
+def trained(model: nn.Module, seed: int, steps: int = 40) -> nn.Module:
+    """The model after a few steps on noisy digits."""
+    torch.manual_seed(seed)
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    optimiser, train = torch.optim.Adam(model.parameters(), 0.01), digits("train")
+    for _ in range(steps):
+        some = torch.randint(len(train.labels), (128,))
+        x = train.pixels[some]
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x + SIGMA * torch.randn_like(x)), train.labels[some]).backward()
+        optimiser.step()
+    return model.eval()
+
+
+class Equilibrium(nn.Module):
+    """A DEQ as torchdeq's users write it: its own solver in `forward`, and z of two resolutions."""
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():  # it warns of what is not ours
+            warnings.simplefilter("ignore")
+            self.deq = pytest.importorskip("torchdeq", reason="torchdeq is not installed").get_deq(f_max_iter=8, b_max_iter=4)
+        self.embed, self.fine, self.coarse = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 16)
+        self.out = nn.Linear(4 * 64 + 16, 10)
+
+    def inject(self, x):
+        return self.embed(x)
+
+    def initial(self, u):
+        return torch.zeros_like(u), u.new_zeros(len(u), 16)
+
+    def f(self, z, u):
+        fine, coarse = z
+        return torch.tanh(u + 0.5 * self.fine(fine)), torch.tanh(self.coarse(fine.mean(dim=(2, 3))) + 0.3 * coarse)
+
+    def head(self, z):
+        return self.out(torch.cat([part.flatten(1) for part in z], dim=1))
+
+    def forward(self, x):
+        u = self.inject(x)
+        return self.head(self.deq(lambda *z: self.f(z, u), self.initial(u))[0][-1])
+
+
+def certified(of, model: nn.Module) -> int:
+    """In how many seeds the first test digit is certified rightly, trained and certified anew each time."""
+    test, right = digits("test"), 0
+    for seed in SEEDS:
+        predict, radius = srs.Smooth(of(trained(model, seed)), sigma=SIGMA, seed=seed).certify(test.x(0))
+        right += predict == int(test.labels[0]) and radius > 0.1
+    return right
+
+
+def test_a_plain_cnn_is_certified_in_every_seed():
+    cnn = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    assert certified(lambda model: model, cnn) == len(SEEDS)
+
+
+def test_a_torchdeq_model_is_certified_in_every_seed():
+    def of(model: Equilibrium) -> object:
+        return srs.from_torchdeq(model.inject, model.f, model.head, initial=model.initial)
+
+    model = Equilibrium()
+    assert certified(of, model) == len(SEEDS)
+    adapted, x = of(model), digits("test").x(slice(0, 50))
+    with torch.no_grad():  # our solution is torchdeq's
+        u = adapted.inject(x)
+        z = adapted.initial(u)
+        for _ in range(50):
+            z = adapted.f(z, u)
+        torch.testing.assert_close(adapted.head(z), model(x), rtol=0.1, atol=0.1)
+
+
+# ------------------------------------------------------------------------------------------------ Smooth
+
+
+def test_a_certificate_is_that_of_certify_image_and_prints_in_one_line():
+    own = srs.Smooth(three_classes(0.3), classes=3, sigma=SIGMA, method=SRS)
+    found = own.certificate(IMAGE, n=200, idx=7)
+    sampling = Sampling(3, n=200, reference=smooth.STANDARD)
+    expected = srs.certify_image(three_classes(0.3), IMAGE, SRS, sampling, sigma=SIGMA, idx=7)
+    assert found[:4] == expected[:4] and found.votes.nfe[2] > 0
+    assert repr(found).startswith(f"class {found.predict} within l2 radius 0.") and "\n" not in repr(found)
+    assert "abstains" in repr(found._replace(predict=ABSTAIN))
+    assert own.certify(IMAGE, 100, 200) == own.certify(IMAGE[None], 100, 200), "an image names its own noise"
+
+
+def test_importing_srs_imports_no_torch_and_every_public_name_is_there():
+    code = "import sys, srs; assert not {'torch', 'numpy'} & sys.modules.keys(); [getattr(srs, name) for name in srs.__all__]; srs.none"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1].startswith("AttributeError: module 'srs' has no attribute 'none'"), done.stderr
+
+
+class PerBatch(nn.Module):
+    """Logits that depend on the batch: a batch norm without running statistics does this in eval mode, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+
+    def forward(self, x):
+        return self.norm(x).flatten(1)[:, :3]
+
+
+class Chance(nn.Module):
+    """Dropout that eval mode does not switch off."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x.flatten(1)[:, :3], 0.5)
+
+
+@pytest.mark.parametrize(("model", "x", "told"), [
+    (lambda x: x, IMAGE, "'function' is refused: want a network"),
+    (PerBatch().eval(), IMAGE, "logits of an image change with its batch"),
+    (Chance().eval(), IMAGE, "logits of an image change with its batch"),
+    (nn.Flatten(), IMAGE, "a network in train mode"),
+    (nn.Flatten().eval(), IMAGE, r"shape of the logits = \(1, 4\) is refused: want \(1, 3\)"),
+    (three_classes(), 255 * IMAGE, "pixels from"),
+    (three_classes(), (255 * IMAGE).byte(), "floating-point"),
+])  # fmt: skip
+def test_what_would_not_hold_is_refused(model, x, told):
+    torch.manual_seed(0)
+    with pytest.raises(ConfigError, match=told):
+        srs.Smooth(model, classes=3, sigma=SIGMA).certify(x)
+
+
+def test_a_torchdeq_model_in_train_mode_is_refused_and_one_that_cannot_be_looked_at_too():
+    part = nn.Linear(4, 3)
+    with pytest.raises(ConfigError, match="train mode"):
+        srs.Smooth(srs.from_torchdeq(nn.Flatten().eval(), lambda z, u: u, part), classes=3).certify(IMAGE)
+    with pytest.raises(ConfigError, match="module = None is refused"):
+        srs.from_torchdeq(lambda x: x.flatten(1), lambda z, u: u, lambda z: z[:, :3])
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def table(tmp_path, count: int = 4, *, model: object = None, sigma: float = SIGMA, shift: float = 0.0, **more: object):
+    images = [IMAGE.roll(i, 2) + shift for i in range(4)]
+    return srs.certify_images(model or three_classes(0.3), images, [0, 1, 2, 0], classes=3, sigma=sigma, n=100, most=count,
+                              out=tmp_path / "mine.tsv", **more)  # fmt: skip
+
+
+def test_a_table_has_cohen_s_columns_and_resumes(tmp_path):
+    first = table(tmp_path, 2)
+    assert list(first) == ["idx", "label", "predict", "radius", "correct", "time"] and len(first) == 2
+    model = three_classes(0.3)
+    whole = table(tmp_path, model=model)
+    assert model.evaluations > 0 and len(whole) == 4
+    whole_again, spent = table(tmp_path, model=model), model.evaluations
+    assert model.evaluations == spent and whole_again["radius"].tolist() == whole["radius"].tolist()
+    assert whole["radius"].tolist()[:2] == first["radius"].tolist()
+    assert whole["correct"].tolist() == (whole["predict"] == whole["label"]).astype(int).tolist()
+    found = srs.Smooth(three_classes(0.3), 3, SIGMA).certificate(IMAGE.roll(3, 2), n=100, idx=3)
+    assert (found.predict, found.radius) == (whole["predict"][3], whole["radius"][3])
+    line = srs.plot_certified_accuracy(tmp_path / "mine.tsv").axes[0].lines[0]
+    assert line.get_label() == "mine" and line.get_ydata().max() == 100 * whole["correct"].mean()
+    for other in ({"sigma": 0.3}, {"shift": 0.1}, {"model": nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()}):
+        with pytest.raises(ConfigError, match="another name"):
+            table(tmp_path, **other)
+
+
+def test_cohen_s_own_log_is_drawn(shared):
+    log = smooth.read_table(shared("golden", "cohen_resnet110_cifar10_sigma0.50.tsv"))
+    line = srs.plot_certified_accuracy(shared("golden", "cohen_resnet110_cifar10_sigma0.50.tsv")).axes[0].lines[0]
+    assert len(log) == 500 and line.get_ydata().max() == pytest.approx(65.2)
+
+
+def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    from srs import __main__ as entry
+
+    for i, x in enumerate(np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)):
+        (tmp_path / "images" / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(tmp_path / "images" / str(i % 2) / f"{i}.png")
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = "certify --model own.py:make --images images --channels 1 --n 50 --skip 2 --sigma 0.1"
+    torch.manual_seed(0)
+    entry.main(words.split())
+    out = capsys.readouterr().out
+    assert out.startswith("mine.tsv: 2 images, ") and "certified accuracy at r = 0.00: " in out
+    assert smooth.read_table("mine.tsv")["idx"].tolist() == [0, 2]
+    entry.main("tune --model own.py:make --images images --channels 1 --sigma 0.01".split())
+    assert capsys.readouterr().out.startswith("plain RS: 1,100 evaluations of f per image")
+    for words, told in [("--images none", "image folder = 'none' is refused"), ("--images images --method anderson", "START-SOLVER-STEPS"),
+                        ("--images images --model none.py:f", "with a file that is there")]:  # fmt: skip
+        with pytest.raises(SystemExit):
+            entry.main(["certify", "--model", "own.py:make", *words.split()])
+        assert told in capsys.readouterr().err
+
+
+def test_a_zoo_model_is_one_line():
+    model = srs.load("cifar10/SMALL-s0.50-contractive")
+    assert model.anchor.dim() == 1 and sum(w.numel() for w in model.parameters()) > 200_000
+    assert not torch.equal(srs.load("cifar10/SMALL-s0.50").classifier.weight, model.classifier.weight)
+    for name, told in (("cifar10/SMALL-s0.51", "0.12, 0.25, 0.5, 1.0"), ("cifar/SMALL-s0.50", "profile = 'cifar'"), ("SMALL", "DATA/MODEL")):
+        with pytest.raises(ConfigError, match=told):
+            srs.load(name)
+    assert smooth.method_named("previous-anderson-3").audit == smooth.AUDIT and not smooth.method_named("zero-naive-4").audit
+    assert settings.STARTS[0] == smooth.method_named("zero-anderson-4").start

@@ -1,0 +1,69 @@
+"""`tune`: the cost of its choice is what the certificate then spends, its noise is another one, and its choice follows the model."""
+
+import pytest
+import torch
+from torch import nn
+
+import srs
+from srs import data, settings, tuning
+from srs.settings import ConfigError
+from tests.helpers import LinearDEQ, three_classes
+
+SIGMA = 0.25
+
+
+def images(count: int = 10) -> list[torch.Tensor]:
+    return list(torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(1)))
+
+
+def labels_of(model: LinearDEQ) -> list[int]:
+    return [int(model.head(x.flatten()[None]).argmax()) for x in images()]
+
+
+@pytest.mark.parametrize(("rate", "most"), [(0.0, 1), (0.6, 4)])
+def test_a_model_is_solved_as_long_as_it_needs(rate, most):
+    model = three_classes(rate)
+    found = srs.tune(model, images(), labels_of(model), classes=3, sigma=SIGMA)
+    table = found.table.assign(name=[method.name for method in found.table["method"]]).set_index("name")
+    assert found.method.steps <= most and not found.method.serialized
+    assert table["kept"]["zero-anderson-30"] == 1 and table["kept"][found.method.name] >= 0.95
+    assert table["NFE"][found.method.name] == table["NFE"][table["kept"] >= 0.95].min()
+    # What it costs is what a certificate spends, its audit included.
+    for name in (found.method.name, "previous-anderson-3"):
+        own = srs.Smooth(found.model, 3, SIGMA, method=table["method"][name]).certificate(images()[0])
+        assert own.votes.nfe[:2].sum() + len(own.votes.audited) * (table["method"][name].auditor or found.method).steps == own.nfe
+        assert own.nfe <= table["NFE"][name] <= own.nfe + 400 * most
+    assert [line.partition(":")[0] for line in str(found).splitlines()] == [
+        "cheapest sound method", "full solve", "from zero", "from a shared start", "with an audit"
+    ]  # fmt: skip
+
+
+def test_radii_are_those_that_are_then_certified_and_noise_is_another_one(monkeypatch):
+    seeds, copies_of = [], tuning.Copies
+    monkeypatch.setattr(tuning, "Copies", lambda x, sigma, seed, *where: seeds.append(seed) or copies_of(x, sigma, seed, *where))
+    model = three_classes()
+    found = srs.tune(model, images(), labels_of(model), classes=3, sigma=SIGMA, copies=400)
+    smooth = srs.Smooth(found.model, 3, SIGMA, method=found.method)
+    right = [radius * (predict == label) for (predict, radius), label in zip(map(smooth.certify, images()), labels_of(model))]
+    assert found.table["radius"][0] == pytest.approx(sum(right) / len(right), rel=0.1)
+    assert set(seeds) == {tuning.OTHER_NOISE} and smooth.sampling.seed not in seeds
+
+
+def test_an_explicit_network_gets_plain_rs():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    labels = [int(network(x[None]).argmax()) for x in images()]
+    found = srs.tune(network, images(), labels, classes=3, sigma=0.01)
+    assert found.method == settings.EXPLICIT and str(found).startswith("plain RS: 1,100 evaluations of f per image")
+    with pytest.raises(ConfigError, match="mean radius = 0.0 is refused"):
+        srs.tune(network, images(), [(label + 1) % 3 for label in labels], classes=3, sigma=0.01)
+
+
+# The sound rows of notebook 41 for these models: plain RS with the fewest steps that keep 95 % of the full solve's mean radius.
+@pytest.mark.parametrize(("recipe", "best"), [("contractive", "MDEQ-ANCHOR-2A"), ("paper", "MDEQ-5A")])
+def test_the_choice_for_a_shipped_model_costs_what_the_best_measured_row_does(shared, recipe, best):
+    source = data.image_folder(shared("cifar10", "train"))
+    some = torch.linspace(0, len(source.labels) - 1, 10).long()
+    found = srs.tune(srs.load(f"cifar10/SMALL-s0.50-{recipe}"), source.x(some), source.labels[some], copies=24)
+    run = srs.profiles.get_run("cifar10", "SMALL", 0.5, recipe)
+    measured = {method.name: method for method in run.profile.methods}[best].steps * (run.profile.n0 + run.profile.n)
+    assert found.table["NFE"][found.table["method"] == found.method].iloc[0] <= 1.1 * measured
