@@ -79,7 +79,7 @@ endif
 
 BASELINES := $(shell $(ASK) srs.profiles baselines $(PROFILE))
 
-.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab help readme clean distclean lost
+.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab docs help readme clean distclean lost
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb $(NB)/%.ipynb
 
 # A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
@@ -198,8 +198,14 @@ test-notebooks: | $(ENV)
 	SRS_ROOT="$$PWD/$(TRIAL)" $(PY) -m srs coverage --profile smoke
 	rm -rf $(TRIAL)
 
+# Git sees notebooks without what Lab writes into them; .gitattributes says which ones.
+STRIP := -m nbstripout --keep-id --extra-keys "$(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)"
 lab: | $(ENV)  ## open JupyterLab at the notebooks; as root in a container: make lab LAB_ARGS="--allow-root --ip=0.0.0.0"
+	git config filter.notebooks.clean '$(PY) $(STRIP)' || true
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+
+docs: | $(ENV)  ## the docstrings as pages: docs/srs.html
+	$(PY) -m pdoc --docformat google --output-directory docs srs $(foreach f,$(wildcard srs/*.py srs/*/*.py),$(if $(findstring __,$(f)),,$(subst /,.,$(f:.py=))))
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -216,6 +222,6 @@ clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN) figures/scratch/$(PROFILE)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(shell $(ASK) srs.profiles profiles),data/$(p) figures/$(p)) $(TRIAL) figures/scratch .venv
+	rm -rf $(foreach p,$(shell $(ASK) srs.profiles profiles),data/$(p) figures/$(p)) $(TRIAL) figures/scratch docs .venv
 
 endif

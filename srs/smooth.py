@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from srs import data, profiles, settings
 from srs.adapters import as_deq, is_explicit, networks_of
 from srs.analysis import plots
 from srs.deq import checkpoints, inference, mdeq
+from srs.progress import tqdm
 from srs.settings import ABSTAIN, check, Method, Sampling
 from srs.smoothing import votes
 from srs.smoothing.certify import Certificate, certify_image

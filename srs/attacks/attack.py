@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from srs import data, settings
 from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
 from srs.deq import checkpoints, inference, mdeq, memory
+from srs.progress import tqdm
 from srs.smoothing import bounds, noise, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.store import counts, paths, results, sealed

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from srs import data, settings
 from srs.deq import checkpoints, inference, mdeq, memory
+from srs.progress import tqdm
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies

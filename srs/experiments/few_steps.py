@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from srs import data, settings
 from srs.deq import inference
+from srs.progress import tqdm
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
