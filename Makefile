@@ -109,7 +109,6 @@ define execute
 @mkdir -p $(dir $(2))
 @echo "$(notdir $(2))   (done: $$(ls $(NB) | grep -vc part || true) of $(words $(CERTIFIED) $(CERTIFIED) $(EXPLICIT) $(EXPLICIT) $(SHOWING) 80 90) notebooks)"
 @SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING --stderr-file /dev/stderr -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep --line-buffered -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
-@$(ASK) srs.store.made note $(PROFILE) $(basename $(notdir $(2)))
 @mv $(2).part.ipynb $(2)
 endef
 papermill = $(call execute,$(1),$@,$(2))

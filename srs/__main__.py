@@ -22,7 +22,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "report": ("srs.experiments.report:build", "join the executed notebooks into one page"),
     "coverage": ("srs.experiments.coverage:require_complete", "fail unless everything that a profile should show is there"),
     "readme": ("srs.experiments.readme:refresh", "fill the README's tables from shipped results"),
-    "ship": ("srs.store.shipped:ship", "track the finished runs of a profile"),
+    "ship": ("srs.store:ship", "track the finished runs of a profile"),
     "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
 OWN = {"certify": "srs.smooth:certify_folder"}  # with --images: the same for a model and images of the user's own

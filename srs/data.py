@@ -23,8 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srs import profiles, settings
-from srs.store import paths, sealed
+from srs import sealed, settings, store
 
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
@@ -114,7 +113,7 @@ def image_folder(folder: Path, channels: int = 3) -> Images:
 def at_hand(data: settings.Data, split: str) -> bool:
     """Whether a split can be loaded without a network."""
     part = "test" if split == "test" else "train"
-    official = data.name == "cifar10" and not profiles.environment("SRS_DATA") and (paths.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
+    official = data.name == "cifar10" and not sealed.environment("SRS_DATA") and (sealed.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
     return data.name == "digits" or official or _place(data, part).is_dir()
 
 
@@ -132,7 +131,7 @@ def seen(run: settings.Run) -> tuple[dict[int, str], str]:
 
 def seen_file(run: settings.Run) -> Path:
     """Where `certify` writes down what `seen` gives."""
-    return paths.seen(run, settings.fingerprint(run.profile.data, run.profile.evaluated))
+    return store.own(run, f"votes/images-{settings.fingerprint(run.profile.data, run.profile.evaluated)}.json")
 
 
 def check_image(x: Tensor, data: settings.Data) -> None:
@@ -154,8 +153,8 @@ def _digits(part: str) -> Images:
 
 def _place(data: settings.Data, part: str) -> Path:
     """The folder of a split, which may have another name or not be there."""
-    folder = paths.images(data.name, part)
-    return folder if folder.is_dir() else paths.images(data.name, ELSEWHERE.get((data.name, part), part))
+    folder = store.brought(data.name, part)
+    return folder if folder.is_dir() else store.brought(data.name, ELSEWHERE.get((data.name, part), part))
 
 
 def _folder_or_download(data: settings.Data, part: str) -> Images:
@@ -163,13 +162,13 @@ def _folder_or_download(data: settings.Data, part: str) -> Images:
     if folder.is_dir():
         return _packed(folder, data, part)
     settings.check(
-        data.name == "cifar10" and profiles.environment("SRS_DATA") is None, "data folder", str(folder),
+        data.name == "cifar10" and sealed.environment("SRS_DATA") is None, "data folder", str(folder),
         "an existing folder with one folder of images per class; point SRS_DATA at its grandparent",
     )
     from torchvision.datasets import CIFAR10
 
     try:
-        raw = CIFAR10(str(paths.root() / "data" / "raw"), train=part == "train", download=True)
+        raw = CIFAR10(str(sealed.root() / "data" / "raw"), train=part == "train", download=True)
     except (OSError, RuntimeError) as error:  # no network, or a file that is not what its checksum says
         right = "a network to download it, or SRS_DATA set to a folder that holds cifar10/{train,test}/<class>/*"
         settings.check(False, "CIFAR-10", str(error), right)
@@ -184,7 +183,8 @@ def _packed(folder: Path, data: settings.Data, part: str) -> Images:
         return images
     stats = [os.stat(file) for file in images.pixels.files]
     listed = [(file, s.st_size, s.st_mtime_ns) for file, s in zip(images.pixels.files.tolist(), stats)]
-    path = paths.packed(data.name, part, settings.fingerprint(str(folder.resolve()), data.shape, listed))
+    key = settings.fingerprint(str(folder.resolve()), data.shape, listed)
+    path = sealed.root() / "data" / "packed" / f"{data.name}-{part}-{key}.npz"
     if sealed.present(path):
         shape = (len(images.labels), *data.shape)
         return images._replace(pixels=sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="train"))

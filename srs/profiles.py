@@ -12,10 +12,12 @@ import ast
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from srs import sealed
 from srs.attacks.settings import paper_attacks, Suite
 from srs.settings import (
     ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Train, check, check_sigma, one_of, pick,
@@ -205,11 +207,6 @@ SUITES = {  # what notebook 33 attacks in a profile
 AS_PUBLISHED = ("paper", "imagenet")  # the profiles that hold the paper's own settings
 
 
-def environment(name: str) -> str | None:
-    """The value of a variable of the environment; None where it is unset or empty."""
-    return os.environ.get(name) or None
-
-
 def get_profile(name: str) -> Profile:
     """The profile of that name; ConfigError if there is none."""
     return pick(name, PROFILES, "profile")
@@ -280,11 +277,11 @@ def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
     return own + injected
 
 
+# ------------------------------------------------------------------------------------------------ what make asks
+
+
 def write_stamps(profile: Profile) -> None:
     """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
-    root = Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[1])
-    folder = root / "data" / profile.name / "settings"
-    folder.mkdir(parents=True, exist_ok=True)
     for run in profile.every_run:
         settings = dataclasses.asdict(run)
         certify = settings.pop("profile")
@@ -292,31 +289,40 @@ def write_stamps(profile: Profile) -> None:
         other = ("models", "recipes_at", "baselines", "sigmas", "radii", "note", "fewer", "ablation_images")
         sampling = {k: v for k, v in certify.items() if k not in other}
         for kind, content in (("train", training), ("certify", sampling)):
-            path, text = folder / f"{run.id}.{kind}.json", json.dumps(content, indent=1) + "\n"
-            if not path.is_file() or path.read_text() != text:
-                part = path.with_name(f"{path.name}.{os.getpid()}.part")
-                part.write_text(text)
-                part.replace(path)
+            path = sealed.root() / "data" / profile.name / "settings" / f"{run.id}.{kind}.json"
+            sealed.write_changed(path, json.dumps(content, indent=1).encode() + b"\n")
+
+
+def lost(profile: Profile) -> list[Path]:
+    """The executed notebooks of which a result is gone: of a run, or a table or figure whose caption they show."""
+    work, figures, found = sealed.root() / "data" / profile.name, sealed.root() / "figures" / profile.name, []
+    for executed in sorted((work / "notebooks").glob("*.ipynb")):
+        step, _, run = executed.stem.partition("-")
+        whole = all((work / run / name).is_file() for name in LEAVES.get(step, ()))
+        for name in set(re.findall(r'"\*([\w.]+)\.\* ', executed.read_text())) if whole else ():
+            kinds = {path.suffix for path in figures.glob(f"{name}.*") if path.stem == name}
+            whole = whole and ({".pdf", ".png"} <= kinds or {".csv", ".md", ".tex"} <= kinds)
+        found += [] if whole else [executed.relative_to(sealed.root())]
+    return found
+
+
+LEAVES = {"10_train": ("weights.safetensors", "anchor.safetensors", "card.json"), "20_certify": ("counts.csv",)}
 
 
 def main() -> None:
     """Print what make needs to know of a profile."""
+    answers = {
+        "profiles": lambda profile: PROFILES, "runs": list_runs, "baselines": lambda profile: [run.id for run in profile.explicit.runs],
+        "lost": lost, "stamps": lambda profile: write_stamps(profile) or (),
+    }  # fmt: skip
     parser = argparse.ArgumentParser(prog="python -m srs.profiles", description=main.__doc__)
-    parser.add_argument("what", choices=["profiles", "runs", "baselines", "stamps"])
+    parser.add_argument("what", choices=answers)
     parser.add_argument("profile", nargs="?", default="digits")
     args = parser.parse_args()
     try:
-        profile = get_profile(args.profile)
+        print(*answers[args.what](get_profile(args.profile)))
     except ConfigError as error:
         parser.error(str(error))
-    if args.what == "profiles":
-        print(*PROFILES)
-    elif args.what == "runs":
-        print(*(run.id for run in profile.every_run))
-    elif args.what == "baselines":
-        print(*(run.id for run in profile.explicit.runs))
-    else:
-        write_stamps(profile)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from srs import data, profiles, settings
+from srs import data, profiles, sealed, settings, store
 from srs.adapters import as_deq, is_explicit, networks_of
 from srs.analysis import plots
 from srs.deq import checkpoints, inference, mdeq
@@ -24,7 +24,6 @@ from srs.progress import tqdm
 from srs.settings import ABSTAIN, check, Method, Sampling
 from srs.smoothing import votes
 from srs.smoothing.certify import Certificate, certify_image
-from srs.store import paths, sealed
 
 STANDARD = Method("RS", "safe_anderson", 30, tol=0.001)  # each copy from zero until it is solved: its votes need no audit
 AUDIT = 400  # K of a method that a command line names
@@ -173,7 +172,7 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
     found = re.fullmatch(r"(\w+)/(\w+)-s(\d+\.?\d*)(?:-(\w+))?", name)
     check(found is not None, "model", name, "DATA/MODEL-sSIGMA or DATA/MODEL-sSIGMA-RECIPE, as cifar10/SMALL-s0.50")
     run = profiles.get_run(found[1], found[2], float(found[3]), found[4] or "paper")
-    weights, anchor = (own if sealed.present(own) else paths.zoo(own, run) for own in (paths.weights(run), paths.anchor(run)))
+    weights, anchor = (own if sealed.present(own) else paths.zoo(own, run) for own in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR)))
     model = checkpoints.load(weights, run.model, run.profile.data).to(device)
     model.anchor = checkpoints.load_anchor(anchor).to(device) if sealed.present(anchor) else None
     return inference.prepare(model)

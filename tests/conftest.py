@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import torch
 
-from srs.store import paths
+from srs import sealed
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("same", derandomize=True)  # the same examples in every run: CI cannot flicker
@@ -37,5 +37,5 @@ def srs_root(tmp_path, monkeypatch) -> Path:
     """An empty SRS_ROOT, so that nothing of the checkout is read or written."""
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
     monkeypatch.delenv("SRS_DATA", raising=False)
-    assert paths.root() == tmp_path
+    assert sealed.root() == tmp_path
     return tmp_path

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from srs import data, profiles, settings
+from srs import data, profiles, settings, store
 from srs.deq import checkpoints, mdeq
-from srs.store import paths
 
 TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  # an MDEQ of which nothing is asked but speed
 
@@ -154,7 +153,7 @@ def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
         logits = torch.stack([_logits(model, x) for x in digits(64)[0].split(16)]).flatten(0, 1)
         model.classifier.weight /= logits.std()
         model.classifier.bias -= logits.mean(0) / logits.std()
-    checkpoints.save(model, paths.weights(run))
+    checkpoints.save(model, store.own(run, store.WEIGHTS))
     return model
 
 

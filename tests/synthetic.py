@@ -9,14 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from srs import settings
+from srs import sealed, settings, store
 from srs.attacks.settings import Attack
 from srs.experiments import ablations, attacks, bench, few_steps, variants, white_box
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
-from srs.store import counts as store
-from srs.store import paths, results, sealed
-from srs.store.results import Tally
+from srs.store import Tally
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {
@@ -35,9 +33,21 @@ def tally(**counts) -> Tally:
 
 
 def array(*tallies: Tally) -> np.ndarray:
-    """Tallies as `results.read_tallies` gives them."""
-    kinds = [(name, float if name == "seconds" else np.int64) for name in results.COLUMNS]
-    return np.array([tuple(vars(t).values()) for t in tallies], kinds)
+    """Tallies as a structured array, a row per image."""
+    return pd.DataFrame(tallies).to_records(index=False)
+
+
+def counted(run: Run, method: Method) -> np.ndarray:
+    """The same of the counts that a run has of a method."""
+    rows = store.read_frame(store.own(run, store.COUNTS), {"method": str} | store.KINDS, "result file", by="")
+    return rows[rows["method"] == method.name].drop(columns="method").to_records(index=False)
+
+
+def write_counts(run: Run, method: Method, tallies: list[Tally]) -> None:
+    """Put counts of a method in the place of those that a run has of it."""
+    path = store.own(run, store.COUNTS)
+    there = pd.read_csv(path, comment="#", float_precision="round_trip") if path.is_file() else pd.DataFrame({"method": []})
+    store.write_counts(run, dict(list(there.groupby("method", sort=False))) | {method.name: tallies}, {})
 
 
 def tallies(run: Run, method: Method) -> list[Tally]:
@@ -73,8 +83,7 @@ def _rng(*names: str) -> np.random.Generator:
 def write_profile(profile: Profile) -> None:
     """Write the tallies and model cards of a profile under SRS_ROOT."""
     for run in profile.runs:
-        for method in run.profile.methods:
-            results.write_tallies(paths.tallies(run, method), tallies(run, method))
+        store.write_counts(run, {method.name: tallies(run, method) for method in run.profile.methods}, {})
         write_card(run)
 
 
@@ -85,7 +94,7 @@ def write_card(run: Run, noisy_accuracy: float = 0.7) -> None:
         "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": noisy_accuracy, "quality_images": 25,
         "residual": {"1": 0.5, "5": 0.06, "10": 0.011, "30": 0.002}, "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
     }  # fmt: skip
-    sealed.write_json(paths.card(run), card)
+    sealed.write_json(store.own(run, store.CARD), card)
 
 
 # ------------------------------------------------------------------------------------------------ everything else
@@ -98,7 +107,7 @@ def write_everything(profile: Profile) -> None:
     for run in profile.runs:
         write_measured(run)
     base = variants.base(profile)
-    store.save_frame(paths.measured(base, ablations.NAME), recounted(base))
+    store.save_frame(store.measured(base, ablations.NAME), recounted(base))
     for i, recipe in enumerate(variants.further_recipes(base).values()):
         write_card(replace(base, train=recipe), 0.6 + 0.05 * i)
     for i, recipe in enumerate(variants.contractive_parts(base).values()):
@@ -131,7 +140,7 @@ def write_agreement(run: Run) -> None:
     spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
     points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
     frame = pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"])
-    store.save_frame(paths.measured(run, "agreement-test"), frame)
+    store.save_frame(store.measured(run, "agreement-test.csv"), frame)
 
 
 def write_measured(run: Run) -> None:
@@ -141,7 +150,7 @@ def write_measured(run: Run) -> None:
     labels = [c.label for c in bench.contenders_of(run, 400)]
     nfe = [float(c.method.steps + 2 * c.label.startswith("released")) for c in bench.contenders_of(run, 400)]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
-    store.save_frame(paths.measured(run, "bench"), pd.DataFrame([
+    store.save_frame(store.measured(run, "bench.csv"), pd.DataFrame([
         {"label": label, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
          "differing": float(rng.uniform(0, 0.3) / k), "peak_share": float(rng.uniform(0.1, 0.6))}
         for label, k, s in zip(labels, nfe, seconds)
@@ -151,7 +160,7 @@ def write_measured(run: Run) -> None:
     for idx, p_a in zip(run.profile.evaluated, rng.beta(4, 1, run.profile.images)):
         n_a = np.cumsum(rng.random(looks[-1]) < p_a)
         votes_for += [("MDEQ-5A", idx, n, int(n_a[n - 1])) for n in looks]
-    store.save_frame(paths.measured(run, "adaptive"), pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
+    store.save_frame(store.measured(run, "adaptive.csv"), pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
 
 
 def write_attacks(run: Run) -> None:
@@ -168,11 +177,11 @@ def write_attacks(run: Run) -> None:
                     own, rival = _answer(rng, c_a, 0.7 * radius, p), (c_a + 1) % p.data.classes
                     votes = (suite.n, own, c_a, confirm, n_c_a, rival, int(rng.binomial(confirm - n_c_a, 0.8)))
                     rows.append(_attacked(first.idx, first.label, attack, radius, base, name, votes))
-    store.save_frame(paths.measured(run, "attacks"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
+    store.save_frame(store.measured(run, "attacks.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 
 
 def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, method: str, votes: tuple[int, ...]) -> tuple:
-    """A row of `counts.ATTACKED`."""
+    """A row of `store.ATTACKED`."""
     spent = attack.steps * attack.gradient.cost
     return (idx, label, attack.name, attack.steps, spent, radius, 0.99 * radius, base, method, *votes)
 
@@ -191,12 +200,12 @@ def write_white_box(run: Run) -> None:
             write_card(other, 0.66)
         named = [(name, state) for state in (1, 4) for name in (white_box.RESIDUAL, *white_box.COMPARED)]
         cosines = [(idx, state, name, float(1 - rng.beta(1, 4) / state)) for name, state in named for idx in images]
-        store.save_frame(paths.measured(other, "cosines"), pd.DataFrame(cosines, columns=["idx", "state", "gradient", "cosine"]))
+        store.save_frame(store.measured(other, "cosines.csv"), pd.DataFrame(cosines, columns=["idx", "state", "gradient", "cosine"]))
         rows = [
             _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), p.reference, (0, none, 3, 0, 0, 0, 0))
             for attack in suite.attacks for idx in images for r in attack.radii
         ]  # fmt: skip
-        store.save_frame(paths.measured(other, "white_box"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
+        store.save_frame(store.measured(other, "white_box.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:

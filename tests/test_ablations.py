@@ -11,7 +11,7 @@ import torch
 from tests import synthetic
 from tests.helpers import save_untrained, smoke_run, untrained_root
 
-from srs import profiles
+from srs import profiles, sealed, store
 from srs.analysis import published, show
 from srs.attacks.settings import smoothadv
 from srs.deq import checkpoints
@@ -20,7 +20,6 @@ from srs.profiles import PROFILES
 from srs.settings import ConfigError, Method
 from srs.smoothing import bounds, certify, votes
 from srs.smoothing.bounds import Counts, Rule
-from srs.store import counts, paths, results, sealed, shipped
 from srs.training import train
 
 RUN = smoke_run(images=2, n0=10, n=60, methods=profiles.paper_methods(batch=60, chains=20, warmup=10, audit=15))
@@ -63,7 +62,7 @@ def draw(model):
     return drawn
 
 
-def recount(draw, method: Method, n: int, k: int) -> results.Tally:
+def recount(draw, method: Method, n: int, k: int) -> store.Tally:
     reference = PROFILE.method(PROFILE.reference)
     standard, auditor = draw(reference, 60), draw(method.auditor or reference, 60)
     return ablations.first_n(draw(method, 60), method, PROFILE.sampling, standard, auditor, n=n, k=k)
@@ -80,7 +79,7 @@ def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, w
     others = draw(reference, n), draw(method.auditor or reference, n)
     fresh = certify.count_votes(draw(other, n), other, replace(PROFILE.sampling, n=n), *others)
     aside = {"seconds"} if method.auditor is None else {"seconds", "nfe_audit"}
-    for name in (name for name in results.COLUMNS if name not in aside):
+    for name in (name for name in store.COLUMNS if name not in aside):
         assert getattr(found, name) == getattr(fresh, name), name
     assert np.isnan(found.seconds) and found.k <= found.nfe_audit <= 30 * found.k, "where an audit stops early its cost is a mean"
 
@@ -104,10 +103,10 @@ def test_votes_that_are_not_there_are_not_counted(draw, n):
 
 def trained(run, **_):
     """In place of training: untrained weights and some anchor, unless they are there."""
-    if not paths.weights(run).is_file():
+    if not store.own(run, store.WEIGHTS).is_file():
         network = save_untrained(run)
         state = network.initial(network.inject(torch.zeros(1, 1, 8, 8)))
-        checkpoints.save_anchor(torch.full_like(state[0], 0.1), paths.anchor(run))
+        checkpoints.save_anchor(torch.full_like(state[0], 0.1), store.own(run, store.ANCHOR))
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +144,8 @@ def test_main_tables_are_untouched_and_every_line_of_every_table_is_counted(fini
 
 
 def test_the_usual_count_is_the_main_table_s_own(done):
-    main, own = counts.read_run(RUN), counts.read_frame(shipped.measured(RUN, ablations.NAME), ablations.KINDS, "", by="")
-    columns, usual = ["method", *results.COLUMNS[:-1]], own["K"].isin((0, 15)) & (own["n"] == 60) & (own["recipe"] == "paper")
+    main, own = store.read_run(RUN), store.read_frame(store.find(RUN, ablations.NAME), ablations.KINDS, "", by="")
+    columns, usual = ["method", *store.COLUMNS[:-1]], own["K"].isin((0, 15)) & (own["n"] == 60) & (own["recipe"] == "paper")
     both = main[columns].merge(own.loc[usual, columns], on=["method", "idx"], suffixes=("", " again"))
     assert len(both) == 2 * 4 + 2 * 1, "MDEQ-1A and 5A on one image"
     assert all((both[name] == both[f"{name} again"]).all() for name in columns[2:])
@@ -154,7 +153,7 @@ def test_the_usual_count_is_the_main_table_s_own(done):
 
 def test_a_second_call_draws_nothing(done, monkeypatch):
     monkeypatch.setattr(votes, "draw_votes", lambda *_, **__: pytest.fail("votes were drawn"))
-    path = paths.measured(RUN, ablations.NAME)
+    path = store.measured(RUN, ablations.NAME)
     before = path.read_bytes()
     path.unlink()
     ablations.measure(PROFILE, progress=False)
@@ -163,14 +162,14 @@ def test_a_second_call_draws_nothing(done, monkeypatch):
 
 def test_what_is_not_there_is_left_out(done, srs_root):
     gone = replace(RUN, train=variants.further_recipes(RUN)["jacobian"])
-    paths.weights(gone).unlink()
+    store.own(gone, store.WEIGHTS).unlink()
     ablations.measure(PROFILE, training=False, progress=False)
     assert set(ablations.read(PROFILE)["recipe"]) == {"paper", "smoothadv"}
     shutil.rmtree(srs_root / "data" / "smoke" / "votes")
-    before = paths.measured(RUN, ablations.NAME).read_bytes()
+    before = store.measured(RUN, ablations.NAME).read_bytes()
     with pytest.warns(UserWarning, match="the votes of SMALL-s0.50-paper are not here, only their counts"):
         ablations.measure(PROFILE, progress=False)
-    assert paths.measured(RUN, ablations.NAME).read_bytes() == before
+    assert store.measured(RUN, ablations.NAME).read_bytes() == before
 
 
 def test_a_profile_without_the_run_makes_nothing(srs_root):
@@ -264,14 +263,14 @@ def stored(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(folder))
         synthetic.write_profile(replace(DIGITS, models=DIGITS.models[:1], sigmas=(0.5,)))
-        counts.save_frame(paths.measured(BASE, ablations.NAME), synthetic.recounted(BASE))
+        store.save_frame(store.measured(BASE, ablations.NAME), synthetic.recounted(BASE))
         for i, recipe in enumerate(list(variants.contractive_parts(BASE).values())[:4]):
             other = replace(BASE, train=recipe)
-            sealed.write_json(paths.card(other), {"noisy_accuracy": 0.5 + i / 10, "steps": 416, "residual": {"1": 0.5}})
+            sealed.write_json(store.own(other, store.CARD), {"noisy_accuracy": 0.5 + i / 10, "steps": 416, "residual": {"1": 0.5}})
             points = [(start, "anderson", k, 0.0, 0.0, 200, (10 + i) // k, k) for start, k in ablations.WAYS]
             points += [("zero", *way, 0.0, 200, 99, 2) for way in (("naive", 2, 0.0), ("anderson", 2, 0.1))]
             frame = pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"])
-            counts.save_frame(paths.measured(other, "agreement-test"), frame)
+            store.save_frame(store.measured(other, "agreement-test.csv"), frame)
         with pytest.warns(UserWarning, match="nothing is stored for 'the same, and both classify' in .*: notebook 32_ablations"):
             yield folder, ablations.read(DIGITS), ablations.sweeps(ablations.read(DIGITS), DIGITS)
 
@@ -301,7 +300,7 @@ def test_what_is_lacking_costs_its_own_table_only(stored, root):
     counted = stored[1]
     with pytest.warns(UserWarning, match="nothing is stored for ablation_smoothadv, "):
         assert "jacobian" in ablations.sweeps(counted[counted["recipe"] != "smoothadv"], DIGITS)
-    paths.measured(BASE, ablations.NAME).unlink()
+    store.measured(BASE, ablations.NAME).unlink()
     with pytest.warns(UserWarning, match="nothing is stored for ablation_k, .*ablation_smoothadv, "):
         found = ablations.sweeps(ablations.read(DIGITS), DIGITS)
     assert set(found) == {"elimination", "alpha", "parts"}
@@ -313,7 +312,7 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     by_method = {"MDEQ-30A": {"n_a": 320}, "SRS-MDEQ-3A": dict(n_a=390, k=100, m=20, n_2=98, n_1=79, n_wrong=78, n_differ=80)}
     for method in run.profile.methods:
         counted = synthetic.tally(n=400, **by_method.get(method.name, {"n_a": 400}))
-        results.write_tallies(paths.tallies(run, method), [counted])
+        synthetic.write_counts(run, method, [counted])
     with pytest.warns(UserWarning, match="nothing is stored for ablation_k"):
         found = ablations.sweeps(ablations.read(run.profile), run.profile)
     rows = found["elimination"].query("method == 'SRS-MDEQ-3A'").set_index("elimination")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import settings
+from srs import settings, store
 from srs.analysis import measures
 from srs.experiments import certified_accuracy
 from srs.profiles import PROFILES
@@ -15,7 +15,6 @@ from srs.smoothing import adaptive, votes
 from srs.smoothing.adaptive import decide, estimate, Looks, stored
 from srs.smoothing.bounds import lower_confidence_bound
 from srs.smoothing.certify import certify, certify_image
-from srs.store import counts
 from tests.helpers import save_untrained, smoke_run, three_classes
 
 SIGMA, ALPHA = 0.5, 0.05
@@ -159,7 +158,7 @@ def test_a_profile_that_stops_is_certified_and_shown(srs_root):
     run = smoke_run(adaptive=True, methods=methods, n=300, images=6)
     save_untrained(run)
     certify(run, progress=False)
-    found = counts.read_run(run)
+    found = store.read_run(run)
     plain = found[found["method"] == "MDEQ-30A"]
     assert set(plain["n_max"]) == {300} and plain["n"].isin(Looks(300).at).all() and plain["n"].min() < 300
     assert (found.loc[found["method"] == "SRS-MDEQ-3A", ["n", "n_max"]] == [300, 0]).all(axis=None)
@@ -167,5 +166,5 @@ def test_a_profile_that_stops_is_certified_and_shown(srs_root):
     rows = rows[rows["rule"] == "cohen"]
     share = run.profile.alpha * Looks(300).share(rows["n"])
     np.testing.assert_array_equal(rows["p_lower"], lower_confidence_bound(rows["n_a"], rows["n"], share))
-    shown = certified_accuracy.cost(counts.read_counts(run.profile), run.profile).set_index("method")
+    shown = certified_accuracy.cost(store.read_counts(run.profile), run.profile).set_index("method")
     assert shown.loc["MDEQ-30A", "votes/image"] == plain["n"].mean()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import profiles
+from srs import profiles, store
 from srs.attacks import attack
 from srs.attacks.settings import Attack, Gradient
 from srs.deq import checkpoints
@@ -20,9 +20,9 @@ from srs.experiments.attacks import FalseCertificate, flipped, require_sound, so
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import counts, paths, results
-from srs.store.counts import ATTACKED
-from srs.store.paths import DamagedFile
+from srs.store import ATTACKED
+from srs.sealed import DamagedFile
+from tests import synthetic
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
@@ -50,7 +50,7 @@ def attacked(suite=SUITE, run=RUN):
 
 
 def stored():
-    return sorted((paths.work(RUN.profile) / "attacks" / RUN.id).glob("*/*.npz"))
+    return sorted(store.own(RUN, "attacks").glob("*/*.npz"))
 
 
 # ---------------------------------------------------------------------------------------------- attacks and votes
@@ -87,7 +87,7 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
     held = pd.DataFrame({  # one of two is contradicted, whatever the votes
         "idx": 0, "method": REFERENCE, "rule": "cohen", "c_a": 8, "predict": [8, 9], "radius": 9.0,
     })  # fmt: skip
-    model = checkpoints.load(paths.weights(RUN), RUN.model, RUN.profile.data).requires_grad_(False)
+    model = checkpoints.load(store.own(RUN, store.WEIGHTS), RUN.model, RUN.profile.data).requires_grad_(False)
     list(attack._attack_group(model, RUN, SUITE, SUITE.attacks[2], digits(1)[0], {0: 8}, held))
     search, predict, confirm = drawn
     assert not search & predict and not predict & confirm and not search & confirm
@@ -99,12 +99,12 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
 
 
 def test_rows_say_what_was_stored(done):
-    found = counts.read_attacks(RUN)
+    found = store.read_attacks(RUN)
     assert list(found) == list(ATTACKED)
     assert len(found) == 3 * len(SUITE.methods) * sum(max(1, len(a.radii)) for a in SUITE.attacks)
     assert (found["distance"] <= found["radius"] * (1 + 1e-6)).all() and set(found["n_confirm"]) <= {0, SUITE.confirm}
     assert (found["n_c_a"] + found["n_rival"] <= found["n_confirm"]).all() and (found["n"] == SUITE.n).all()
-    known = counts.read_counts(RUN.profile).astype({"method": str}).merge(found, on=["method", "idx"])
+    known = store.read_counts(RUN.profile).astype({"method": str}).merge(found, on=["method", "idx"])
     assert len(known) == len(found) and (known["c_a_x"] == known["c_a_y"]).all() and (known["label_x"] == known["label_y"]).all()
     path = next(file for file in stored() if file.parent.name.startswith("Smooth-PGD-m=2"))
     one, arrays = attack.read(path), np.load(path)
@@ -151,9 +151,9 @@ def test_damaged_files_are_set_aside(done):
     with pytest.raises(DamagedFile):
         attacked()
     assert attacked().read_text() == done
-    paths.measured(RUN, "attacks").write_text(done.replace("none,0", "none,1"))
+    store.measured(RUN, "attacks.csv").write_text(done.replace("none,0", "none,1"))
     with pytest.raises(DamagedFile):
-        counts.read_attacks(RUN)
+        store.read_attacks(RUN)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_grid_noise_and_missing_results_are_refused(srs_root):
     with pytest.raises(ConfigError, match="result file"):
         attacked()
     with pytest.raises(ConfigError, match="attack results"):
-        counts.read_attacks(RUN)
+        store.read_attacks(RUN)
     with pytest.raises(ConfigError, match="attacked profile = 'imagenet'"):
         attacks.runs_of(profiles.PROFILES["imagenet"])
 
@@ -268,18 +268,18 @@ def test_attack_refutes_a_radius_beyond_the_true_one_and_no_other(share, caught)
 
 def test_a_seeded_wrong_certificate_is_caught_from_votes_to_table(done, monkeypatch):
     """Unanimous stored votes for a class that the classifier does not give: the first votes at the image contradict."""
-    path = paths.tallies(RUN, RUN.profile.method("SRS-MDEQ-3A"))
-    own = results.read_tallies(path)
+    method = RUN.profile.method("SRS-MDEQ-3A")
+    own = synthetic.counted(RUN, method)
     false = next(i for i in range(3) if own["n_a"][i] < own["n"][i])
-    lines = [results.Tally(**{k: row[k].item() for k in results.COLUMNS}) for row in own]
+    lines = [store.Tally(**{k: row[k].item() for k in store.COLUMNS}) for row in own]
     lines[false] = replace(lines[false], c_a=(lines[false].c_a + 1) % 10, n_a=40, k=20, m=0, n_2=20, n_1=20)
-    results.write_tallies(path, lines)
+    synthetic.write_counts(RUN, method, lines)
     monkeypatch.setitem(profiles.SUITES, "smoke", replace(SUITE, attacks=SUITE.attacks[:2], confirm=400))
     attacks.measure(RUN.profile)
     with pytest.raises(FalseCertificate, match="SRS-MDEQ-3A"):
         attacks.tables(attacks.read(RUN.profile), RUN.profile)
     for name in ("attack_soundness", "pointwise_SMALL_s0.50"):
-        assert paths.shown(RUN.profile, f"{name}.csv").is_file(), "the tables are there to be looked at"
+        assert store.shown(RUN.profile, f"{name}.csv").is_file(), "the tables are there to be looked at"
 
 
 # ---------------------------------------------------------------------------------------------- tables

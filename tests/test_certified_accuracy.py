@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from tests import synthetic
 
-from srs import profiles
+from srs import profiles, store
 from srs.experiments import certified_accuracy, consistency
 from srs.settings import ConfigError
-from srs.store import counts, paths, results
 
 SMOKE = replace(
     profiles.get_profile("smoke"), images=16, n=400, sigmas=(0.25, 0.5),
@@ -22,7 +21,7 @@ RUN = SMOKE.runs[1]  # sigma 0.5: there are published figures beside it
 @pytest.fixture
 def counted(srs_root) -> pd.DataFrame:
     synthetic.write_profile(SMOKE)
-    return counts.read_counts(SMOKE)
+    return store.read_counts(SMOKE)
 
 
 def test_published_rows_follow_ours(counted):
@@ -45,13 +44,12 @@ def test_captions_say_whose_rows_stand_there_and_what_the_theorem_reaches(data, 
 
 
 def test_counts_of_other_images_and_lost_ones_are_refused_or_told(counted):
-    path = paths.tallies(RUN, SMOKE.methods[0])
-    results.write_tallies(path, [synthetic.tally(idx=999)])
+    synthetic.write_counts(RUN, SMOKE.methods[0], [synthetic.tally(idx=999)])
     with pytest.raises(ConfigError, match="counts anew"):
-        counts.read_counts(SMOKE)
-    path.unlink()
+        store.read_counts(SMOKE)
+    store.own(RUN, store.COUNTS).unlink()
     with pytest.warns(UserWarning, match=RUN.id):
-        assert set(counts.read_counts(SMOKE)["sigma"]) == {0.25}
+        assert set(store.read_counts(SMOKE)["sigma"]) == {0.25}
 
 
 FINDINGS = {

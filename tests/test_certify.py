@@ -12,13 +12,13 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import profiles
+from srs import profiles, sealed, store
 from srs.deq import checkpoints
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule, UnsoundRuleWarning
-from srs.store import paths, results
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
+from tests import synthetic
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
@@ -28,8 +28,8 @@ SRS = RUN.profile.method("SRS-MDEQ-1A")
 
 def counts(run, name):
     """All of a run's tallies under a method but the times."""
-    stored = results.read_tallies(paths.tallies(run, run.profile.method(name)))
-    return [tuple(row[c].item() for c in results.COLUMNS if c != "seconds") for row in stored]
+    stored = synthetic.counted(run, run.profile.method(name))
+    return [tuple(row[c].item() for c in store.COLUMNS if c != "seconds") for row in stored]
 
 
 def all_counts(run=RUN):
@@ -56,7 +56,9 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def fresh(finished, srs_root):
     """The same weights under a root of its own, nothing certified; gives what an unbroken run made."""
-    shutil.copytree(finished[0] / "data" / "smoke" / "models", srs_root / "data" / "smoke" / "models")
+    target = store.own(RUN, store.WEIGHTS)
+    target.parent.mkdir(parents=True)
+    shutil.copy(finished[0] / target.relative_to(srs_root), target)
     return finished[1]
 
 
@@ -83,7 +85,7 @@ def no_network(monkeypatch):
 
 def test_untrained_model_votes_for_several_classes(finished):
     """Otherwise nothing below could fail."""
-    tallies = [dict(zip(results.COLUMNS, row)) for rows in finished[1].values() for row in rows]
+    tallies = [dict(zip(store.COLUMNS, row)) for rows in finished[1].values() for row in rows]
     assert any(0 < t["n_a"] < t["n"] for t in tallies)
     assert any(t["n_differ"] > 0 for t in tallies)
 
@@ -92,13 +94,13 @@ def test_tallies_are_the_counts_of_the_votes(finished, monkeypatch):
     root, tallies = finished
     monkeypatch.setenv("SRS_ROOT", str(root))
     for file, row in zip(vote_files(), tallies["SRS-MDEQ-1A"]):
-        drawn, t = votes.read(file), dict(zip(results.COLUMNS, row))
+        drawn, t = votes.read(file), dict(zip(store.COLUMNS, row))
         assert t["idx"] == drawn.idx == int(file.stem.partition("-")[0])
         assert t["n"] == len(drawn.estimate) == 40 and len(drawn.select) == 10
         assert t["nfe_estimate"] == 20 * 10 + 20 * 1
         assert t["nfe_audit"] == 30 * t["k"]
     assert [row[0] for row in tallies["MDEQ-5A"]] == list(RUN.profile.evaluated)
-    assert all(dict(zip(results.COLUMNS, row))["n_differ"] == 0 for row in tallies["MDEQ-30A"])
+    assert all(dict(zip(store.COLUMNS, row))["n_differ"] == 0 for row in tallies["MDEQ-30A"])
 
 
 def test_resumed_equals_unbroken(done):
@@ -106,7 +108,7 @@ def test_resumed_equals_unbroken(done):
     kept = {f: f.stat().st_mtime_ns for f in files[1:]}
     files[0].unlink()
     shutil.rmtree(vote_files(name="MDEQ-30A")[0].parent)
-    shutil.rmtree(paths.tallies(RUN, SRS).parent)
+    store.own(RUN, store.COUNTS).unlink()
     certified()
     assert all_counts() == done
     assert {f: f.stat().st_mtime_ns for f in kept} == kept  # what was there is not drawn again
@@ -124,7 +126,7 @@ def test_killed_at_any_image_goes_on_where_it_was(fresh, monkeypatch):
     monkeypatch.setattr(votes, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         certified()
-    assert not paths.tallies(RUN, SRS).exists()
+    assert not store.own(RUN, store.COUNTS).exists()
     monkeypatch.setattr(votes, "write", write)
     stamps = [p.stat().st_mtime_ns for p in written]
     certified()
@@ -138,11 +140,12 @@ def test_two_workers_draw_the_same_files_as_a_plain_loop(finished, fresh, monkey
     assert all_counts() == fresh
     told = capsys.readouterr().err
     assert "workers: http://127.0.0.1:" in told and f"certify {RUN.id}: 9 of 9, 100 % of the work" in told
-    serial = finished[0] / "data" / "smoke" / "votes"
+    own = store.own(RUN, "votes")
+    serial = finished[0] / own.relative_to(sealed.root())
     files = sorted(path.relative_to(serial) for path in serial.rglob("*.npz"))
-    assert files == sorted(path.relative_to(paths.work(RUN.profile) / "votes") for path in paths.work(RUN.profile).rglob("*.npz"))
+    assert files == sorted(path.relative_to(own) for path in own.rglob("*.npz"))
     for file in files:
-        one, other = (dict(np.load(folder / file)) for folder in (serial, paths.work(RUN.profile) / "votes"))
+        one, other = (dict(np.load(folder / file)) for folder in (serial, own))
         assert all(np.array_equal(one[name], other[name]) for name in one if name != "seconds") and len(one) == 8
 
 
@@ -166,8 +169,8 @@ def test_alpha_and_rules_need_no_network(done, no_network, alpha):
         warnings.simplefilter("error", UnsoundRuleWarning)  # tables say it; a stored row's name does
         certify.tally(run)
     assert all_counts(run) == done
-    rows = {rule: np.genfromtxt(paths.rows(run, SRS, rule), names=True) for rule in ("audit", "theorem31", "released-unsound")}
-    stored = results.read_tallies(paths.tallies(run, SRS))
+    rows = {rule: np.genfromtxt(store.own(run, f"rows/{SRS.name}.{rule}.tsv"), names=True) for rule in ("audit", "theorem31", "released-unsound")}
+    stored = synthetic.counted(run, SRS)
     for rule, table in rows.items():
         assert table.dtype.names == ("idx", "label", "predict", "radius", "correct", "time")
         name = rule.removesuffix("-unsound")
@@ -179,7 +182,7 @@ def test_alpha_and_rules_need_no_network(done, no_network, alpha):
             assert row["predict"] == (t["c_a"] if p_lower > 0.5 else ABSTAIN)
             if p_lower > 0.5:
                 assert row["radius"] == radius  # full precision
-    assert not paths.rows(run, SRS, "released").exists()
+    assert not store.own(run, f"rows/{SRS.name}.released.tsv").exists()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_alpha_and_rules_need_no_network(done, no_network, alpha):
 def test_other_sampling_is_not_taken_for_the_same(done, change):
     other_run = replace(RUN, profile=replace(RUN.profile, **change))
     assert certify.vote_key(other_run) != certify.vote_key(RUN)
-    assert certify.tally(other_run) == {}
+    assert certify.tally(other_run) == []
 
 
 def test_other_weights_and_other_methods_have_votes_of_their_own(done):
@@ -199,14 +202,14 @@ def test_other_weights_and_other_methods_have_votes_of_their_own(done):
     assert len({certify.vote_file(RUN, m, key, 0) for m in (SRS, *changed)}) == 6
     save_untrained(RUN, seed=1)
     assert certify.vote_key(RUN) != key
-    assert certify.tally(RUN) == {}
+    assert certify.tally(RUN) == []
 
 
 def test_provenance_says_what_made_the_votes(finished, monkeypatch):
     monkeypatch.setenv("SRS_ROOT", str(finished[0]))
     told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
     assert (told["run"], told["sigma"], told["dtype"], told["sampling"]["precision"]) == (RUN.id, RUN.sigma, "float32", "float32")
-    assert told["weights"] == checkpoints.digest(paths.weights(RUN))
+    assert told["weights"] == checkpoints.digest(store.own(RUN, store.WEIGHTS))
     assert told["sampling"]["n"] == 40 and told["sampling"]["seed"] == 0 and told["method"]["name"] == SRS.name
     assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
 
@@ -231,11 +234,11 @@ def test_damaged_votes_are_set_aside_and_made_again(done):
 def test_bad_arguments_are_refused_before_work(fresh, no_network, arguments, named):
     with pytest.raises(ConfigError, match=named):
         certify.certify(RUN, progress=False, **arguments)
-    assert not (paths.work(RUN.profile) / "votes").exists()
+    assert not store.own(RUN, "votes").exists()
 
 
 def test_missing_weights_are_refused_before_work(srs_root, no_network):
-    with pytest.raises(ConfigError, match=rf"weight file = .*{RUN.id}\.safetensors.*srs train"):
+    with pytest.raises(ConfigError, match=rf"weight file = .*{RUN.id}/{store.WEIGHTS}.*srs train"):
         certified()
     assert not list(srs_root.iterdir())
 

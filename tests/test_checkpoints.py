@@ -15,7 +15,7 @@ from srs import profiles
 from srs.deq import checkpoints, mdeq
 from srs.profiles import DIGITS, DIGITS_SMALL
 from srs.settings import ConfigError
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
 
 
 @pytest.fixture

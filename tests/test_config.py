@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from srs import profiles, settings
+from srs import profiles, settings, store
 from srs.profiles import DIGITS, DIGITS_SMALL, get_profile, get_run, PROFILES, read_parameters
 from srs.settings import ConfigError, Fewer, fingerprint, Method, Sampling
-from srs.store import paths
 
 SMOKE = PROFILES["smoke"]
 RS = Method("X", "anderson", 3)
@@ -137,11 +136,11 @@ def test_other_values_than_results_are_made_with_go_to_scratch(srs_root, monkeyp
 
     def places(**given) -> list[str]:
         read_parameters(dict(profile="smoke", workers=1, certificates=10_000, sides=[8]) | given, **known)
-        return [str(path.relative_to(srs_root)) for path in (paths.shown(run.profile, "t"), paths.measured(run, "t"))]
+        return [str(path.relative_to(srs_root)) for path in (store.shown(run.profile, "t"), store.measured(run, "t.csv"))]
 
-    results = ["figures/smoke/t", f"data/smoke/measured/{run.id}/t.csv"]
+    results = ["figures/smoke/t", f"data/smoke/{run.id}/t.csv"]
     assert places() == places(workers=4, profile="digits") == results and capsys.readouterr().out == ""
-    scratch = ["figures/scratch/smoke/t", f"data/smoke/measured/scratch/{run.id}/t.csv"]
+    scratch = ["figures/scratch/smoke/t", f"data/smoke/{run.id}/scratch/t.csv"]
     assert places(certificates=500) == places(sides=[8, 16]) == scratch
     assert "certificates = 500" in capsys.readouterr().out
     assert places() == results  # the same kernel, put right
@@ -259,8 +258,8 @@ ROOT = Path(profiles.__file__).parents[1]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "srs").rglob("*.py") if path.stem != "__init__"}
 # From the bottom up: a module imports only from its own layer and from those below.
 LAYERS = (
-    ("settings", "attacks.settings", "progress"), ("profiles",), ("store",), ("data", "deq", "adapters"), ("smoothing",), ("analysis",), ("attacks",),
-    ("training",), ("experiments", "smooth", "tuning"), ("__main__",),
+    ("settings", "attacks.settings", "progress"), ("sealed",), ("profiles",), ("store",), ("data", "deq", "adapters"), ("smoothing",), ("analysis",),
+    ("attacks",), ("training",), ("experiments", "smooth", "tuning"), ("__main__",),
 )  # fmt: skip
 
 
@@ -319,7 +318,7 @@ def test_what_is_shown_from_counts_needs_no_torch():
 
 
 def test_what_make_asks_runs_on_the_standard_library_alone():
-    code = "import sys, srs.profiles, srs.store.made; print(sorted({'numpy', 'scipy', 'torch', 'site'} & set(sys.modules)))"
+    code = "import sys, srs.profiles; print(sorted({'numpy', 'pandas', 'scipy', 'torch', 'site'} & set(sys.modules)))"
     assert python("-S", "-c", code).stdout.strip() == "[]"
 
 

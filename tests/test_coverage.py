@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tests import synthetic
 
-from srs import profiles
+from srs import profiles, sealed, store
 from srs.analysis import measures, published, show
 from srs.experiments import certified_accuracy, consistency, coverage, imagenet, method
 from srs.experiments.coverage import LIPSCHITZ, OURS, SMOOTHING
@@ -18,7 +18,6 @@ from srs.profiles import PROFILES
 from srs.settings import ConfigError
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts
-from srs.store import counts, paths, results, sealed, shipped
 
 SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5), images=30)
 ITEMS = published.read("items").set_index("item", drop=False)
@@ -90,7 +89,7 @@ def test_without_counts_the_tables_hold_the_published_rows_alone(srs_root):
 
 def test_ours_are_what_the_rules_give_image_by_image(srs_root):
     synthetic.write_profile(SMOKE)
-    sealed.write_json(paths.card(SMOKE.runs[0]), shipped.card(SMOKE.runs[0]) | {"data": "digits, JPEG copies"})
+    sealed.write_json(store.own(SMOKE.runs[0], store.CARD), store.card(SMOKE.runs[0]) | {"data": "digits, JPEG copies"})
     table = coverage.lipschitz(SMOKE)
     ours = table[table["source"] == OURS].set_index(["method", "sigma"])
     assert ours["data"].tolist() == ["digits, JPEG copies, 30 images"] * 2 + ["digits, 30 images"] * 2
@@ -98,7 +97,7 @@ def test_ours_are_what_the_rules_give_image_by_image(srs_root):
     assert set(smoothed["sigma"]) == {0.5}
     run, srs = SMOKE.runs[1], SMOKE.method("SRS-MDEQ-3A")
     radii, right = [], []
-    for t in results.read_tallies(paths.tallies(run, srs)):
+    for t in synthetic.counted(run, srs):
         p_lower, radius = bounds.certify("audit", Counts(n=t["n"], n_a=t["n_a"], k=t["k"], m=t["m"]), 0.5, SMOKE.alpha)
         radii.append(float(radius))
         right.append(p_lower > 0.5 and t["c_a"] == t["label"])
@@ -148,7 +147,7 @@ def test_what_needs_no_network_comes_out_under_the_names_listed(srs_root):
     """The functions that the notebooks call, on made-up counts of all models and sigmas of `digits`; then a file is lost."""
     digits = replace(profiles.get_profile("digits"), images=3)
     synthetic.write_profile(digits)
-    counted = counts.read_counts(digits)
+    counted = store.read_counts(digits)
     certified_accuracy.tables(counted, digits)
     consistency.tables(counted, digits)
     consistency.histograms(counted[counted["sigma"] == 0.5], digits)  # a panel takes as long to draw as all tables to write
@@ -160,9 +159,9 @@ def test_what_needs_no_network_comes_out_under_the_names_listed(srs_root):
     assert "should have 40, and 21 are there" in coverage.finding(coverage.items(digits))
     imagenet.tables(digits, PROFILES["imagenet"], PROFILES["imagenet_sample"])
     assert coverage.items(digits).set_index("item").iloc[:, -1]["T16"] == "published figures only"
-    sealed.write(paths.shown(digits, "imagenet_check.csv"), b"")
+    sealed.write(store.shown(digits, "imagenet_check.csv"), b"")
     assert coverage.items(digits).set_index("item").iloc[:, -1]["T16"] == "published figures, pipeline check"
-    paths.shown(digits, "mean_rrd.csv").rename(paths.shown(digits, "mean_rrd.pdf"))  # a figure is no table
+    store.shown(digits, "mean_rrd.csv").rename(store.shown(digits, "mean_rrd.pdf"))  # a figure is no table
     assert coverage.items(digits).set_index("item").iloc[:, -1]["T22"] == "not made: mean_rrd"
     assert "T22 (mean_rrd)" in coverage.coverage(digits).caption
 
@@ -171,5 +170,5 @@ def test_a_profile_is_complete_only_with_everything(srs_root):
     with pytest.raises(ConfigError, match=r"T22 \(mean_rrd\)"):
         coverage.require_complete(SMOKE)
     for _, item in ITEMS.iterrows():
-        sealed.write(paths.shown(SMOKE, item["artefact"] + {"T": ".csv", "F": ".pdf"}[item["item"][0]]), b"")
+        sealed.write(store.shown(SMOKE, item["artefact"] + {"T": ".csv", "F": ".pdf"}[item["item"][0]]), b"")
     coverage.require_complete(SMOKE)

@@ -8,10 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import data, profiles, settings
+from srs import data, profiles, sealed, settings
 from srs.profiles import CIFAR10, DIGITS, IMAGENET
 from srs.settings import ConfigError
-from srs.store import paths
 from tests.helpers import digits
 
 
@@ -214,7 +213,7 @@ def test_an_empty_variable_is_unset(monkeypatch, tmp_path, empty):
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
     monkeypatch.setenv(empty, "")
     checkout = Path(profiles.__file__).parents[1]
-    assert paths.root() == (checkout if empty == "SRS_ROOT" else tmp_path)
+    assert sealed.root() == (checkout if empty == "SRS_ROOT" else tmp_path)
     if empty == "SRS_DATA":
         import torchvision.datasets
 

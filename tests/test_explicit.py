@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 from tests import synthetic
 
-from srs import profiles, settings
+from srs import profiles, settings, store
 from srs.experiments import explicit
 from srs.smoothing import bounds, certify
-from srs.store import paths, results
 from srs.training import train
 
 SMOKE = profiles.get_profile("smoke")
@@ -30,7 +29,7 @@ def test_tables_hold_the_network_the_deqs_and_what_was_published(root):
         ("ResNet-8", "cohen"), ("MDEQ-30A SMALL", "cohen"), ("SRS-MDEQ-3A SMALL", "audit"),
         ("ResNet-110", explicit.PAPER_LABEL), ("ResNet-110", explicit.LOG_LABEL),
     ]  # fmt: skip
-    own = results.read_tallies(paths.tallies(RUN, settings.EXPLICIT))
+    own = synthetic.counted(RUN, settings.EXPLICIT)
     radius = bounds.certify("cohen", bounds.Counts(n=own["n"], n_a=own["n_a"]), 0.5, SMOKE.alpha)[1]
     assert frame.loc[0, "r=0.25"] == 100 * ((own["c_a"] == own["label"]) & (radius >= 0.25)).mean()
     spent = explicit.cost(certified).set_index("network")
@@ -51,7 +50,7 @@ def test_a_profile_without_explicit_networks_makes_nothing(srs_root):
 
 def test_counts_of_other_images_are_refused(root):
     others = [replace(t, idx=t.idx + 1) for t in synthetic.tallies(RUN, settings.EXPLICIT)]
-    results.write_tallies(paths.tallies(RUN, settings.EXPLICIT), others)
+    synthetic.write_counts(RUN, settings.EXPLICIT, others)
     with pytest.raises(settings.ConfigError, match="want 4 images, every 7."):
         explicit.read(SMOKE)
 
@@ -62,7 +61,7 @@ def test_only_what_is_missing_is_trained_and_certified(root, monkeypatch):
     monkeypatch.setattr(certify, "certify", lambda run, **_: done.append(("certify", run.id)))
     explicit.measure(SMOKE)
     assert done == []
-    paths.tallies(RUN, settings.EXPLICIT).unlink()
+    store.own(RUN, store.COUNTS).unlink()
     explicit.measure(SMOKE)
     assert done == [("train", RUN.id), ("certify", RUN.id)]
 
@@ -70,14 +69,14 @@ def test_only_what_is_missing_is_trained_and_certified(root, monkeypatch):
 def test_the_finding_follows_the_counts(root):
     before = explicit.finding(explicit.read(SMOKE))
     worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.tallies(RUN, settings.EXPLICIT)]
-    results.write_tallies(paths.tallies(RUN, settings.EXPLICIT), worse)
+    synthetic.write_counts(RUN, settings.EXPLICIT, worse)
     after = explicit.finding(explicit.read(SMOKE))
     assert "largest ACR at 0 of 1" in after and before != after and "at most 0.6 points" in after
 
 
 def test_a_log_at_hand_is_computed_anew(srs_root, monkeypatch):
     monkeypatch.setenv("SRS_DATA", str(srs_root / "brought"))
-    path = paths.golden(explicit.LOG)
+    path = store.brought("golden", explicit.LOG)
     path.parent.mkdir(parents=True)
     rows = ("idx label predict radius correct time", "0 1 1 0.3 1 9", "1 1 2 0.9 0 9", "2 1 -1 0.0 0 9", "3 1 1 0.5 1 9")
     path.write_text("\n".join(rows).replace(" ", "\t") + "\n")

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from srs import data, profiles, settings
+from srs import data, profiles, settings, store
 from srs.attacks import attack
 from srs.deq import inference, memory
 from srs.experiments import ablations, bench, few_steps
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
-from srs.store import paths, results
 from srs.training import train
 from tests.helpers import save_untrained, smoke_run
 from tests.test_certify import (
@@ -55,7 +54,7 @@ def test_other_images_are_certified_anew(done, monkeypatch, change):  # noqa: F8
     old = {file: file.read_bytes() for file in vote_files()}
     with monkeypatch.context() as patch:
         change_images(patch, change)
-        assert certify.tally(RUN) == {}
+        assert certify.tally(RUN) == []
         assert drawn_by(certified, patch) == len(METHODS) * len(RUN.profile.evaluated)
         assert (all_counts() != done) == (change is not elsewhere)
         told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
@@ -78,7 +77,7 @@ def test_further_images_leave_the_votes_of_the_first_alone(done, monkeypatch):  
 @pytest.mark.parametrize("where", [(inference, "device_name", lambda device: "another CPU"), (torch, "__version__", "9.9")])
 def test_another_device_and_another_torch_have_votes_of_their_own(done, monkeypatch, where):  # noqa: F811
     monkeypatch.setattr(*where)
-    assert certify.tally(RUN) == {}
+    assert certify.tally(RUN) == []
     assert drawn_by(certified, monkeypatch) == len(METHODS) * len(RUN.profile.evaluated)
 
 
@@ -90,26 +89,26 @@ def test_stored_votes_are_counted_without_their_images(done, monkeypatch):  # no
 
 
 def test_images_that_change_meanwhile_are_refused(done, monkeypatch):  # noqa: F811
-    shutil.rmtree(paths.work(RUN.profile) / "votes")
+    shutil.rmtree(store.own(RUN, "votes"))
     monkeypatch.setattr(memory, "keep_freed", lambda: change_images(monkeypatch, darker))  # after the key is made
     with pytest.raises(ConfigError, match="image 0 = 'another one than a moment ago'"):
         certified()
-    assert not list((paths.work(RUN.profile) / "votes").rglob("*.npz"))
+    assert not list(store.own(RUN, "votes").rglob("*.npz"))
 
 
 def test_votes_are_filed_under_the_weights_that_drew_them(done, monkeypatch):  # noqa: F811
     """A training that ends after the key is made and before the model is loaded."""
-    shutil.rmtree(paths.work(RUN.profile) / "votes")
+    shutil.rmtree(store.own(RUN, "votes"))
     old = vote_files()
     monkeypatch.setattr(memory, "keep_freed", lambda: save_untrained(RUN, seed=1))
     assert set(certified()) == set(METHODS)
     assert all(file.is_file() for file in old) and all_counts() == done  # the old model's votes, all of them
-    assert not set(old) & set(vote_files()) and certify.tally(RUN) == {}
+    assert not set(old) & set(vote_files()) and certify.tally(RUN) == []
 
 
 @pytest.mark.parametrize("order", [METHODS, METHODS[::-1], ("SRS-MDEQ-1A", "MDEQ-5A", "MDEQ-30A")])
 def test_tallies_do_not_depend_on_the_order_of_methods(done, order):  # noqa: F811
-    shutil.rmtree(paths.tallies(RUN, SRS).parent)
+    store.own(RUN, store.COUNTS).unlink()
     hidden = {name: vote_files(name=name)[0].parent for name in METHODS}
     for name, folder in hidden.items():
         folder.rename(folder.with_name(f"hidden-{name}"))
@@ -130,7 +129,7 @@ def test_another_training_set_is_trained_on_anew(srs_root, monkeypatch):
         patch.setattr(data, "at_hand", lambda *_: False)
         patch.setattr(data, "load", lambda *_: pytest.fail("the images were asked for"))
         train.train(run, progress=False)
-    assert not asked and paths.weights(run).read_bytes() == first
+    assert not asked and store.own(run, store.WEIGHTS).read_bytes() == first
     monkeypatch.setattr(data, "load", lambda which, split: darker(few(which, split)))
     train.train(run, progress=False)
     assert len(asked) == run.train.epochs
@@ -140,7 +139,7 @@ def test_a_training_is_not_resumed_on_other_images(srs_root, monkeypatch):
     make_small(monkeypatch)
     few, run = data.load, run_of()
     train.train(run, progress=False, stop_after=1)
-    assert paths.checkpoint(run).is_file()
+    assert store.own(run, store.CHECKPOINT).is_file()
     asked = []
     monkeypatch.setattr(train, "_train_epoch", lambda *a: asked.append(a[-2]))
     monkeypatch.setattr(data, "load", lambda which, split: darker(few(which, split)))
@@ -239,13 +238,13 @@ class Point:
 
 
 def test_the_digest_of_code_is_that_of_every_release_of_python():
-    assert results.digest_of_code(SOURCE) == "83656524f7734577"
+    assert store.digest_of_code(SOURCE) == "83656524f7734577"
 
 
 def test_the_digest_of_code_follows_what_it_computes():
     other = SOURCE.replace('"""And another."""', '"""Said otherwise."""').replace("# a comment", "").replace("math  ", "math")
-    assert other != SOURCE and results.digest_of_code(other) == results.digest_of_code(SOURCE)
+    assert other != SOURCE and store.digest_of_code(other) == store.digest_of_code(SOURCE)
     changes = [("2.5", "2.6"), ("is not None", "is None"), ("/: a", ": a"), ("**more}", "'m': more}"), ("or {", "and {")]
-    digests = {results.digest_of_code(SOURCE.replace(*change)) for change in changes}
-    assert len(digests | {results.digest_of_code(SOURCE)}) == len(changes) + 1
-    assert len({results.digest_of_code("a", "b"), results.digest_of_code("b", "a"), results.digest_of_code("a\nb")}) == 3
+    digests = {store.digest_of_code(SOURCE.replace(*change)) for change in changes}
+    assert len(digests | {store.digest_of_code(SOURCE)}) == len(changes) + 1
+    assert len({store.digest_of_code("a", "b"), store.digest_of_code("b", "a"), store.digest_of_code("a\nb")}) == 3

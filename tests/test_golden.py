@@ -17,11 +17,10 @@ import pytest
 from matplotlib.figure import Figure
 from tests import synthetic
 
-from srs import profiles
+from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
 from srs.experiments import attacks, explicit, remake, simulation, soundness, white_box
 from srs.settings import Profile
-from srs.store import counts, paths, sealed
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SMOKE = replace(  # large enough to tell mistakes apart; sixteenths show how percentages are rounded
@@ -44,7 +43,7 @@ def smoke_only(profile: Profile) -> None:
 
 def certificates(profile: Profile) -> pd.DataFrame:
     """A line per run, method, rule and image: what curves are drawn from, and RRD, p_m and gap of the histograms."""
-    made, keys = measures.certificates(counts.read_counts(profile), alpha=profile.alpha), [*measures.ROW, "idx"]
+    made, keys = measures.certificates(store.read_counts(profile), alpha=profile.alpha), [*measures.ROW, "idx"]
     made = made.merge(measures.rrd(made)[[*keys, "rrd"]].rename(columns={"rrd": "RRD"}), on=keys, how="left")
     made = made.assign(p_m=measures.p_m(made), gap=measures.gap(made, profile.alpha))
     made = made.sort_values(keys, kind="stable", ignore_index=True)
@@ -63,7 +62,7 @@ def root_of(profile: Profile) -> Iterator[None]:
         patch.delenv("SRS_DATA", raising=False)
         patch.setattr(soundness, "PIXELS", 1_000)
         patch.setitem(profiles.SUITES, "smoke", ATTACKED)
-        patch.setattr(show, "figure", lambda profile, name, *_: sealed.write(paths.shown(profile, f"{name}.pdf"), b""))
+        patch.setattr(show, "figure", lambda profile, name, *_: sealed.write(store.shown(profile, f"{name}.pdf"), b""))
         undrawn = Figure()
         undrawn.subplots()
         for draw in ("grid", "lines", "accuracy_curves", "histograms"):
@@ -84,7 +83,7 @@ def made(name: str) -> dict[str, pd.DataFrame]:
     with root_of(profile):
         for step in (*remake.MAIN, *remake.MORE, *[smoke_only] * (name == "smoke"), *remake.LAST):
             step(profile)
-        frames = {path.name.removesuffix(".csv"): read(path) for path in paths.shown(profile, "x").parent.glob("*.csv")}
+        frames = {path.name.removesuffix(".csv"): read(path) for path in store.shown(profile, "x").parent.glob("*.csv")}
         frames["exact_noise"] = frames["exact_noise"].filter(regex=f"^(?!.*({TIMED}))")
         return frames | {"certificates": certificates(profile)}
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import data, settings
+from srs import data, sealed, settings
 from srs.profiles import CIFAR10
 from srs.settings import ConfigError
 from srs.smoothing import votes
-from srs.store import paths, sealed
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
 from tests.test_data import LARGE, fill, folder  # noqa: F401
 
 OWN = settings.Data("own", (3, 8, 8), 3, (0.5,) * 3, (0.25,) * 3)
@@ -98,7 +97,7 @@ def test_what_would_be_read_wrong_is_refused_by_name(own, change, named):
 def test_huge_images_are_refused_by_name(own, monkeypatch, most):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
     data.load(OWN, "test")
-    shutil.rmtree(paths.root() / "data" / "packed")
+    shutil.rmtree(sealed.root() / "data" / "packed")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     with pytest.raises(ConfigError, match=f"class0/0.png' is refused: want at most {most} pixels"):
         data.load(OWN, "test")

@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import data, profiles
+from srs import data, profiles, store
 from srs.deq import checkpoints, mdeq
 from srs.experiments import imagenet
 from srs.profiles import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL
 from srs.settings import ConfigError, Model
 from srs.smoothing import bounds, certify, votes
-from srs.store import counts, paths, results
 from srs.training import train
+from tests import synthetic
 
 SMOKE = profiles.get_profile("smoke")
 FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample")
@@ -87,7 +87,7 @@ def test_published_entries_beyond_the_theorem_are_named():
 
 def test_tables_need_no_images(srs_root):
     assert [table.name for table in imagenet.tables(SMOKE, FULL, SAMPLE)] == ["imagenet_settings", "imagenet_published"]
-    assert all(paths.shown(SMOKE, f"imagenet_{name}.csv").is_file() for name in ("settings", "published"))
+    assert all(store.shown(SMOKE, f"imagenet_{name}.csv").is_file() for name in ("settings", "published"))
 
 
 def test_images_are_found_where_they_are(images, monkeypatch):
@@ -102,27 +102,27 @@ def test_the_pipeline_runs_from_files_to_figures(images):
     table, figure = imagenet.check(SMOKE, TINY)
     assert len(table.frame) == 3 + 2 * 2 and set(table.frame["method"]) == {m.name for m in TINY.methods}
     row, run = table.frame.set_index("method").loc["MDEQ-14B"], TINY.runs[0]
-    own = results.read_tallies(paths.tallies(run, TINY.method("MDEQ-14B")))
+    own = synthetic.counted(run, TINY.method("MDEQ-14B"))
     assert own["idx"].tolist() == [0, 5] and own["label"].tolist() == [0, 0] and (own["n"] == TINY.n).all()
     assert row["NFE/image"] == str(14 * (TINY.n0 + TINY.n)) and row["votes for c_A %"] == f"{100 * own['n_a'].sum() / (2 * TINY.n):.1f}"
     method = TINY.method("SRS-MDEQ-3B")
-    srs = results.read_tallies(paths.tallies(run, method))
+    srs = synthetic.counted(run, method)
     assert (srs["k"] == np.minimum(method.audit, srs["n_a"])).all()
     assert srs["nfe_estimate"].tolist() == [4 * method.warmup + 3 * (TINY.n - 4)] * 2
-    assert json.loads(paths.card(run).read_text())["quality_images"] == TINY.card_images == 1
-    counted = counts.read_counts(TINY)
+    assert json.loads(store.own(run, store.CARD).read_text())["quality_images"] == TINY.card_images == 1
+    counted = store.read_counts(TINY)
     assert imagenet.check_finding(counted) in table.caption and imagenet.check_finding(counted.assign(n_a=0)).startswith("0 % of all votes")
     assert table.caption.count(SAMPLE.note) == figure.caption.count(SAMPLE.note) == 1
-    assert SAMPLE.note in paths.shown(TINY, "mean_rrd.md").read_text(), "the sample's own tables bear its note, too"
+    assert SAMPLE.note in store.shown(TINY, "mean_rrd.md").read_text(), "the sample's own tables bear its note, too"
 
 
 def test_votes_of_a_large_image_are_those_of_its_pixels(images):
     """Certification sees the very crop that the loader gives: votes drawn from it directly are the stored ones."""
     run = TINY.runs[0]
     train.train(run, progress=False)
-    written = certify.certify(run, methods=("MDEQ-5B",), progress=False)
-    model = checkpoints.load(paths.weights(run), run.model, TINY.data)
+    certify.certify(run, methods=("MDEQ-5B",), progress=False)
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, TINY.data)
     x = data.load(TINY.data, "test").x(5)
     drawn = votes.draw_votes(model, x, TINY.method("MDEQ-5B"), TINY.sampling, run.sigma, idx=5)
-    own = results.read_tallies(written["MDEQ-5B"])[1]
+    own = synthetic.counted(run, TINY.method("MDEQ-5B"))[1]
     assert own["n_a"] == np.count_nonzero(drawn.estimate == own["c_a"])

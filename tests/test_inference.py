@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from srs import profiles
+from srs import profiles, store
 from srs.deq import checkpoints, inference, mdeq
 from srs.profiles import DIGITS
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
-from srs.store import paths
 from tests.helpers import TINY
 
 
@@ -77,7 +76,7 @@ def test_unknown_precision_is_refused():
 
 def test_a_profile_s_precision_reaches_the_model_its_votes_and_their_key(srs_root):
     run = replace(profiles.get_run("smoke", "SMALL", 0.5), model=TINY)
-    checkpoints.save(mdeq.build(TINY, DIGITS, seed=3), paths.weights(run))
+    checkpoints.save(mdeq.build(TINY, DIGITS, seed=3), store.own(run, store.WEIGHTS))
     lowered = replace(run, profile=replace(run.profile, precision="bfloat16"))
     assert isinstance(certify.load_model(lowered), inference.Bfloat16)
     assert not isinstance(certify.load_model(run), inference.Bfloat16)

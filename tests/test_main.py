@@ -10,7 +10,7 @@ import pytest
 from srs import __main__ as entry
 from srs import profiles
 from srs.settings import Profile, Run
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
 
 
 def act(

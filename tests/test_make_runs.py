@@ -27,14 +27,14 @@ with open(os.environ["STUB_LOG"], "a") as log:
 if sys.argv[1:3] == ["-m", "papermill"]:
     out = pathlib.Path(next(word for word in sys.argv if word.endswith(".part.ipynb")))
     left = [*map(pathlib.Path, json.loads(os.environ["STUB_LEAVES"]).get(out.name.removesuffix(".ipynb.part.ipynb"), ()))]
-    out.write_text(json.dumps([f"*{path.stem}.* Its caption." for path in left]))
+    out.write_text(json.dumps([f"*{path.stem}.* Its caption." for path in left if "figures" in path.parts]))
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"made by": out.name}))
 """
 LEAVES = {
-    f"10_train-{RUN.id}": [f"data/smoke/models/{RUN.id}.{ending}" for ending in ("safetensors", "anchor.safetensors", "json")],
-    f"20_certify-{RUN.id}": [f"data/smoke/tallies/{RUN.id}/{method.name}.tsv" for method in RUN.profile.methods],
+    f"10_train-{RUN.id}": [f"data/smoke/{RUN.id}/{name}" for name in ("weights.safetensors", "anchor.safetensors", "card.json")],
+    f"20_certify-{RUN.id}": [f"data/smoke/{RUN.id}/counts.csv"],
     "30_certified_accuracy": [f"figures/smoke/certified_accuracy_SMALL_s0.50.{end}" for end in ("csv", "md", "tex")],
 }
 NOTEBOOKS = [f"data/smoke/notebooks/{name}.ipynb" for name in LEAVES]
@@ -127,40 +127,14 @@ def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
 # ---------------------------------------------------------------------------------------------- results
 
 
-def touched(path: Path, how: str) -> None:
-    """Remove a file, or cut it short as a full disk does."""
-    path.unlink() if how == "removed" else path.write_bytes(path.read_bytes()[:-9])
-
-
-@pytest.mark.parametrize("how", ["removed", "truncated"])
-@pytest.mark.parametrize("notebook", LEAVES)
-def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, how):
-    for file in LEAVES[notebook]:
-        touched(made.folder / file, how)
+@pytest.mark.parametrize(("notebook", "which"), [(name, i) for name, files in LEAVES.items() for i in range(len(files))])
+def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, which):
+    file = made.folder / LEAVES[notebook][which]
+    file.unlink()
     assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
-    assert notebook in made.executed()
-    assert all((made.folder / file).read_text().endswith("}") for file in LEAVES[notebook])
+    assert notebook in made.executed() and file.is_file()
     made.make(NOTEBOOKS[-1], "PROFILE=smoke")
     assert made.executed() == []
-
-
-@pytest.mark.parametrize(("notebook", "which"), [(0, 1), (0, 2), (1, -1), (2, 1)])
-def test_each_result_counts(made, notebook, which):
-    name = [*LEAVES][notebook]
-    (made.folder / LEAVES[name][which]).unlink()
-    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
-    assert name in made.executed()
-
-
-@pytest.mark.parametrize("damaged", ["{", "[]"])
-def test_a_damaged_note_of_what_was_made_costs_one_run(made, damaged):
-    for note in (made.folder / "data/smoke/settings").glob("*.made.json"):
-        note.write_text(damaged)
-    counts = []
-    for _ in range(2):
-        assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
-        counts.append(len(made.executed()))
-    assert counts == [3, 0]
 
 
 @pytest.mark.parametrize("kind", ["train", "certify"])
@@ -177,7 +151,7 @@ def test_a_removed_settings_file_costs_one_run_at_most(made, kind):
 
 @pytest.mark.parametrize(("file", "remade"), [
     ("srs/training/losses.py", 3), ("srs/deq/solvers.py", 3), ("notebooks/10_train.ipynb", 3), ("srs/smoothing/votes.py", 2),
-    ("srs/store/counts.py", 1), ("srs/analysis/measures.py", 1), ("srs/experiments/certified_accuracy.py", 1), ("srs/experiments/attacks.py", 0),
+    ("srs/store.py", 1), ("srs/analysis/measures.py", 1), ("srs/experiments/certified_accuracy.py", 1), ("srs/experiments/attacks.py", 0),
 ])  # fmt: skip
 def test_a_change_remakes_what_depends_on_it_and_no_more(made, file, remade):
     assert made.make("-W", file, NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0

@@ -16,7 +16,7 @@ from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.smoothing.noise import Copies
-from srs.store import results
+from tests import synthetic
 from tests.helpers import save_untrained, smoke_run, three_classes, TINY
 
 RS = Method("RS", "naive", 1, batch=50)
@@ -90,7 +90,8 @@ def test_wrong_votes_are_those_that_the_method_s_own_auditor_does_not_give(srs_r
     run = replace(small, profile=replace(small.profile, methods=(*small.profile.methods, own, by_reference)))
 
     def counted(method):
-        return pd.DataFrame(results.read_tallies(certify.certify(run, methods=(method,), progress=False)[method]))
+        assert certify.certify(run, methods=(method,), progress=False) == [method]
+        return pd.DataFrame(synthetic.counted(run, run.profile.method(method)))
 
     assert (counted("OWN")["n_wrong"] == -1).all()  # the auditor's votes are not there: not measured
     counted("MDEQ-1A"), counted("MDEQ-30A")

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 from tests import synthetic
 
-from srs import __main__, profiles, settings
+from srs import __main__, profiles, settings, store
 from srs.experiments import certified_accuracy, consistency, remake
-from srs.store import counts, paths
 
 SMOKE = profiles.get_profile("smoke")
 METHODS = (SMOKE.methods[0], SMOKE.method("MDEQ-30A"), *SMOKE.methods[3:])
@@ -27,14 +26,14 @@ def test_everything_is_made_in_one_go(srs_root, capsys):
     synthetic.write_profile(SMOKE)
     steps = list(remake.remake(SMOKE))
     assert steps[0] == "histograms" and steps[-1] == "coverage" and len(steps) == len(remake.MAIN + remake.MORE + remake.LAST)
-    made = {path.name for path in paths.shown(SMOKE, "x").parent.iterdir()}
+    made = {path.name for path in store.shown(SMOKE, "x").parent.iterdir()}
     names = ("certified_accuracy_SMALL_s0.50", "mean_rrd", "settings_training", "comparison_smoothing", "imagenet_published", "coverage")
     assert {f"{name}.csv" for name in names} | {"curves_SMALL.pdf", "rrd_hist_SMALL.pdf", "diagram_srs.pdf"} <= made
 
 
 def test_a_noise_level_with_fewer_methods_is_shown_with_its_own(srs_root):
     synthetic.write_profile(MIXED)
-    counted = counts.read_counts(MIXED)
+    counted = store.read_counts(MIXED)
     table = certified_accuracy.accuracy(counted, MIXED)
     few, all_of_them = (set(table[table["sigma"] == sigma]["method"]) for sigma in (0.25, 0.5))
     assert all_of_them - few == {"MDEQ-1A", "SRS-X-4A"} and few < all_of_them

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from srs import profiles, settings
+from srs import profiles, sealed, settings, store
 from srs.analysis import show
 from srs.experiments import report
-from srs.store import paths
 
 SMOKE = profiles.get_profile("smoke")
 TABLE = pd.DataFrame({"method": ["MDEQ", "SRS"], "rule": ["cohen", "released"], "r=0.25": [50.0, 60.0]})
@@ -24,7 +23,7 @@ def markdown(text: str):
 def execute(name: str, *outputs, title: str = "Title: more", **papermill) -> Path:
     """Write a notebook as papermill leaves it."""
     cells = [new_markdown_cell(f"# {title}\n\n## Tables and more"), new_code_cell("secret_code()", outputs=list(outputs))]
-    path = paths.executed(SMOKE, name)
+    path = store.executed(SMOKE, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=cells, metadata={"papermill": papermill}), path)
     return path
@@ -48,13 +47,13 @@ def test_the_page_holds_what_the_notebooks_show_and_not_their_code(page):
     assert "secret_code" not in page and "progress bar" not in page
     assert page.index("Main: is it?") < page.index("Title: more"), "the main result first, whatever its number"
     assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1
-    assert len(page.encode()) < 4_000_000 and str(paths.root()) not in page
+    assert len(page.encode()) < 4_000_000 and str(sealed.root()) not in page
 
 
 def test_the_page_needs_no_other_file_and_links_to_those_beside_it(page):
     assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
     links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
-    assert links == {"main.csv", "main.tex"} and all((paths.shown(SMOKE, link)).is_file() for link in links)
+    assert links == {"main.csv", "main.tex"} and all((store.shown(SMOKE, link)).is_file() for link in links)
     places = set(re.findall(r'id="([^"]*)"', page))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= places and len(places) == len(re.findall(r'id="', page))
 
@@ -78,7 +77,7 @@ def test_without_an_executed_notebook_it_is_refused(srs_root):
 def test_notebooks_run_by_hand_and_half_written_are_told_apart(srs_root):
     execute("00_quickstart", duration=1.5, exception=None)
     execute("05_method")
-    paths.executed(SMOKE, "10_train").write_text("{")
+    store.executed(SMOKE, "10_train").write_text("{")
     states = report.run_times(SMOKE).set_index("notebook")["time"].to_dict()
     assert states == {"00_quickstart": "1.5 s", "05_method": "not noted", "10_train": "not noted"}
 

@@ -7,14 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from srs import profiles, settings
+from srs import profiles, settings, store
 from srs.deq import checkpoints, inference, mdeq
 from srs.deq.resnet import ResNet as Network
 from srs.deq.solvers import SOLVERS
 from srs.profiles import CIFAR10, DIGITS, RESNET110
 from srs.settings import ConfigError, ResNet
 from srs.smoothing import certify, noise, votes
-from srs.store import paths
 from srs.training import losses, train
 from tests.helpers import digits, smoke_run
 
@@ -185,10 +184,10 @@ def test_the_recipe_is_cross_entropy_alone(run):
 
 def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):
     train.train(EXPLICIT, progress=False)
-    card = paths.card(EXPLICIT).read_text()
+    card = store.own(EXPLICIT, store.CARD).read_text()
     assert '"residual": {\n  "1":' in card and '"recipe": "gaussian"' in card
     written = certify.certify(replace(EXPLICIT, profile=replace(EXPLICIT.profile, images=2)), progress=False)
-    assert list(written) == ["RS"] and written["RS"] == paths.tallies(EXPLICIT, settings.EXPLICIT)
-    trained = checkpoints.load(paths.weights(EXPLICIT), EXPLICIT.model, DIGITS)
+    assert written == ["RS"] and store.own(EXPLICIT, store.COUNTS).is_file()
+    trained = checkpoints.load(store.own(EXPLICIT, store.WEIGHTS), EXPLICIT.model, DIGITS)
     x, y = digits(200)
     assert (logits(trained, x).argmax(1) == y).float().mean() > 0.5  # one epoch, clean images it was trained on

@@ -9,9 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from srs import profiles
-from srs.store import paths, sealed, shipped
-from srs.store.paths import DamagedFile
+from srs import profiles, sealed, store
+from srs.sealed import DamagedFile
 from srs.training import train
 from tests.test_train import ONE, assert_equal, quick, run_of, trained, weights  # noqa: F401
 
@@ -21,22 +20,22 @@ def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(mon
     trained(run)
     made = weights(run)
     profile = replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,))
-    assert {path.name for path in shipped.ship(profile)} == {
-        path.name for path in (paths.weights(run), paths.anchor(run), paths.card(run))
+    assert {path.name for path in store.ship(profile)} == {
+        path.name for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR), store.own(run, store.CARD))
     }
-    for path in paths.weights(run).parent.glob("*"):
+    for path in store.own(run, store.WEIGHTS).parent.glob("*"):
         path.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
         trained(run)
-        assert json.loads(paths.card(run).read_text())["shipped"] and paths.anchor(run).is_file()
+        assert json.loads(store.own(run, store.CARD).read_text())["shipped"] and store.own(run, store.ANCHOR).is_file()
         assert_equal(weights(run), made)
         other = run_of(replace(ONE, lr=1e-4))
         with pytest.raises(pytest.fail.Exception, match="trained"):
             trained(other)
         with pytest.raises(pytest.fail.Exception, match="trained"):
             trained(run, retrain=True)
-    assert shipped.ship(profile) == []  # a copy of what is shipped is not shipped again
+    assert store.ship(profile) == []  # a copy of what is shipped is not shipped again
 
 
 def flip(content: bytes) -> bytes:
@@ -47,39 +46,37 @@ def flip(content: bytes) -> bytes:
 def shelve(run) -> dict[str, bytes]:
     """Train a run, put it into the zoo and empty the work folder; what training made."""
     trained(run)
-    made = {path.name: path.read_bytes() for path in (paths.weights(run), paths.anchor(run))}
-    shipped.ship(replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,)))
-    shutil.rmtree(paths.weights(run).parent)
+    made = {path.name: path.read_bytes() for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))}
+    store.ship(replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,)))
+    shutil.rmtree(store.own(run, store.WEIGHTS).parent)
     return made
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "anchor.safetensors", "json"])
+@pytest.mark.parametrize("ending", [store.WEIGHTS, store.ANCHOR, store.CARD])
 @pytest.mark.parametrize(
-    ("damage", "command"),
-    [(lambda b: POINTER, "git lfs pull"), (lambda b: b[:-9], "git checkout -- data/zoo"), (flip, "git checkout -- data/zoo")],
-    ids=["pointer", "cut", "bit"],
+    "damage", [lambda b: POINTER, lambda b: b[:-9], flip], ids=["a pointer of Git LFS", "cut", "bit"],
 )  # fmt: skip
-def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage, command):
+def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage):
     run = run_of(ONE)
     shelve(run)
-    path = paths.zoo(paths.weights(run).with_suffix(f".{ending}"), run)
+    path = store.tracked(run, ending)
     content = damage(path.read_bytes())
     path.write_bytes(content)
     for _ in range(2):
-        with pytest.raises(DamagedFile, match=rf"{path.name} .*{command}"):
+        with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
             trained(run)
     assert path.read_bytes() == content
-    assert {p.suffix for p in paths.weights(run).parent.iterdir()} <= {".lock"}
+    assert {p.suffix for p in store.own(run, "").iterdir()} <= {".lock"}
 
 
 def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
     """Weights that were shipped before there were seals."""
     run = run_of(ONE)
     shelve(run)
-    path = paths.zoo(paths.weights(run), run)
+    path = store.tracked(run, store.WEIGHTS)
     plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
     path.write_bytes(plain)
     trained(run)
@@ -98,7 +95,7 @@ def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
     made = shelve(run)
     no_training_later()
     trained(run)
-    path = paths.weights(run)
+    path = store.own(run, store.WEIGHTS)
     kept = path.stat()
     with path.open("rb") as reader:  # a reader keeps what it opened
         trained(run)
@@ -115,7 +112,7 @@ def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later
     run = run_of(ONE)
     trained(run)
     no_training_later()
-    path = paths.anchor(run)
+    path = store.own(run, store.ANCHOR)
     whole = path.read_bytes()
     path.write_bytes(damage(whole)) if damage else path.unlink()
     trained(run)
@@ -125,7 +122,7 @@ def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later
 def test_damaged_weights_are_told_by_training_and_trained_anew():
     run = run_of(ONE)
     trained(run)
-    path = paths.weights(run)
+    path = store.own(run, store.WEIGHTS)
     whole = path.read_bytes()
     path.write_bytes(flip(whole))
     with pytest.raises(DamagedFile, match=rf"{path.name} .*set aside as {path.name}\.damaged: run again"):
@@ -137,7 +134,7 @@ def test_damaged_weights_are_told_by_training_and_trained_anew():
 def test_shipped_trainings_go_on_and_do_not_begin_anew():
     """A checkpoint in data/zoo was made by the code and the settings of now; another one would be passed over in silence."""
     runs = [run for p in profiles.PROFILES.values() for run in p.every_run]
-    begun = {path: run for run in runs if (path := paths.zoo(paths.checkpoint(run), run)).is_file()}
+    begun = {path: run for run in runs if (path := store.tracked(run, store.CHECKPOINT)).is_file()}
     for path, run in begun.items():
         state = sealed.read(path, "training checkpoint", lambda body: torch.load(io.BytesIO(body), weights_only=True), by="train")
         assert state["settings"] == train._settings(run) and 0 < state["epochs"] < run.train.epochs

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from srs import profiles
+from srs import profiles, store
 from srs.analysis import plots, show
-from srs.store import paths
 
 SMOKE = profiles.get_profile("smoke")
 
@@ -36,10 +35,10 @@ def test_intervals_are_rounded_outward():
 def test_tables_escape_keep_digits_and_are_written_whole():
     frame = pd.DataFrame({"share %": [65.2], "a_b": ["x & y"]})
     shown = show.table(SMOKE, "t_s0.50", frame, "50 % of c_A > 0")
-    tex, md, csv = (paths.shown(SMOKE, f"t_s0.50.{kind}").read_text() for kind in ("tex", "md", "csv"))
+    tex, md, csv = (store.shown(SMOKE, f"t_s0.50.{kind}").read_text() for kind in ("tex", "md", "csv"))
     assert r"share \%" in tex and r"\caption{50 \% of c\_A $>$ 0}" in tex and "{rl}" in tex
     assert "|      65.2 |" in md and md.endswith("50 % of c_A > 0\n") and csv == "share %,a_b\n65.2,x & y\n"
-    assert shown.caption == "50 % of c_A > 0" and not list(paths.shown(SMOKE, "t").parent.glob("*.part"))
+    assert shown.caption == "50 % of c_A > 0" and not list(store.shown(SMOKE, "t").parent.glob("*.part"))
 
 
 def test_a_profile_s_note_opens_every_caption():
@@ -68,7 +67,7 @@ def test_figures_are_the_same_bytes_twice(name):
     made = []
     for _ in range(2):
         show.figure(SMOKE, name, FIGURES[name](curves()), "A caption.")
-        made.append([paths.shown(SMOKE, f"{name}.{kind}").read_bytes() for kind in kinds])
+        made.append([store.shown(SMOKE, f"{name}.{kind}").read_bytes() for kind in kinds])
     assert made[0] == made[1] and made[0][0].startswith(b"%PDF")
 
 

@@ -8,13 +8,12 @@ import pytest
 from scipy.stats import binom
 from tests import synthetic
 
-from srs import profiles, settings
+from srs import profiles, settings, store
 from srs.analysis import measures
 from srs.experiments import simulation
 from srs.experiments.simulation import audit_sizes, failure_rates, HalfSpace, Linear, OWN_RS, RIVAL, RS, simulate, Surrogate, TOP
 from srs.smoothing import audit_size, bounds
 from srs.smoothing.bounds import Counts, DEFAULT_SPLIT, lower_confidence_bound, Rule
-from srs.store import counts
 
 PROBLEMS = pytest.mark.parametrize("problem", [HalfSpace(), Linear()], ids=lambda p: p.name)
 SMALL = {"n": 1_000, "audit_k": 100, "certificates": 4_000}
@@ -175,7 +174,7 @@ def sizes_of(own, method=SRS, *others, n=100):
     reference = SMOKE.method(SMOKE.reference)
     profile = replace(SMOKE, methods=(reference, method, *(m for m, _ in others)))
     named = [(reference, PLAIN), (method, own), *others]
-    rows = pd.concat(counts.label(profile.runs[0], m, [vars(tally)]) for m, tally in named)
+    rows = pd.concat(store.label(profile.runs[0], m, [vars(tally)]) for m, tally in named)
     return audit_sizes(rows, profile, ns=(n,)).query("method == @method.name").set_index("K")
 
 
@@ -191,7 +190,7 @@ def test_nfe_of_every_audit_size_is_what_was_measured():
 
 def test_nfe_of_the_audit_that_was_made_is_the_cost_in_the_tables(srs_root):
     synthetic.write_profile(SMOKE)
-    counted = counts.read_counts(SMOKE)
+    counted = store.read_counts(SMOKE)
     sizes, cost = audit_sizes(counted, SMOKE, ns=(SMOKE.n,)), measures.cost(counted).droplevel(measures.RUN)
     made = sizes[sizes["K"] == SRS.audit].set_index("method")
     assert made["NFE"].to_dict() == pytest.approx(cost.loc[made.index, "NFE/image"].to_dict(), abs=0.5)

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 from tests import synthetic
 
-from srs import profiles
+from srs import profiles, store
 from srs.experiments import simulation, soundness
 from srs.experiments.simulation import DEAREST, OWN_RS, RS
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import counts
 
 SMOKE = profiles.get_profile("smoke")
 SRS = SMOKE.method("SRS-MDEQ-3A")
@@ -27,7 +26,7 @@ def counted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("root")))
         synthetic.write_profile(SMOKE)
-        yield counts.read_counts(SMOKE)
+        yield store.read_counts(SMOKE)
 
 
 @pytest.fixture(scope="module")

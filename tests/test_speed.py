@@ -7,15 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from srs import data
+from srs import data, store
 from srs.deq import checkpoints
 from srs.experiments import bench, few_steps, speed
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, votes
 from srs.smoothing.adaptive import Looks
 from srs.smoothing.noise import Copies
-from srs.store import counts, paths
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
 from tests.helpers import save_untrained, smoke_run
 
 RUN = smoke_run()
@@ -86,7 +85,7 @@ def test_flops_are_those_of_the_convolutions(model):
 def test_bench_stores_what_was_asked_for_and_damage_is_set_aside():
     path = bench.bench(RUN, repetitions=1, copies=10, only=("MDEQ-5A", "SRS-MDEQ-1N"))
     assert bench.read(path)["label"].tolist() == ["released MDEQ-30A", "MDEQ-5A", "SRS-MDEQ-1N"]
-    assert paths.provenance(path).is_file()
+    assert path.with_suffix(".json").is_file()
     with pytest.raises(ConfigError, match="contender = 'MDEQ-6A' is refused"):
         bench.bench(RUN, only=("MDEQ-6A",))
     path.write_text("label\nx\n")
@@ -162,7 +161,7 @@ def test_points_are_measured_once_and_anew_for_other_weights(monkeypatch):
 
 def test_start_anchor_is_measured_where_there_is_one(model):
     some = tuple(m for m in few_steps.ways(4) if m.start in ("zero", "anchor") and m.solver == "anderson" and m.steps < 4)
-    checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), paths.anchor(RUN))
+    checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), store.own(RUN, store.ANCHOR))
     wide = few_steps.measure(RUN, "val", **SIZE, chosen=some).pivot(index="steps", columns="start", values="differing")
     assert len(wide) == 3 and wide["anchor"].equals(wide["zero"].rename("anchor"))  # an anchor at zero is a start at zero
 
@@ -194,23 +193,23 @@ def test_a_profile_s_tables_are_made_from_what_is_stored():
     assert speed.agreement(PROFILE) == speed.speed(PROFILE) == speed.adaptive_votes(PROFILE) == []
     measured = timings(**{c.label: (0.01, c.method.steps) for c in bench.contenders_of(RUN, 20)})
     for name, frame in (("agreement-test", POINTS), ("bench", measured)):
-        counts.save_frame(paths.measured(RUN, name), frame)
+        store.save_frame(store.measured(RUN, name), frame)
     made = {s.name: s for s in (*speed.agreement(PROFILE), *speed.speed(PROFILE))}
     assert set(made) == {f"{name}_SMALL_s0.50" for name in ("agreement", "starts", "cheapest_votes", "speed", "cost_by_n")}
-    assert paths.shown(PROFILE, "agreement_SMALL_s0.50.pdf").is_file() and len(made["speed_SMALL_s0.50"].frame) == len(measured)
+    assert store.shown(PROFILE, "agreement_SMALL_s0.50.pdf").is_file() and len(made["speed_SMALL_s0.50"].frame) == len(measured)
 
 
 def test_adaptive_decisions_stand_beside_those_of_fixed_n(monkeypatch):
     method = Method("RS-2A", "anderson", 2, batch=100)
     speed.measure_adaptive(RUN, method, images=3, n=120)
-    stored = pd.read_csv(paths.measured(RUN, "adaptive"))
+    stored = pd.read_csv(store.measured(RUN, "adaptive.csv"))
     for row in speed.decisions(stored, (0.0, 0.5), sigma=0.5, alpha=0.001).to_dict("records"):
         assert row["images"] == 3 and row["most votes"] <= 120 and row["share of N %"] <= 100
         assert abs(row["certified, fixed N"] - row["certified, adaptive"]) <= row["decided otherwise"]
     assert [s.name for s in speed.adaptive_votes(PROFILE)] == ["adaptive_SMALL_s0.50"]
     monkeypatch.setattr(votes, "draw_votes", lambda *args, **more: pytest.fail("drawn again"))
     speed.measure_adaptive(RUN, method, images=3, n=120)
-    assert pd.read_csv(paths.measured(RUN, "adaptive")).equals(stored)
+    assert pd.read_csv(store.measured(RUN, "adaptive.csv")).equals(stored)
 
 
 def test_votes_that_need_an_audit_are_not_looked_at_adaptively():

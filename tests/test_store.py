@@ -14,41 +14,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from srs import profiles, settings
+from srs import profiles, sealed, store
 from srs.__main__ import main
-from srs.attacks import attack
 from srs.deq import checkpoints, mdeq
-from srs.experiments import bench
+from srs.sealed import DamagedFile
 from srs.settings import ConfigError
 from srs.smoothing import certify, votes
-from srs.store import counts, paths, results, sealed
-from srs.store.counts import ATTACKED
-from srs.store.paths import DamagedFile
 from tests import synthetic
 from tests.helpers import smoke_run, untrained_root
 
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
-COMMAND = r"`(make|srs |git )"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of file is written and read, and where it lies for a run."""
+    """How one kind of file is called, written and read."""
 
-    path: Callable[[settings.Run], Path]
+    name: str
     write: Callable[[Path], object]
     read: Callable[[Path], object]
 
 
 FEW = np.arange(3)
 VOTES = votes.ImageVotes(7, 3, np.int16([2, 3, 3, 1]), np.int16([3, 3, 1, 3, 2]), np.int32(FEW), np.int16(FEW), FEW + 1, FEW / 3)
-TIMINGS = pd.DataFrame(
-    [("a", 5, 32.0, 0.1, 1.0, 0.0, 0.25), ("b", 5, 3.0, 0.01, 10.0, 0.1, 0.25)],
-    columns=["label", "repetitions", "nfe", "seconds", "ratio", "differing", "peak_share"],
-)
+COUNTED = {"method": str} | store.KINDS
+
+
+def rows(*tallies) -> pd.DataFrame:
+    return pd.DataFrame(tallies).assign(method=METHOD.name)[list(COUNTED)]
 
 
 @functools.cache
@@ -61,28 +56,14 @@ def load_weights(path: Path) -> list:
 
 
 KINDS = {
-    "weights": Kind(paths.weights, lambda p: checkpoints.save(untrained(), p), load_weights),
-    "anchor": Kind(paths.anchor, lambda p: checkpoints.save_anchor(torch.ones(9), p), lambda p: list(checkpoints.load_anchor(p))),
-    "card": Kind(paths.card, lambda p: sealed.write_json(p, {"seconds": 3}), lambda p: sealed.read_json(p, "card", by="train")),
-    "votes": Kind(lambda r: paths.votes(r, METHOD, "k") / "7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p))),
-    "tallies": Kind(
-        lambda run: paths.tallies(run, METHOD), lambda p: results.write_tallies(p, [synthetic.tally(), synthetic.tally(idx=7)]),
-        lambda p: results.read_tallies(p).tolist(),
-    ),
-    "attacked": Kind(
-        lambda run: paths.work(run.profile) / "attacks" / run.id / "pgd" / "00003.npz",
-        lambda p: attack.write(p, {name: np.array([kind(3)]) for name, kind in ATTACKED.items()}),
-        lambda p: attack.read(p).to_dict("list"),
-    ),
+    "weights": Kind(store.WEIGHTS, lambda p: checkpoints.save(untrained(), p), load_weights),
+    "card": Kind(store.CARD, lambda p: sealed.write_json(p, {"seconds": 3}), lambda p: sealed.read_json(p, "card", by="train")),
+    "votes": Kind("votes/X-k/7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p))),
     "table": Kind(
-        lambda run: paths.measured(run, "bench"), lambda p: counts.save_frame(p, TIMINGS), lambda p: bench.read(p).to_dict("list")
+        store.COUNTS, lambda p: store.save_frame(p, rows(synthetic.tally(seconds=0.1), synthetic.tally(idx=7))),
+        lambda p: store.read_frame(p, COUNTED, "table", by="").to_dict("list"),
     ),
 }  # fmt: skip
-
-
-def flip(content: bytes, at: int, bit: int = 0) -> bytes:
-    return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
-
 
 DAMAGE = {
     "empty": lambda b: b"",
@@ -91,7 +72,6 @@ DAMAGE = {
     "a line or more cut": lambda b: b.rpartition(b"\n")[0].rpartition(b"\n")[0] + b"\n",
     "longer": lambda b: b + b"\0",
     "text": lambda b: b"none of what it should be\n" * 9,
-    "a pointer of Git LFS": lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
     "nothing but zeros": lambda b: bytes(len(b)),
 }
 
@@ -100,7 +80,7 @@ DAMAGE = {
 def stored(request, srs_root):
     """One kind, its file, and what it says."""
     kind = KINDS[request.param]
-    path = kind.path(RUN)
+    path = store.own(RUN, kind.name)
     kind.write(path)
     return kind, path, kind.read(path)
 
@@ -113,11 +93,10 @@ def assert_told_and_remade(stored) -> None:
     """Reading is refused in a sentence, the file is kept under another name, and written again it says the same."""
     kind, path, before = stored
     content = path.read_bytes()
-    with pytest.raises(DamagedFile, match=COMMAND) as caught:
+    with pytest.raises(DamagedFile, match=r"`(make|srs )") as caught:
         kind.read(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert not path.exists()
-    assert [p.read_bytes() for p in path.parent.glob(f"{path.name}.damaged*")] == [content]
+    assert not path.exists() and path.with_name(f"{path.name}.damaged").read_bytes() == content
     kind.write(path)
     assert kind.read(path) == before
 
@@ -135,34 +114,19 @@ def test_a_bit_flipped_anywhere_is_found(stored):
     kind, path, _ = stored
     whole = path.read_bytes()
     for i, at in enumerate(np.linspace(0, len(whole) - 1, 40).astype(int)):
-        path.write_bytes(flip(whole, at, i % 8))
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << i % 8]) + whole[at + 1 :])
         with pytest.raises(DamagedFile):
             kind.read(path)
 
 
 @every()
-def test_a_file_of_another_run_is_not_taken(stored):
+@pytest.mark.parametrize("whose", ["another run", "another image or method"])
+def test_a_file_of_another_is_not_taken(stored, whose):
     kind, path, _ = stored
-    kind.write(kind.path(OTHER))
-    shutil.copyfile(kind.path(OTHER), path)
+    other = store.own(OTHER, kind.name) if whose == "another run" else path.with_name(f"other-{path.name}")
+    kind.write(other)
+    shutil.copyfile(other, path)
     assert_told_and_remade(stored)
-
-
-OF_OTHERS = {
-    "another method's tally": ("tallies", lambda path: paths.tallies(RUN, REFERENCE)),
-    "another method's votes": ("votes", lambda path: paths.votes(RUN, REFERENCE, "k") / path.name),
-    "another image's votes": ("votes", lambda path: path.with_name("00008.npz")),
-}
-
-
-@pytest.mark.parametrize(("name", "other"), OF_OTHERS.values(), ids=OF_OTHERS)
-def test_a_file_of_another_method_or_image_is_not_taken(srs_root, name, other):
-    kind, path = KINDS[name], KINDS[name].path(RUN)
-    kind.write(other(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(other(path), path)
-    with pytest.raises(DamagedFile, match=path.name):
-        kind.read(path)
 
 
 @every()
@@ -184,17 +148,15 @@ def test_a_folder_in_the_files_place_is_told_and_left(stored):
 @every()
 def test_a_file_that_cannot_be_read_is_told_and_left(stored, monkeypatch, number):
     kind, path, before = stored
-    content = path.read_bytes()
 
     def fails(file, *_, **__):
         raise OSError(number, os.strerror(number), str(file))
 
     with monkeypatch.context() as patch:
-        for name in ("open", "read_bytes", "read_text"):
-            patch.setattr(Path, name, fails)
+        patch.setattr(Path, "read_bytes", fails)
         with pytest.raises(ConfigError, match=rf"{path.name}.*{os.strerror(number)}"):
             kind.read(path)
-    assert path.read_bytes() == content and kind.read(path) == before
+    assert kind.read(path) == before
 
 
 @every()
@@ -204,7 +166,7 @@ def test_a_full_disk_is_told_and_leaves_the_file_of_before(stored):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
     try:
         with pytest.raises(ConfigError, match=rf"{path.name}.*space.*{path.parent}") as caught:
-            path.unlink() if kind is KINDS["weights"] or kind is KINDS["anchor"] else None  # what is there is not written again
+            path.unlink() if kind is KINDS["weights"] else None  # what is there is not written again
             kind.write(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -212,8 +174,8 @@ def test_a_full_disk_is_told_and_leaves_the_file_of_before(stored):
     assert not path.exists() or kind.read(path) == before
 
 
-@every()
-def test_what_a_killed_process_left_is_swept(stored):
+@every(("votes",))
+def test_what_a_killed_process_left_is_swept_after_an_hour(stored, monkeypatch):
     kind, path, before = stored
     path.unlink()
     child = os.fork()
@@ -221,12 +183,15 @@ def test_what_a_killed_process_left_is_swept(stored):
         Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         kind.write(path)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    assert not path.exists() and list(path.parent.iterdir())  # it was at it
+    part, = path.parent.iterdir()  # it was at it
     kind.write(path)
-    assert [p.name for p in path.parent.glob("*part*")] == [] and kind.read(path) == before
+    assert part.exists() and kind.read(path) == before
+    os.utime(part, (0, 0))
+    kind.write(path)
+    assert not part.exists()
 
 
-@every(("weights", "card", "votes"))
+@every(("weights", "votes"))
 def test_many_write_one_file_at_once(stored):
     kind, path, before = stored
     failed, start = [], threading.Barrier(4)
@@ -246,18 +211,6 @@ def test_many_write_one_file_at_once(stored):
     assert failed == [] and kind.read(path) == before
 
 
-@every()
-def test_files_have_the_users_ordinary_mode(stored):
-    kind, path, _ = stored
-    before = os.umask(0o027)
-    try:
-        path.unlink()
-        kind.write(path)
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o640
-
-
 # ------------------------------------------------------------------------------------------------ what is inside
 
 
@@ -270,50 +223,67 @@ def test_files_have_the_users_ordinary_mode(stored):
     ],
     ids=str,
 )  # fmt: skip
-def test_tallies_that_contradict_themselves_are_not_read(srs_root, forged):
-    path = paths.tallies(RUN, METHOD)
-    results.write_tallies(path, [synthetic.tally()])
-    results.read_tallies(path)
-    for rows in ([synthetic.tally(**forged)], 2 * [synthetic.tally(idx=7)]):
-        results.write_tallies(path, rows)
+def test_counts_that_contradict_themselves_are_damage(srs_root, forged):
+    path = store.own(RUN, store.COUNTS)
+    for wrong in (rows(synthetic.tally(**forged)), rows(*2 * [synthetic.tally(idx=7)])):
+        store.save_frame(path, wrong)
         with pytest.raises(DamagedFile, match=path.name):
-            results.read_tallies(path)
+            store.read_run(RUN)
+        path.with_name(f"{path.name}.damaged").unlink()
+    store.save_frame(path, rows(synthetic.tally(), synthetic.tally(idx=7)))
+    with pytest.raises(ConfigError, match="counts anew"):  # whole, but of other settings
+        store.read_run(RUN)
+
+
+FRAME = pd.DataFrame({"method": ["NA", "", "A"], "needs_audit": [True, False, True], "n": [1, 2, 3], "seconds": [0.1, np.nan, 1e-9]})
+
+
+def test_what_is_not_known_comes_back_and_text_stays_text(srs_root):
+    path, kinds = store.measured(RUN, "table.csv"), {"method": str, "needs_audit": bool, "n": np.int64, "seconds": float}
+    store.save_frame(path, FRAME.assign(more=0))
+    pd.testing.assert_frame_equal(store.read_frame(path, kinds, "table", by=""), FRAME, check_dtype=False)
+    for wrong in (FRAME.assign(n=["1", "", "3"]), FRAME.assign(seconds="fast"), FRAME.drop(columns="n")):
+        store.save_frame(path, wrong)
+        with pytest.raises(DamagedFile, match="table of its own"):
+            store.read_frame(path, kinds, "table", by="")
 
 
 PAIR = replace(profiles.get_profile("smoke"), sigmas=(0.5,))
 
 
 @pytest.mark.parametrize("forged", [dict(c_a=99), dict(n=10**6), dict(idx=1)], ids=str)
-def test_tallies_of_other_images_or_settings_are_not_shown(srs_root, forged):
+def test_counts_of_other_images_or_settings_are_not_shown(srs_root, forged):
     synthetic.write_profile(PAIR)
     run, method = PAIR.runs[0], PAIR.methods[1]
     first, *others = synthetic.tallies(run, method)
-    results.write_tallies(paths.tallies(run, method), [replace(first, **forged), *others])
-    with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*100 votes for 10 classes.*`srs certify`"):
-        counts.read_counts(PAIR)
+    synthetic.write_counts(run, method, [replace(first, **forged), *others])
+    with pytest.raises(ConfigError, match=rf"{method.name} in .*{store.COUNTS}.*100 votes for 10 classes.*`srs certify`"):
+        store.read_counts(PAIR)
 
 
-def test_a_damaged_tally_is_not_left_out_in_silence(srs_root):
+def test_damaged_counts_are_not_left_out_in_silence(srs_root):
     both = replace(PAIR, sigmas=(0.25, 0.5))
     synthetic.write_profile(both)
-    run, method = both.runs[0], both.methods[2]
-    path = paths.tallies(run, method)
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DamagedFile, match=rf"{method.name}\.tsv.*`make PROFILE=smoke`"):
-        counts.read_counts(both)
+    path = store.own(both.runs[0], store.COUNTS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    with pytest.raises(DamagedFile, match=rf"{store.COUNTS}.*`make PROFILE=smoke`"):
+        store.read_counts(both)
     for _ in range(2):  # once it is set aside, a later call does not forget it
-        with pytest.raises(ConfigError, match=rf"{method.name}\.tsv.*`srs certify`"):
-            counts.read_counts(both)
-    results.write_tallies(path, synthetic.tallies(run, method))
-    assert len(counts.read_counts(both)) == 2 * len(both.methods) * both.images
+        with pytest.raises(ConfigError, match=rf"{store.COUNTS}.*`srs certify`"):
+            store.read_counts(both)
+    path.write_bytes(whole)
+    assert len(store.read_counts(both)) == 2 * len(both.methods) * both.images
 
 
 def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
     synthetic.write_profile(PAIR)
-    shutil.move(srs_root / "data" / "smoke" / "tallies", srs_root / "data" / "results" / "smoke")
-    path = paths.shipped_tallies(PAIR.runs[0], PAIR.methods[1])
-    path.write_bytes(path.read_bytes()[:-30])
-    content = path.read_bytes()
+    path = store.tracked(PAIR.runs[0], store.COUNTS)
+    path.parent.mkdir(parents=True)
+    shutil.move(store.own(PAIR.runs[0], store.COUNTS), path)
+    assert store.find(PAIR.runs[0], store.COUNTS) == path and len(store.read_counts(PAIR))
+    content = path.read_bytes()[:-30]
+    path.write_bytes(content)
     for _ in range(2):
         with pytest.raises(SystemExit, match="2"):
             main(["show", "--profile", "smoke", "--brief", "--processes", "1"])
@@ -337,7 +307,7 @@ def certify_again() -> None:
 
 
 def counted() -> list:
-    return [[row.tolist()[:-1] for row in results.read_tallies(paths.tallies(RUN, m))] for m in (REFERENCE, METHOD)]
+    return [[tuple(row)[:-1] for row in synthetic.counted(RUN, m)] for m in (REFERENCE, METHOD)]
 
 
 def vote_file(idx: int) -> Path:
@@ -364,11 +334,11 @@ def test_forged_votes_are_set_aside_and_drawn_again(certified, srs_root, forge):
     assert counted() == certified[1]
 
 
-@pytest.mark.parametrize("which", ["tallies", "provenance", "vote", "votes' provenance"])
+@pytest.mark.parametrize("which", ["counts", "provenance", "vote", "votes' provenance"])
 def test_certifying_again_remakes_what_is_damaged(certified, srs_root, which):
     shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
     path = {
-        "tallies": paths.tallies(RUN, METHOD), "provenance": paths.provenance(paths.tallies(RUN, METHOD)),
+        "counts": store.own(RUN, store.COUNTS), "provenance": store.own(RUN, "counts.json"),
         "vote": vote_file(0), "votes' provenance": vote_file(0).with_name("provenance.json"),
     }[which]  # fmt: skip
     whole = path.read_bytes()
@@ -386,7 +356,7 @@ def test_a_second_certifying_says_who_is_at_work_and_waits(certified, srs_root, 
     shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
     vote_file(0).unlink()
     second = threading.Thread(target=certify_again)
-    with sealed.alone(next((srs_root / "data" / "smoke" / "votes" / RUN.id).glob("*.lock")), "test"):
+    with sealed.alone(store.own(RUN, "certify.lock"), "test"):
         second.start()
         second.join(1.0)
         assert second.is_alive() and not vote_file(0).exists()

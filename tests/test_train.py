@@ -9,14 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from srs import data, profiles
+from srs import data, profiles, sealed, store
 from srs.__main__ import main
 from srs.deq import checkpoints, mdeq
 from srs.deq.solvers import relative_residual
 from srs.profiles import DIGITS, DIGITS_PAPER
 from srs.settings import ConfigError, Contraction, Model
-from srs.store import paths, sealed
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
 from srs.training import card, losses, train
 from tests.helpers import digits, smoke_run
 
@@ -56,7 +55,7 @@ def trained(run, **more):
 
 
 def weights(run):
-    return checkpoints.load(paths.weights(run), run.model, run.profile.data).state_dict()
+    return checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).state_dict()
 
 
 def assert_equal(a, b):
@@ -72,8 +71,8 @@ def unbroken(tmp_path_factory):
         patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("unbroken")))
         make_small(patch)
         run = run_of()
-        assert trained(run) == paths.weights(run)
-        return weights(run), json.loads(paths.card(run).read_text())
+        assert trained(run) == store.own(run, store.WEIGHTS)
+        return weights(run), json.loads(store.own(run, store.CARD).read_text())
 
 
 # ---------------------------------------------------------------------------------------------- resume
@@ -83,15 +82,15 @@ def test_resumed_training_ends_with_the_same_weights(unbroken):
     run = run_of()
     for epochs in (1, 2):
         trained(run, stop_after=1)
-        assert not paths.weights(run).exists()
-        assert torch.load(paths.checkpoint(run), weights_only=True)["epochs"] == epochs
+        assert not store.own(run, store.WEIGHTS).exists()
+        assert torch.load(store.own(run, store.CHECKPOINT), weights_only=True)["epochs"] == epochs
         torch.rand(7)  # what the process does between must not matter
     trained(run)
     assert_equal(weights(run), unbroken[0])
-    told = json.loads(paths.card(run).read_text())
+    told = json.loads(store.own(run, store.CARD).read_text())
     different = {k for k in told if told[k] != unbroken[1][k]}
     assert different <= {"seconds", "sha256"} and told["seconds"] > 0
-    assert not paths.checkpoint(run).exists()
+    assert not store.own(run, store.CHECKPOINT).exists()
 
 
 def test_training_killed_within_an_epoch_repeats_that_epoch(unbroken, monkeypatch):
@@ -120,10 +119,10 @@ def test_training_did_something(unbroken):
 def test_finished_training_is_not_repeated(monkeypatch):
     run = run_of(ONE)
     trained(run)
-    stamp = paths.weights(run).stat().st_mtime_ns
+    stamp = store.own(run, store.WEIGHTS).stat().st_mtime_ns
     monkeypatch.setattr(losses, "loss", lambda *_, **__: pytest.fail("trained again"))
-    assert trained(run) == paths.weights(run)
-    assert paths.weights(run).stat().st_mtime_ns == stamp
+    assert trained(run) == store.own(run, store.WEIGHTS)
+    assert store.own(run, store.WEIGHTS).stat().st_mtime_ns == stamp
 
 
 def test_changed_recipe_is_trained_anew():
@@ -131,7 +130,7 @@ def test_changed_recipe_is_trained_anew():
     trained(run)
     before = weights(run)
     changed = run_of(replace(RECIPE, epochs=1, lr=1e-3))
-    assert paths.weights(changed) == paths.weights(run)
+    assert store.own(changed, store.WEIGHTS) == store.own(run, store.WEIGHTS)
     trained(changed)
     assert not torch.equal(weights(changed)["classifier.weight"], before["classifier.weight"])
 
@@ -141,10 +140,10 @@ def test_checkpoint_of_a_changed_recipe_is_not_gone_on_with():
     trained(run_of(recipe), stop_after=1)
     changed = run_of(replace(recipe, lr=1e-3))
     trained(changed, stop_after=1)
-    assert torch.load(paths.checkpoint(changed), weights_only=True)["epochs"] == 1  # begun at epoch 0 again
+    assert torch.load(store.own(changed, store.CHECKPOINT), weights_only=True)["epochs"] == 1  # begun at epoch 0 again
     trained(changed)
     resumed = weights(changed)
-    paths.weights(changed).unlink()
+    store.own(changed, store.WEIGHTS).unlink()
     trained(changed)
     assert_equal(resumed, weights(changed))
 
@@ -152,7 +151,7 @@ def test_checkpoint_of_a_changed_recipe_is_not_gone_on_with():
 def test_damaged_checkpoint_is_set_aside():
     run = run_of(replace(RECIPE, epochs=2))
     trained(run, stop_after=1)
-    path = paths.checkpoint(run)
+    path = store.own(run, store.CHECKPOINT)
     whole = path.read_bytes()
     flipped = [whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :] for i in range(0, len(whole), len(whole) // 9)]
     for content in (b"", whole[: len(whole) // 2], *flipped):
@@ -187,13 +186,13 @@ def test_command_line_refuses_in_one_sentence(srs_root, monkeypatch, capsys, lin
 def test_a_second_training_says_who_is_at_work_and_waits(capfd):
     run = run_of(ONE)
     second = threading.Thread(target=trained, args=(run,))
-    with sealed.alone(paths.weights(run).with_suffix(".lock"), "test"):
+    with sealed.alone(store.own(run, "training.lock"), "test"):
         second.start()
         second.join(1.0)
-        assert second.is_alive() and not paths.weights(run).exists()
+        assert second.is_alive() and not store.own(run, store.WEIGHTS).exists()
         assert f"training of {run.id}: waiting for process {os.getpid()} on" in capfd.readouterr().err
     second.join(60)
-    assert paths.weights(run).is_file()
+    assert store.own(run, store.WEIGHTS).is_file()
 
 
 @pytest.mark.parametrize("asked", [1, 2])
@@ -217,8 +216,8 @@ def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outsi
 def test_anchor_is_the_mean_solution_of_noisy_training_images():
     run = run_of(ONE)
     trained(run)
-    anchor = checkpoints.load_anchor(paths.anchor(run))
-    model = checkpoints.load(paths.weights(run), run.model, run.profile.data).requires_grad_(False)
+    anchor = checkpoints.load_anchor(store.own(run, store.ANCHOR))
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).requires_grad_(False)
     settled, u = card._solve(model, data.load(run.profile.data, "train").x(slice(None)), run)
     z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
     assert anchor.shape == settled[0].shape
@@ -312,7 +311,7 @@ def test_unknown_data_is_refused_before_training(monkeypatch, tmp_path):
     run = replace(run, profile=replace(run.profile, data=replace(profiles.IMAGENET, classes=10)))
     with pytest.raises(ConfigError, match="imagenet"):
         trained(run)
-    assert not paths.checkpoint(run).exists()
+    assert not store.own(run, store.CHECKPOINT).exists()
 
 
 # ---------------------------------------------------------------------------------------------- begun with another's weights
@@ -327,15 +326,15 @@ def test_a_recipe_begins_with_the_weights_of_another():
     for name, value in weights(first).items():
         if "running" not in name and "tracked" not in name:
             assert torch.equal(weights(run)[name], value), name
-    written = paths.weights(first).stat().st_mtime_ns
+    written = store.own(first, store.WEIGHTS).stat().st_mtime_ns
     trained(run_of(THEN))
-    assert paths.weights(first).stat().st_mtime_ns == written  # trained once for both
+    assert store.own(first, store.WEIGHTS).stat().st_mtime_ns == written  # trained once for both
 
 
 def test_a_card_tells_the_seconds_of_all_that_came_before():
     chain = [run_of(FIRST), run_of(THEN), run_of(replace(THEN, recipe="last", begin=THEN))]
     trained(chain[-1])
-    first, then, last = (json.loads(paths.card(run).read_text()) for run in chain)
+    first, then, last = (json.loads(store.own(run, store.CARD).read_text()) for run in chain)
     assert first["seconds_before"] == 0 and first["seconds"] > 0
     assert last["seconds_before"] == pytest.approx(then["seconds"] + first["seconds"])
 
@@ -343,16 +342,16 @@ def test_a_card_tells_the_seconds_of_all_that_came_before():
 def test_a_recipe_may_begin_with_another_noise_level():
     run = run_of(replace(THEN, lr=0.0, begin=replace(FIRST, recipe="elsewhere"), begin_sigma=0.25))
     trained(run)
-    elsewhere = paths.weights(run.first)
-    assert run.sigma == 0.5 and elsewhere.name == "SMALL-s0.25-elsewhere.safetensors" and elsewhere.is_file()
-    assert not list(elsewhere.parent.glob("*s0.50-elsewhere*"))
+    elsewhere = store.own(run.first, store.WEIGHTS)
+    assert run.sigma == 0.5 and elsewhere.parent.name == "SMALL-s0.25-elsewhere" and elsewhere.is_file()
+    assert not list(elsewhere.parents[1].glob("*s0.50-elsewhere*"))
 
 
 def test_a_training_in_pieces_goes_through_its_first_part_too():
     whole = run_of(THEN)
     trained(whole)
     unbroken = weights(whole)
-    for path in paths.weights(whole).parent.glob("*"):
+    for path in store.own(whole, store.WEIGHTS).parent.glob("*"):
         path.unlink()
     for _ in range(FIRST.epochs + THEN.epochs):
         trained(whole, stop_after=1)

@@ -13,7 +13,7 @@ from srs.smoothing import votes
 from srs.smoothing.bounds import ABSTAIN, top_class
 from srs.smoothing.noise import audit_order, Copies, noise
 from srs.smoothing.votes import draw_votes, sample
-from srs.store.paths import DamagedFile
+from srs.sealed import DamagedFile
 from tests.helpers import LinearDEQ, three_classes
 
 SHAPE = (1, 2, 2)

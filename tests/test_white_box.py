@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from srs import data, settings
+from srs import data, settings, store
 from srs.attacks import pgd
 from srs.attacks.settings import Adversarial, Gradient, hardened
 from srs.deq import checkpoints
@@ -17,7 +17,6 @@ from srs.experiments import white_box
 from srs.experiments.white_box import CONVERGED, HARD, READY, RESIDUAL
 from srs.profiles import DIGITS_PAPER, get_profile
 from srs.settings import ConfigError
-from srs.store import paths
 from srs.training import card, losses, train
 from tests.helpers import smoke_run
 from tests.test_pgd import MODEL, X, Y, exact, gradient_of
@@ -51,7 +50,7 @@ def test_cosines_are_those_to_the_closed_form(monkeypatch):
 def trained(recipe):
     run = replace(smoke_run(), model=TINY, train=recipe)
     train.train(run, progress=False)
-    return run, checkpoints.load(paths.weights(run), run.model, run.profile.data)
+    return run, checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data)
 
 
 def test_adversarial_training_trains_on_attacked_copies_once_it_no_longer_unrolls(monkeypatch):
@@ -68,13 +67,13 @@ def test_adversarial_training_trains_on_attacked_copies_once_it_no_longer_unroll
 def test_adversarial_training_is_repeatable_resumes_and_has_a_card_of_its_own(srs_root):
     run, model = trained(HARDENED)
     whole = {k: v.clone() for k, v in model.state_dict().items()}
-    told = json.loads(paths.card(run).read_text())
-    paths.card(run).unlink(), paths.weights(run).unlink()
+    told = json.loads(store.own(run, store.CARD).read_text())
+    store.own(run, store.CARD).unlink(), store.own(run, store.WEIGHTS).unlink()
     train.train(run, progress=False, stop_after=1)
-    assert not paths.weights(run).is_file()
+    assert not store.own(run, store.WEIGHTS).is_file()
     again, model = trained(HARDENED)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in whole.items())
-    assert json.loads(paths.card(again).read_text())["settings"] == told["settings"]
+    assert json.loads(store.own(again, store.CARD).read_text())["settings"] == told["settings"]
     weaker = hardened(RECIPE, "adversarial", replace(HARDENED.adversarial, radius=0.4))
     assert all(train._settings(replace(run, train=other)) != told["settings"] for other in (RECIPE, weaker))
 

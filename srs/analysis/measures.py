@@ -11,7 +11,7 @@ import pandas as pd
 
 from srs.smoothing import adaptive, bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store.counts import in_order, require_same_images, RUN
+from srs.store import in_order, require_same_images, RUN
 
 METHOD = [*RUN, "method"]
 ROW = [*METHOD, "rule"]  # what a line of most tables is about

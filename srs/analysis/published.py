@@ -6,7 +6,7 @@ paper's tables and figures. SLL's row in `lipschitz` is the survey's; a later co
 
 import pandas as pd
 
-from srs.store import paths
+from srs import store
 
 PAPER = "Gao et al. 2024 (2411.00899), OpenReview thread"
 PAPER_DATA = "CIFAR-10, 500 images"
@@ -15,4 +15,4 @@ SIGMA = 0.5  # of the rows in `smoothing` and `cohen_log`
 
 def read(name: str) -> pd.DataFrame:
     """One table as text; the columns `r=...` hold certified accuracy in percent, `source` says whose numbers a row has."""
-    return pd.read_csv(paths.published(name), dtype=str, keep_default_na=False)
+    return pd.read_csv(store.published(name), dtype=str, keep_default_na=False)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from srs.analysis import plots
 from srs.settings import Profile
 from srs.smoothing.bounds import Rule
-from srs.store import paths, sealed
+from srs import sealed, store
 
 RULE_LABELS = {
     Rule.COHEN: "cohen", Rule.AUDIT: "audit (ours)", Rule.THEOREM31: "theorem31 (paper)", Rule.RELEASED: "released (unsound)",
@@ -106,7 +106,7 @@ def table(
         "tex": printed.to_latex(index=False, escape=True, caption=_escape(caption), label=f"tab:{name}", column_format=columns),
     }  # fmt: skip
     for kind, text in texts.items():
-        sealed.write(paths.shown(profile, f"{name}.{kind}"), text.encode())
+        sealed.write(store.shown(profile, f"{name}.{kind}"), text.encode())
     return Shown(name, caption, frame=printed)
 
 
@@ -121,7 +121,7 @@ def figure(profile: Profile, name: str, drawn: Figure, caption: str) -> Shown:
             file = io.BytesIO()
             drawn.savefig(file, format=kind, metadata=metadata)
             content[kind] = file.getvalue() if kind == "pdf" else _with_palette(file)
-            sealed.write(paths.shown(profile, f"{name}.{kind}"), content[kind])
+            sealed.write(store.shown(profile, f"{name}.{kind}"), content[kind])
     return Shown(name, f"{profile.note} {caption}".strip(), png=content["png"])
 
 

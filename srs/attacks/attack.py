@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from srs import data, settings
+from srs import data, sealed, settings, store
 from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
@@ -22,8 +22,7 @@ from srs.deq import checkpoints, inference, mdeq, memory
 from srs.progress import tqdm
 from srs.smoothing import bounds, noise, votes
 from srs.smoothing.bounds import ABSTAIN
-from srs.store import counts, paths, results, sealed
-from srs.store.counts import ATTACKED, NOT_DRAWN
+from srs.store import ATTACKED, NOT_DRAWN
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
@@ -87,7 +86,7 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
     Args:
         run: which trained model; its votes must have been drawn and counted unless `suite.n` is 0.
         suite: the attacks and how their success is measured.
-        name: of the table, which `counts.read_attacks` reads.
+        name: of the table, which `store.read_attacks` reads.
         device: a torch device.
         progress: whether to show a progress bar.
 
@@ -96,7 +95,7 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
 
     Raises:
         ConfigError: weights or counts are missing, or a setting does not fit.
-        paths.DamagedFile: a stored file could not be read; it has been set aside.
+        sealed.DamagedFile: a stored file could not be read; it has been set aside.
     """
     inference.check_device(device)
     p = run.profile
@@ -108,16 +107,16 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
         # A truncated solver's votes are about another classifier than the one that is attacked and audited by.
         right = m.start == "previous" or m.name == p.reference
         settings.check(right, "attacked method", m.name, f"{p.reference}, or one that starts from previous solutions")
-    settings.check(paths.weights(run).is_file(), "weight file", str(paths.weights(run)), "an existing file; train first")
+    settings.check(store.own(run, store.WEIGHTS).is_file(), "weight file", str(store.own(run, store.WEIGHTS)), "an existing file; train first")
     held = certificates(run, suite)
     inference.choose_kernels(tf32=False)
     memory.keep_freed()
-    weights, loaded = checkpoints.read_tensors(paths.weights(run), "weight file"), data.load(p.data, "test")
-    model = checkpoints.load(paths.weights(run), run.model, p.data, state=weights).to(device).requires_grad_(False)
+    weights, loaded = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file"), data.load(p.data, "test")
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, p.data, state=weights).to(device).requires_grad_(False)
     made_from = checkpoints.digest_of(weights), data.digest(loaded, p.evaluated), inference.computed_on(device)
     images, tables = p.evaluated[: suite.images], []
     for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
-        where = paths.work(p) / "attacks" / run.id / f"{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}"
+        where = store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}")
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, done again as a whole: what is computed together rounds together.
         for group in (images[i : i + size] for i in range(0, len(images), size)):
@@ -126,8 +125,8 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
                 for i, arrays in _attack_group(model, run, suite, attack, x, labels, held[held["idx"].isin(group)]):
                     write(where / f"{i:05d}.npz", arrays)
         tables += [read(where / f"{i:05d}.npz") for i in images]
-    target = paths.measured(run, name)
-    counts.save_frame(target, pd.concat(tables))
+    target = store.measured(run, f"{name}.csv")
+    store.save_frame(target, pd.concat(tables))
     return target
 
 
@@ -136,7 +135,7 @@ def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
     p = run.profile
     if not suite.n:
         return pd.DataFrame(columns=["idx", "method", "rule", "c_a", "predict", "radius"])
-    counted = counts.read_counts(replace(p, models=((run.model, run.train),), sigmas=(run.sigma,)))
+    counted = store.read_counts(replace(p, models=((run.model, run.train),), sigmas=(run.sigma,)))
     counted = counted[counted["method"].isin(suite.methods) & counted["idx"].isin(p.evaluated[: suite.images])]
     held = measures.certificates(counted, alpha=p.alpha)[["idx", "method", "rule", "c_a", "predict", "radius"]]
     return held.astype({"method": str, "rule": str})
@@ -144,7 +143,7 @@ def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
 
 def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
     """What an attack's results depend on: weights, images and device (`made_from`), certificates, the attack, its measure, the code."""
-    measured, code = replace(suite, attacks=(), images=1, runs=()), results.code_digest(*MODULES)
+    measured, code = replace(suite, attacks=(), images=1, runs=()), store.code_digest(*MODULES)
     return settings.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
 
 

@@ -11,10 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from srs import settings
+from srs import sealed, settings, store
 from srs.deq.mdeq import MDEQ, network
 from srs.deq.resnet import ResNet
-from srs.store import paths, sealed, shipped
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -119,20 +118,20 @@ def take_from_zoo(run: settings.Run) -> bool:
     """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
 
     Raises:
-        paths.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
+        sealed.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
     """
-    shelf = paths.zoo(paths.card(run), run)
+    shelf = store.tracked(run, store.CARD)
     told = sealed.read_json(shelf, "model card", by="train") if sealed.present(shelf) else {}
-    if told.get("recipe_key") != shipped.recipe_key(run):
+    if told.get("recipe_key") != store.recipe_key(run):
         return False
-    files = {"weights": paths.weights(run), "anchor": paths.anchor(run)}
     taken = {}
-    for name, path in files.items():
-        if name == "weights" or sealed.present(paths.zoo(path, run)):
-            taken[path] = read_tensors(paths.zoo(path, run), name)
-            if digest_of(taken[path]) != told.get(name, digest_of(taken[path])):
-                raise sealed.damaged(paths.zoo(path, run), name, "train")
-    for path, tensors in taken.items():
-        save_tensors(tensors, path)
-    sealed.write_json(paths.card(run), told | {"shipped": True})
+    for what, name in (("weights", store.WEIGHTS), ("anchor", store.ANCHOR)):
+        path = store.tracked(run, name)
+        if what == "weights" or sealed.present(path):
+            taken[name] = read_tensors(path, what)
+            if digest_of(taken[name]) != told.get(what, digest_of(taken[name])):
+                raise sealed.damaged(path, what, "train")
+    for name, tensors in taken.items():
+        save_tensors(tensors, store.own(run, name))
+    sealed.write_json(store.own(run, store.CARD), told | {"shipped": True})
     return True

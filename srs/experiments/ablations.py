@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from srs import settings
+from srs import sealed, settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.deq import inference, mdeq
@@ -25,13 +25,12 @@ from srs.experiments.variants import Line
 from srs.settings import Method, Profile, Run
 from srs.smoothing import audit_size, bounds, certify, engine, noise, votes
 from srs.smoothing.bounds import Rule
-from srs.store import counts, paths, results, sealed, shipped
 from srs.training import train
 
-NAME = "ablations"  # of the file of counts
+NAME = "ablations.csv"  # of the file of counts
 KEY = ["recipe", "method", "n", "K"]
 KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
-KINDS |= {f.name: float if f.type is float else np.int64 for f in fields(results.Tally)} | {"K": np.int64}
+KINDS |= {f.name: float if f.type is float else np.int64 for f in fields(store.Tally)} | {"K": np.int64}
 NOTHING = "none (unsound): cohen on SRS votes"
 STORED, FAR = "stored votes", "extrapolated"
 DRAWS = 40  # simulated samples of each image, over which what is extrapolated is averaged
@@ -64,7 +63,7 @@ def measure(
     run = variants.base(profile)
     if run is None:
         return
-    if not _has_votes(run) and counts.read_run(run) is not None:
+    if not _has_votes(run) and store.read_run(run) is not None:
         warnings.warn(f"the votes of {run.id} are not here, only their counts: none are drawn", stacklevel=2)
         return _measure_parts(run, training, device, progress)
     draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
@@ -79,19 +78,19 @@ def measure(
         other, own = replace(run, train=recipe), [line for line in lines if line.train == recipe]
         if other == run:
             found += _count(run, own, draw, stored=profile.methods)
-        elif training or paths.weights(other).is_file():
+        elif training or store.own(other, store.WEIGHTS).is_file():
             train.train(other, device=device, progress=progress)
             found += _count(other, own, draw, stored=())
-    path = paths.measured(run, NAME)
-    counts.save_frame(path, pd.concat(found))
-    sealed.write_json(paths.provenance(path), results.provenance(
+    path = store.measured(run, NAME)
+    store.save_frame(path, pd.concat(found))
+    sealed.write_json(path.with_suffix(".json"), store.provenance(
         run=run.id, profile=profile.name, device=inference.device_name(device), votes=certify.vote_key(run, device).shared,
     ))  # fmt: skip
     _measure_parts(run, training, device, progress)
 
 
 def _has_votes(run: Run) -> bool:
-    if not sealed.present(paths.weights(run)):
+    if not sealed.present(store.own(run, store.WEIGHTS)):
         return False
     key = certify.vote_key(run)
     return all(sealed.present(certify.vote_file(run, m, key, idx)) for m in run.profile.methods for idx in run.profile.evaluated)
@@ -113,14 +112,14 @@ def _count(run: Run, lines: Sequence[Line], draw: partial, stored: Sequence[Meth
             each = [[votes.read(certify.vote_file(part, way, key, idx)) for way in ways] for idx in part.profile.evaluated]
             for n, k in dict.fromkeys((line.n, line.k) for line in lines if line.method == method):
                 tallies = [first_n(mine, method, profile.sampling, standard, audit, n=n, k=k) for mine, standard, audit in each]
-                rows.append(counts.label(run, method, tallies).assign(K=k))
+                rows.append(store.label(run, method, tallies).assign(K=k))
     return rows
 
 
 def first_n(
     drawn: votes.ImageVotes, method: Method, sampling: settings.Sampling, standard: votes.ImageVotes, auditor: votes.ImageVotes,
     *, n: int, k: int,
-) -> results.Tally:
+) -> store.Tally:
     """The tally that the first n votes with K = k give, as if no more had been drawn (Theorem 3.1 and the rule `audit`).
 
     `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same), which
@@ -150,7 +149,7 @@ def _measure_parts(run: Run, training: bool, device: str, progress: bool) -> Non
         other = replace(run, train=recipe)
         if training:
             train.train(other, device=device, progress=progress)
-        if not shipped.measured(other, "agreement-test") and sealed.present(paths.weights(other)):
+        if not store.find(other, "agreement-test.csv") and sealed.present(store.own(other, store.WEIGHTS)):
             few_steps.measure(other, "test", **SIZE, chosen=ways, device=device, progress=progress)
 
 
@@ -161,13 +160,13 @@ def read(profile: Profile) -> pd.DataFrame:
     """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored.
 
     Raises:
-        paths.DamagedFile: a line does not parse; the file has been set aside.
+        sealed.DamagedFile: a line does not parse; the file has been set aside.
     """
     parts, run = [], variants.base(profile)
-    if run is not None and (main := counts.read_run(run)) is not None:
+    if run is not None and (main := store.read_run(run)) is not None:
         parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.serialized else 0 for m in profile.methods})))
-    if run is not None and (path := shipped.measured(run, NAME)):
-        parts.append(counts.read_frame(path, KINDS, "table of recounts", by=""))
+    if run is not None and (path := store.find(run, NAME)):
+        parts.append(store.read_frame(path, KINDS, "table of recounts", by=""))
     if not parts:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in KINDS.items()})
     return pd.concat(parts, ignore_index=True).drop_duplicates([*KEY, "idx"])  # the main tables' own come first
@@ -265,7 +264,7 @@ def extrapolated(own: pd.DataFrame, n: int, k: int) -> pd.DataFrame:
 
 def _model(run: Run) -> dict[str, object]:
     """What a card says of a model of another recipe, and how many training batches the Jacobian penalty is expected on."""
-    quality, steps, recipe = model_quality(run), shipped.card(run).get("steps"), run.train
+    quality, steps, recipe = model_quality(run), store.card(run).get("steps"), run.train
     share = recipe.jacobian_frequency * math.ceil(recipe.jacobian_until * recipe.epochs) / recipe.epochs
     batches = None if steps is None else show.round_half_up(share * steps if recipe.jacobian_weight else 0, 0)
     shown = ("noisy accuracy %", *(name for name in quality if name.startswith("residual")))
@@ -277,7 +276,7 @@ def contraction(run: Run) -> pd.DataFrame:
     rows = []
     for name, recipe in variants.contractive_parts(run).items():
         other = replace(run, train=recipe)
-        path, card = shipped.measured(other, "agreement-test"), shipped.card(other)
+        path, card = store.find(other, "agreement-test.csv"), store.card(other)
         if path and card:
             plain = [p for p in few_steps.read(path).itertuples() if p.solver == "anderson" and not (p.tol or p.margin)]
             share = {(p.start, p.steps): 100 * p.differing / p.votes for p in plain}

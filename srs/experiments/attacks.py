@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from srs import profiles, settings
+from srs import profiles, settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
@@ -14,7 +14,6 @@ from srs.attacks.settings import Suite
 from srs.experiments.certified_accuracy import identity, name_of, of_run
 from srs.settings import Profile, Run
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import counts
 
 FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
 ALL = "strongest of all"
@@ -67,8 +66,8 @@ def read(profile: Profile) -> Attacked:
         ConfigError: a run was not attacked or not certified.
         ValueError: a run was certified anew since it was attacked.
     """
-    counted = counts.read_counts(profile)
-    points = pd.concat([counts.read_attacks(run).assign(**identity(run)) for run in runs_of(profile)], ignore_index=True)
+    counted = store.read_counts(profile)
+    points = pd.concat([store.read_attacks(run).assign(**identity(run)) for run in runs_of(profile)], ignore_index=True)
     points = points.astype({name: counted[name].dtype for name in RUN})  # groups come out in the profile's order
     points = points.assign(**{name: measures.in_order(points[name]) for name in ("attack", "method")})
     certified = measures.certificates(counted, alpha=profile.alpha).merge(points[POINT].drop_duplicates(), on=POINT)

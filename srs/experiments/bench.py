@@ -16,13 +16,12 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from srs import data, settings
+from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.progress import tqdm
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
-from srs.store import counts, paths, results, sealed
 
 COMPILED = ", compiled"  # ends the label of a contender that is compiled
 KEPT = ", memory kept"  # ends the label of the released code's ways with our allocator
@@ -76,7 +75,7 @@ def compare(
     inference.check_device(device)
     memory.keep_freed()
     folded = certify.load_model(run, device)
-    plain = checkpoints.load(paths.weights(run), run.model, run.profile.data).to(device)
+    plain = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
     forms = {(True, False): folded, (False, False): plain}
     if any(c.compiled for c in contenders):
         forms[True, True] = certify.load_model(replace(run, profile=replace(run.profile, compiled=True)), device)
@@ -174,7 +173,7 @@ def matrix_peak(device: str, size: int = 1024, tries: int = 5) -> float:
 def read(path: Path) -> pd.DataFrame:
     """The stored timings of a file; raises what `store.read` raises."""
     columns = {"label": str, "repetitions": int, "nfe": float, "seconds": float, "ratio": float, "differing": float, "peak_share": float}
-    return counts.read_frame(path, columns, "table of timings", by="bench")
+    return store.read_frame(path, columns, "table of timings", by="bench")
 
 
 def contenders_of(run: Run, copies: int, *, compiled: bool = False) -> tuple[Contender, ...]:
@@ -204,11 +203,11 @@ def bench(
         by_label = {c.label: c for c in contenders}
         contenders = (contenders[0], *(settings.pick(label, by_label, "contender") for label in only))
     timings = compare(run, contenders, repetitions=repetitions, copies=copies, device=device)
-    path = (paths.shipped_measured if ship else paths.measured)(run, "bench")
-    counts.save_frame(path, timings)
-    sealed.write_json(paths.provenance(path), results.provenance(
+    path = (store.tracked if ship else store.measured)(run, "bench.csv")
+    store.save_frame(path, timings)
+    sealed.write_json(path.with_suffix(".json"), store.provenance(
         run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies,
-        methods=[asdict(c.method) for c in contenders], weights=checkpoints.digest(paths.weights(run)),
+        methods=[asdict(c.method) for c in contenders], weights=checkpoints.digest(store.own(run, store.WEIGHTS)),
     ))  # fmt: skip
     return path
 

@@ -8,7 +8,7 @@ from srs.analysis.show import Shown
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import paths, shipped
+from srs import store
 
 PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha
@@ -31,7 +31,7 @@ def identity(run: Run) -> dict[str, object]:
 
 def model_quality(run: Run) -> dict[str, object]:
     """What a run's model card says, as cells; nan where it says nothing."""
-    card, full = shipped.card(run), run.profile.method(run.profile.reference).steps
+    card, full = store.card(run), run.profile.method(run.profile.reference).steps
     residual, agreement = card.get("residual", {}), card.get("agreement", {})
     return {
         "parameters": card.get("parameters"),
@@ -48,7 +48,7 @@ def model_quality(run: Run) -> dict[str, object]:
 
 def published(data: str) -> pd.DataFrame:
     """The paper's own rows of a data set (CIFAR-10's stand beside other small images, too): a row per model, sigma, method."""
-    rows = pd.read_csv(paths.published("certified_accuracy"))
+    rows = pd.read_csv(store.published("certified_accuracy"))
     rows = rows[rows["data"] == ("imagenet" if data.startswith("imagenet") else "cifar10")]
     wide = rows.pivot(index=["model", "sigma", "method"], columns="measure", values="value")
     return wide if data != "imagenet-sample" else wide.iloc[:0]
@@ -213,7 +213,7 @@ def images_of(counts: pd.DataFrame) -> str:
 
 def source_note(run: Run) -> str:
     """What a caption must say of the images that a run was trained on."""
-    return " (JPEG copies of the images)" if "JPEG" in shipped.card(run).get("data", "") else ""
+    return " (JPEG copies of the images)" if "JPEG" in store.card(run).get("data", "") else ""
 
 
 def setting(run: Run) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from srs import settings
+from srs import settings, store
 from srs.analysis import measures, published, show
 from srs.analysis.published import SIGMA
 from srs.analysis.show import Shown
@@ -16,7 +16,6 @@ from srs.profiles import PROFILES
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.store import counts, paths, shipped
 
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 OURS = "this repository"
@@ -74,11 +73,11 @@ def own_rows(profile: Profile, radii: Mapping[str, float]) -> pd.DataFrame:
     """Each certified run by its reference and by its longest SRS method, under the rules that hold; empty without counts."""
     found = []
     for i, run in enumerate(profile.every_run):
-        rows = counts.read_run(run)
+        rows = store.read_run(run)
         if rows is not None:
             longest = sorted((m for m in run.profile.methods if m.serialized), key=lambda m: m.steps)[-1:]
             some = rows[rows["method"].isin([run.profile.reference, *(m.name for m in longest)])]
-            images = f"{shipped.card(run).get('data', profile.data.name)}, {some['idx'].nunique()} images"
+            images = f"{store.card(run).get('data', profile.data.name)}, {some['idx'].nunique()} images"
             found.append(some.assign(run=i, line=some["method"] + f" {_network(run)}", data=images))
     if not found:
         return pd.DataFrame()
@@ -154,7 +153,7 @@ def wanted(profile: Profile, item: pd.Series) -> str:
 
 def is_there(profile: Profile, name: str, number: str) -> bool:
     """Whether the profile's folder holds an artefact of the kind that the item's number names."""
-    return paths.shown(profile, name + {"T": ".csv", "F": ".pdf"}[number[0]]).is_file()
+    return store.shown(profile, name + {"T": ".csv", "F": ".pdf"}[number[0]]).is_file()
 
 
 def items(profile: Profile) -> pd.DataFrame:

@@ -2,14 +2,13 @@
 
 import pandas as pd
 
-from srs import settings
+from srs import settings, store
 from srs.analysis import measures, plots, published, show
 from srs.analysis.show import Shown
 from srs.experiments.certified_accuracy import family_name, model_quality, of_run
 from srs.settings import Profile, ResNet
 from srs.smoothing import certify
 from srs.smoothing.bounds import ABSTAIN
-from srs.store import counts, paths
 from srs.training import train
 
 LOG = "cohen_resnet110_cifar10_sigma0.50.tsv"
@@ -21,7 +20,7 @@ QUALITY = ["parameters", "noisy accuracy %"]
 def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Train and certify the explicit networks that have no counts here or among what is shipped; the others stay as they are."""
     for run in profile.explicit.runs:
-        if counts.read_run(run) is None:
+        if store.read_run(run) is None:
             train.train(run, device=device)
             certify.certify(run, device=device, workers=workers, scheduler=scheduler)
 
@@ -34,7 +33,7 @@ def read(profile: Profile) -> pd.DataFrame:
     srs = sorted((m for m in profile.methods if m.serialized), key=lambda m: m.steps)
     chosen, found = [settings.EXPLICIT.name, profile.reference, *(m.name for m in srs[-1:])], []
     for part in (profile.explicit, profile) if profile.baselines else ():
-        counted = counts.read_counts(part).astype({"model": str, "recipe": str, "sigma": float, "method": str})
+        counted = store.read_counts(part).astype({"model": str, "recipe": str, "sigma": float, "method": str})
         for run in part.runs:
             rows, family = of_run(counted, run), family_name(run.model.name, run.train.recipe)
             network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else rows["method"] + f" {family.replace('_', ' ')}"
@@ -49,7 +48,7 @@ def read(profile: Profile) -> pd.DataFrame:
 def known() -> dict[str, dict[str, str]]:
     """What was published of ResNet-110, by label; the log of Cohen et al. is computed anew where SRS_DATA has a copy of it."""
     paper = published.read("smoothing").set_index(["method", "source"]).loc[("ResNet-110", published.PAPER)].to_dict()
-    log, path = published.read("cohen_log").iloc[0].to_dict(), paths.golden(LOG)
+    log, path = published.read("cohen_log").iloc[0].to_dict(), store.brought("golden", LOG)
     if path.is_file():
         images = pd.read_csv(path, sep="\t")
         right = (images["correct"] == 1) & (images["predict"] != ABSTAIN)
@@ -80,7 +79,7 @@ def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
         return []
     where = f"{profile.data.name}, the same {profile.images} test images and noise for all, N = {profile.n}, alpha = {profile.alpha:g}"
     other = f" They are of other data than {profile.data.name}." * (profile.data.name != "cifar10")
-    log = "recomputed here from" if paths.golden(LOG).is_file() else "as known from"
+    log = "recomputed here from" if store.brought("golden", LOG).is_file() else "as known from"
     plain = certified["method"] == settings.EXPLICIT.name
     deqs = [pd.concat([certified[plain], rows]).assign(family=family) for family, rows in certified[~plain].groupby("family", sort=False)]
     rows = pd.concat(deqs).sort_values("sigma", kind="stable")

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from srs import data, settings
+from srs import data, sealed, settings, store
 from srs.deq import inference
 from srs.progress import tqdm
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
-from srs.store import counts, paths, results, sealed
 
 SPLITS = ("val", "test")
 WAY = ["start", "solver", "steps", "tol", "margin"]  # what names a way to vote
@@ -64,10 +63,10 @@ def measure(
     chosen = chosen or ways(chains)
     inputs, source = certify.read_inputs(run), data.load(run.profile.data, split)
     some = np.linspace(0, len(source.labels) - 1, images).astype(int)
-    path = paths.measured(run, f"agreement-{split}")
+    path = store.measured(run, f"agreement-{split}.csv")
     shared = certify.vote_key(run, device, inputs).shared
     key = settings.fingerprint(shared, data.digest(source, some), images, copies, chains, *chosen)
-    told = paths.provenance(path)
+    told = path.with_suffix(".json")
     if sealed.present(path) and sealed.present(told) and sealed.read_json(told, "provenance", by="").get("key") == key:
         return read(path)
     model = certify.load_model(run, device, inputs)
@@ -89,8 +88,8 @@ def measure(
             rows.append({**way, "votes": copies - chains, "differing": int((drawn[counted] != standard).sum()), "nfe": nfe})
     points = pd.DataFrame(rows).groupby(WAY, sort=False).sum().reset_index()
     points["nfe"] /= points["votes"]
-    counts.save_frame(path, points)
-    sealed.write_json(told, results.provenance(
+    store.save_frame(path, points)
+    sealed.write_json(told, store.provenance(
         key=key, run=run.id, split=split, size={"images": images, "copies": copies, "chains": chains},
         device=inference.device_name(device), images=source.source,
     ))  # fmt: skip
@@ -100,7 +99,7 @@ def measure(
 def read(path: Path) -> pd.DataFrame:
     """The stored points of a file; raises what `store.read` raises."""
     columns = {"start": str, "solver": str, "steps": int, "tol": float, "margin": float, "votes": int, "differing": int, "nfe": float}
-    return counts.read_frame(path, columns, "table of agreement", by="")
+    return store.read_frame(path, columns, "table of agreement", by="")
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from srs import data, settings
+from srs import data, settings, store
 from srs.analysis import measures, show
 from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy, consistency, method, quickstart
@@ -12,7 +12,6 @@ from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
 from srs.settings import Profile
 from srs.smoothing import bounds, certify
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import counts, paths
 from srs.training import train
 
 SIGMA = 1.0  # of the published table; its source names none
@@ -104,7 +103,7 @@ def published_finding(table: pd.DataFrame) -> str:
 
 def at_hand(images: settings.Data) -> bool:
     """Whether SRS_DATA has a folder of test images of a data set."""
-    return any(paths.images(images.name, split).is_dir() for split in ("test", "val"))
+    return any(store.brought(images.name, split).is_dir() for split in ("test", "val"))
 
 
 def check(profile: Profile, sample: Profile, *, device: str = "cpu") -> list[Shown]:
@@ -124,7 +123,7 @@ def check(profile: Profile, sample: Profile, *, device: str = "cpu") -> list[Sho
     for run in sample.runs:
         train.train(run, device=device)
         certify.certify(run, device=device)
-    counted = counts.read_counts(sample)
+    counted = store.read_counts(sample)
     certified_accuracy.quality(sample)
     for make in (certified_accuracy.tables, certified_accuracy.curves, consistency.tables, consistency.histograms):
         make(counted, sample)

@@ -5,12 +5,11 @@ import warnings
 
 import pandas as pd
 
-from srs import profiles
+from srs import profiles, sealed, store
 from srs.analysis import measures, show
 from srs.experiments.certified_accuracy import best_of_the_paper
 from srs.settings import Profile, Run
 from srs.smoothing.bounds import Rule
-from srs.store import counts, paths
 
 RADII = (0.25, 0.5, 1.0)
 BLOCK = re.compile(r"(<!-- rows: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -27,7 +26,7 @@ def rows(run: Run) -> pd.DataFrame:
     profile = run.profile
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # other runs may not be certified yet
-        counted = counts.read_run(run)
+        counted = store.read_run(run)
     srs, cheap = best_of_the_paper(counted), cheapest(counted, profile)
     ways = [(profile.reference, Rule.COHEN), (srs, Rule.RELEASED), (srs, Rule.THEOREM31), (srs, Rule.AUDIT), (cheap, Rule.COHEN)]
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
@@ -58,5 +57,5 @@ def filled(text: str) -> str:
 
 def refresh() -> None:
     """Fill every block of the README anew."""
-    path = paths.root() / "README.md"
+    path = sealed.root() / "README.md"
     path.write_text(filled(path.read_text()))

@@ -5,28 +5,27 @@ As programs of their own these steps would spend more time on starting than on w
 
 from collections.abc import Callable, Iterator
 
-from srs import profiles
+from srs import profiles, store
 from srs.experiments import ablations, certified_accuracy, consistency, coverage, imagenet, method, simulation, soundness, speed
 from srs.settings import Profile
 from srs.smoothing import engine
-from srs.store import counts
 
 Step = Callable[[Profile], object]
 
 
 def histograms(profile: Profile) -> object:
     """Histograms of RRD, p_m and gap."""
-    return consistency.histograms(counts.read_counts(profile), profile)
+    return consistency.histograms(store.read_counts(profile), profile)
 
 
 def curves(profile: Profile) -> object:
     """Curves of certified accuracy."""
-    return certified_accuracy.curves(counts.read_counts(profile), profile)
+    return certified_accuracy.curves(store.read_counts(profile), profile)
 
 
 def tables(profile: Profile) -> object:
     """The main tables, those of consistency and of the models."""
-    counted = counts.read_counts(profile)
+    counted = store.read_counts(profile)
     return certified_accuracy.quality(profile), certified_accuracy.tables(counted, profile), consistency.tables(counted, profile)
 
 
@@ -43,7 +42,7 @@ def ablation_tables(profile: Profile) -> object:
 
 def soundness_tables(profile: Profile) -> object:
     """What follows from formulas and from stored counts: caps, rules by image, audit sizes, exact noise."""
-    counted = counts.read_counts(profile)
+    counted = store.read_counts(profile)
     sizes = simulation.audit_sizes(counted, profile)
     return soundness.caps(profile), soundness.rules_by_image(counted, profile), soundness.size_tables(sizes, profile), soundness.exact_noise(profile)
 
@@ -68,7 +67,7 @@ def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterat
         ConfigError: no run of the profile is stored, or less than one process.
     """
     engine.check(workers, "")
-    counts.read_counts(profile)  # first: if nothing is stored, say so at once
+    store.read_counts(profile)  # first: if nothing is stored, say so at once
     steps = MAIN if brief else MAIN + MORE
     for i, _ in engine.compute(lambda: _make, [(step, profile) for step in steps], workers=workers):
         yield steps[i].__name__

@@ -12,11 +12,10 @@ import nbformat
 import pandas as pd
 from nbconvert import HTMLExporter
 
-from srs import settings
+from srs import sealed, settings, store
 from srs.analysis import show
 from srs.settings import Profile
 from srs.smoothing.bounds import Rule
-from srs.store import paths, sealed
 
 GROUPS = {  # the notebooks of the page in its order, by what they are about
     "Main result": ("30_certified_accuracy", "31_consistency"),
@@ -32,7 +31,7 @@ ENDINGS = ("csv", "tex", "pdf")  # of the files that a table or figure links to
 
 def executed(profile: Profile) -> dict[str, nbformat.NotebookNode]:
     """The executed notebooks of a profile that the page shows, in its order; what they wrote to stderr is left out."""
-    found = {name: paths.executed(profile, name) for names in GROUPS.values() for name in names}
+    found = {name: store.executed(profile, name) for names in GROUPS.values() for name in names}
     notebooks = {name: nbformat.read(path, as_version=4) for name, path in found.items() if path.is_file()}
     for notebook in notebooks.values():
         for cell in notebook.cells:
@@ -65,7 +64,7 @@ def section(profile: Profile, name: str, notebook: nbformat.NotebookNode) -> str
 
 def _files(profile: Profile, name: str) -> str:
     """Links to the files of a table or figure that lie beside the page."""
-    there = [f"{name}.{ending}" for ending in ENDINGS if paths.shown(profile, f"{name}.{ending}").is_file()]
+    there = [f"{name}.{ending}" for ending in ENDINGS if store.shown(profile, f"{name}.{ending}").is_file()]
     links = " ".join(f'<a href="{file}">{file.rpartition(".")[2]}</a>' for file in there)
     return f'<span class="files" id="{name}">{links}</span>'
 
@@ -73,7 +72,7 @@ def _files(profile: Profile, name: str) -> str:
 def run_times(profile: Profile) -> pd.DataFrame:
     """How long each executed notebook took by papermill's notes, and whether it finished; those run by hand have none."""
     rows = []
-    for path in sorted(paths.executed(profile, "any").parent.glob("*.ipynb")):
+    for path in sorted(store.executed(profile, "any").parent.glob("*.ipynb")):
         if path.stem.endswith(".part"):  # being executed, this notebook among them
             continue
         try:
@@ -119,7 +118,7 @@ def build(profile: Profile) -> Path:
     Raises:
         ConfigError: no notebook of the profile has been executed.
     """
-    notebooks, folder = executed(profile), paths.executed(profile, "any").parent
+    notebooks, folder = executed(profile), store.executed(profile, "any").parent
     settings.check(notebooks != {}, "executed notebooks", str(folder), "at least one; `make` executes them")
     sections = {name: section(profile, name, notebook) for name, notebook in notebooks.items()}
     contents, body = [], []
@@ -141,7 +140,7 @@ def build(profile: Profile) -> Path:
         unsound=show.RULE_LABELS[Rule.RELEASED], contents="".join(contents), body="".join(body),
         findings=f'<section id="findings"><h2>Findings</h2><ul>{first}</ul></section>' if first else "",
     )  # fmt: skip
-    path = paths.shown(profile, "report.html")
+    path = store.shown(profile, "report.html")
     sealed.write(path, page.encode())
     return path
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from srs import data, settings
+from srs import data, sealed, settings, store
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
 from srs.deq import checkpoints, inference
@@ -22,7 +22,6 @@ from srs.progress import tqdm
 from srs.settings import Profile, Run
 from srs.smoothing import adaptive, bounds, certify, votes
 from srs.smoothing.adaptive import Looks
-from srs.store import counts, paths, results, sealed, shipped
 
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)
@@ -162,16 +161,16 @@ def measure_adaptive(run: Run, method: settings.Method, *, images: int, n: int) 
     rows, shared = [], settings.fingerprint(key.shared, method, n)
     some = np.linspace(0, profile.images - 1, min(images, profile.images)).astype(int)
     for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
-        path = paths.votes(run, method, f"adaptive-{shared}") / f"{idx:05d}-{key.images[idx]}.npz"
+        path = store.own(run, f"votes/{method.name}-adaptive-{shared}/{idx:05d}-{key.images[idx]}.npz")
         if not sealed.present(path):
             drawn = votes.draw_votes(model, test.x(idx), method, sampling, run.sigma, idx=idx, label=int(test.labels[idx]))
             votes.write(path, drawn)
         drawn = votes.read(path)
         count = adaptive.stored(drawn.estimate, bounds.top_class(drawn.select, sampling.classes))
         rows += [{"method": method.name, "idx": idx, "n": k, "n_a": count(k)} for k in Looks(n).at]
-    path = paths.measured(run, "adaptive")
-    counts.save_frame(path, pd.DataFrame(rows))
-    sealed.write_json(paths.provenance(path), results.provenance(
+    path = store.measured(run, "adaptive.csv")
+    store.save_frame(path, pd.DataFrame(rows))
+    sealed.write_json(path.with_suffix(".json"), store.provenance(
         run=run.id, weights=checkpoints.digest_of(inputs.weights), device=inference.device_name("cpu"), images=test.source,
     ))  # fmt: skip
 
@@ -179,7 +178,7 @@ def measure_adaptive(run: Run, method: settings.Method, *, images: int, n: int) 
 def read_looks(path: Path) -> pd.DataFrame:
     """The votes for c_A at every look, as `measure_adaptive` stores them."""
     columns = {"method": str, "idx": int, "n": int, "n_a": int}
-    return counts.read_frame(path, columns, "table of adaptive votes", by="")
+    return store.read_frame(path, columns, "table of adaptive votes", by="")
 
 
 def adaptive_method(profile: Profile) -> settings.Method:
@@ -226,7 +225,7 @@ def adaptive_votes(profile: Profile) -> list[Shown]:
 
 def _measured(profile: Profile, name: str, read: Callable) -> list[tuple[Run, pd.DataFrame]]:
     """What was measured of each run, here or in what is shipped."""
-    found = ((run, shipped.measured(run, name)) for run in profile.runs)
+    found = ((run, store.find(run, f"{name}.csv")) for run in profile.runs)
     return [(run, read(path)) for run, path in found if path is not None]
 
 

@@ -10,13 +10,12 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.axes import Axes
 
-from srs import settings
+from srs import sealed, settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, Attack, Gradient, hardened, NO_ATTACK, Suite
 from srs.experiments.attacks import by_radius
 from srs.settings import Run
-from srs.store import counts, paths, results, sealed, shipped
 
 RESIDUAL = "residual"  # stands in the column `gradient` where `cosine` is the relative residual of z_n
 READY, CONVERGED = "exact, ready-made", "exact, converged"
@@ -81,19 +80,19 @@ def measure(
     for one in both(run).values():
         train.train(one, device=device, progress=progress)
         attack.run_suite(one, suite_of(run, steps=steps, radii=radii), "white_box", device=device, progress=progress)
-        images, target = list(one.profile.evaluated[:MOST_IMAGES]), paths.measured(one, "cosines")
-        code = results.code_digest("deq/mdeq", "deq/gradients", "deq/solvers", "attacks/pgd", "experiments/white_box")
+        images, target = list(one.profile.evaluated[:MOST_IMAGES]), store.measured(one, "cosines.csv")
+        code = store.code_digest("deq/mdeq", "deq/gradients", "deq/solvers", "attacks/pgd", "experiments/white_box")
         gradients = [(name, vars(g)) for name, g in COMPARED.items()]
-        weights, loaded = checkpoints.read_tensors(paths.weights(one), "weight file"), data.load(one.profile.data, "test")
+        weights, loaded = checkpoints.read_tensors(store.own(one, store.WEIGHTS), "weight file"), data.load(one.profile.data, "test")
         made_from = checkpoints.digest_of(weights), data.digest(loaded, images), inference.computed_on(device)
         key = settings.fingerprint(made_from, list(states), gradients, EXACT, images, code)
-        told = paths.provenance(target)
+        told = target.with_suffix(".json")
         known = sealed.read_json(told, "provenance", by="") if sealed.present(told) else {}
         if not (sealed.present(target) and known.get("settings") == key):
-            model = checkpoints.load(paths.weights(one), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
+            model = checkpoints.load(store.own(one, store.WEIGHTS), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
             found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
-            counts.save_frame(target, found.assign(idx=[images[i] for i in found["idx"]]))
-            sealed.write_json(told, results.provenance(settings=key))
+            store.save_frame(target, found.assign(idx=[images[i] for i in found["idx"]]))
+            sealed.write_json(told, store.provenance(settings=key))
 
 
 def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
@@ -126,11 +125,11 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The stored cosines and attacked images of the run's model and of the hardened one, with their name in the column `model`."""
     parts = []
     for name, one in both(run).items():
-        path = shipped.measured(one, "cosines")
-        settings.check(path is not None, "cosines", str(paths.measured(one, "cosines")), "an existing file; `make` makes one")
+        path = store.find(one, "cosines.csv")
+        settings.check(path is not None, "cosines", str(store.measured(one, "cosines.csv")), "an existing file; `make` makes one")
         columns = {"idx": int, "state": int, "gradient": str, "cosine": float}
-        found = counts.read_frame(path, columns, "table of cosines", by="")
-        attacked = counts.read_attacks(one, "white_box").rename(columns={"attack": "gradient"})
+        found = store.read_frame(path, columns, "table of cosines", by="")
+        attacked = store.read_attacks(one, "white_box").rename(columns={"attack": "gradient"})
         parts.append([frame.assign(model=name) for frame in (found, attacked)])
     frames = (pd.concat(some, ignore_index=True) for some in zip(*parts))
     return tuple(frame.assign(**{name: measures.in_order(frame[name]) for name in ("model", "gradient")}) for frame in frames)
@@ -138,7 +137,7 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def models_table(run: Run) -> pd.DataFrame:
     """What the model cards say of accuracy, convergence and training, before and after adversarial training."""
-    cards = {name: shipped.card(one) for name, one in both(run).items()}
+    cards = {name: store.card(one) for name, one in both(run).items()}
     return pd.DataFrame([{
         "model": name, "clean accuracy %": 100 * card["clean_accuracy"], "noisy accuracy %": 100 * card["noisy_accuracy"],
         **{f"residual after {k}": card["residual"][str(k)] for k in (1, 5, 10, 30)},

@@ -13,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import pandas as pd
 import torch
 
-from srs import data, settings
+from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing import adaptive, bounds, engine, noise, votes
-from srs.store import paths, results, sealed
 
 
 VOTES_DEPEND_ON = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes")  # code, below srs/
@@ -95,8 +94,8 @@ def certify_image(
 def certify(
     run: settings.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1, scheduler: str = "",
     deadline: float = engine.HOUR, progress: bool = True,
-) -> dict[str, Path]:
-    """Draw the votes of a run's images under its methods and write tallies and rows of what is complete.
+) -> list[str]:
+    """Draw the votes of a run's images under its methods and count those of what is complete.
 
     Args:
         run: which trained model.
@@ -108,18 +107,18 @@ def certify(
         progress: whether to show a line of progress.
 
     Returns:
-        The tally file of every method whose images are all there.
+        The names of the methods whose images are all there and counted.
 
     Raises:
         ConfigError: an unknown method, workers that cannot be had, a device that is not here, or a missing weight file.
-        paths.DamagedFile: a stored file could not be read; it has been set aside.
+        sealed.DamagedFile: a stored file could not be read; it has been set aside.
         engine.WorkersLost: a task ended every worker that tried, or the scheduler is gone; what was drawn is stored.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     engine.check(workers, scheduler, deadline)
     inference.check_device(device)
     inputs = read_inputs(run)  # refuses missing or damaged weights before anything is made
-    with sealed.alone(paths.votes(run, chosen[0], "").with_name("certify.lock"), f"certifying {run.id}"):
+    with sealed.alone(store.own(run, "certify.lock"), f"certifying {run.id}"):
         key = vote_key(run, device, inputs)
         sealed.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
         for method in chosen:
@@ -168,44 +167,36 @@ def voter(run: settings.Run, device: str, inputs: Inputs, key: str) -> Callable[
     return draw
 
 
-def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> dict[str, Path]:
-    """Count stored votes into tallies and rows, for every method whose images are all there. Needs no network.
-
-    Methods that were counted before the reference method was there are counted again, because they are compared with it.
+def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> list[str]:
+    """Count the stored votes of every method whose images are all there into the run's counts and rows. Needs no network.
 
     Args:
         run: which trained model.
-        methods: those to count; empty means all of the profile.
+        methods: those that are asked for; empty means all of the profile.
         key: a `vote_key`; None: of the weights and images that are there now, for votes drawn by this CPU.
+
+    Returns:
+        The names of the methods that were asked for and are counted.
     """
-    profile, methods = run.profile, methods or run.profile.methods
-    images, key = profile.evaluated, key or vote_key(run)
-    reference = profile.method(profile.reference)
-    standard = _read_all(run, reference, key, images)
-    written = {}
-    again = (m for m in profile.methods if standard and _uncompared(paths.tallies(run, m), images))
-    for method in dict.fromkeys((*methods, *again)):
-        drawn = standard if method == reference else _read_all(run, method, key, images)
-        if drawn is None:
-            continue
-        others = (standard, _read_all(run, method.auditor, key, images) if method.auditor else None)
-        beside = zip(*(votes_of or [None] * len(images) for votes_of in others))
-        counts = [count_votes(v, method, profile.sampling, *pair) for v, pair in zip(drawn, beside)]
-        path = paths.tallies(run, method)
-        results.write_tallies(path, counts)
+    profile, images, key = run.profile, run.profile.evaluated, key or vote_key(run)
+    drawn = {m: found for m in profile.methods if (found := _read_all(run, m, key, images))}
+    standard, missing, counted, made_by = drawn.get(profile.method(profile.reference)), [None] * len(images), {}, {}
+    for method, own in drawn.items():
+        beside = zip(standard or missing, drawn.get(method.auditor) or missing)
+        counted[method.name] = [count_votes(v, method, profile.sampling, *pair) for v, pair in zip(own, beside)]
         told = vote_file(run, method, key, images[0]).with_name("provenance.json")
-        if sealed.present(told):
-            sealed.write_json(paths.provenance(path), sealed.read_json(told, "provenance", by="certify"))
-        _write_rows(run, method, results.read_tallies(path))
-        if method in methods:
-            written[method.name] = path
-    return written
+        made_by[method.name] = sealed.read_json(told, "provenance", by="certify") if sealed.present(told) else {}
+    if counted:
+        store.write_counts(run, counted, made_by)
+    for method in drawn:
+        _write_rows(run, method, pd.DataFrame(counted[method.name]))
+    return [m.name for m in methods or profile.methods if m in drawn]
 
 
 def count_votes(
     drawn: votes.ImageVotes, method: settings.Method, sampling: settings.Sampling, standard: votes.ImageVotes | None = None,
     auditor: votes.ImageVotes | None = None,
-) -> results.Tally:
+) -> store.Tally:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
 
     Args:
@@ -228,7 +219,7 @@ def count_votes(
     standard, certified = (
         other if other and len(other.estimate) >= n else None for other in (standard, standard if method.auditor is None else auditor)
     )
-    return results.Tally(
+    return store.Tally(
         idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()),
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
         n_wrong=-1 if certified is None else int((for_a & (certified.estimate[:n] != c_a)).sum()),
@@ -246,15 +237,15 @@ def most_nfe(method: settings.Method, sampling: settings.Sampling) -> int:
 
 def read_inputs(run: settings.Run) -> Inputs:
     """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
-    weights = checkpoints.read_tensors(paths.weights(run), "weight file")
-    anchor = checkpoints.load_anchor(paths.anchor(run)) if sealed.present(paths.anchor(run)) else None
+    weights = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
+    anchor = checkpoints.load_anchor(store.own(run, store.ANCHOR)) if sealed.present(store.own(run, store.ANCHOR)) else None
     return Inputs(weights, anchor, *data.seen(run))
 
 
 def vote_key(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
     """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
     inputs = inputs or read_inputs(run)
-    code = results.code_digest(*VOTES_DEPEND_ON)
+    code = store.code_digest(*VOTES_DEPEND_ON)
     anchor = None if inputs.anchor is None else checkpoints.digest_of({"anchor": inputs.anchor})
     where = inputs.source, inference.computed_on(device)
     return Key(settings.fingerprint(checkpoints.digest_of(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
@@ -264,22 +255,14 @@ def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = N
     """A run's trained model as it is certified: the inference form of `deq.inference`, with its anchor if it has one."""
     inference.check_device(device)
     inputs = inputs or read_inputs(run)
-    model = checkpoints.load(paths.weights(run), run.model, run.profile.data, state=inputs.weights).to(device)
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=inputs.weights).to(device)
     model.anchor = None if inputs.anchor is None else inputs.anchor.to(device)
     return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
 
 
 def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) -> Path:
     """Where one image's votes lie."""
-    return paths.votes(run, method, settings.fingerprint(key.shared, method)) / f"{idx:05d}-{key.images[idx]}.npz"
-
-
-def _uncompared(path: Path, images: tuple[int, ...]) -> bool:
-    """Whether these images were counted before the votes of the reference, or of the method's own auditor, were there."""
-    if not path.is_file():
-        return False
-    counts = results.read_tallies(path)
-    return counts["idx"].tolist() == list(images) and bool(((counts["n_differ"] < 0) | (counts["n_wrong"] < 0)).any())
+    return store.own(run, f"votes/{method.name}-{settings.fingerprint(key.shared, method)}/{idx:05d}-{key.images[idx]}.npz")
 
 
 def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
@@ -292,19 +275,19 @@ def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tupl
     ]
 
 
-def _write_rows(run: settings.Run, method: settings.Method, counts: np.ndarray) -> None:
+def _write_rows(run: settings.Run, method: settings.Method, counts: pd.DataFrame) -> None:
     alpha = adaptive.spent(run.profile.alpha, counts["n"], run.profile.sampling.n_max(method))
     for rule in bounds.rules_for(method.serialized):
         _, predict, radius = bounds.certificates(counts, rule, run.sigma, alpha)
         name = rule if rule.sound else f"{rule}-unsound"
-        results.write_rows(paths.rows(run, method, name), counts, predict, radius)
+        store.write_rows(store.own(run, f"rows/{method.name}.{name}.tsv"), counts, predict, radius)
 
 
 def _record_provenance(run: settings.Run, method: settings.Method, key: Key, device: str, inputs: Inputs) -> None:
     p = run.profile
     path = vote_file(run, method, key, run.profile.evaluated[0]).with_name("provenance.json")
     if not sealed.present(path):
-        sealed.write_json(path, results.provenance(
+        sealed.write_json(path, store.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
             weights=checkpoints.digest_of(inputs.weights), dtype=run.profile.precision, device=inference.device_name(device),
             data=inputs.source,

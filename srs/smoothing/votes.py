@@ -25,7 +25,7 @@ from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import adaptive, starts
 from srs.smoothing.bounds import ABSTAIN, count, top_class
 from srs.smoothing.noise import audit_order, Copies
-from srs.store import sealed
+from srs import sealed
 
 SOLVERS = OURS | {"released_anderson": released_anderson}
 
@@ -267,7 +267,7 @@ def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> 
 
     Raises:
         ConfigError: the file cannot be opened; it is left as it is.
-        paths.DamagedFile: its content is not one image's votes, or these do not fit; it has been set aside.
+        sealed.DamagedFile: its content is not one image's votes, or these do not fit; it has been set aside.
     """
 
     def parse(body: bytes) -> ImageVotes:

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from srs import data, settings
+from srs import data, sealed, settings, store
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.store import paths, results, sealed, shipped
 from srs.training import card, losses
 
 
@@ -48,12 +47,12 @@ def train(
         The path of the weights (not yet there after `stop_after`).
     """
     inference.check_device(device)
-    with sealed.alone(paths.weights(run).with_suffix(".lock"), f"training of {run.id}"), _threads(threads):
+    with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"), _threads(threads):
         return _train(run, device, progress, stop_after, retrain, threads)
 
 
 def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
-    recipe, target = run.train, paths.weights(run)
+    recipe, target = run.train, store.own(run, store.WEIGHTS)
     if _is_done(run):
         _remake_anchor(run, device)
         return target
@@ -62,7 +61,7 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     first = run.first
     if first is not None:
         train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
-        if not paths.weights(first).is_file():
+        if not store.own(first, store.WEIGHTS).is_file():
             return target
     inference.choose_kernels(tf32=False)
     memory.keep_freed()
@@ -72,12 +71,12 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     if first is None:
         model = mdeq.build(network, run.profile.data, run.profile.seed).to(device)
     else:
-        model = checkpoints.load(paths.weights(first), network, run.profile.data).to(device)
+        model = checkpoints.load(store.own(first, store.WEIGHTS), network, run.profile.data).to(device)
     optimiser = _optimiser(model, recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    if not sealed.present(paths.checkpoint(run)) and sealed.present(begun := paths.zoo(paths.checkpoint(run), run)):
-        sealed.write(paths.checkpoint(run), begun.read_bytes())  # a training that we began
+    if not sealed.present(store.own(run, store.CHECKPOINT)) and sealed.present(begun := store.tracked(run, store.CHECKPOINT)):
+        sealed.write(store.own(run, store.CHECKPOINT), begun.read_bytes())  # a training that we began
     done, seconds = _resume(run, model, mean, optimiser, device, trained_on)
     epochs = range(done, recipe.epochs)
     for epoch in tqdm(epochs, desc=f"train {run.id}", unit="epoch", disable=not progress):
@@ -90,16 +89,16 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     model = mean.module.eval()
     told = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": len(images.labels), "trained_on": trained_on, "settings": _settings(run), "recipe_key": shipped.recipe_key(run),
-        "seconds_before": 0.0 if first is None else shipped.card(first)["seconds"] + shipped.card(first)["seconds_before"],
+        "images": len(images.labels), "trained_on": trained_on, "settings": _settings(run), "recipe_key": store.recipe_key(run),
+        "seconds_before": 0.0 if first is None else store.card(first)["seconds"] + store.card(first)["seconds_before"],
         "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
         "parameters": sum(p.numel() for p in model.parameters()), **card.measure_quality(model, run, device),
     }
     checkpoints.save(model, target)
-    checkpoints.save_anchor(card.mean_solution(model, run, images, device), paths.anchor(run))
-    told |= {"weights": checkpoints.digest(target), "anchor": checkpoints.digest(paths.anchor(run))}
-    sealed.write_json(paths.card(run), results.provenance(**told, device=device, seed=run.profile.seed))
-    paths.checkpoint(run).unlink(missing_ok=True)
+    checkpoints.save_anchor(card.mean_solution(model, run, images, device), store.own(run, store.ANCHOR))
+    told |= {"weights": checkpoints.digest(target), "anchor": checkpoints.digest(store.own(run, store.ANCHOR))}
+    sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=device, seed=run.profile.seed))
+    store.own(run, store.CHECKPOINT).unlink(missing_ok=True)
     return target
 
 
@@ -176,17 +175,17 @@ def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> Non
         "seconds": seconds, "settings": _settings(run), "trained_on": trained_on,
     }  # fmt: skip
     torch.save(state, content)
-    sealed.save(paths.checkpoint(run), content.getvalue())
+    sealed.save(store.own(run, store.CHECKPOINT), content.getvalue())
 
 
 def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
-    if not sealed.present(paths.checkpoint(run)):
+    if not sealed.present(store.own(run, store.CHECKPOINT)):
         return 0, 0.0
 
     def parse(body: bytes) -> dict:
         return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
 
-    state = sealed.read(paths.checkpoint(run), "training checkpoint", parse, by="train")
+    state = sealed.read(store.own(run, store.CHECKPOINT), "training checkpoint", parse, by="train")
     if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
         return 0, 0.0  # the recipe or the images were changed since: begin anew
     model.load_state_dict(state["model"])
@@ -197,24 +196,24 @@ def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float
 
 def _is_done(run: settings.Run) -> bool:
     """Whether weights of these settings are there and whole; what is damaged is told."""
-    there = [sealed.present(path) for path in (paths.card(run), paths.weights(run), paths.anchor(run))]
+    there = [sealed.present(path) for path in (store.own(run, store.CARD), store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))]
     if not all(there[:2]):
         return False
-    told = sealed.read_json(paths.card(run), "model card", by="train")
+    told = sealed.read_json(store.own(run, store.CARD), "model card", by="train")
     if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
         return False
-    checkpoints.load(paths.weights(run), run.model, run.profile.data)
+    checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data)
     return True
 
 
 def _remake_anchor(run: settings.Run, device: str) -> None:
     """Compute the anchor of weights that are done, where it is missing or damaged."""
-    with contextlib.suppress(paths.DamagedFile):
-        if sealed.present(paths.anchor(run)):
-            checkpoints.load_anchor(paths.anchor(run))
+    with contextlib.suppress(sealed.DamagedFile):
+        if sealed.present(store.own(run, store.ANCHOR)):
+            checkpoints.load_anchor(store.own(run, store.ANCHOR))
             return
-    model = checkpoints.load(paths.weights(run), run.model, run.profile.data).to(device)
-    checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), paths.anchor(run))
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
+    checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), store.own(run, store.ANCHOR))
 
 
 def _same_images(run: settings.Run, trained_on: str | None) -> bool:
@@ -224,5 +223,5 @@ def _same_images(run: settings.Run, trained_on: str | None) -> bool:
 
 def _settings(run: settings.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
-    code = results.code_digest("data", "deq/gradients", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
+    code = store.code_digest("data", "deq/gradients", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
     return settings.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)

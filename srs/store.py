@@ -1,0 +1,348 @@
+"""What is stored of a run: one folder, data/<profile>/<run>/, with weights, card, votes, counts and further tables.
+
+What we made ourselves and ship has the same names in data/zoo/<data set>/<run>/ (models) and data/results/<profile>/<run>/
+(tables). What was computed here comes first; what is shipped stands in for it.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import io
+import os
+import platform
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from srs import sealed, settings
+from srs.settings import ABSTAIN, Profile, Run
+
+WEIGHTS, ANCHOR, CARD, CHECKPOINT = "weights.safetensors", "anchor.safetensors", "card.json", "checkpoint"
+COUNTS = "counts.csv"  # of all the run's methods; like every table, it has a .json of that name with what made it
+RUN = ["model", "recipe", "sigma"]  # what names a run
+
+# ------------------------------------------------------------------------------------------------ where it lies
+
+
+def own(run: Run, name: str) -> Path:
+    """A file of a run that is computed here."""
+    return sealed.root() / "data" / run.profile.name / run.id / name
+
+
+def measured(run: Run, name: str) -> Path:
+    """The same for a table of what was measured besides; apart, where a notebook was given other parameters by hand."""
+    return own(run, f"scratch/{name}" if _by_hand() else name)
+
+
+def tracked(run: Run, name: str) -> Path:
+    """Where the shipped copy of a file of a run lies."""
+    of_model = name in (WEIGHTS, ANCHOR, CARD, CHECKPOINT)
+    return sealed.root() / "data" / (f"zoo/{run.profile.data.name}" if of_model else f"results/{run.profile.name}") / run.id / name
+
+
+def find(run: Run, name: str) -> Path | None:
+    """A file of a run, from here, else as shipped; None if there is neither."""
+    return next((path for path in (measured(run, name), tracked(run, name)) if sealed.present(path)), None)
+
+
+def shown(profile: Profile, name: str) -> Path:
+    """A table or figure that the reader sees."""
+    return sealed.root() / "figures" / ("scratch" if _by_hand() else "") / profile.name / name
+
+
+def _by_hand() -> bool:
+    """Whether a notebook was given other parameters than results are made with; `profiles.read_parameters` finds it."""
+    return bool(os.environ.get("SRS_SCRATCH"))
+
+
+def executed(profile: Profile, name: str) -> Path:
+    """An executed notebook."""
+    return sealed.root() / "data" / profile.name / "notebooks" / f"{name}.ipynb"
+
+
+def published(name: str) -> Path:
+    """Numbers that others published, tracked."""
+    return Path(__file__).resolve().parents[1] / "data" / "published" / f"{name}.csv"
+
+
+def brought(*parts: str) -> Path:
+    """What the user brought, below SRS_DATA: <data set>/<split>/<class>/*, or golden/<a result of others>."""
+    return Path(sealed.environment("SRS_DATA") or sealed.root() / "data" / "raw").joinpath(*parts)
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def card(run: Run) -> dict:
+    """The model card of a run: its own, or the shipped one; empty if there is neither."""
+    path = next((path for path in (own(run, CARD), tracked(run, CARD)) if sealed.present(path)), None)
+    return sealed.read_json(path, "model card", by="train") if path else {}
+
+
+def recipe_key(run: Run) -> str:
+    """What a shipped model must have been made with to stand in for training the run."""
+    return settings.fingerprint(_told(run.profile.data), _told(run.model), _told(run.train), run.sigma, run.profile.seed)
+
+
+def _told(record: object) -> dict:
+    """The fields that differ from their default: a setting that is added later leaves the key of older models alone."""
+    values = {f.name: (getattr(record, f.name), f.default) for f in fields(record)}
+    return {k: _told(v) if is_dataclass(v) else v for k, (v, default) in values.items() if v != default}
+
+
+def ship(profile: Profile) -> list[Path]:
+    """Put models and tables of the profile's finished runs where they are tracked; what was put."""
+    put = []
+    first = [run.first for run in profile.every_run if run.first]
+    for run in dict.fromkeys((*profile.every_run, *first)):
+        left = () if _trained(run) else (WEIGHTS, ANCHOR, CARD)
+        left += () if _complete(run, own(run, COUNTS)) is not None else (COUNTS, "counts.json")
+        for path in sorted(own(run, "any").parent.glob("*.*")):
+            if path.suffix in (".safetensors", ".csv", ".json") and path.name not in left:
+                sealed.write_changed(put_here := tracked(run, path.name), path.read_bytes())
+                put.append(put_here)
+    return put
+
+
+def _trained(run: Run) -> bool:
+    """Whether the model was trained here, and not taken from what is shipped."""
+    return sealed.present(own(run, CARD)) and not card(run).get("shipped")
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def save_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table of measurements with its seal, whole or not at all."""
+    sealed.save(path, frame.to_csv(index=False, lineterminator="\n").encode())
+
+
+def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -> pd.DataFrame:
+    """A stored table of measurements; raises what `sealed.read` raises.
+
+    Args:
+        path: the file.
+        columns: names and types of those that it must have.
+        what: it is, in words.
+        by: the command that makes it.
+    """
+    return sealed.read(path, what, lambda body: _parse(body, columns), by=by)
+
+
+def _parse(body: bytes, columns: Mapping[str, type]) -> pd.DataFrame:
+    unknown = {name: ["", "nan"] for name, kind in columns.items() if kind is float}  # text may be "NA"
+    read = pd.read_csv(io.BytesIO(body), dtype=dict(columns), na_values=unknown, keep_default_na=False, float_precision="round_trip")
+    return read[list(columns)]
+
+
+def in_order(values: Iterable) -> pd.Categorical:
+    """The values as categories in the order of their first appearance: groups come out in the profile's order, not the alphabet's."""
+    values = list(values)
+    return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
+
+
+NOT_DRAWN = ABSTAIN - 1
+ATTACKED = {  # the columns of attacked images, a row per image, radius and method; classes are NOT_DRAWN where nobody was asked
+    "idx": int, "label": int, "attack": str, "steps": int,
+    "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
+    "radius": float,  # allowed
+    "distance": float,  # taken
+    "base": int,  # the base classifier's answer, without noise
+    "method": str,
+    "n": int,  # votes by the method's own sampling; 0: only the base classifier was attacked
+    "own": int,  # the most frequent class among them
+    "c_a": int,  # the class that the method's stored votes select for the image before the attack
+    "n_confirm": int,  # further votes of the reference method, where its first ones contradicted a certificate
+    "n_c_a": int,  # of them, for c_a
+    "rival": int,  # the most frequent other class among them
+    "n_rival": int,  # of them, for it
+}  # fmt: skip
+
+
+def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
+    """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED.
+
+    Raises:
+        ConfigError: there is no such table.
+        DamagedFile: it does not parse; it has been set aside.
+    """
+    path = find(run, f"{name}.csv")
+    settings.check(path is not None, "attack results", str(measured(run, f"{name}.csv")), "an existing file; `make` makes one")
+    return read_frame(path, ATTACKED, "table of attacked images", by="")
+
+
+# ------------------------------------------------------------------------------------------------ counts
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The counts of one image under one method; -1 where a count was not taken."""
+
+    idx: int  # position in the test split
+    label: int
+    c_a: int  # most frequent class of the selection samples; ABSTAIN if no sample had a class
+    n: int  # estimation samples
+    n_a: int  # of them, votes for c_A
+    k: int  # votes for c_A that the auditor (the reference method, or the method's own) solved again, drawn uniformly
+    m: int  # of them, those that the auditor calls otherwise
+    n_2: int  # votes for c_A among K samples drawn uniformly from all n (Theorem 3.1)
+    n_1: int  # of them, those that the auditor calls c_A too
+    n_wrong: int  # of the n_a votes, those that the auditor does not give (all n, same noise)
+    n_differ: int  # of the n votes, those that differ from the reference method's (same noise)
+    nfe_select: int
+    nfe_estimate: int
+    nfe_audit: int
+    seconds: float  # wall time of all three stages
+
+
+KINDS = {f.name: float if f.type is float else np.int64 for f in fields(Tally)}
+COLUMNS = tuple(KINDS)
+
+
+def write_counts(run: Run, counted: Mapping[str, Iterable[Tally]], made_by: Mapping[str, dict]) -> None:
+    """Write the counts of a run, a row per image and method, and what made them.
+
+    Args:
+        run: which trained model.
+        counted: the counts of every method by its name.
+        made_by: their `provenance` by the method's name.
+    """
+    rows = [pd.DataFrame(tallies, columns=COLUMNS).sort_values("idx").assign(method=name) for name, tallies in counted.items()]
+    save_frame(own(run, COUNTS), pd.concat(rows)[["method", *COLUMNS]])
+    sealed.write_json(own(run, "counts.json"), dict(made_by))
+
+
+def read_counts(profile: Profile) -> pd.DataFrame:
+    """Every stored count of a profile's runs, in the profile's order.
+
+    A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
+    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `Tally`.
+
+    Raises:
+        ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
+        DamagedFile: counts are damaged.
+        ValueError: the methods of a run were not evaluated on the same images.
+    """
+    found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
+    first = own(profile.runs[0], COUNTS)
+    settings.check(found != {}, "result file", str(first), "an existing file; `make` or `srs certify` makes one")
+    left_out = [run.id for run in profile.runs if run not in found]
+    if left_out:
+        warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
+    counts = pd.concat(found.values(), ignore_index=True)
+    for name in ("model", "recipe"):
+        counts[name] = in_order(counts[name])
+    counts["sigma"] = pd.Categorical(counts["sigma"], sorted(set(counts["sigma"])), ordered=True)
+    counts["method"] = pd.Categorical(counts["method"], [m.name for m in profile.methods], ordered=True)
+    require_same_images(counts)
+    return counts
+
+
+def read_run(run: Run) -> pd.DataFrame | None:
+    """The counts of one run, from what was computed here, else from what is shipped; None where not all its methods are there."""
+    aside = sealed.was_set_aside(own(run, COUNTS))
+    settings.check(not aside, "result file", str(own(run, COUNTS)), "it made again by `srs certify`: a damaged one was set aside")
+    found = _complete(run, own(run, COUNTS))
+    return _complete(run, tracked(run, COUNTS)) if found is None else found
+
+
+def _complete(run: Run, path: Path) -> pd.DataFrame | None:
+    """The counts of a file; None where it is not there or lacks one of the run's methods."""
+    if not sealed.present(path):
+        return None
+    found = sealed.read(path, "result file", lambda body: checked(_parse(body, {"method": str} | KINDS)), by="certify")
+    p, parts = run.profile, []
+    for method in p.methods:
+        rows = found[found["method"] == method.name].drop(columns="method")
+        enough = rows["n"] <= p.n if p.sampling.n_max(method) else rows["n"] == p.n
+        right = np.array_equal(rows["idx"], p.evaluated) and enough.all() and rows["c_a"].max() < p.data.classes
+        want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
+        settings.check(right or not len(rows), f"{method.name} in result file", str(path), f"{want}: `srs certify` counts anew")
+        parts.append(label(run, method, rows))
+    return pd.concat(parts, ignore_index=True) if all(map(len, parts)) else None
+
+
+def checked(t: pd.DataFrame) -> pd.DataFrame:
+    """The counts themselves; ValueError if they contradict each other or an image is there twice."""
+    taken = {name: t[name] >= 0 for name in ("k", "m", "n_2", "n_1", "n_wrong", "n_differ")}  # -1: not taken
+    right = [
+        t["idx"] >= 0, t["c_a"] >= -1, t["n"] >= 1, t["n_a"] >= 0, t["n_a"] <= t["n"], (t["c_a"] >= 0) | (t["n_a"] == 0),
+        *(taken[name] | (t[name] == -1) for name in taken), t["k"] <= t["n_a"], t["m"] <= t["k"], t["n_2"] <= t["n_a"],
+        t["n_1"] <= t["n_2"], t["n_wrong"] <= t["n_a"], t["n_differ"] <= t["n"],
+        *(t[name] >= 0 for name in ("nfe_select", "nfe_estimate", "nfe_audit")), ~(t["seconds"] < 0),
+        ~(t.groupby("method", sort=False)["idx"].diff() <= 0),
+    ]  # fmt: skip
+    if not all(map(np.all, right)):
+        raise ValueError
+    return t
+
+
+def label(run: Run, method: settings.Method, tallies) -> pd.DataFrame:
+    """The counts of one method as rows of the long table."""
+    rows = pd.DataFrame(tallies)
+    named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
+             "reference": run.profile.reference, "needs_audit": method.serialized, "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
+    for i, (name, value) in enumerate(named.items()):
+        rows.insert(i, name, value)
+    return rows
+
+
+def require_same_images(counts: pd.DataFrame) -> None:
+    """Pairwise measures compare image by image.
+
+    Raises:
+        ValueError: the methods of a run were evaluated on different images.
+    """
+    for run, own_rows in counts.groupby(RUN, observed=True):
+        images = {method: tuple(rows["idx"]) for method, rows in own_rows.groupby("method", observed=True)}
+        if len(set(images.values())) > 1:
+            raise ValueError(f"the counts of {run} are of different images per method: certify its methods again")
+
+
+def write_rows(path: Path, counts: pd.DataFrame, predict: np.ndarray, radius: np.ndarray) -> None:
+    """Write certificates in Cohen et al.'s columns (idx label predict radius correct time), full precision."""
+    correct = (counts["label"] == predict).astype(int)
+    rows = counts[["idx", "label"]].assign(predict=predict, radius=radius, correct=correct, time=counts["seconds"])
+    sealed.write(path, rows.to_csv(sep="\t", index=False, lineterminator="\n").encode())  # no seal: others read these columns
+
+
+# ------------------------------------------------------------------------------------------------ what made it
+
+
+def provenance(**facts: object) -> dict:
+    """What made a result: the given facts with the versions and the machine kind they were computed on."""
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch")}
+    return {**facts, "python": platform.python_version(), "machine": platform.machine(), **versions}
+
+
+@functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
+def code_digest(*places: str) -> str:
+    """Sixteen hex digits of what modules or folders of this package compute: they change with the code, not with its comments."""
+    home = Path(__file__).parent
+    files = [file for place in places for file in ([home / f"{place}.py"] if (home / f"{place}.py").is_file() else sorted((home / place).glob("*.py")))]
+    return digest_of_code(*(file.read_text(encoding="utf-8") for file in files))
+
+
+def digest_of_code(*sources: str) -> str:
+    """Sixteen hex digits of what Python sources compute, the same under every release of Python that reads them."""
+    return hashlib.sha256("".join(map(_plain_code, map(ast.parse, sources))).encode()).hexdigest()[:16]
+
+
+def _plain_code(node: object) -> str:
+    """A syntax tree as text without docstrings, places and empty fields, in which releases of Python differ; so does `ast.dump`."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_plain_code, node))}]"
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    values = dict(ast.iter_fields(node))
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        values["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):
+        values["values"] = [part for part in node.values if getattr(part, "value", None) != ""]  # Python 3.12 adds empty ones
+    told = (f"{name}={_plain_code(values[name])}" for name in sorted(values) if values[name] not in (None, []))
+    return f"{type(node).__name__}({', '.join(told)})"
