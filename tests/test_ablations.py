@@ -165,7 +165,7 @@ def test_what_is_not_there_is_left_out(done, srs_root):
     store.own(gone, store.WEIGHTS).unlink()
     ablations.measure(PROFILE, training=False, progress=False)
     assert set(ablations.read(PROFILE)["recipe"]) == {"paper", "smoothadv"}
-    shutil.rmtree(srs_root / "data" / "smoke" / "votes")
+    shutil.rmtree(store.own(RUN, "votes"))
     before = store.measured(RUN, ablations.NAME).read_bytes()
     with pytest.warns(UserWarning, match="the votes of SMALL-s0.50-paper are not here, only their counts"):
         ablations.measure(PROFILE, progress=False)
