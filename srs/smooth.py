@@ -172,9 +172,9 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
     found = re.fullmatch(r"(\w+)/(\w+)-s(\d+\.?\d*)(?:-(\w+))?", name)
     check(found is not None, "model", name, "DATA/MODEL-sSIGMA or DATA/MODEL-sSIGMA-RECIPE, as cifar10/SMALL-s0.50")
     run = profiles.get_run(found[1], found[2], float(found[3]), found[4] or "paper")
-    weights, anchor = (own if sealed.present(own) else paths.zoo(own, run) for own in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR)))
-    model = checkpoints.load(weights, run.model, run.profile.data).to(device)
-    model.anchor = checkpoints.load_anchor(anchor).to(device) if sealed.present(anchor) else None
+    anchor = store.find(run, store.ANCHOR)
+    model = checkpoints.load(store.find(run, store.WEIGHTS) or store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
+    model.anchor = checkpoints.load_anchor(anchor).to(device) if anchor else None
     return inference.prepare(model)
 
 
