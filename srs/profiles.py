@@ -159,10 +159,10 @@ PROFILES = {
             "cifar10_more", CIFAR10, ((SMALL, CIFAR_CONTRACTIVE),), (0.25, 0.5), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
             images=100, stride=50, n0=100, n=1_000, recipes_at=CIFAR_AT,
         ),
-        # Goes on from `contractive`. The paper's 500 images; each stops once the radii of the table are decided.
+        # Goes on from `contractive`. 500 images as in the paper; each stops once the radii of the table are decided.
         Profile(
             "cifar10_long", CIFAR10, ((SMALL, CIFAR_LONG),), (0.5,), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
-            images=500, stride=20, n0=100, n=10_000, adaptive=True,
+            images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(
