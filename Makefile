@@ -16,6 +16,7 @@ $(call default,PROFILE,digits)
 $(call default,JOBS,$(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
 $(call default,PYTHON3,python3)
 $(call default,WORKERS,1)
+$(call default,ROWS,5)
 SCHEDULER ?=
 RETRAIN ?=
 LAB_ARGS ?=
@@ -79,7 +80,7 @@ endif
 
 BASELINES := $(shell $(ASK) srs.profiles baselines $(PROFILE))
 
-.PHONY: all tables bench quickstart soundness test test-code test-notebooks lab docs help readme clean distclean lost
+.PHONY: all tables bench quickstart soundness verify check test test-code test-notebooks lab docs help readme clean distclean lost
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb $(NB)/%.ipynb
 
 # A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
@@ -180,6 +181,12 @@ bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb
 
 tables: | $(ENV)  ## tables and figures from stored tallies, without a network
 	$(PY) -m srs show --profile $(PROFILE) $(if $(BRIEF),--brief)
+
+verify: | $(ENV)  ## ROWS stored rows, drawn at random, computed anew from weights and seeds
+	$(PY) -m srs verify --profile $(PROFILE) --rows $(ROWS)
+
+check: | $(ENV)  ## this machine, the data, and what of PROFILE is computed
+	@$(PY) -m srs doctor --profile $(PROFILE)
 
 test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
 

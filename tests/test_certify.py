@@ -139,7 +139,7 @@ def test_two_workers_draw_the_same_files_as_a_plain_loop(finished, fresh, monkey
     assert set(certify.certify(RUN, methods=METHODS, workers=2)) == set(METHODS)
     assert all_counts() == fresh
     told = capsys.readouterr().err
-    assert "workers: http://127.0.0.1:" in told and f"certify {RUN.id}: 9 of 9, 100 % of the work" in told
+    assert "workers: http://127.0.0.1:" in told and f"certify {RUN.id}, 9 of 9, 100 % of the evaluations of f" in told
     own = store.own(RUN, "votes")
     serial = finished[0] / own.relative_to(sealed.root())
     files = sorted(path.relative_to(serial) for path in serial.rglob("*.npz"))

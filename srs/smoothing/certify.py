@@ -146,11 +146,10 @@ def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], k
         yield images.x(idx), int(images.labels[idx]), idx, method
 
 
-def voter(run: settings.Run, device: str, inputs: Inputs, key: str) -> Callable[..., votes.ImageVotes]:
+def voter(run: settings.Run, device: str, inputs: Inputs, key: str | None = None) -> Callable[..., votes.ImageVotes]:
     """A run's model in this process, as a function of image, label, position and method that draws votes.
 
-    Raises:
-        ConfigError: a worker whose votes would belong elsewhere: of another device kind, torch or code than the driver's.
+    A worker refuses to draw what belongs elsewhere than under the driver's `key`.
     """
     worker, here = engine.worker(), inference.computed_on(device)
     if worker is not None:

@@ -14,16 +14,18 @@ import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 from srs import settings
+from srs.progress import tqdm
 
 HOUR, WEEK = 3600.0, 7 * 86_400.0  # seconds
 ADDRESSES = ("tcp://", "tls://")
 AHEAD = 2  # tasks sent out per worker: one at work, one that waits there
-AGAIN = {True: 0.5, False: 30.0}  # seconds between two states of a progress line: one that is rewritten, one of a log
 
 
 class WorkersLost(RuntimeError):
@@ -169,7 +171,7 @@ def _queue(path: Path):
 
 
 class Progress:
-    """One line on standard error: the share of the work that is done, and how long the rest takes at the pace so far.
+    """One line: tasks that are done, their share of the work, and how long the rest takes at the pace so far.
 
     Args:
         what: is done, in words.
@@ -179,40 +181,20 @@ class Progress:
     """
 
     def __init__(self, what: str, kinds: Sequence[str], costs: dict[str, float], *, shown: bool = True):
-        self.what, self.costs, self.shown, self.count = what, dict(costs), shown, len(kinds)
-        self.left = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
-        self.measured = {kind: [0, 0.0] for kind in self.left}  # tasks that are done, what they cost
-        self.rewritten = not os.environ.get("SRS_MAKE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        self.began, self.said = 0.0, time.monotonic()
+        self.costs, self.kinds, self.measured = costs, Counter(kinds), {kind: [] for kind in kinds}
+        told = "{desc}{postfix}, {percentage:.0f} % of the evaluations of f, {remaining} left"
+        often = 30 if os.environ.get("SRS_MAKE") else 0.5  # seconds between two states of the line
+        self.bar = tqdm(desc=what, total=1, bar_format=told, mininterval=often, smoothing=0, disable=not shown)
 
     def done(self, kind: str, cost: float, seconds: float) -> None:
         """Count one task as done, at what it cost; the clock starts with the first task, not with what starts workers."""
-        now = time.monotonic()
-        self.began = self.began or now - seconds
-        self.left[kind] -= 1
-        tasks, spent = self.measured[kind]
-        self.measured[kind] = [tasks + 1, spent + cost]
-        self.costs[kind] = (spent + cost) / (tasks + 1)
-        last = not any(self.left.values())
-        if self.shown and (last or now - self.said >= AGAIN[self.rewritten]):
-            self.said = now
-            told = self.line(now - self.began)
-            told = f"\r{told:<78}" if self.rewritten else told
-            print(told, end="\n" if last or not self.rewritten else "", file=sys.stderr, flush=True)
-
-    def line(self, seconds: float) -> str:
-        """What is printed so many seconds after the beginning."""
-        spent = sum(cost for _, cost in self.measured.values())
-        rest = sum(count * self.costs[kind] for kind, count in self.left.items())
-        tasks = self.count - sum(self.left.values())
-        share = spent / (spent + rest) if spent + rest else 1.0
-        told = f"about {duration(seconds * rest / spent)} left" if rest and spent else f"took {duration(seconds)}"
-        return f"{self.what}: {tasks} of {self.count}, {100 * share:.0f} % of the work, {told}"
-
-
-def duration(seconds: float) -> str:
-    """A time in one unit that a reader can picture."""
-    for size, unit in ((86400.0, "d"), (HOUR, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        if not any(self.measured.values()):
+            self.bar.start_t = time.time() - seconds
+        self.measured[kind].append(cost)
+        tasks = {kind: len(costs) for kind, costs in self.measured.items()}
+        rest = sum((self.kinds[kind] - count) * fmean(self.measured[kind] or [self.costs[kind]]) for kind, count in tasks.items())
+        self.bar.total = sum(map(sum, self.measured.values())) + rest
+        self.bar.set_postfix_str(f"{sum(tasks.values())} of {self.kinds.total()}", refresh=False)
+        self.bar.update(cost)
+        if tasks == self.kinds:
+            self.bar.close()
