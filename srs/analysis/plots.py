@@ -106,11 +106,10 @@ def grid(
                 draw(ax, own, {"label": name, "color": colour, "linestyle": line}, (place, len(named)))
             ax.set_title(title(value))
             if i >= len(panels) - columns:
-                ax.set_xlabel(x)
                 ax.tick_params(labelbottom=True)
-            if i % columns == 0:
-                ax.set_ylabel(y)
-        legend_below(fig, 3)
+        fig.supxlabel(x, fontsize=7)
+        fig.supylabel(y, fontsize=7)
+        add_legend(fig, 3)
     return fig
 
 
@@ -118,15 +117,15 @@ def _is_ordered(column: pd.Series) -> bool:
     return isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(column)
 
 
-def legend_below(fig: Figure, columns: int) -> None:
-    """One legend for all panels, each name once, in as many columns at most as fit the width of the figure."""
+def add_legend(fig: Figure, columns: int) -> None:
+    """One legend above all panels, each name once, in as many columns at most as fit the width of the figure."""
     found = {}
     for ax in fig.axes:
         found |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels()) if label not in found}
     if found:
         wide = LEGEND_HANDLE + LEGEND_LETTER * max(map(len, found))
         columns = max(1, min(columns, int(fig.get_figwidth() / wide)))
-        fig.legend(found.values(), found, loc="outside lower center", ncols=columns)
+        fig.legend(found.values(), found, loc="outside upper center", ncols=columns)
 
 
 def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", title: Callable = sigma_title) -> Figure:

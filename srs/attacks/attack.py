@@ -1,12 +1,11 @@
-"""Attack the images of a run and store what became of them: one file per image and attack, then one table of all.
+"""Attack the images of a run and store what became of them: one file per attack and group of images, then one table of all.
 
 An attacked image is classified by fresh votes, drawn as each method draws them; the noise of attacks, of predictions and of
 certificates is never the same. A killed run loses at most the images that were attacked together.
 """
 
-import io
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +79,19 @@ def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float,
     return out
 
 
+def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[str, ...]]:
+    """A run's model on a device, its test images, and what results made from them depend on besides settings and code."""
+    settings.check(store.own(run, store.WEIGHTS).is_file(), "weight file", str(store.own(run, store.WEIGHTS)), "an existing file; train first")
+    inference.choose_kernels(tf32=False)
+    memory.keep_freed()
+    p, weights = run.profile, checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
+    images = data.load(p.data, "test")
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, p.data, state=weights).to(device).requires_grad_(False)
+    return model, images, (checkpoints.digest_of(weights), data.digest(images, p.evaluated), inference.computed_on(device))
+
+
 def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
-    """Do the attacks on a run that are not yet stored, and write the table of all of them.
+    """Do the attacks on a run that are not yet stored, and write the table of all of them; returns where it is.
 
     Args:
         run: which trained model; its votes must have been drawn and counted unless `suite.n` is 0.
@@ -89,9 +99,6 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
         name: of the table, which `store.read_attacks` reads.
         device: a torch device.
         progress: whether to show a progress bar.
-
-    Returns:
-        Where the table is.
 
     Raises:
         ConfigError: weights or counts are missing, or a setting does not fit.
@@ -107,24 +114,20 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
         # A truncated solver's votes are about another classifier than the one that is attacked and audited by.
         right = m.start == "previous" or m.name == p.reference
         settings.check(right, "attacked method", m.name, f"{p.reference}, or one that starts from previous solutions")
-    settings.check(store.own(run, store.WEIGHTS).is_file(), "weight file", str(store.own(run, store.WEIGHTS)), "an existing file; train first")
+    model, loaded, made_from = load(run, device)
     held = certificates(run, suite)
-    inference.choose_kernels(tf32=False)
-    memory.keep_freed()
-    weights, loaded = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file"), data.load(p.data, "test")
-    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, p.data, state=weights).to(device).requires_grad_(False)
-    made_from = checkpoints.digest_of(weights), data.digest(loaded, p.evaluated), inference.computed_on(device)
     images, tables = p.evaluated[: suite.images], []
     for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
         where = store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}")
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
-        # Fixed groups, done again as a whole: what is computed together rounds together.
-        for group in (images[i : i + size] for i in range(0, len(images), size)):
-            if not all([sealed.present(where / f"{i:05d}.npz") for i in group]):
-                x, labels = loaded.x(list(group)).to(device), dict(zip(group, loaded.labels[list(group)].tolist()))
-                for i, arrays in _attack_group(model, run, suite, attack, x, labels, held[held["idx"].isin(group)]):
-                    write(where / f"{i:05d}.npz", arrays)
-        tables += [read(where / f"{i:05d}.npz") for i in images]
+        # Fixed groups, each a file: what is computed together rounds together.
+        for group in (list(images[i : i + size]) for i in range(0, len(images), size)):
+            path = where / f"{group[0]:05d}-{group[-1]:05d}.csv"
+            if not sealed.present(path):
+                labels = dict(zip(group, loaded.labels[group].tolist()))
+                own = held[held["idx"].isin(group)]
+                store.save_frame(path, _attack_group(model, run, suite, attack, loaded.x(group).to(device), labels, own))
+            tables.append(store.read_frame(path, ATTACKED, "table of attacked images", by=""))
     target = store.measured(run, f"{name}.csv")
     store.save_frame(target, pd.concat(tables))
     return target
@@ -132,13 +135,13 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
 
 def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
     """What the images are attacked against: every certificate by a method of the suite, the unsound rule's too, and `c_a`."""
-    p = run.profile
+    columns, p = ["idx", "method", "rule", "c_a", "predict", "radius"], run.profile
     if not suite.n:
-        return pd.DataFrame(columns=["idx", "method", "rule", "c_a", "predict", "radius"])
-    counted = store.read_counts(replace(p, models=((run.model, run.train),), sigmas=(run.sigma,)))
+        return pd.DataFrame(columns=columns)
+    counted = store.read_run(run)
+    settings.check(counted is not None, "result file", run.id, "counts of this run; `make` or `srs certify` makes them")
     counted = counted[counted["method"].isin(suite.methods) & counted["idx"].isin(p.evaluated[: suite.images])]
-    held = measures.certificates(counted, alpha=p.alpha)[["idx", "method", "rule", "c_a", "predict", "radius"]]
-    return held.astype({"method": str, "rule": str})
+    return measures.certificates(counted, alpha=p.alpha)[columns].astype({"method": str, "rule": str})
 
 
 def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
@@ -149,8 +152,8 @@ def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFra
 
 def _attack_group(
     model: mdeq.DEQ, run: settings.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Attack some images together, then draw the votes on each: by image, the columns of its rows, images and votes."""
+) -> pd.DataFrame:
+    """Attack some images together, then draw the votes on each: the rows of the table."""
     p, shape = run.profile, tuple(x.shape[1:])
     reference, methods = p.method(p.reference), suite.methods if suite.n else (p.reference,)
     selected = {(method, i): c_a for method, i, c_a in zip(held["method"], held["idx"], held["c_a"])}
@@ -171,47 +174,27 @@ def _attack_group(
     flat = images.flatten(0, 1)
     z = solve(model, model.inject(flat), Gradient(solver=reference.solver, state=reference.steps))
     base = votes.predict(model.head(z)).reshape(moved.shape)
-    drawn = np.empty((len(methods), *moved.shape, suite.n), np.int16)
-    own = np.full(drawn.shape[:3], NOT_DRAWN)
-    confirm = np.full((*moved.shape, suite.confirm), NOT_DRAWN, np.int16)
+    own = np.full((len(methods), *moved.shape), NOT_DRAWN)
+    further = {}  # votes by place (b, r)
     if suite.n:
         e = draw("estimate", 0, suite.n).repeat_interleave(count, 0)
         for k, name in enumerate(methods):
-            drawn[k] = vote(model, flat, p.method(name), run.sigma, e, together=suite.copies).reshape(drawn[k].shape)
-        own = np.apply_along_axis(bounds.top_class, -1, drawn, p.data.classes)
-        doubted = np.zeros(moved.shape, bool)
+            drawn = vote(model, flat, p.method(name), run.sigma, e, together=suite.copies)
+            own[k] = np.apply_along_axis(bounds.top_class, -1, drawn, p.data.classes).reshape(moved.shape)
         for (b, r), answer in np.ndenumerate(own[methods.index(p.reference)]):
             certified = held[(held["idx"] == list(labels)[b]) & (held["radius"] > moved[b, r])]
-            doubted[b, r] = (certified["predict"] != answer).any()
-        if doubted.any():
-            b = torch.from_numpy(np.nonzero(doubted)[0])
+            if (certified["predict"] != answer).any():
+                further[b, r] = None
+        if further:
+            b, r = map(list, zip(*further))
             e = draw("estimate", suite.n, suite.confirm)[b]
-            confirm[doubted] = vote(model, images[torch.from_numpy(doubted)], reference, run.sigma, e, together=suite.copies)
-    for b, (i, label) in enumerate(labels.items()):
-        rows = []
-        for r, k in np.ndindex(count, len(methods)):
-            c_a, further = selected.get((methods[k], i), NOT_DRAWN), confirm[b, r][confirm[b, r] != NOT_DRAWN]
-            others = further[further != c_a]
-            rival = bounds.top_class(others, p.data.classes)
-            rows.append((
-                i, label, attack.name, attack.steps, attack.steps * attack.gradient.cost * max(1, attack.vectors), radii[b, r],
-                moved[b, r], base[b, r], methods[k], suite.n, own[k, b, r], c_a, len(further), (further == c_a).sum(), rival,
-                (others == rival).sum(),
-            ))  # fmt: skip
-        columns = {name: np.array(values, kind) for (name, kind), values in zip(ATTACKED.items(), zip(*rows))}
-        yield i, columns | {"images": images[b].cpu().numpy(), "votes": drawn[:, b], "confirm": confirm[b]}
-
-
-def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Store what one attack made of one image, whole or not at all."""
-    sealed.save(path, votes.archive(**arrays))
-
-
-def read(path: Path) -> pd.DataFrame:
-    """The rows of one attacked image; raises what `store.read` raises."""
-
-    def parse(body: bytes) -> pd.DataFrame:
-        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-            return pd.DataFrame({name: stored[name] for name in ATTACKED})
-
-    return sealed.read(path, "file of one attacked image", parse, by="")
+            further = dict(zip(further, vote(model, images[b, r], reference, run.sigma, e, together=suite.copies)))
+    spent, rows = attack.steps * attack.gradient.cost * max(1, attack.vectors), []
+    for (b, (i, label)), r, (k, method) in product(enumerate(labels.items()), range(count), enumerate(methods)):
+        c_a, confirm = selected.get((method, i), NOT_DRAWN), further.get((b, r), np.empty(0, np.int16))
+        rival = bounds.top_class(confirm[confirm != c_a], p.data.classes)
+        rows.append((
+            i, label, attack.name, attack.steps, spent, radii[b, r], moved[b, r], base[b, r], method, suite.n, own[k, b, r], c_a,
+            len(confirm), bounds.count(confirm, c_a), rival, bounds.count(confirm[confirm != c_a], rival),
+        ))  # fmt: skip
+    return pd.DataFrame(rows, columns=list(ATTACKED))

@@ -26,8 +26,7 @@ def pgd(x: Tensor, gradient: Callable[[Tensor], Tensor], radius: float | Tensor,
         x: where it starts and what the ball is about.
         gradient: of what is to become large, at images.
         radius: of the ball, one for all or one per image (B,).
-        steps: number of steps.
-        step: length of each, along the normalised gradient; 0 where the gradient is 0.
+        steps, step: how many, and the length of each along the normalised gradient; 0 where the gradient is 0.
     """
     radius = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
     moved = torch.zeros_like(x)
@@ -55,9 +54,7 @@ def smoothed_gradient(model: DEQ, x: Tensor, y: Tensor, noise: Tensor, gradient:
 def smoothed_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log of the mean softmax over each image's noisy copies (Salman et al. 2019, equation 6), summed over images.
 
-    Args:
-        logits: (B m, classes), the copies of an image one after another; with m = 1 it is the cross-entropy.
-        y: (B,) classes.
+    Logits are (B m, classes), the copies of an image one after another, and y (B,) classes; with m = 1 it is the cross-entropy.
     """
     copies = len(logits) // len(y)
     log_p = F.log_softmax(logits, dim=1).gather(1, y.repeat_interleave(copies)[:, None]).view(len(y), copies)
@@ -65,14 +62,7 @@ def smoothed_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def loss_gradient(model: DEQ, x: Tensor, loss: Loss, gradient: Gradient) -> Tensor:
-    """dL/dx (B, C, H, W) at images x through the solver's state z_n (Yang, Pang, Liu 2022, section 4).
-
-    Args:
-        model: the DEQ, in eval mode.
-        x: images, noise included.
-        loss: of the logits of all images.
-        gradient: which state, and how the loss is differentiated there.
-    """
+    """dL/dx (B, C, H, W) at images x, noise included, through the solver's state z_n (Yang, Pang, Liu 2022, section 4)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         u = model.inject(x)
@@ -124,7 +114,6 @@ def harden(model: MDEQ, x: Tensor, y: Tensor, sigma: float, adversarial: Adversa
     rule, training = adversarial, model.training
     noise = sigma * torch.randn(len(x), rule.vectors, *x.shape[1:]).to(x)
     model.eval()
-    gradient = lambda x: smoothed_gradient(model, x, y, noise, rule.gradient)  # noqa: E731
-    attacked = pgd(x, gradient, rule.radius, steps=rule.steps, step=rule.step)
+    attacked = pgd(x, lambda x: smoothed_gradient(model, x, y, noise, rule.gradient), rule.radius, steps=rule.steps, step=rule.step)
     model.train(training)
     return (attacked[:, None] + noise).flatten(0, 1), y.repeat_interleave(rule.vectors)

@@ -18,8 +18,7 @@ class Gradient:
     """How the loss is differentiated through the solver, at the state z_n that n = `state` evaluations of f lead to.
 
     `implicit`: the implicit function theorem at z_n, its linear system solved by Broyden's method. `unrolled`: `unroll` more
-    steps z <- (1 - beta) z + beta f(z), differentiated. `adjoint`: u_{t+1} = (1 - beta) u_t + beta (dL/dz_t + u_t df/dz_t)
-    runs alongside z_0, ..., z_n (Yang, Pang, Liu 2022).
+    damped steps of f, differentiated. `adjoint`: the simultaneous adjoint iteration alongside z_0, ..., z_n.
     """
 
     kind: str = "implicit"
@@ -76,9 +75,8 @@ class Suite:
     copies: int = 384  # noisy copies that are attacked together
 
     def __post_init__(self):
-        check_count(self.images, 1, "images")
-        check_count(self.n, 0, "n")
-        check_count(self.confirm, 1, "confirming votes")
+        for what, least in (("images", 1), ("n", 0), ("confirm", 1)):
+            check_count(getattr(self, what), least, what)
 
 
 def paper_attacks(
@@ -111,7 +109,7 @@ class Adversarial:
 
     @property
     def step(self) -> float:
-        """The length of a step: twice what would reach the radius, as Salman et al. set it."""
+        """The length of a step: twice what would reach the radius (Salman et al.)."""
         return 2 * self.radius / self.steps
 
 

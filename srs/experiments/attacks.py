@@ -222,13 +222,12 @@ def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
                     colour = plots.look(name, list(left["attack"].cat.categories))[0]
                     ax.plot(share.index, share, MARKERS[i], color=colour, fillstyle="none", markersize=7 - i, markeredgewidth=0.8, label=name)
                 ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107))
-            fig.axes[0].set_ylabel("accuracy (%)")
+            fig.supylabel("accuracy (%)", fontsize=7)
             fig.legends[0].remove()
-            plots.legend_below(fig, 2)
+            plots.add_legend(fig, 2)
         shown.append(show.figure(profile, f"robust_curves_{model}", fig, (
-            f"Certified accuracy (steps) and accuracy of {profile.reference}'s smoothed classifier after attacks (markers, {suite.n} votes per "
-            f"image) on the same {suite.images} images (MDEQ-{model} on {profile.data.name}). Grey: 95 % interval of the black line. Markers "
-            "lie above the steps if certificates hold, but for the chance in so few votes."
+            f"Certified accuracy (steps) and accuracy of {profile.reference} after attacks (markers, {suite.n} votes per image) of the same "
+            f"{suite.images} images (MDEQ-{model} on {profile.data.name}). Grey: 95 % interval of the black line."
         )))  # fmt: skip
     return shown
 
@@ -242,21 +241,18 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
     suite, reference = suite_of(profile), profile.reference
     accuracy, points, strong = robust_accuracy(attacked.points, attacked.certified), pointwise(attacked.tested), suite.attacks[-1]
     shown = [show.table(profile, "attack_soundness", soundness(attacked.tested), (
-        "Attacked images nearer to the original than the certified radius, over all attacks and radii, and how many of them are proven to "
-        f"be flipped. Where the first {suite.n} standard votes at a point are not for the certified class, {suite.confirm} more are drawn by "
-        f"{reference}. It is flipped if another class has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected "
-        f"for the choice of the class). A sound certificate may fail with probability {profile.alpha:g}. 'released (unsound)' is the "
-        "authors' formula."
+        "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: where the first "
+        f"{suite.n} standard votes are not for the certified class, {suite.confirm} more are drawn by {reference}, and another class has "
+        f"significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
     ))]  # fmt: skip
     for run in runs_of(profile):
         where = f"MDEQ-{run.model.name}, {profile.data.name}, sigma = {run.sigma:.2f}, {suite.images} test images"
         own = of_run(accuracy, run).drop(columns=RUN)
         main = own["attack"].isin(["certified", ALL]) | (own["classifier"] == reference)
         caption = (
-            f"Accuracy in percent under l2 attacks of radius r ({where}). 'certified': from the stored votes. Otherwise the attacked image "
-            f"is classified anew, by the base classifier or by the most frequent of {suite.n} fresh votes of the method. PGD attacks the "
-            f"base classifier through exact gradients, Smooth-PGD the mean softmax of m noisy copies, in {strong.steps} steps of "
-            f"{strong.step:g}, not clipped to [0, 1]. '{ALL}': right before and after all attacks of radius up to r."
+            f"Accuracy in percent under l2 attacks of radius r ({where}; {strong.steps} steps of {strong.step:g}, not clipped to [0, 1]). "
+            "'certified': from the stored votes. Otherwise the attacked image is classified by the base classifier or by the most frequent "
+            f"of {suite.n} fresh votes of the method. '{ALL}': right before and after all attacks of radius up to r."
         )
         shown.append(show.table(profile, name_of("robust_accuracy", run), own[main], caption))
         shown.append(show.table(profile, name_of("robust_accuracy_others", run), own[~main], f"The other classifiers. {caption}"))

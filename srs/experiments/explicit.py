@@ -8,10 +8,8 @@ from srs.analysis.show import Shown
 from srs.experiments.certified_accuracy import family_name, model_quality, of_run
 from srs.settings import Profile, ResNet
 from srs.smoothing import certify
-from srs.smoothing.bounds import ABSTAIN
 from srs.training import train
 
-LOG = "cohen_resnet110_cifar10_sigma0.50.tsv"
 PAPER_LABEL, LOG_LABEL = "as published (paper, CIFAR-10)", "as published (log of Cohen et al. 2019, CIFAR-10)"
 LINE = ["sigma", "network"]
 QUALITY = ["parameters", "noisy accuracy %"]
@@ -45,24 +43,17 @@ def read(profile: Profile) -> pd.DataFrame:
     return measures.holding(own.assign(network=measures.in_order(own["network"])), alpha=profile.alpha)
 
 
-def known() -> dict[str, dict[str, str]]:
-    """What was published of ResNet-110, by label; the log of Cohen et al. is computed anew where SRS_DATA has a copy of it."""
-    paper = published.read("smoothing").set_index(["method", "source"]).loc[("ResNet-110", published.PAPER)].to_dict()
-    log, path = published.read("cohen_log").iloc[0].to_dict(), store.brought("golden", LOG)
-    if path.is_file():
-        images = pd.read_csv(path, sep="\t")
-        right = (images["correct"] == 1) & (images["predict"] != ABSTAIN)
-        radii = [float(name[2:]) for name in log if name.startswith("r=")]
-        again = measures.certified_accuracy(images.assign(correct=right, log=LOG), radii, ["log"])
-        log |= show.cells(again.reset_index(drop=True)).iloc[0].to_dict()
-    return {PAPER_LABEL: paper, LOG_LABEL: log}
+def known() -> pd.DataFrame:
+    """What was published of ResNet-110, a row per label: the paper's row, and Cohen et al.'s log at 500 images."""
+    paper = published.read("smoothing").set_index(["method", "source"]).loc[("ResNet-110", published.PAPER)]
+    return pd.DataFrame([paper, published.read("cohen_log").iloc[0]], index=pd.Index([PAPER_LABEL, LOG_LABEL], name="rule"))
 
 
 def accuracy(certified: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Certified accuracy and ACR of every line at each sigma, and what was published."""
     table = measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]).reset_index().astype({"network": str, "rule": str})
     if published.SIGMA in profile.sigmas:
-        theirs = pd.DataFrame(known()).T.rename_axis("rule").reset_index().assign(sigma=published.SIGMA, network="ResNet-110")
+        theirs = known().reset_index().assign(sigma=published.SIGMA, network="ResNet-110")
         table = pd.concat([table, theirs.reindex(columns=table.columns).fillna("")])
     return table.sort_values("sigma", kind="stable").reset_index(drop=True)
 
@@ -79,7 +70,6 @@ def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
         return []
     where = f"{profile.data.name}, the same {profile.images} test images and noise for all, N = {profile.n}, alpha = {profile.alpha:g}"
     other = f" They are of other data than {profile.data.name}." * (profile.data.name != "cifar10")
-    log = "recomputed here from" if store.brought("golden", LOG).is_file() else "as known from"
     plain = certified["method"] == settings.EXPLICIT.name
     deqs = [pd.concat([certified[plain], rows]).assign(family=family) for family, rows in certified[~plain].groupby("family", sort=False)]
     rows = pd.concat(deqs).sort_values("sigma", kind="stable")
@@ -88,8 +78,8 @@ def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
     return [
         show.table(profile, "explicit_baseline", accuracy(certified, profile), (
             f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r. Rows 'as "
-            f"published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's row, and the public log of Cohen et al. "
-            f"(2019), {log} its 500 images.{other}"
+            f"published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's row, and 500 images of the public log of "
+            f"Cohen et al. (2019).{other}"
         )),
         show.table(profile, "explicit_cost", cost(certified), (
             f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet and of "
@@ -109,7 +99,7 @@ def finding(certified: pd.DataFrame) -> str:
     acr = measures.certified_accuracy(certified, [0.0], LINE)["ACR"].unstack("network")
     explicit, seconds = acr.columns[0], measures.cost(certified, ["network"])["seconds/image"]
     times = ", ".join(f"{seconds[explicit] / seconds[name]:.2f} times the seconds of {name}" for name in acr.columns[1:])
-    differ = pd.DataFrame(known()).filter(like="r=", axis=0).astype(float).diff(axis=1).abs().max(axis=None)
+    differ = known().filter(like="r=").astype(float).diff().abs().max(axis=None)
     return (
         f"{explicit} has the largest ACR at {int((acr.idxmax(axis=1) == explicit).sum())} of {len(acr)} noise levels. Its certificate takes "
         f"{times}. The two published rows of ResNet-110 differ by at most {differ:.1f} points."

@@ -1,8 +1,7 @@
 """What is simulated for notebook 40: certificates whose true radius is known, and audits of another size. No network is needed.
 
-On a trained network nobody knows the true radius, so a broken rule goes unnoticed. Here votes are drawn sample by sample, those
-of a surrogate for SRS with serially correlated errors. The counts form the same long table as those of trained models, so that
-the certificates are made by the same code.
+Votes are drawn sample by sample, those of a surrogate for SRS with serially correlated errors. Their counts form the same long
+table as those of trained models, so that the certificates are made by the same code.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.integrate import quad
 from scipy.stats import norm
 
 from srs.analysis import measures
@@ -72,12 +70,6 @@ class Linear:
         """Smallest margin to another class, divided by |w_a - w_c| = sqrt 2."""
         return float((self.scores[TOP] - max(self.scores[1:])) / np.sqrt(2))
 
-    @property
-    def p_a(self) -> float:
-        """P[TOP's noisy score is the largest] by quadrature over that score's noise."""
-        margins = (self.scores[TOP] - np.array(self.scores[1:])) / self.sigma
-        return quad(lambda z: norm.pdf(z) * np.prod(norm.cdf(z + margins)), -9, 9)[0]
-
     def votes(self, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         """Independent votes as int8, from independent noise on every score."""
         best = self.scores[TOP] + self.sigma * rng.standard_normal(shape)
@@ -106,20 +98,14 @@ class Surrogate:
 
     def votes(self, rng: np.random.Generator, standard: np.ndarray) -> np.ndarray:
         """SRS votes beside the standard votes of the same noise; shape (certificates, n) as `standard`."""
-        votes = standard.copy()
-        votes[(standard != TOP) & self._error_mode(rng, standard.shape, self.over)] = TOP
-        votes[(standard == TOP) & self._error_mode(rng, standard.shape, self.under)] = RIVAL
+        votes, shape = standard.copy(), standard.shape
+        for share, wrong, turned in ((self.over, standard != TOP, TOP), (self.under, standard == TOP, RIVAL)):
+            if share:  # a stationary two-state Markov chain per row: redrawn with probability 1 - persistence, else kept
+                mode, redrawn = rng.random(shape, np.float32) < share, rng.random(shape, np.float32) >= self.persistence
+                redrawn[:, 0] = True
+                last_redrawn = np.maximum.accumulate(np.where(redrawn, np.arange(shape[1], dtype=np.int32), 0), axis=1)
+                votes[wrong & np.take_along_axis(mode, last_redrawn, axis=1)] = turned
         return votes
-
-    def _error_mode(self, rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
-        """A stationary two-state Markov chain per row: redrawn with probability 1 - persistence, else kept."""
-        if share == 0:
-            return np.zeros(shape, bool)
-        mode = rng.random(shape, np.float32) < share
-        redrawn = rng.random(shape, np.float32) >= self.persistence
-        redrawn[:, 0] = True
-        last_redrawn = np.maximum.accumulate(np.where(redrawn, np.arange(shape[1], dtype=np.int32), 0), axis=1)
-        return np.take_along_axis(mode, last_redrawn, axis=1)
 
 
 SETTINGS: tuple[tuple[HalfSpace | Linear, Surrogate], ...] = (
@@ -137,17 +123,7 @@ def simulate(
     problem: HalfSpace | Linear, surrogate: Surrogate, *, n: int = 10_000, n0: int = 100, audit_k: int = 400,
     certificates: int = 10_000, seed: int = 0,
 ) -> pd.DataFrame:
-    """Counts as rows of the long table: of standard votes, which need no audit, and of the surrogate's on the same noise.
-
-    Args:
-        problem: classifier with known radius.
-        surrogate: how SRS votes differ from standard ones.
-        n: samples per certificate.
-        n0: samples that select c_A.
-        audit_k: K, samples solved again.
-        certificates: independent repetitions.
-        seed: of all randomness.
-    """
+    """Counts of `certificates` repetitions as rows of the long table: of standard votes, which need no audit, and of the surrogate's."""
     rng, size = np.random.default_rng(seed), max(1, VOTES_AT_ONCE // n)
     drawn = [_draw(problem, surrogate, rng, n, n0, min(size, certificates - done)) for done in range(0, certificates, size)]
     c_standard, n_standard, c_srs, n_srs, agreeing = np.concatenate(drawn, axis=1)
@@ -161,23 +137,17 @@ def simulate(
 def _draw(
     problem: HalfSpace | Linear, surrogate: Surrogate, rng: np.random.Generator, n: int, n0: int, certificates: int
 ) -> np.ndarray:
-    """Selection on noise of its own, then the estimate; one column per certificate, five rows.
-
-    Rows: c_A under the standard votes and the standard votes for it; c_A under SRS, the SRS votes for it, and how
-    many of those the standard DEQ gives to it too.
-    """
+    """Selection on noise of its own, then the estimate; a column per certificate: c_A and its votes, c_A and its votes under SRS, and
+    how many of those the standard DEQ gives to it too."""
     first = problem.votes(rng, (certificates, n0))
-    c_standard, c_srs = (_select(v, problem.classes) for v in (first, surrogate.votes(rng, first)))
+    c_standard, c_srs = (  # ties go to the lowest class, as in bounds.top_class
+        np.stack([(votes == c).sum(axis=1) for c in range(problem.classes)]).argmax(axis=0) for votes in (first, surrogate.votes(rng, first))
+    )
     standard = problem.votes(rng, (certificates, n))
     chosen = surrogate.votes(rng, standard) == c_srs[:, None]
     agreeing = chosen & (standard == c_srs[:, None])
     n_standard = (standard == c_standard[:, None]).sum(axis=1)
     return np.stack([c_standard, n_standard, c_srs, chosen.sum(axis=1), agreeing.sum(axis=1)])
-
-
-def _select(votes: np.ndarray, classes: int) -> np.ndarray:
-    """c_A of every row, the class with the most votes; ties go to the lowest index, as in bounds.top_class."""
-    return np.stack([(votes == c).sum(axis=1) for c in range(classes)]).argmax(axis=0)
 
 
 def failure_rates(
@@ -224,10 +194,9 @@ def measure(*, certificates: int = 10_000) -> pd.DataFrame:
 def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] = ()) -> pd.DataFrame:
     """What an audit of K votes certifies and costs, a row per N (the profile's and the paper's, or `ns`), run, method and K.
 
-    An audit is simulated on the measured disagreements, at measured cost (`audit_size.nfe`). Its alternative is plain RS with
-    fewer samples: by the reference (column RS), and by the method's own auditor where that is another and its votes are counted
-    (OWN_RS). Rows of the reference, without a K, are plain RS with up to N samples. Radii are means over all images, an
-    abstention counting 0.
+    An audit is simulated on the measured disagreements, at measured cost. Its alternative is plain RS with fewer samples: by the
+    reference (column RS), and by the method's own auditor where its votes are counted (OWN_RS). Rows of the reference, without a K,
+    are plain RS with up to N samples. Radii are means over all images, an abstention counting 0.
     """
     parts = []
     for n in dict.fromkeys(ns or (profile.n, N)):

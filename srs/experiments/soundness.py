@@ -42,20 +42,19 @@ def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
         own, name = measured[measured["n"] == n], "failure_rates" + "_small_n" * (n != N)
         told = (
             f"False certificates in percent with one-sided 99 % limits (N = {n}, K = {k}, {own['certificates'].iloc[0]} certificates a "
-            "line). False: the radius exceeds the true one. Errors: share of the votes for other classes that the surrogate turns to "
-            "the top class, and (-) of its votes that it turns away. 'cohen' is given the standard votes, the others the surrogate's."
+            "line). Errors: share of the votes for other classes that the surrogate turns to the top class, and (-) of its votes that it "
+            "turns away. 'cohen' is given the standard votes, the others the surrogate's."
         )
         panels = own.assign(label=labels(own["rule"]), panel=own["problem"] + ", " + own["errors"])
         drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, x=r"promised $\alpha$ (%)", y="failure rate (%)")
-        alphas = sorted(simulation.ALPHAS, reverse=True)
         for ax in drawn.axes:
-            ax.hlines([100 * a for a in alphas], *([i + side for i in range(len(alphas))] for side in (-0.42, 0.42)),
-                      color="0.35", linewidth=0.8, linestyle="--")  # fmt: skip
-            ax.set(yscale="log", xticks=range(len(alphas)), xticklabels=[f"{100 * alpha:g}" for alpha in alphas])
+            for i, alpha in enumerate(sorted(simulation.ALPHAS, reverse=True)):
+                ax.hlines(100 * alpha, i - 0.42, i + 0.42, color="0.35", linewidth=0.8, linestyle="--")
+            ax.set(yscale="log", xticks=range(i + 1), xticklabels=[f"{100 * alpha:g}" for alpha in sorted(simulation.ALPHAS, reverse=True)])
         shown += [
             show.table(profile, name, rate_table(own), (
-                f"{told} 'holds': upper limit <= alpha + 3 standard errors; 'refuted': lower limit > alpha. Mean radius at alpha = "
-                f"{min(simulation.ALPHAS):g}, abstentions counting 0. 'released (unsound)' is the authors' code."
+                f"{told} 'holds': upper limit <= alpha + 3 standard errors; 'refuted': lower limit > alpha. Mean radius at the least alpha, "
+                "abstentions counting 0."
             ), {"true radius": 3}, down=["mean radius"]),
             show.figure(profile, f"{name}_figure", drawn, f"{told} Dashed: what was promised. Arrow: no failure was seen."),
         ]  # fmt: skip
@@ -168,7 +167,7 @@ def rules_by_image(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         return []
     shown, best = [], best_of_the_paper(counts)
     for (model, recipe), own in by_image(counts, profile).groupby(["model", "recipe"], observed=True):
-        axes = {"x": f"{profile.reference}: {plots.RADIUS}", "y": f"{best}: {plots.RADIUS}", "height": 1.6, "shared": ""}
+        axes = {"x": f"{plots.RADIUS} of {profile.reference}", "y": f"{plots.RADIUS} of {best}", "shared": ""}
         drawn = plots.grid(own, panel="sigma", hue="label", draw=_scatter, title=plots.sigma_title, **axes)
         for ax in drawn.axes[: own["sigma"].nunique()]:
             top = 1.05 * max(1e-3, ax.dataLim.x1, ax.dataLim.y1)
@@ -176,8 +175,7 @@ def rules_by_image(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             ax.set(xlim=(0, top), ylim=(0, top))
         shown.append(show.figure(profile, f"rules_by_image_{family_name(model, recipe)}", drawn, (
             f"Certified radius of every image under {best} by each rule, against that of {profile.reference} by 'cohen' on the same noise "
-            f"(MDEQ-{family_name(model, recipe)} on {profile.data.name}, N = {profile.n}, K = {profile.method(best).audit}, alpha = "
-            f"{profile.alpha:g}). 0: the rule abstains. Grey: equal radii. {line_finding(own)}"
+            f"(MDEQ-{family_name(model, recipe)} on {profile.data.name}). 0: the rule abstains. Grey: equal radii. {line_finding(own)}"
         )))  # fmt: skip
     gain = audit_gain(counts, profile)
     digits, down = {name: 2 for name in gain if name.startswith("gain")}, [n for n in gain if n.startswith(("theorem", "audit"))]
@@ -301,8 +299,8 @@ def when_srs_pays(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 def pays(sizes: pd.DataFrame) -> pd.DataFrame:
     """In how many rows SRS has an audit size at which it certifies a larger mean radius than plain RS does for the same NFE.
 
-    A row per N of `audit_sizes`, none without SRS: how many `rows` there are, in how many of them SRS pays `beside RS` and `beside
-    its auditor`, `where` and at which K, the largest `lead` over RS in radius, and where it is (`lead of`).
+    A row per N of `audit_sizes`: how many `rows` there are, in how many SRS pays `beside RS` and `beside its auditor`, `where` and at
+    which K, the largest `lead` over RS in radius, and where that is (`lead of`).
     """
     found = []
     for n, srs in sizes.dropna(subset=["K"]).groupby("N", sort=False):
@@ -335,9 +333,8 @@ def exact_noise(profile: Profile) -> Shown:
     rows = [drawing_cost(d, sigma, samples) for d in data_sets for sigma in profile.sigmas]
     digits = {"table, once (seconds)": 2, "float noise (seconds)": 4, "grid noise (seconds)": 4, "ratio": 1}
     return show.table(profile, "exact_noise", pd.DataFrame(rows), (
-        "Noise on the pixels' own grid, from the exactly computed discretised Gaussian, so that rounding cannot void a certificate. "
-        f"'added to alpha': bound for a certificate from {samples} noisy copies on what rounding the probabilities to 64 bits can do. "
-        "Seconds are those of a million pixels from one generator."
+        "Noise on the pixels' own grid, from the exactly computed discretised Gaussian. 'added to alpha': bound for a certificate from "
+        f"{samples} noisy copies on what rounding the probabilities to 64 bits can do. Seconds are those of a million pixels."
     ), digits)  # fmt: skip
 
 

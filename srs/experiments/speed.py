@@ -73,7 +73,7 @@ def agreement_figure(points: pd.DataFrame) -> Figure:
         ax.set(xscale="log", yscale="log", xlabel="evaluations of f per vote", ylabel="votes unlike the full solve's (%)")
         ax.set_xticks([1, 2, 4, 8, 16, 30], ["1", "2", "4", "8", "16", "30"])
         ax.minorticks_off()
-        plots.legend_below(fig, 3)
+        plots.add_legend(fig, 3)
     return fig
 
 

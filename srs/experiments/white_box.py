@@ -20,6 +20,7 @@ from srs.settings import Run
 RESIDUAL = "residual"  # stands in the column `gradient` where `cosine` is the relative residual of z_n
 READY, CONVERGED = "exact, ready-made", "exact, converged"
 PLAIN, HARD = "as trained for smoothing", "and adversarially trained"
+COSINES = {"idx": int, "state": int, "gradient": str, "cosine": float}
 MOST_IMAGES = 25
 RADII = (0.25, 0.5, 0.75, 1.0)
 STATES = (1, 2, 3, 4, 6, 8, 12, 16)  # z_n at which gradients are compared
@@ -62,37 +63,25 @@ def measure(
     run: Run, *, steps: int = 20, radii: Sequence[float] = RADII, states: Sequence[int] = STATES, device: str = "cpu",
     progress: bool = True,
 ) -> None:
-    """Train the hardened DEQ, compare gradients and attack on both, and store it all; what is there is not done again.
+    """Train the hardened DEQ, compare gradients at z_n for n of `states` and attack on both; what is there is not done again.
 
-    Args:
-        run: which trained model.
-        steps: PGD steps of the ready-made gradient; the others spend as much.
-        radii: of the attacks.
-        states: z_n at which gradients are compared.
-        device: a torch device.
-        progress: whether to show progress bars.
+    `steps` are PGD steps of the ready-made gradient; the others spend as much.
     """
-    from srs import data
     from srs.attacks import attack
-    from srs.deq import checkpoints, inference
     from srs.training import train
 
     for one in both(run).values():
         train.train(one, device=device, progress=progress)
         attack.run_suite(one, suite_of(run, steps=steps, radii=radii), "white_box", device=device, progress=progress)
-        images, target = list(one.profile.evaluated[:MOST_IMAGES]), store.measured(one, "cosines.csv")
+        model, loaded, made_from = attack.load(one, device)
         code = store.code_digest("deq/mdeq", "deq/gradients", "deq/solvers", "attacks/pgd", "experiments/white_box")
-        gradients = [(name, vars(g)) for name, g in COMPARED.items()]
-        weights, loaded = checkpoints.read_tensors(store.own(one, store.WEIGHTS), "weight file"), data.load(one.profile.data, "test")
-        made_from = checkpoints.digest_of(weights), data.digest(loaded, images), inference.computed_on(device)
+        images, gradients = list(one.profile.evaluated[:MOST_IMAGES]), [(name, vars(g)) for name, g in COMPARED.items()]
         key = settings.fingerprint(made_from, list(states), gradients, EXACT, images, code)
-        told = target.with_suffix(".json")
-        known = sealed.read_json(told, "provenance", by="") if sealed.present(told) else {}
-        if not (sealed.present(target) and known.get("settings") == key):
-            model = checkpoints.load(store.own(one, store.WEIGHTS), one.model, one.profile.data, state=weights).to(device).requires_grad_(False)
+        path = store.own(one, f"attacks/cosines-{key}.csv")
+        if not sealed.present(path):
             found = cosines(model, loaded.x(images).to(device), loaded.labels[images].to(device), states)
-            store.save_frame(target, found.assign(idx=[images[i] for i in found["idx"]]))
-            sealed.write_json(told, store.provenance(settings=key))
+            store.save_frame(path, found.assign(idx=[images[i] for i in found["idx"]]))
+        store.save_frame(store.measured(one, "cosines.csv"), store.read_frame(path, COSINES, "table of cosines", by=""))
 
 
 def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
@@ -115,7 +104,7 @@ def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
         for name, g in COMPARED.items():
             found[n, name] = torch.nn.functional.cosine_similarity(gradient(replace(g, state=n, backward=n)), exact)
     rows = [(i, n, name, value) for (n, name), values in found.items() for i, value in enumerate(values.tolist())]
-    return pd.DataFrame(rows, columns=["idx", "state", "gradient", "cosine"])
+    return pd.DataFrame(rows, columns=list(COSINES))
 
 
 # ------------------------------------------------------------------------------------------------ tables and findings
@@ -127,8 +116,7 @@ def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     for name, one in both(run).items():
         path = store.find(one, "cosines.csv")
         settings.check(path is not None, "cosines", str(store.measured(one, "cosines.csv")), "an existing file; `make` makes one")
-        columns = {"idx": int, "state": int, "gradient": str, "cosine": float}
-        found = store.read_frame(path, columns, "table of cosines", by="")
+        found = store.read_frame(path, COSINES, "table of cosines", by="")
         attacked = store.read_attacks(one, "white_box").rename(columns={"attack": "gradient"})
         parts.append([frame.assign(model=name) for frame in (found, attacked)])
     frames = (pd.concat(some, ignore_index=True) for some in zip(*parts))
