@@ -136,7 +136,7 @@ def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -
 
 def _parse(body: bytes, columns: Mapping[str, type]) -> pd.DataFrame:
     unknown = {name: ["", "nan"] for name, kind in columns.items() if kind is float}  # text may be "NA"
-    read = pd.read_csv(io.BytesIO(body), dtype=dict(columns), na_values=unknown, keep_default_na=False, float_precision="round_trip")
+    read = pd.read_csv(io.BytesIO(body), dtype=dict(columns), na_values=unknown, keep_default_na=False)
     return read[list(columns)]
 
 
