@@ -19,6 +19,3 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'srs' has no attribute {name!r}; the public names are {', '.join(PUBLIC)}")
     return getattr(importlib.import_module(f"srs.{PUBLIC[name]}"), name)
 
-
-def __dir__() -> list[str]:
-    return sorted(globals().keys() | PUBLIC.keys())

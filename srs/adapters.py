@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from srs import settings
 from srs.deq import mdeq
 
-METHODS = ("inject", "initial", "f", "head")
 Parts = Tensor | tuple[Tensor, ...]
 
 
@@ -47,20 +46,15 @@ def from_torchdeq(
     inject: Callable[[Tensor], Parts], f: Callable[[Parts, Parts], Parts], head: Callable[[Parts], Tensor], *,
     initial: Callable[[Parts], Parts] = torch.zeros_like, module: nn.Module | None = None,
 ) -> Adapted:
-    """The parts of a DEQ that was written for torchdeq, to be certified without torchdeq's solver.
+    """The parts of a DEQ that was written for torchdeq, as a DEQ; u and z are tensors, batch first, or tuples of them.
 
-    Its solver stops a whole batch at once, so a copy's class may depend on the copies beside it and a certificate would not hold.
-    The solvers here stop sample by sample.
+    torchdeq's solver stops a whole batch at once, so a copy's class may depend on the copies beside it, and a certificate
+    would not hold. The solvers here stop sample by sample.
 
     Args:
-        inject: u = inject(x), what f needs of images x (B, C, H, W); a tensor, or a tuple of tensors, batch first.
-        f: f(z, u), the function whose fixed point torchdeq finds; z is a tensor, or a tuple of tensors.
-        head: logits (B, classes) = head(z).
+        inject, f, head: u = inject(x) of images x; f(z, u), whose fixed point torchdeq finds; logits (B, classes) = head(z).
         initial: z0 = initial(u), where the solver starts.
-        module: the network that owns these functions, where they are neither its methods nor modules: its mode is checked.
-
-    Raises:
-        ConfigError: no network can be found to be checked.
+        module: the network that owns these functions, where they are neither its methods nor modules, to check its mode.
     """
     owners = (part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in (module, inject, f, head))
     networks = nn.ModuleList(owner for owner in owners if isinstance(owner, nn.Module))
@@ -89,15 +83,10 @@ class _Flat:
 
 def as_deq(model: object, classes: int) -> mdeq.DEQ:
     """The model itself if it has the methods of a DEQ, else an explicit network behind them; ConfigError if it is neither."""
-    deq = all(callable(getattr(model, name, None)) for name in METHODS)
-    right = f"a network that maps images to logits, or a DEQ with the methods {', '.join(METHODS)}"
+    deq = all(callable(getattr(model, name, None)) for name in ("inject", "initial", "f", "head"))
+    right = "a network that maps images to logits, or a DEQ with the methods inject, initial, f and head"
     settings.check(deq or isinstance(model, nn.Module), "model", type(model).__name__, right)
     return model if deq else from_network(model, classes)
-
-
-def is_explicit(model: mdeq.DEQ) -> bool:
-    """Whether the model is a network behind the methods of a DEQ, which one evaluation solves from any start."""
-    return isinstance(model, Adapted) and model.explicit
 
 
 def networks_of(model: mdeq.DEQ) -> list[nn.Module]:

@@ -4,8 +4,8 @@
 """
 
 import hashlib
-import importlib.util
 import re
+import runpy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from srs import data, profiles, sealed, settings, store
-from srs.adapters import as_deq, is_explicit, networks_of
+from srs.adapters import as_deq, networks_of
 from srs.analysis import plots
 from srs.deq import checkpoints, inference, mdeq
 from srs.progress import tqdm
@@ -46,10 +46,11 @@ class Smooth:
     ABSTAIN = ABSTAIN
 
     def __init__(
-        self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0, batch: int = 400,
+        self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0,
+        batch: int = 400,
     ):  # fmt: skip
         self.model, self.sigma = as_deq(model, classes), settings.check_sigma(sigma)
-        usual = settings.EXPLICIT if is_explicit(self.model) else STANDARD
+        usual = settings.EXPLICIT if getattr(self.model, "explicit", False) else STANDARD
         self.method, self.sampling = method or replace(usual, batch=batch), Sampling(classes, seed=seed, reference=STANDARD)
 
     def certify(self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001) -> tuple[int, float]:
@@ -59,9 +60,6 @@ class Smooth:
             x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
             n0, n: noisy copies that choose the class, and that estimate its probability.
             alpha: failure probability.
-
-        Raises:
-            ConfigError: what `check_image` refuses, or a number out of range.
         """
         found = self.certificate(x, n0, n, alpha)
         return found.predict, found.radius
@@ -97,11 +95,8 @@ def check_image(model: mdeq.DEQ, x: Tensor, classes: int) -> Tensor:
 
 
 def digest_of(*tensors: Tensor) -> str:
-    """Sixteen hex digits of some tensors' numbers."""
+    """Sixteen hex digits of tensors."""
     return hashlib.sha256(b"".join(t.detach().cpu().contiguous().numpy().tobytes() for t in tensors)).hexdigest()[:16]
-
-
-# ------------------------------------------------------------------------------------------------ many images
 
 
 def certify_images(
@@ -111,19 +106,14 @@ def certify_images(
     """Certify images into a table with the columns of Cohen et al.'s logs; an interrupted call goes on where it stopped.
 
     Args:
-        model: a `Smooth`, whose classes and sigma then count, or what `Smooth` takes.
-        images: images (C, H, W) in [0, 1], by position.
-        labels: their classes.
-        classes, sigma: as for `Smooth`.
-        n0, n, alpha: as for `Smooth.certify`.
+        model: what `Smooth` takes, or a `Smooth`, whose classes and sigma then count.
+        images, labels: images (C, H, W) in [0, 1], by position, and their classes.
+        classes, sigma, n0, n, alpha: as for `Smooth` and `Smooth.certify`.
         skip, most: every skip-th image, and at most so many of them.
-        out: the table, tab-separated; what it was made with lies beside it, ending in .json.
+        out: the table; beside it, ending in .json, what it was made with: other settings, weights or images are refused.
 
     Returns:
         The table: idx, label, predict (-1: abstains), radius, correct, time in seconds.
-
-    Raises:
-        ConfigError: `out` was made with other settings, weights or images, or what `Smooth.certify` refuses.
     """
     smooth = model if isinstance(model, Smooth) else Smooth(model, classes, sigma)
     settings.check_count(skip, 1, "skip")
@@ -164,11 +154,7 @@ def plot_certified_accuracy(*tables: str | Path) -> Figure:
 
 
 def load(name: str, device: str = "cpu") -> mdeq.DEQ:
-    """A trained model of the zoo, ready to be certified: load("cifar10/SMALL-s0.50"), or with its recipe behind a dash.
-
-    Raises:
-        ConfigError: there is no such model; the sentence says what there is.
-    """
+    """A trained model of the zoo, ready to be certified: load("cifar10/SMALL-s0.50"), or with its recipe behind a dash."""
     found = re.fullmatch(r"(\w+)/(\w+)-s(\d+\.?\d*)(?:-(\w+))?", name)
     check(found is not None, "model", name, "DATA/MODEL-sSIGMA or DATA/MODEL-sSIGMA-RECIPE, as cifar10/SMALL-s0.50")
     run = profiles.get_run(found[1], found[2], float(found[3]), found[4] or "paper")
@@ -178,12 +164,9 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
     return inference.prepare(model)
 
 
-# ------------------------------------------------------------------------------------------------ from a command line
-
-
 def certify_folder(
-    *, model: str, images: str, sigma: float = 0.5, n0: int = 100, n: int = 1_000, alpha: float = 0.001, method: str = "",
-    skip: int = 1, most: int | None = None, channels: int = 3, device: str = "cpu", out: str = "mine.tsv",
+    *, model: str, images: str, sigma: float = 0.5, n: int = 1_000, method: str = "", skip: int = 1, channels: int = 3,
+    device: str = "cpu", out: str = "mine.tsv",
 ) -> Iterator[str]:
     """Certify the images of a folder by a model of your own.
 
@@ -191,17 +174,16 @@ def certify_folder(
         model: FILE.py:FUNCTION, which gives the model; or the name of a zoo model, as cifar10/SMALL-s0.50.
         images: a folder with a folder of images per class.
         sigma: noise level in units of [0, 1] pixels.
-        n0, n: noisy copies that choose the class, and that estimate its probability.
-        alpha: failure probability of a certificate.
+        n: noisy copies that estimate the probability of the class.
         method: START-SOLVER-STEPS, as `srs tune` prints it; empty: plain randomized smoothing with the full solve.
-        skip, most: every skip-th image, and at most so many of them.
+        skip: every skip-th image.
         channels: 3 for colour, 1 for grey.
         device: a torch device.
         out: the table; a call that was interrupted goes on.
     """
     own, source, classes = given(model, images, channels, device)
     smooth = Smooth(own, classes, sigma, method=method_named(method) if method else None)
-    table = certify_images(smooth, source, source.labels, n0=n0, n=n, alpha=alpha, skip=skip, most=most, out=out)
+    table = certify_images(smooth, source, source.labels, n=n, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):
@@ -218,13 +200,7 @@ def given(model: str, images: str, channels: int, device: str) -> tuple[object, 
         source = data.image_folder(Path(images), channels)
     else:
         source = data.load(settings.pick(data_set, profiles.DATASETS, "data set"), "train")
-    if file:
-        spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        own = settings.pick(function, vars(module), "function")()
-    else:
-        own = load(model, device)
+    own = settings.pick(function, runpy.run_path(file), "function")() if file else load(model, device)
     return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
 
 

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srs import settings
-from srs.adapters import as_deq, is_explicit
+from srs.adapters import as_deq
 from srs.deq import inference, mdeq
 from srs.deq.solvers import SOLVERS
 from srs.settings import Method
@@ -22,8 +23,7 @@ OTHER_NOISE = 1_000_003  # the seed here: what is chosen may not depend on the n
 STEPS, SHARED_STEPS, CHAINS = 30, 10, 10  # most steps from zero, most from the shared start, chains of SRS
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What `tune` found; printed, it is the answer in words."""
 
     method: Method  # for `Smooth(model, method=...)`
@@ -42,21 +42,15 @@ def tune(
     """Find the cheapest sound method that keeps the mean certified radius of the full solve; wrong images have radius 0.
 
     Args:
-        model: as for `Smooth`.
-        images: ten training images or more, none that is to be certified.
-        labels: their classes.
-        classes, sigma: as for `Smooth`.
-        n0, n, alpha: as for `Smooth.certify`.
+        model, classes, sigma, n0, n, alpha: as for `Smooth` and `Smooth.certify`.
+        images, labels: ten training images or more, none that is to be certified, and their classes.
         copies: noisy copies of each image.
         keep: share of the full solve's mean radius that the choice must reach.
-
-    Raises:
-        ConfigError: what `Smooth` refuses, or a model that is right about none of the images.
     """
     model, noisy, rows = as_deq(model, classes), [], []
+    explicit = getattr(model, "explicit", False)
     for i, x in enumerate(images):
-        x = check_image(model, x, classes)
-        noisy.append(Copies(x, sigma, OTHER_NOISE, i, "estimate")(np.arange(copies)))
+        noisy.append(Copies(check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate")(np.arange(copies)))
 
     def add(method: Method, drawn: np.ndarray, wrong: float = 0.0) -> dict:
         """Note the cost of a method, and the radius that n votes of the measured shares would certify."""
@@ -71,25 +65,27 @@ def tune(
         rows.append({"method": method, "NFE": cost, "radius": float(np.where(top == np.asarray(labels), radius, 0.0).mean())})
         return rows[-1]
 
-    if is_explicit(model):
+    if explicit:
         full = add(settings.EXPLICIT, _every_step(model, noisy, None, 1)[0][0])
     else:
         zero, mean = _every_step(model, noisy, None, STEPS)
         full = [add(Method(f"zero-anderson-{k}", "anderson", k), drawn) for k, drawn in enumerate(zero, start=1)][-1]
     goal = keep * full["radius"]
     settings.check(goal > 0, "mean radius", 0.0, "images that the model classifies rightly at this noise level")
-    if not is_explicit(model):
-        # What audits is what is certified: the shortest solve from zero that keeps the radius.
-        auditor = next(row["method"] for row in rows if row["radius"] >= goal)
+    if not explicit:
+        # What audits is what is certified: the full solve, or the shortest from zero that keeps its radius.
+        auditors = {full["method"], next(row["method"] for row in rows if row["radius"] >= goal)}
         model = copy.copy(model)
         model.anchor = mean if getattr(model, "anchor", None) is None else model.anchor
         for k, drawn in enumerate(_every_step(model, noisy, model.anchor, SHARED_STEPS)[0], start=1):
             add(Method(f"anchor-anderson-{k}", "anderson", k, start="anchor"), drawn)
         for k in (1, 3):
-            srs = Method(f"previous-anderson-{k}", "anderson", k, start="previous", batch=CHAINS, warmup=10, auditor=auditor)
+            srs = Method(f"previous-anderson-{k}", "anderson", k, start="previous", batch=CHAINS, warmup=10, audit=min(AUDIT, n))
             drawn = np.stack([votes.sample(model, lambda some, x=x: x[some], srs, np.arange(copies))[0] for x in noisy])
-            wrong = float(np.mean((drawn != zero[auditor.steps - 1])[:, CHAINS:]))  # the first batch is the chains' warm-up
-            add(replace(srs, batch=100, audit=min(AUDIT, n)), drawn[:, CHAINS:], wrong)
+            for auditor in auditors:
+                wrong = float(np.mean((drawn != zero[auditor.steps - 1])[:, CHAINS:]))  # the first batch is the chains' warm-up
+                name = f"{srs.name} audited by {auditor.name}"
+                add(replace(srs, name=name, batch=100, auditor=auditor), drawn[:, CHAINS:], wrong)
     table = pd.DataFrame(rows).assign(kept=[row["radius"] / full["radius"] for row in rows])
     enough = table[table["radius"] >= goal].sort_values(["NFE", "radius"], ascending=[True, False])
     return Choice(enough["method"].iloc[0], model, table, _answer(table, enough, rows.index(full)))
@@ -114,24 +110,19 @@ def _every_step(model: mdeq.DEQ, noisy: Sequence[Tensor], start: Tensor | None, 
 
 
 def _answer(table: pd.DataFrame, enough: pd.DataFrame, full: int) -> str:
-    """The choice in words, and what the other ways would have cost."""
+    """The choice in words, and what other ways cost; `enough` are the rows that keep the radius, cheapest first."""
 
-    def told(row: pd.Series) -> str:
-        name = "plain RS" if len(table) == 1 else row["method"].name
-        radius = f"expected radius {bounds.round_down(row['radius'], 3):.3f} ({100 * row['kept']:.0f} % of the full solve's)"
-        return f"{name}: {row['NFE']:,} evaluations of f per image, {radius}"
+    def told(at: int) -> str:
+        radius, kept = bounds.round_down(table["radius"][at], 3), f"{100 * table['kept'][at]:.0f} % of the full solve's"
+        return f"{table['method'][at].name}: {table['NFE'][at]:,} evaluations of f per image, expected radius {radius:.3f}, {kept}"
 
     if len(table) == 1:
-        return f"{told(table.loc[0])}; an explicit network has no solver to shorten"
+        return f"plain {told(0)}; an explicit network has no solver to shorten"
     start = table["method"].map(lambda method: method.start)
-    best = {name: enough[start[enough.index] == name] for name in ("zero", "anchor")}
-    return "\n".join([
-        f"cheapest sound method: {told(enough.iloc[0])}",
-        f"full solve: {told(table.loc[full])}",
-        f"from zero: {told(best['zero'].iloc[0])}",
-        f"from a shared start: {told(best['anchor'].iloc[0]) if len(best['anchor']) else 'no number of steps keeps the radius'}",
-        f"with an audit: {told(table[start == 'previous'].sort_values('radius').iloc[-1])}",
-    ])  # fmt: skip
+    first = {name: next((at for at in enough.index if start[at] == name), None) for name in ("zero", "anchor")}
+    lines = {"cheapest sound method": enough.index[0], "full solve": full, "from zero": first["zero"],
+             "from a shared start": first["anchor"], "with an audit": table["radius"][start == "previous"].idxmax()}  # fmt: skip
+    return "\n".join(f"{title}: {'too few steps to keep the radius' if at is None else told(at)}" for title, at in lines.items())
 
 
 def tune_folder(
@@ -145,7 +136,7 @@ def tune_folder(
         images: a folder with a folder of training images per class; empty: those that the zoo model was trained on.
         sigma: noise level in units of [0, 1] pixels.
         n: noisy copies that a certificate will take.
-        most: images, evenly spread over the folder.
+        most: images that are looked at, evenly spread over the folder.
         channels: 3 for colour, 1 for grey.
         device: a torch device.
     """
