@@ -73,20 +73,19 @@ SHOWN := figures/$(PROFILE)
 ifneq ($(shell "$(PYTHON3)" -c 'import sys; sys.stdout.write(str(sys.version_info >= (3, 11)))'),True)
 $(error PYTHON3=$(PYTHON3) is refused: want Python 3.11 or newer)
 endif
-RUNS  := $(shell $(ASK) srs.profiles runs "$(PROFILE)")
+ANSWERS := $(shell $(ASK) srs.profiles "$(PROFILE)")
+answer = $(patsubst $(1)=%,%,$(filter $(1)=%,$(ANSWERS)))
+RUNS := $(call answer,run)
 ifeq ($(RUNS),)
-$(error PROFILE=$(PROFILE) is refused: want one of $(shell $(ASK) srs.profiles profiles))
+$(error PROFILE=$(PROFILE) is refused: want one of $(call answer,profile))
 endif
-
-BASELINES := $(shell $(ASK) srs.profiles baselines $(PROFILE))
+NOTEBOOKS := $(call answer,notebook)
+REPORT := $(filter 90_report,$(NOTEBOOKS))
 
 .PHONY: all tables bench quickstart soundness verify check test test-code test-notebooks lab docs help readme clean distclean lost
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb $(NB)/%.ipynb
 
-# A profile without the paper's methods has their main tables and curves, and nothing that compares RS with SRS.
-BRIEF := $(filter cifar10_more cifar10_long,$(PROFILE))
-
-all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## train, certify, and make every table and figure (default)
+all: $(if $(REPORT),$(SHOWN)/report.html,$(NOTEBOOKS:%=$(NB)/%.ipynb))  ## train, certify, and make every table and figure (default)
 	@echo "$(PROFILE): everything is up to date; open $<"
 
 # ---------------------------------------------------------------------------------------------- environment
@@ -108,14 +107,14 @@ all: $(if $(BRIEF),$(NB)/30_certified_accuracy.ipynb,$(SHOWN)/report.html)  ## t
 # Papermill takes the shell's place, so that the signal by which make ends reaches it; its kernel ends when it is gone.
 define execute
 @mkdir -p $(dir $(2))
-@echo "$(notdir $(2))   (done: $$(ls $(NB) | grep -vc part || true) of $(words $(CERTIFIED) $(CERTIFIED) $(EXPLICIT) $(EXPLICIT) $(SHOWING) 80 90) notebooks)"
+@echo "$(notdir $(2))   (done: $$(ls $(NB) | grep -vc part || true) of $(words $(CERTIFIED) $(CERTIFIED) $(EXPLICIT) $(EXPLICIT) $(NOTEBOOKS)) notebooks)"
 @SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING --stderr-file /dev/stderr -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep --line-buffered -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
 @mv $(2).part.ipynb $(2)
 endef
 papermill = $(call execute,$(1),$@,$(2))
 
-# An executed notebook stands for its results: where one of these is gone or cut short, the notebook is run again.
-$(shell $(ASK) srs.store.made lost $(PROFILE)): lost
+# An executed notebook stands for its results: where one of these is gone, the notebook is run again.
+$(call answer,lost): lost
 
 # A run id is MODEL-sSIGMA-RECIPE.
 part = $(word $(2),$(subst -, ,$(1)))
@@ -123,13 +122,13 @@ run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part
 
 TRAIN   := srs/data.py $(wildcard srs/deq/*.py srs/training/*.py)
 SAMPLE  := $(TRAIN) $(wildcard srs/smoothing/*.py)
-ANALYSE := $(wildcard srs/analysis/*.py srs/store/*.py)
+ANALYSE := srs/store.py $(wildcard srs/analysis/*.py)
 
 # Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
-$(foreach run,$(RUNS),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp
-	@test -f $@ || $(ASK) srs.profiles stamps $(PROFILE)
+$(foreach run,$(RUNS) $(call answer,explicit),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp
+	@test -f $@ || $(ASK) srs.profiles $(PROFILE) stamps >/dev/null
 $(WORK)/settings/stamp: srs/profiles.py srs/settings.py
-	@$(ASK) srs.profiles stamps $(PROFILE) && touch $@
+	@$(ASK) srs.profiles $(PROFILE) stamps >/dev/null && touch $@
 
 $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(WORK)/settings/%.train.json | $(ENV)
 	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
@@ -137,14 +136,10 @@ $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(WORK)/settings/%.tra
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) $(WORK)/settings/%.certify.json | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)"))
 
-CERTIFIED := $(foreach run,$(filter-out $(BASELINES),$(RUNS)),$(NB)/20_certify-$(run).ipynb)
-EXPLICIT  := $(foreach run,$(BASELINES),$(NB)/20_certify-$(run).ipynb)
+CERTIFIED := $(foreach run,$(RUNS),$(NB)/20_certify-$(run).ipynb)
+EXPLICIT  := $(foreach run,$(call answer,explicit),$(NB)/20_certify-$(run).ipynb)
 
 # Notebook NN_x is made by srs/experiments/x.py; below stands what else it needs, and with which parameters it is run.
-# Attacks are those of small images. A CPU would train the models of 32 and 34 on CIFAR-10 for hours, so there 32 takes what is
-# trained and 34 is made only when asked for: make data/cifar10/notebooks/34_white_box.ipynb.
-ATTACKS := $(if $(filter imagenet%,$(PROFILE)),,33_attacks) $(if $(filter imagenet% cifar10,$(PROFILE)),,34_white_box)
-SHOWING := 00_quickstart 05_method 30_certified_accuracy 31_consistency 32_ablations $(ATTACKS) 35_imagenet 36_explicit 40_soundness 41_speed
 notebook = $(patsubst %,$(NB)/%.ipynb,$(1))
 
 $(call notebook,00_quickstart): $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE)
@@ -157,14 +152,14 @@ $(call notebook,35_imagenet): $(SAMPLE)
 $(call notebook,36_explicit): $(CERTIFIED) $(EXPLICIT)
 $(call notebook,41_speed): $(CERTIFIED) $(SAMPLE) srs/experiments/few_steps.py srs/experiments/bench.py
 $(call notebook,05_method 35_imagenet): srs/profiles.py srs/settings.py
-$(call notebook,80_coverage): $(call notebook,$(SHOWING)) $(wildcard data/published/*.csv)  # it looks at what all the others left
-PARAMETERS_32_ablations := -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)") -p training $(if $(filter cifar10,$(PROFILE)),False,True)
+$(call notebook,80_coverage): $(call notebook,$(filter-out 80_coverage 90_report,$(NOTEBOOKS))) $(wildcard data/published/*.csv)  # it looks at what all the others left
+PARAMETERS_32_ablations := -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)") -p training $(call answer,trains_more)
 
 define module_of
 $(call notebook,$(1)): srs/experiments/$(shell echo $(1) | cut -c4-).py
 
 endef
-$(eval $(foreach n,$(SHOWING) 80_coverage,$(call module_of,$(n))))
+$(eval $(foreach n,$(filter-out 10_train 20_certify 90_report,$(patsubst notebooks/%.ipynb,%,$(wildcard notebooks/*.ipynb))),$(call module_of,$(n))))
 
 $(NB)/%.ipynb: notebooks/%.ipynb $(ANALYSE) | $(ENV)
 	$(call papermill,$*,$(PARAMETERS_$*))
@@ -180,7 +175,7 @@ bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb
 	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs bench --ship --profile $(PROFILE) --recipe $(call part,$(run),3) $(if $(COMPILED),--compiled)$(newline))
 
 tables: | $(ENV)  ## tables and figures from stored tallies, without a network
-	$(PY) -m srs show --profile $(PROFILE) $(if $(BRIEF),--brief)
+	$(PY) -m srs show --profile $(PROFILE) $(if $(REPORT),,--brief)
 
 verify: | $(ENV)  ## ROWS stored rows, drawn at random, computed anew from weights and seeds
 	$(PY) -m srs verify --profile $(PROFILE) --rows $(ROWS)
@@ -215,7 +210,7 @@ docs: | $(ENV)  ## the docstrings as pages: docs/srs.html
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $$($(ASK) srs.profiles profiles))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   SCHEDULER=tcp://host:port of Dask, or a YAML file of dask-jobqueue   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
+	@echo "PROFILE=$(PROFILE) (of $(call answer,profile))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   SCHEDULER=tcp://host:port of Dask, or a YAML file of dask-jobqueue   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
 
 readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
 	mkdir -p figures/readme
@@ -228,6 +223,6 @@ clean:  ## remove what PROFILE computed
 	rm -rf $(WORK) $(SHOWN) figures/scratch/$(PROFILE)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(shell $(ASK) srs.profiles profiles),data/$(p) figures/$(p)) $(TRIAL) figures/scratch docs .venv
+	rm -rf $(foreach p,$(call answer,profile),data/$(p) figures/$(p)) $(TRIAL) figures/scratch docs .venv
 
 endif

@@ -4,23 +4,23 @@ The dataclasses are those of `settings`, and stand here too. Names from outside 
 make) enter through `get_profile`, `get_run` and `read_parameters`, which refuse what they do not know before any work
 starts.
 
-`python -m srs.profiles runs digits` prints the ids that make uses as targets.
+`python -m srs.profiles digits` prints what make asks.
 """
 
-import argparse
 import ast
 import dataclasses
 import json
 import os
 import re
-from collections.abc import Container, Sequence
+import sys
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from srs import sealed
 from srs.attacks.settings import paper_attacks, Suite
 from srs.settings import (
-    ConfigError, Contraction, Data, Fewer, Method, Model, Profile, ResNet, Run, Train, check, check_sigma, one_of, pick,
+    Contraction, Data, EXPLICIT, Method, Model, Profile, ResNet, Run, Train, check, check_sigma, one_of, pick,
 )  # fmt: skip
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
@@ -41,9 +41,6 @@ def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[
         Method("SRS-MDEQ-1A", "anderson", 1, **srs),
         Method("SRS-MDEQ-3A", "anderson", 3, **srs),
     )
-
-
-SIX_ROWS = tuple(m.name for m in paper_methods(batch=1, chains=1, warmup=0, audit=0))
 
 
 def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
@@ -114,13 +111,14 @@ CIFAR_LONG = replace(
     contraction=Contraction(most_free_steps=2, weight=4.0),
 )  # fmt: skip
 # At the outer levels a short training begins with the same recipe's model of the level beside.
-CIFAR_AT = (
-    (0.5, CIFAR_TWO),
-    (0.12, replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.25, epochs=1)),
-    (0.12, replace(CIFAR_CONTRACTIVE, begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=2)),
-    (1.0, replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.5, epochs=1)),
-    (1.0, replace(CIFAR_TWO, begin=CIFAR_TWO, begin_sigma=0.5)),
-)
+CIFAR_PAPER_AT = {
+    0.12: replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.25, epochs=1), 0.25: CIFAR_PAPER, 0.5: CIFAR_PAPER,
+    1.0: replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.5, epochs=1),
+}  # fmt: skip
+CIFAR_CONTRACTIVE_AT = {
+    0.12: replace(CIFAR_CONTRACTIVE, begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=2), 0.25: CIFAR_CONTRACTIVE, 0.5: CIFAR_TWO,
+    1.0: replace(CIFAR_TWO, begin=CIFAR_TWO, begin_sigma=0.5),
+}  # fmt: skip
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
     "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
@@ -140,71 +138,84 @@ RESNET_GAUSSIAN = Train(
 )
 DIGITS_RESNET = (ResNet("ResNet14", 14), replace(RESNET_GAUSSIAN, epochs=10, batch=48, augment="none"))
 
+SIGMAS = (0.12, 0.25, 0.5, 1.0)
+
+
+def runs_at(sigmas: tuple[float, ...], *models: tuple[Model | ResNet, Train], methods: tuple[Method, ...] = ()) -> tuple[Run, ...]:
+    """A run for each model and noise level; an explicit network's votes are one pass each."""
+    return tuple(Run(model, recipe, sigma, methods, methods[0].name if methods else "") for model, recipe in models for sigma in sigmas)
+
+
+def votes_of_one_pass(batch: int) -> tuple[Method, ...]:
+    """The method of explicit networks."""
+    return (replace(EXPLICIT, batch=batch),)
+
+
+CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for at in (CIFAR_PAPER_AT, CIFAR_CONTRACTIVE_AT) for sigma, recipe in at.items())
+CIFAR_METHODS = paper_methods(batch=50, chains=50, warmup=10, audit=100)
+NO_AUDIT = fast_methods(batch=50, audit=0)[:2]  # votes as the full solve's, and the cheapest
+
 PROFILES = {
     p.name: p
     for p in (
         Profile(
-            "digits", DIGITS, ((DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER)), (0.12, 0.25, 0.5, 1.0),
-            paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
-            baselines=(DIGITS_RESNET,), ablation_images=5,
+            "digits", DIGITS,
+            runs_at(SIGMAS, (DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER))
+            + runs_at(SIGMAS, DIGITS_RESNET, methods=votes_of_one_pass(450)),
+            paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400, ablation_images=5,
+            attacks=Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
         ),
+        # All methods at one noise level, or two cores would take more than two hours.
         Profile(
-            "cifar10", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE)), (0.12, 0.25, 0.5, 1.0),
-            paper_methods(batch=50, chains=50, warmup=10, audit=100) + fast_methods(batch=50, audit=100), "MDEQ-30A",
-            images=20, stride=250, n0=100, n=1_000, recipes_at=CIFAR_AT, ablation_images=5,
-            fewer=Fewer((0.12, 0.25, 1.0), SIX_ROWS, images=10),  # or two cores would take more than two hours
+            "cifar10", CIFAR10, tuple(run if run.sigma == 0.5 else replace(run, methods=CIFAR_METHODS, images=10) for run in CIFAR_RUNS),
+            CIFAR_METHODS + fast_methods(batch=50, audit=100), "MDEQ-30A", images=20, stride=250, n0=100, n=1_000, ablation_images=5,
+            attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)), trains_more=False,
         ),
-        # More images, without an audit: by votes as the full solve's, and by the cheapest. Those of `cifar10` are among them.
+        # More images, without an audit. Those of `cifar10` are among them.
         Profile(
-            "cifar10_more", CIFAR10, ((SMALL, CIFAR_CONTRACTIVE),), (0.25, 0.5), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
-            images=100, stride=50, n0=100, n=1_000, recipes_at=CIFAR_AT,
+            "cifar10_more", CIFAR10, tuple(Run(SMALL, CIFAR_CONTRACTIVE_AT[sigma], sigma) for sigma in (0.25, 0.5)), NO_AUDIT, "MDEQ-STOP",
+            images=100, stride=50, n0=100, n=1_000,
         ),
         # Goes on from `contractive`. 500 images as in the paper; each stops once the radii of the table are decided.
         Profile(
-            "cifar10_long", CIFAR10, ((SMALL, CIFAR_LONG),), (0.5,), fast_methods(batch=50, audit=0)[:2], "MDEQ-STOP",
-            images=500, stride=10, n0=100, n=10_000, adaptive=True,
+            "cifar10_long", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), NO_AUDIT, "MDEQ-STOP", images=500, stride=10, n0=100, n=10_000,
+            adaptive=True,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(
-            "cifar10_gpu", CIFAR10, ((SMALL, CIFAR_PAPER), (SMALL, CIFAR_CONTRACTIVE), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
+            "cifar10_gpu", CIFAR10, CIFAR_RUNS + runs_at(SIGMAS, (LARGE, PAPER_LARGE)),
             paper_methods(batch=400, chains=400, warmup=10, audit=400) + fast_methods(batch=400, audit=400), "MDEQ-30A",
-            images=500, stride=10, n0=100, n=10_000, recipes_at=CIFAR_AT,
+            images=500, stride=10, n0=100, n=10_000,
+            attacks=Suite(paper_attacks(), images=100, n=100, runs=(("SMALL", 0.5), ("LARGE", 0.5))),
         ),
         Profile(
-            "paper", CIFAR10, ((SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE)), (0.12, 0.25, 0.5, 1.0),
+            "paper", CIFAR10,
+            runs_at(SIGMAS, (SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE))
+            + runs_at(SIGMAS, (RESNET110, RESNET_GAUSSIAN), methods=votes_of_one_pass(400)),
             paper_methods(batch=400, chains=400, warmup=10, audit=400), "MDEQ-30A", images=500, stride=20, n0=100, n=10_000,
-            baselines=((RESNET110, RESNET_GAUSSIAN),),
+            attacks=Suite(paper_attacks(), images=500, n=100), published=True,
         ),
         Profile(  # 500 of the 50,000 validation images
-            "imagenet", IMAGENET, ((IMAGENET_SMALL, IMAGENET_PAPER),), (0.25, 0.5, 1.0),
+            "imagenet", IMAGENET, runs_at((0.25, 0.5, 1.0), (IMAGENET_SMALL, IMAGENET_PAPER)),
             imagenet_methods(chains=400, warmup=10, audit=400), "MDEQ-14B", images=500, stride=100, n0=100, n=10_000,
-            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), published=True,
         ),
         # Everything that `imagenet` does, at full size of model and image, but on two images with few noisy copies.
         Profile(
-            "imagenet_sample", IMAGENET_SAMPLE, ((IMAGENET_SMALL, IMAGENET_CHECK),), (0.5,),
+            "imagenet_sample", IMAGENET_SAMPLE, runs_at((0.5,), (IMAGENET_SMALL, IMAGENET_CHECK)),
             imagenet_methods(chains=4, warmup=4, audit=2), "MDEQ-14B", images=2, stride=50, n0=2, n=12,
             radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), card_images=1, note="A pipeline check, not a result.",
         ),
         # What the tests run: every stage of `digits`, none of its statistics.
         Profile(
-            "smoke", DIGITS, ((DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)),), (0.5,),
-            paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
-            baselines=((ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)),), ablation_images=1,
+            "smoke", DIGITS,
+            runs_at((0.5,), (DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)))
+            + runs_at((0.5,), (ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)), methods=votes_of_one_pass(100)),
+            paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100, ablation_images=1,
+            attacks=Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
         ),
     )
 }
-
-SUITES = {  # what notebook 33 attacks in a profile
-    "digits": Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
-    "cifar10": Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)),
-    "cifar10_gpu": Suite(paper_attacks(), images=100, n=100, runs=(("SMALL", 0.5), ("LARGE", 0.5))),
-    "paper": Suite(paper_attacks(), images=500, n=100),
-    "smoke": Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
-}
-
-
-AS_PUBLISHED = ("paper", "imagenet")  # the profiles that hold the paper's own settings
 
 
 def get_profile(name: str) -> Profile:
@@ -279,18 +290,16 @@ def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------ what make asks
 
+LEAVES = {"10_train": ("weights.safetensors", "anchor.safetensors", "card.json"), "20_certify": ("counts.csv",)}
 
-def write_stamps(profile: Profile) -> None:
-    """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
-    for run in profile.every_run:
-        settings = dataclasses.asdict(run)
-        certify = settings.pop("profile")
-        training = settings | {"data": certify["data"], "seed": certify["seed"]}
-        other = ("models", "recipes_at", "baselines", "sigmas", "radii", "note", "fewer", "ablation_images")
-        sampling = {k: v for k, v in certify.items() if k not in other}
-        for kind, content in (("train", training), ("certify", sampling)):
-            path = sealed.root() / "data" / profile.name / "settings" / f"{run.id}.{kind}.json"
-            sealed.write_changed(path, json.dumps(content, indent=1).encode() + b"\n")
+
+def notebooks(profile: Profile) -> list[str]:
+    """The notebooks that show a profile's results; without the audited methods there is nothing to compare RS with."""
+    if not any(m.audit for m in profile.methods):
+        return ["30_certified_accuracy"]
+    attacks = ["33_attacks", *["34_white_box"] * profile.trains_more] if profile.attacks else []
+    more = ["35_imagenet", "36_explicit", "40_soundness", "41_speed", "80_coverage", "90_report"]
+    return ["00_quickstart", "05_method", "30_certified_accuracy", "31_consistency", "32_ablations", *attacks, *more]
 
 
 def lost(profile: Profile) -> list[Path]:
@@ -306,24 +315,34 @@ def lost(profile: Profile) -> list[Path]:
     return found
 
 
-LEAVES = {"10_train": ("weights.safetensors", "anchor.safetensors", "card.json"), "20_certify": ("counts.csv",)}
+def write_stamps(profile: Profile) -> None:
+    """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
+    for run in profile.every_run:
+        p = run.profile
+        stamps = {
+            "train": (run.model, run.train, run.sigma, p.data, p.seed, p.card_images),
+            "certify": (run.sigma, p.data, p.sampling, p.methods, p.evaluated, p.alpha),
+        }
+        for kind, content in stamps.items():
+            text = json.dumps(content, indent=1, default=dataclasses.asdict) + "\n"
+            sealed.write_changed(sealed.root() / "data" / profile.name / "settings" / f"{run.id}.{kind}.json", text.encode())
 
 
-def main() -> None:
-    """Print what make needs to know of a profile."""
-    answers = {
-        "profiles": lambda profile: PROFILES, "runs": list_runs, "baselines": lambda profile: [run.id for run in profile.explicit.runs],
-        "lost": lost, "stamps": lambda profile: write_stamps(profile) or (),
-    }  # fmt: skip
-    parser = argparse.ArgumentParser(prog="python -m srs.profiles", description=main.__doc__)
-    parser.add_argument("what", choices=answers)
-    parser.add_argument("profile", nargs="?", default="digits")
-    args = parser.parse_args()
-    try:
-        print(*answers[args.what](get_profile(args.profile)))
-    except ConfigError as error:
-        parser.error(str(error))
+def answers(profile: Profile) -> Iterator[str]:
+    """All that make needs to know of a profile, as words `question=answer`."""
+    yield from (f"run={run.id}" for run in profile.runs)
+    yield from (f"explicit={run.id}" for run in profile.explicit)
+    yield from (f"notebook={name}" for name in notebooks(profile))
+    yield from (f"lost={path}" for path in lost(profile))
+    yield f"trains_more={profile.trains_more}"
+
+
+def main(profile: str, *what: str) -> None:
+    """Answer make: `python -m srs.profiles PROFILE` prints words, `python -m srs.profiles PROFILE stamps` writes the files of settings."""
+    print(*(f"profile={name}" for name in PROFILES))
+    if profile in PROFILES:
+        write_stamps(PROFILES[profile]) if what else print(*answers(PROFILES[profile]))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

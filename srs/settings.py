@@ -253,27 +253,44 @@ class Sampling:
         check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
 
 
-# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.resnet.
+# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.deq.resnet.
 EXPLICIT = Method("RS", "naive", 1)
 
 
 @dataclass(frozen=True)
-class Fewer:
-    """What is drawn at noise levels that complete a table: some of the profile's methods, on its first images."""
+class Run:
+    """One trained model of a profile, and what is drawn of it where that is not what the profile says."""
 
-    sigmas: tuple[float, ...]
-    methods: tuple[str, ...]
-    images: int
+    model: Model | ResNet
+    train: Train
+    sigma: float
+    methods: tuple[Method, ...] = ()  # empty: the profile's
+    reference: str = ""  # empty: the profile's
+    images: int = 0  # the first of the profile's; 0: all of them
+    profile: "Profile | None" = None  # as this run draws it: with its methods, reference and images; `Profile.runs` sets it
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+
+    @property
+    def id(self) -> str:
+        """The name under which this run's artefacts lie."""
+        return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
+
+    @property
+    def first(self) -> "Run | None":
+        """The run whose weights this one begins with; None if they are random."""
+        begin = self.train.begin
+        return begin and replace(self, train=begin, sigma=self.train.begin_sigma or self.sigma)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A whole experiment: data, models, noise levels, methods and sample sizes."""
+    """A whole experiment: data, trained models, methods and sample sizes."""
 
     name: str
     data: Data
-    models: tuple[tuple[Model, Train], ...]
-    sigmas: tuple[float, ...]
+    plan: tuple[Run, ...]  # what is trained and certified; see `runs`
     methods: tuple[Method, ...]
     reference: str  # the method whose votes all others are compared with and audited by
     images: int  # evaluated test images
@@ -287,16 +304,15 @@ class Profile:
     precision: str = "float32"
     compiled: bool = False
     adaptive: bool = False  # whether an image without an audit stops as soon as each of the radii is decided
-    baselines: tuple[tuple[ResNet, Train], ...] = ()  # explicit networks, for comparison; see `explicit`
-    recipes_at: tuple[tuple[float, Train], ...] = ()  # at that sigma, in place of the recipe of that name
-    fewer: Fewer | None = None  # what is drawn at some of the noise levels; None: everything at every one
+    attacks: object = None  # an attacks.settings.Suite: what notebook 33 tries; None: nothing
+    published: bool = False  # whether these are the paper's own settings
+    trains_more: bool = True  # whether ablations and white-box attacks train models of their own; a CPU may take hours
     ablation_images: int | None = None  # that ablations draw votes for, with models trained short; None: all
     card_images: int | None = None  # that model card and anchor are measured on, instead of training.card's own numbers
     note: str = ""  # opens every caption
 
     def __post_init__(self):
         take_plain(self)
-        object.__setattr__(self, "sigmas", tuple(map(check_sigma, self.sigmas)))
         check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
         check(self.images >= 1, "images", self.images, "at least 1 image")
         self.method(self.reference)
@@ -304,8 +320,9 @@ class Profile:
             self.sampling.check_method(m)
             # An auditor's votes on all copies say how many of the method's are wrong.
             check(m.auditor in (None, *self.methods), f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
-        for sigma in self.fewer.sigmas if self.fewer else ():
-            self.at(sigma)
+        for run in self.plan:
+            check(0 <= run.images <= self.images, f"images of {run.id}", run.images, f"1 to {self.images}")
+            self._with(run)
 
     @property
     def sampling(self) -> Sampling:
@@ -322,56 +339,35 @@ class Profile:
         return tuple(range(0, self.images * self.stride, self.stride))
 
     @property
-    def runs(self) -> tuple["Run", ...]:
-        """Every trained model of the profile, small models first."""
-        own = {(s, t.recipe): t for s, t in self.recipes_at}
-        return tuple(Run(self.at(s), m, own.get((s, t.recipe), t), s) for m, t in self.models for s in self.sigmas)
+    def sigmas(self) -> tuple[float, ...]:
+        """The noise levels of its runs."""
+        return tuple(sorted({run.sigma for run in self.plan}))
 
     @property
-    def explicit(self) -> "Profile":
-        """The same experiment with the baselines in place of the DEQs: standard RS, one pass of a network per vote."""
-        rs = replace(EXPLICIT, batch=self.method(self.reference).batch)
-        return replace(self, models=self.baselines, baselines=(), methods=(rs,), reference=rs.name, fewer=None)
+    def every_run(self) -> tuple[Run, ...]:
+        """Every trained model of the profile, explicit networks last."""
+        return self.runs + self.explicit
 
     @property
-    def every_run(self) -> tuple["Run", ...]:
-        """The runs of the DEQs, then those of the explicit baselines."""
-        return self.runs + self.explicit.runs
+    def runs(self) -> tuple[Run, ...]:
+        """The DEQs, small models first."""
+        return tuple(self._with(run) for run in self.plan if isinstance(run.model, Model))
 
-    def at(self, sigma: float) -> "Profile":
-        """The profile as its runs at a noise level draw it: with fewer methods and images where `fewer` says so."""
-        if self.fewer is None or sigma not in self.fewer.sigmas:
-            return replace(self, fewer=None)
-        check(1 <= self.fewer.images <= self.images, "fewer images", self.fewer.images, f"1 to {self.images}")
-        return replace(self, methods=tuple(map(self.method, self.fewer.methods)), images=self.fewer.images, fewer=None)
+    @property
+    def explicit(self) -> tuple[Run, ...]:
+        """The explicit networks, for comparison."""
+        return tuple(self._with(run) for run in self.plan if isinstance(run.model, ResNet))
+
+    def _with(self, run: Run) -> Run:
+        own = {name: value for name in ("methods", "reference", "images") if (value := getattr(run, name))}
+        if not own:
+            return replace(run, profile=self)
+        bare = replace(run, methods=(), reference="", images=0)
+        return replace(bare, profile=replace(self, plan=(bare,), **own))
 
     def method(self, name: str) -> Method:
         """The method of that name; ConfigError if there is none."""
         return pick(name, {m.name: m for m in self.methods}, "method")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trained model: a size, a recipe and a noise level within a profile."""
-
-    profile: Profile
-    model: Model | ResNet
-    train: Train
-    sigma: float
-
-    def __post_init__(self):
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-
-    @property
-    def id(self) -> str:
-        """The name under which this run's artefacts lie."""
-        return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
-
-    @property
-    def first(self) -> "Run | None":
-        """The run whose weights this one begins with; None if they are random."""
-        begin = self.train.begin
-        return begin and replace(self, train=begin, sigma=self.train.begin_sigma or self.sigma)
 
 
 def fingerprint(*settings: object) -> str:

@@ -217,8 +217,8 @@ def write_counts(run: Run, counted: Mapping[str, Iterable[Tally]], made_by: Mapp
     sealed.write_json(own(run, "counts.json"), dict(made_by))
 
 
-def read_counts(profile: Profile) -> pd.DataFrame:
-    """Every stored count of a profile's runs, in the profile's order.
+def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
+    """Every stored count of some runs of a profile, in the profile's order; of its DEQs, where none are named.
 
     A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
     sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `Tally`.
@@ -228,17 +228,19 @@ def read_counts(profile: Profile) -> pd.DataFrame:
         DamagedFile: counts are damaged.
         ValueError: the methods of a run were not evaluated on the same images.
     """
-    found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
-    first = own(profile.runs[0], COUNTS)
+    runs = runs or profile.runs
+    found = {run: rows for run in runs if (rows := read_run(run)) is not None}
+    first = own(runs[0], COUNTS)
     settings.check(found != {}, "result file", str(first), "an existing file; `make` or `srs certify` makes one")
-    left_out = [run.id for run in profile.runs if run not in found]
+    left_out = [run.id for run in runs if run not in found]
     if left_out:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
     counts = pd.concat(found.values(), ignore_index=True)
     for name in ("model", "recipe"):
         counts[name] = in_order(counts[name])
     counts["sigma"] = pd.Categorical(counts["sigma"], sorted(set(counts["sigma"])), ordered=True)
-    counts["method"] = pd.Categorical(counts["method"], [m.name for m in profile.methods], ordered=True)
+    methods = dict.fromkeys(m.name for p in (profile, *(run.profile for run in runs)) for m in p.methods)
+    counts["method"] = pd.Categorical(counts["method"], list(methods), ordered=True)
     require_same_images(counts)
     return counts
 

@@ -132,9 +132,15 @@ def three_classes(rate: float = 0.0) -> LinearDEQ:
     return LinearDEQ(weight, torch.tensor([0.2, 0.0, 0.4]), rate)
 
 
-def smoke_run(**profile: object) -> settings.Run:
-    """The first run of the profile `smoke`, with some of the profile's fields changed."""
-    return replace(profiles.PROFILES["smoke"], **profile).runs[0]
+def at_sigmas(profile: settings.Profile, *sigmas: float) -> settings.Profile:
+    """A profile with its models at these noise levels, in the place of its first one's."""
+    first = [run for run in profile.plan if run.sigma == profile.plan[0].sigma]
+    return replace(profile, plan=tuple(replace(run, sigma=sigma) for run in first for sigma in sigmas))
+
+
+def smoke_run(sigma: float = 0.5, **profile: object) -> settings.Run:
+    """The run of the profile `smoke`, with some of the profile's fields changed."""
+    return at_sigmas(replace(profiles.PROFILES["smoke"], **profile), sigma).runs[0]
 
 
 def digits(count: int) -> tuple[Tensor, Tensor]:

@@ -80,9 +80,9 @@ def _rng(*names: str) -> np.random.Generator:
     return np.random.default_rng([ord(c) for c in "/".join(names)])
 
 
-def write_profile(profile: Profile) -> None:
-    """Write the tallies and model cards of a profile under SRS_ROOT."""
-    for run in profile.runs:
+def write_profile(profile: Profile, *, explicit: bool = False) -> None:
+    """Write the counts and model cards of a profile's DEQs, or of its explicit networks, under SRS_ROOT."""
+    for run in profile.explicit if explicit else profile.runs:
         store.write_counts(run, {method.name: tallies(run, method) for method in run.profile.methods}, {})
         write_card(run)
 
@@ -103,7 +103,7 @@ def write_card(run: Run, noisy_accuracy: float = 0.7) -> None:
 def write_everything(profile: Profile) -> None:
     """Write all that a profile's tables are made from: also of baselines, ablations, attacks, agreement, speed."""
     write_profile(profile)
-    write_profile(profile.explicit)
+    write_profile(profile, explicit=True)
     for run in profile.runs:
         write_measured(run)
     base = variants.base(profile)

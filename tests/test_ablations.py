@@ -232,7 +232,7 @@ def test_n_and_k_stay_within_what_is_there(name, n, k, images):
 
 
 def test_recipes_change_what_they_are_named_after():
-    run, recipe = variants.base(PROFILES["digits"]), PROFILES["digits"].models[0][1]
+    run, recipe = variants.base(PROFILES["digits"]), PROFILES["digits"].plan[0].train
     without, hard = variants.further_recipes(run).values()
     assert differing(without, recipe) == {"recipe", "jacobian_weight", "jacobian_frequency"} and without.jacobian_frequency == 0
     assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.begin) == (0.5, 2, 4, recipe)
@@ -262,7 +262,7 @@ def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(folder))
-        synthetic.write_profile(replace(DIGITS, models=DIGITS.models[:1], sigmas=(0.5,)))
+        synthetic.write_profile(replace(DIGITS, plan=tuple(run for run in DIGITS.plan if run.id == BASE.id)))
         store.save_frame(store.measured(BASE, ablations.NAME), synthetic.recounted(BASE))
         for i, recipe in enumerate(list(variants.contractive_parts(BASE).values())[:4]):
             other = replace(BASE, train=recipe)

@@ -25,7 +25,7 @@ from tests import synthetic
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
-SUITE = replace(profiles.SUITES["smoke"], images=3, n=5, copies=8)
+SUITE = replace(profiles.PROFILES["smoke"].attacks, images=3, n=5, copies=8)
 REFERENCE = RUN.profile.reference
 
 
@@ -250,10 +250,10 @@ def test_a_seeded_wrong_certificate_is_caught_from_votes_to_table(done, monkeypa
     lines = [store.Tally(**{k: row[k].item() for k in store.COLUMNS}) for row in own]
     lines[false] = replace(lines[false], c_a=(lines[false].c_a + 1) % 10, n_a=40, k=20, m=0, n_2=20, n_1=20)
     synthetic.write_counts(RUN, method, lines)
-    monkeypatch.setitem(profiles.SUITES, "smoke", replace(SUITE, attacks=SUITE.attacks[:2], confirm=400))
-    attacks.measure(RUN.profile)
+    profile = replace(RUN.profile, attacks=replace(SUITE, attacks=SUITE.attacks[:2], confirm=400))
+    attacks.measure(profile)
     with pytest.raises(FalseCertificate, match="SRS-MDEQ-3A"):
-        attacks.tables(attacks.read(RUN.profile), RUN.profile)
+        attacks.tables(attacks.read(profile), profile)
     for name in ("attack_soundness", "pointwise_SMALL_s0.50"):
         assert store.shown(RUN.profile, f"{name}.csv").is_file(), "the tables are there to be looked at"
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from tests import synthetic
+from tests.helpers import at_sigmas
 
 from srs import profiles, store
 from srs.experiments import certified_accuracy, consistency
 from srs.settings import ConfigError
 
 SMOKE = replace(
-    profiles.get_profile("smoke"), images=16, n=400, sigmas=(0.25, 0.5),
+    at_sigmas(profiles.get_profile("smoke"), 0.25, 0.5), images=16, n=400,
     methods=profiles.paper_methods(batch=100, chains=20, warmup=10, audit=100),
 )  # fmt: skip
 RUN = SMOKE.runs[1]  # sigma 0.5: there are published figures beside it

@@ -14,10 +14,10 @@ import pytest
 
 from srs import profiles, settings, store
 from srs.profiles import DIGITS, DIGITS_SMALL, get_profile, get_run, PROFILES, read_parameters
-from srs.settings import ConfigError, Fewer, fingerprint, Method, Sampling
+from srs.settings import ConfigError, fingerprint, Method, Sampling
 
 SMOKE = PROFILES["smoke"]
-RS = Method("X", "anderson", 3)
+RS, ONE = Method("X", "anderson", 3), SMOKE.plan[0]
 
 # ---------------------------------------------------------------------------------------------- refusals
 
@@ -35,16 +35,16 @@ REFUSED = {
     "sigma inf": (lambda: get_run("digits", "SMALL", float("inf")), "sigma = inf", "positive"),
     "sigma text": (lambda: get_run("digits", "SMALL", "0.5"), "sigma = '0.5'", "positive"),
     "sigma bool": (lambda: get_run("digits", "SMALL", True), "sigma = True", "positive"),
-    "profile sigma": (lambda: replace(SMOKE, sigmas=(0.5, 0.0)), "sigma = 0.0", "positive"),
+    "run sigma": (lambda: replace(ONE, sigma=0.0), "sigma = 0.0", "positive"),
     "alpha 0": (lambda: replace(SMOKE, alpha=0.0), "alpha = 0.0", "between 0 and 1"),
     "alpha 1": (lambda: replace(SMOKE, alpha=1.0), "alpha = 1.0", "between 0 and 1"),
     "alpha above 1": (lambda: replace(SMOKE, alpha=5), "alpha = 5", "between 0 and 1"),
     "N": (lambda: replace(SMOKE, n=0), "n = 0", "at least 1"),
     "n0": (lambda: replace(SMOKE, n0=0), "n0 = 0", "at least 1"),
     "images": (lambda: replace(SMOKE, images=0), "images = 0", "at least 1"),
-    "fewer images": (lambda: replace(SMOKE, fewer=Fewer((0.5,), ("MDEQ-30A",), 99)), "fewer images = 99", "1 to 4"),
-    "fewer methods": (lambda: replace(SMOKE, fewer=Fewer((0.5,), ("MDEQ-31A",), 1)), "'MDEQ-31A'", "MDEQ-30A"),
-    "fewer methods than the reference": (lambda: replace(SMOKE, fewer=Fewer((0.5,), ("MDEQ-1A",), 1)), "'MDEQ-30A'", "MDEQ-1A"),
+    "run images": (lambda: replace(SMOKE, plan=(replace(ONE, images=99),)), "images of SMALL-s0.50-paper = 99", "1 to 4"),
+    "run methods": (lambda: replace(SMOKE, plan=(replace(ONE, methods=SMOKE.methods[:1]),)), "'MDEQ-30A'", "MDEQ-1A"),
+    "run reference": (lambda: replace(SMOKE, plan=(replace(ONE, reference="MDEQ-31A"),)), "'MDEQ-31A'", "MDEQ-30A"),
     "K above N": (lambda: replace(SMOKE, n=10), "K = 20", "at most n = 10"),
     "method": (lambda: SMOKE.method("MDEQ-31A"), "'MDEQ-31A'", "MDEQ-30A"),
     "reference": (lambda: replace(SMOKE, reference="MDEQ-2A"), "'MDEQ-2A'", "MDEQ-30A"),
@@ -159,16 +159,14 @@ def test_missing_parameters_are_refused(name):
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_ids_are_unique_and_lead_back(profile):
-    runs, methods = profile.runs, profile.methods
-    assert len({r.id for r in profile.every_run}) == (len(profile.models) + len(profile.baselines)) * len(profile.sigmas)
-    assert len(runs) == len(profile.models) * len(profile.sigmas)
-    assert len({m.name for m in methods}) == len(methods)
+    assert len({r.id for r in profile.every_run}) == len(profile.every_run) == len(profile.plan)
     for r in profile.every_run:
         assert get_run(profile.name, r.model.name, r.sigma, r.train.recipe) == r
-    assert all(profile.method(m.name) is m for m in methods)
+    assert [profile.method(m.name) for m in profile.methods] == list(profile.methods)
+    assert {sigma for sigma in profile.sigmas} == {r.sigma for r in profile.runs}
 
 
-@pytest.mark.parametrize("profile", [p for p in PROFILES.values() if p.name not in ("cifar10_more", "cifar10_long")], ids=lambda p: p.name)
+@pytest.mark.parametrize("profile", [p for p in PROFILES.values() if any(m.audit for m in p.methods)], ids=lambda p: p.name)
 def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     cifar = ["MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A"]
     imagenet = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
@@ -179,44 +177,39 @@ def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
         assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive", "B": "broyden"}[solver])
         assert m.serialized == (m.start == "previous")
     assert not profile.method(profile.reference).serialized
-    assert len(profile.evaluated) == profile.images and profile.evaluated[0] == 0
-    assert set(range(0, profile.images * profile.stride, profile.stride)) == set(profile.evaluated)
+    assert profile.evaluated == tuple(range(0, profile.images * profile.stride, profile.stride))
 
 
-def test_fewer_methods_and_images_where_a_profile_says_so():
+def test_a_run_may_draw_fewer_methods_and_images_than_its_profile():
     whole = PROFILES["cifar10"]
     by_sigma = {run.sigma: run.profile for run in whole.runs}
-    assert by_sigma[0.5] == replace(whole, fewer=None) and set(by_sigma) == {0.12, 0.25, 0.5, 1.0}
+    assert by_sigma[0.5] == whole and set(by_sigma) == {0.12, 0.25, 0.5, 1.0}
     for sigma in (0.12, 0.25, 1.0):
         less = by_sigma[sigma]
         assert less.methods == whole.methods[:6] and less.evaluated == whole.evaluated[: less.images] and less.images < whole.images
-        assert less.sampling == whole.sampling
-    assert replace(whole, baselines=PROFILES["digits"].baselines).explicit.runs[0].profile.images == whole.images
+        assert less.sampling == whole.sampling and less.runs[0].profile == less
 
 
-def test_more_images_are_certified_by_votes_that_need_no_audit():
-    more, fewer = PROFILES["cifar10_more"], PROFILES["cifar10"]
+@pytest.mark.parametrize("name", ["cifar10_more", "cifar10_long"])
+def test_more_images_are_certified_by_votes_that_need_no_audit(name):
+    more, fewer = PROFILES[name], PROFILES["cifar10"]
     assert set(more.methods) < set(fewer.methods) and not any(m.serialized for m in more.methods)
-    assert more.sampling == replace(fewer.sampling, reference=more.method("MDEQ-STOP"))
-    assert more.images > fewer.images and {run.train for run in more.runs} < {run.train for run in fewer.runs}
+    assert more.images > fewer.images and profiles.notebooks(more) == ["30_certified_accuracy"]
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_explicit_networks_are_certified_by_standard_smoothing_on_the_same_images(profile):
-    explicit = profile.explicit
-    assert [m.name for m in explicit.methods] == ["RS"] == [explicit.reference] and explicit.methods[0].steps == 1
-    assert not explicit.methods[0].serialized and explicit.evaluated == profile.evaluated
-    same = ("n", "n0", "seed", "noise", "levels", "classes")
-    assert all(getattr(explicit.sampling, name) == getattr(profile.sampling, name) for name in same)
-    assert all(isinstance(run.model, settings.ResNet) for run in explicit.runs) and not explicit.baselines
+    for run in profile.explicit:
+        explicit = run.profile
+        assert [m.name for m in explicit.methods] == ["RS"] == [explicit.reference] and explicit.methods[0].steps == 1
+        assert not explicit.methods[0].serialized and explicit.evaluated == profile.evaluated
+        assert replace(explicit.sampling, reference=profile.sampling.reference) == profile.sampling
+        assert explicit.methods[0].batch == profile.method(profile.reference).batch
 
 
-def test_a_noise_level_may_have_a_recipe_of_its_own():
-    p = PROFILES["smoke"]
-    model, recipe = p.models[0]
-    own = replace(recipe, begin=recipe, begin_sigma=0.25, epochs=1)
-    p = replace(p, sigmas=(0.25, 0.5), recipes_at=((0.5, own), (0.25, replace(own, recipe="another"))))
-    assert [run.train for run in p.runs] == [recipe, own] and len({run.id for run in p.runs}) == 2
+def test_the_models_of_a_recipe_may_begin_with_another_noise_level_s():
+    own = replace(ONE.train, begin=ONE.train, begin_sigma=0.25, epochs=1)
+    p = replace(SMOKE, plan=(replace(ONE, sigma=0.25), replace(ONE, train=own)))
     assert p.runs[0].first is None and p.runs[1].first == p.runs[0]
     assert replace(p.runs[1], train=replace(own, begin_sigma=None)).first.sigma == 0.5
 
@@ -322,13 +315,13 @@ def test_what_make_asks_runs_on_the_standard_library_alone():
     assert python("-S", "-c", code).stdout.strip() == "[]"
 
 
-def test_make_is_told_the_runs():
+def test_make_is_told_all_it_asks_in_one_go():
     def told(*words: str) -> list[str]:
         return python("-S", "-m", "srs.profiles", *words).stdout.split()
 
-    assert told("profiles") == list(PROFILES) and told("runs", "digits") == [r.id for r in PROFILES["digits"].every_run]
-    explicit = told("baselines", "digits")
-    assert explicit == [r.id for r in PROFILES["digits"].explicit.runs] and explicit[0] == "ResNet14-s0.12-gaussian"
-    assert told("baselines", "cifar10") == []
-    refused = python("-S", "-m", "srs.profiles", "runs", "digit")
-    assert refused.returncode == 2 and "profile = 'digit' is refused" in refused.stderr and "Traceback" not in refused.stderr
+    known, digits = [f"profile={name}" for name in PROFILES], PROFILES["digits"]
+    answers = told("digits")
+    assert answers[: len(known)] == known == told("digit")
+    assert [word.removeprefix("run=") for word in answers if word.startswith("run=")] == [run.id for run in digits.runs]
+    assert "explicit=ResNet14-s0.12-gaussian" in answers and "notebook=34_white_box" in answers and "trains_more=True" in answers
+    assert {"notebook=34_white_box", "trains_more=True"}.isdisjoint(told("cifar10"))

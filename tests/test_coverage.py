@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests import synthetic
+from tests.helpers import at_sigmas
 
 from srs import profiles, sealed, store
 from srs.analysis import measures, published, show
@@ -19,7 +20,7 @@ from srs.settings import ConfigError
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts
 
-SMOKE = replace(profiles.get_profile("smoke"), sigmas=(0.25, 0.5), images=30)
+SMOKE = replace(at_sigmas(profiles.get_profile("smoke"), 0.25, 0.5), images=30)
 ITEMS = published.read("items").set_index("item", drop=False)
 
 

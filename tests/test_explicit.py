@@ -11,14 +11,14 @@ from srs.smoothing import bounds, certify
 from srs.training import train
 
 SMOKE = profiles.get_profile("smoke")
-RUN = SMOKE.explicit.runs[0]
+RUN = SMOKE.explicit[0]
 
 
 @pytest.fixture
 def root(srs_root):
     """Made-up counts and cards of the profile `smoke` and of its explicit network."""
     synthetic.write_profile(SMOKE)
-    synthetic.write_profile(SMOKE.explicit)
+    synthetic.write_profile(SMOKE, explicit=True)
     return srs_root
 
 

@@ -157,7 +157,7 @@ def test_a_training_is_not_resumed_on_other_images(srs_root, monkeypatch):
         lambda device: certify.certify(RUN, methods=METHODS, device=device, progress=False),
         lambda device: certify.load_model(RUN, device),
         lambda device: train.train(RUN, device=device, progress=False),
-        lambda device: attack.run_suite(RUN, profiles.SUITES["smoke"], device=device, progress=False),
+        lambda device: attack.run_suite(RUN, RUN.profile.attacks, device=device, progress=False),
         lambda device: ablations.measure(RUN.profile, device=device, progress=False),
         lambda device: few_steps.measure(RUN, "val", device=device, progress=False),
         lambda device: bench.compare(RUN, bench.contenders_of(RUN, 4), repetitions=1, copies=4, device=device, progress=False),
@@ -195,7 +195,7 @@ def test_numpy_scalars_are_settings_like_any_other():
     assert small == same and settings.fingerprint(small) == settings.fingerprint(same)
     assert profiles.get_run("cifar10", "SMALL", np.float32(0.12)) is not None
     assert smoke_run(n=np.int64(40), alpha=np.float64(0.001)) == smoke_run(n=40)
-    assert type(smoke_run(sigmas=(np.float32(0.5),)).sigma) is float
+    assert type(smoke_run(np.float32(0.5)).sigma) is float
     assert settings.fingerprint([np.int64(1), np.float32(0.5)]) == settings.fingerprint([1, 0.5])
     for wrong in (np.float64(3), np.bool_(True), np.array([3]), "3"):
         with pytest.raises(ConfigError, match="steps of M"):

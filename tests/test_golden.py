@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from tests import synthetic
+from tests.helpers import at_sigmas
 
 from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
@@ -24,12 +25,12 @@ from srs.settings import Profile
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SMOKE = replace(  # large enough to tell mistakes apart; sixteenths show how percentages are rounded
-    profiles.PROFILES["smoke"], images=16, n=400, sigmas=(0.25, 0.5),
+    at_sigmas(profiles.PROFILES["smoke"], 0.25, 0.5), images=16, n=400,
     methods=profiles.paper_methods(batch=100, chains=20, warmup=10, audit=100),
+    attacks=replace(profiles.PROFILES["smoke"].attacks, runs=(("SMALL", 0.5),)),
 )  # fmt: skip
 PROFILES = {"cifar10": profiles.PROFILES["cifar10"], "smoke": SMOKE}
 TIMED = r"\(seconds\)|ratio"  # columns of exact_noise, anew each time
-ATTACKED = replace(profiles.SUITES["smoke"], runs=(("SMALL", 0.5),))
 
 
 def smoke_only(profile: Profile) -> None:
@@ -61,7 +62,6 @@ def root_of(profile: Profile) -> Iterator[None]:
         patch.setenv("SRS_ROOT", folder)
         patch.delenv("SRS_DATA", raising=False)
         patch.setattr(soundness, "PIXELS", 1_000)
-        patch.setitem(profiles.SUITES, "smoke", ATTACKED)
         patch.setattr(show, "figure", lambda profile, name, *_: sealed.write(store.shown(profile, f"{name}.pdf"), b""))
         undrawn = Figure()
         undrawn.subplots()

@@ -12,7 +12,7 @@ from srs import data, profiles, store
 from srs.deq import checkpoints, mdeq
 from srs.experiments import imagenet
 from srs.profiles import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL
-from srs.settings import ConfigError, Model
+from srs.settings import ConfigError, Model, Run
 from srs.smoothing import bounds, certify, votes
 from srs.training import train
 from tests import synthetic
@@ -22,7 +22,7 @@ FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_
 # The pipeline in seconds: images just above the size at which they stay files, two narrow branches.
 TINY = replace(
     SAMPLE, data=replace(IMAGENET_SAMPLE, classes=3, shape=(3, 72, 72)),
-    models=((Model("SMALL", (8, 16), (2, 4), 16, dropout=0.02, expansion=1, downsamples=2), SAMPLE.models[0][1]),), stride=5,
+    plan=(Run(Model("SMALL", (8, 16), (2, 4), 16, dropout=0.02, expansion=1, downsamples=2), SAMPLE.plan[0].train, 0.5),), stride=5,
 )  # fmt: skip
 
 
@@ -65,8 +65,8 @@ def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
         "chains, warm-up steps, K": "400, 10, 400", "images, every so many of the test split": "500, 100",
         "radii": "0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0", "image (channels, height, width)": "3, 224, 224",
     }  # fmt: skip
-    assert {name: column[name] for name in wanted} == wanted and FULL.models[0][1].jacobian_until == 1
-    assert SAMPLE.models[0][0] == FULL.models[0][0] and SAMPLE.data.shape == FULL.data.shape
+    assert {name: column[name] for name in wanted} == wanted and FULL.plan[0].train.jacobian_until == 1
+    assert SAMPLE.plan[0].model == FULL.plan[0].model and SAMPLE.data.shape == FULL.data.shape
     assert [m.name for m in SAMPLE.methods] == [m.name for m in FULL.methods]
     assert SAMPLE.n <= 20 and SAMPLE.images <= 3 and "not a result" in SAMPLE.note and FULL.note == ""
 

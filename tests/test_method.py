@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from scipy import stats
 from tests.test_config import other
 
-from srs import profiles, settings
+from srs import profiles
 from srs.analysis import plots
 from srs.experiments import method
 from srs.profiles import CIFAR_CONTRACTIVE, PROFILES
@@ -74,7 +74,7 @@ def test_parameters_are_counted():
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_the_paper_always_stands_beside(profile):
     frame = method.sampling(profile)
-    assert list(frame.columns[:2]) == ["setting", profile.name] and set(profiles.AS_PUBLISHED) <= set(frame.columns)
+    assert list(frame.columns[:2]) == ["setting", profile.name] and {"paper", "imagenet"} <= set(frame.columns)
     assert set(method.methods(profile)["profile"]) >= {profile.name, "paper"}
     assert not method.training(profile).isna().any(axis=None)
 
@@ -87,22 +87,22 @@ def printed(monkeypatch, profile: Profile) -> str:
 
 
 def with_model(model: Model) -> Profile:
-    return replace(SMOKE, models=((model, SMOKE.models[0][1]),))
+    return replace(SMOKE, plan=(replace(SMOKE.plan[0], model=model),))
 
 
 def with_recipe(train: Train) -> Profile:
-    return replace(SMOKE, models=((SMOKE.models[0][0], train),))
+    return replace(SMOKE, plan=(replace(SMOKE.plan[0], train=train),))
 
 
 def with_method(own: Method) -> Profile:
     return replace(SMOKE, methods=(*SMOKE.methods[:-1], own))
 
 
-MODEL, RECIPE = SMOKE.models[0]
+MODEL, RECIPE = SMOKE.plan[0].model, SMOKE.plan[0].train
 ANOTHER = {  # where a field cannot just be another value of its type
     "channels": (16, 16), "head_channels": (4, 12), "begin": replace(RECIPE, recipe="first"), "groups": 4,
-    "fewer": settings.Fewer((0.5,), ("MDEQ-30A",), 2), "data": profiles.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
-    "auditor": SMOKE.methods[0], "recipes_at": ((0.5, replace(RECIPE, epochs=3)),), "sigmas": (0.25,), "reference": "MDEQ-5A", "name": "other",
+    "data": profiles.CIFAR10, "alpha": 0.01, "start": "clean", "jacobian_until": 0.25,
+    "auditor": SMOKE.methods[0], "reference": "MDEQ-5A", "name": "other",
 }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ CHANGES = (
     + [(with_recipe, RECIPE, name) for name in fields(RECIPE, "contraction")]
     + [(with_method, SMOKE.methods[-1], name) for name in fields(Method, "pilot")]
     + [(with_method, replace(SMOKE.methods[-1], start="centroid"), "pilot")]
-    + [(lambda profile: profile, SMOKE, name) for name in fields(SMOKE, "models", "methods")]
+    + [(lambda profile: profile, SMOKE, name) for name in fields(SMOKE, "plan", "methods", "attacks", "published", "trains_more")]
 )
 
 
@@ -136,7 +136,7 @@ def test_contraction_is_printed_where_it_is_used(monkeypatch, name):
 
 def test_settings_that_a_recipe_never_reads_are_not_stated():
     made = method.training(PROFILES["cifar10"]).set_index("setting")
-    contractive, paper = made["cifar10: SMALL, contractive"], made["cifar10: SMALL, paper"]
+    contractive, paper = made["cifar10: SMALL, contractive at sigma 0.25"], made["cifar10: SMALL, paper at sigma 0.25, 0.5"]
     assert contractive["forward solver steps (Broyden)"] == contractive["backward solver steps (Broyden)"] == "-"
     assert paper["forward solver steps (Broyden)"] == "6" and paper["unrolled layers"] == "-"
     assert made["cifar10: SMALL, unrolled"]["Jacobian penalty: weight"] == "-"

@@ -12,7 +12,7 @@ SMOKE = profiles.get_profile("smoke")
 METHODS = (SMOKE.methods[0], SMOKE.method("MDEQ-30A"), *SMOKE.methods[3:])
 EXTRA = replace(METHODS[-1], name="SRS-X-4A", steps=4)
 MIXED = replace(
-    SMOKE, sigmas=(0.25, 0.5), methods=(*METHODS, EXTRA), fewer=settings.Fewer((0.25,), tuple(m.name for m in METHODS[1:]), 3)
+    SMOKE, methods=(*METHODS, EXTRA), plan=(replace(SMOKE.plan[0], sigma=0.25, methods=METHODS[1:], images=3), SMOKE.plan[0]),
 )  # fmt: skip
 
 

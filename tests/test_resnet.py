@@ -165,11 +165,11 @@ def test_weights_of_another_kind_of_network_are_refused(tmp_path):
 
 # ---------------------------------------------------------------------------------------------- training
 
-EXPLICIT = smoke_run().profile.explicit.runs[0]
+EXPLICIT = smoke_run().profile.explicit[0]
 
 
 @pytest.mark.parametrize(
-    "run", [run for p in profiles.PROFILES.values() for run in p.explicit.runs[:1]], ids=lambda run: run.profile.name
+    "run", [run for p in profiles.PROFILES.values() for run in p.explicit[:1]], ids=lambda run: run.profile.name
 )
 def test_the_recipe_is_cross_entropy_alone(run):
     model = mdeq.build(TINY, DIGITS, 0).eval()

@@ -19,7 +19,7 @@ def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(mon
     run = run_of(ONE)
     trained(run)
     made = weights(run)
-    profile = replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,))
+    profile = replace(run.profile, plan=(replace(run, profile=None),))
     assert {path.name for path in store.ship(profile)} == {
         path.name for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR), store.own(run, store.CARD))
     }
@@ -47,7 +47,7 @@ def shelve(run) -> dict[str, bytes]:
     """Train a run, put it into the zoo and empty the work folder; what training made."""
     trained(run)
     made = {path.name: path.read_bytes() for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))}
-    store.ship(replace(run.profile, models=((run.model, run.train),), sigmas=(run.sigma,)))
+    store.ship(replace(run.profile, plan=(replace(run, profile=None),)))
     shutil.rmtree(store.own(run, store.WEIGHTS).parent)
     return made
 

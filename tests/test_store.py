@@ -22,9 +22,9 @@ from srs.sealed import DamagedFile
 from srs.settings import ConfigError
 from srs.smoothing import certify, votes
 from tests import synthetic
-from tests.helpers import smoke_run, untrained_root
+from tests.helpers import at_sigmas, smoke_run, untrained_root
 
-RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(sigmas=(0.25,), images=2, n0=4, n=20)
+RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(0.25, images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
 
 
@@ -248,7 +248,7 @@ def test_what_is_not_known_comes_back_and_text_stays_text(srs_root):
             store.read_frame(path, kinds, "table", by="")
 
 
-PAIR = replace(profiles.get_profile("smoke"), sigmas=(0.5,))
+PAIR = profiles.get_profile("smoke")
 
 
 @pytest.mark.parametrize("forged", [dict(c_a=99), dict(n=10**6), dict(idx=1)], ids=str)
@@ -262,7 +262,7 @@ def test_counts_of_other_images_or_settings_are_not_shown(srs_root, forged):
 
 
 def test_damaged_counts_are_not_left_out_in_silence(srs_root):
-    both = replace(PAIR, sigmas=(0.25, 0.5))
+    both = at_sigmas(PAIR, 0.25, 0.5)
     synthetic.write_profile(both)
     path = store.own(both.runs[0], store.COUNTS)
     whole = path.read_bytes()

@@ -36,7 +36,9 @@ class Attacked(NamedTuple):
 
 def suite_of(profile: Profile) -> Suite:
     """What is attacked in a profile; ConfigError if nothing is."""
-    return settings.pick(profile.name, profiles.SUITES, "attacked profile")
+    attacked = [p.name for p in profiles.PROFILES.values() if p.attacks]
+    settings.check(profile.attacks is not None, "attacked profile", profile.name, settings.one_of(attacked))
+    return profile.attacks
 
 
 def runs_of(profile: Profile) -> tuple[Run, ...]:

@@ -17,7 +17,7 @@ QUALITY = ["parameters", "noisy accuracy %"]
 
 def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Train and certify the explicit networks that have no counts here or among what is shipped; the others stay as they are."""
-    for run in profile.explicit.runs:
+    for run in profile.explicit:
         if store.read_run(run) is None:
             train.train(run, device=device)
             certify.certify(run, device=device, workers=workers, scheduler=scheduler)
@@ -30,9 +30,9 @@ def read(profile: Profile) -> pd.DataFrame:
     """
     srs = sorted((m for m in profile.methods if m.serialized), key=lambda m: m.steps)
     chosen, found = [settings.EXPLICIT.name, profile.reference, *(m.name for m in srs[-1:])], []
-    for part in (profile.explicit, profile) if profile.baselines else ():
-        counted = store.read_counts(part).astype({"model": str, "recipe": str, "sigma": float, "method": str})
-        for run in part.runs:
+    for runs in (profile.explicit, profile.runs) if profile.explicit else ():
+        counted = store.read_counts(profile, runs).astype({"model": str, "recipe": str, "sigma": float, "method": str})
+        for run in runs:
             rows, family = of_run(counted, run), family_name(run.model.name, run.train.recipe)
             network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else rows["method"] + f" {family.replace('_', ' ')}"
             quality = {name: cell for name, cell in model_quality(run).items() if name in QUALITY}

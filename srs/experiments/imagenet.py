@@ -24,7 +24,7 @@ def settings_table(profiles: tuple[Profile, ...]) -> pd.DataFrame:
 
 
 def _settings(p: Profile) -> dict[str, str]:
-    (model, recipe), images = p.models[0], p.data
+    model, recipe, images = p.runs[0].model, p.runs[0].train, p.data
     full, srs = p.method(p.reference), next(m for m in p.methods if m.serialized)
     state, parameters = method.counted(model, images)
     return {

@@ -1,8 +1,7 @@
 """Notebook 05: the paper's two diagrams, drawn by code, and its tables of hyper-parameters, generated from `profiles`.
 
-Every field of a model, a recipe, a profile and a method is shown, so a new one cannot be forgotten; the paper's own settings
-always stand beside those that were asked for. Lengths of the diagrams are in hundredths of an inch, so that what is drawn and
-its text keep their proportions at column width.
+Every field of a model, a recipe, a profile and a method is shown, and the paper's own settings stand beside those that were asked
+for. Lengths of the diagrams are in hundredths of an inch, so that what is drawn and its text keep their proportions at column width.
 """
 
 import dataclasses
@@ -56,12 +55,12 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
 
 def compared(profile: Profile) -> list[Profile]:
     """The profile that was asked for, then those that always stand beside it."""
-    return [profiles.PROFILES[name] for name in dict.fromkeys((profile.name, *profiles.AS_PUBLISHED))]
+    return [profile, *(p for p in profiles.PROFILES.values() if p.published and p.name != profile.name)]
 
 
 def architecture(profile: Profile) -> pd.DataFrame:
     """The sizes of every model: a column per profile and model, the paper's beside ours."""
-    every = [(p, model) for p in compared(profile) for model, _ in (*p.models, *p.baselines)]
+    every = [(p, model) for p in compared(profile) for model in dict.fromkeys(run.model for run in p.every_run)]
     return side_by_side({f"{p.name}: {model.name}": _architecture(model, p.data) for p, model in every})
 
 
@@ -89,13 +88,12 @@ def training(profile: Profile) -> pd.DataFrame:
     """Every number of every recipe and of those it begins with: a column per profile, model and recipe."""
     columns = {}
     for p in compared(profile):
-        for model, recipe in (*p.models, *p.baselines):
-            columns |= {f"{p.name}: {model.name}, {train.recipe}": _training(model, train) for train in _chain(recipe)}
-            for sigma, train in p.recipes_at:
-                if train.recipe == recipe.recipe:
-                    for first in _chain(train)[:-1]:
-                        columns.setdefault(f"{p.name}: {model.name}, {first.recipe}", _training(model, first))
-                    columns[f"{p.name}: {model.name}, {train.recipe} at sigma {sigma:g}"] = _training(model, train)
+        for run in p.every_run:
+            for train in _chain(run.train):
+                same = [other for other in p.every_run if (other.model, other.train.recipe) == (run.model, train.recipe)]
+                at = tuple(other.sigma for other in same if other.train == train)
+                where = f" at sigma {_text(at)}" if at and len(at) < len(same) else ""
+                columns.setdefault(f"{p.name}: {run.model.name}, {train.recipe}{where}", _training(run.model, train))
     return side_by_side(columns)
 
 
@@ -132,10 +130,13 @@ def sampling(profile: Profile) -> pd.DataFrame:
     """What is sampled and certified: a column per profile."""
     columns = {}
     for p in compared(profile):
-        few, explicit = p.fewer, ", ".join(model.name for model, _ in p.baselines)
-        only = f"sigma {_text(few.sigmas)}: {few.images} images, {_text(few.methods)}" if few else "-"
-        own = {"data": p.data.name, LABELS["baselines"]: explicit or "-", LABELS["note"]: p.note or "-", LABELS["fewer"]: only}
-        columns[p.name] = _cells(p, skip=("name", "models", "recipes_at", "methods")) | own
+        less = [run for run in p.runs if run.profile.methods != p.methods]
+        few, at = less[0].profile if less else None, tuple(sorted({run.sigma for run in less}))
+        columns[p.name] = _cells(p, skip=("name", "plan", "methods", "attacks", "published", "trains_more"), more={
+            "data": p.data.name, "sigmas": p.sigmas, "note": p.note or "-",
+            "baselines": ", ".join(dict.fromkeys(run.model.name for run in p.explicit)) or "-",
+            "fewer": f"sigma {_text(at)}: {few.images} images, {_text(tuple(m.name for m in few.methods))}" if few else "-",
+        })  # fmt: skip
     return side_by_side(columns)
 
 
@@ -157,12 +158,12 @@ def methods(profile: Profile) -> pd.DataFrame:
     return frame.loc[:, (frame != "-").any()]
 
 
-def _cells(record: object, skip: Iterable[str] = ("name",)) -> dict[str, str]:
-    """Every field of a dataclass as printed, by its label."""
+def _cells(record: object, skip: Iterable[str] = ("name",), more: dict[str, object] = {}) -> dict[str, str]:
+    """Every field of a dataclass as printed, by its label, and more that is told of it."""
     order = list(LABELS)
-    names = (field.name for field in dataclasses.fields(record) if field.name not in skip)
-    names = sorted(names, key=lambda name: order.index(name) if name in LABELS else len(order))
-    return {LABELS.get(name, name.replace("_", " ")): _text(getattr(record, name)) for name in names}
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.name not in skip} | more
+    names = sorted(values, key=lambda name: order.index(name) if name in LABELS else len(order))
+    return {LABELS.get(name, name.replace("_", " ")): _text(values[name]) for name in names}
 
 
 def _text(value: object) -> str:
@@ -183,8 +184,8 @@ def side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
 
 def settings_tables(profile: Profile) -> list[Shown]:
     """The tables of hyper-parameters of a profile and of the paper's own settings."""
-    others = "the paper's settings: " + " and ".join(f"'{name}'" for name in profiles.AS_PUBLISHED)
-    whose = f"({others})" if profile.name in profiles.AS_PUBLISHED else f"(profile '{profile.name}' beside {others})"
+    others = "the paper's settings: " + " and ".join(f"'{p.name}'" for p in profiles.PROFILES.values() if p.published)
+    whose = f"({others})" if profile.published else f"(profile '{profile.name}' beside {others})"
     size = (
         f"Sizes of the models {whose}. One entry per resolution, each half the one before; convolutions inside f are "
         "weight-normalised; parameters are counted on the built network."

@@ -108,7 +108,7 @@ def settings_of(profile: Profile) -> dict[str, str]:
     named = {
         "data": profile.data.name, "methods": [m.name for m in profile.methods], "runs": [run.id for run in profile.every_run],
     }  # fmt: skip
-    kept = {k: v for k, v in (plain | named).items() if k not in ("models", "baselines", "recipes_at", "fewer")}
+    kept = {k: v for k, v in (plain | named).items() if k not in ("plan", "attacks")}
     return {k: ", ".join(map(str, v)) if isinstance(v, (tuple, list)) else str(v) for k, v in kept.items()}
 
 
