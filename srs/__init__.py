@@ -10,7 +10,6 @@ PUBLIC = {  # name: the module that it is read from when it is first asked for, 
     "from_torchdeq": "adapters", "certify_image": "smoothing.certify", "Method": "settings", "Sampling": "settings",
     "DEQ": "deq.mdeq", "ABSTAIN": "settings",
 }  # fmt: skip
-__all__ = list(PUBLIC)
 
 
 def __getattr__(name: str) -> object:

@@ -125,7 +125,7 @@ def certify_images(
         check(before["key"] == key, "out", str(out), "another name: this table is of another model or other settings")
         rows, seen = read_table(out).to_dict("records"), before["images"]
     for idx in tqdm(range(0, len(labels), skip)[:most], desc="certify", unit="image"):
-        x, label = images.x(idx) if isinstance(images, data.Images) else images[idx], int(labels[idx])
+        x, label = torch.as_tensor(images.x(idx) if isinstance(images, data.Images) else images[idx]), int(labels[idx])
         known = seen.setdefault(str(idx), digest_of(x))
         check(known == digest_of(x), "out", str(out), f"another name: image {idx} of this table is another one")
         if idx not in (row["idx"] for row in rows):
@@ -155,11 +155,11 @@ def plot_certified_accuracy(*tables: str | Path) -> Figure:
 
 def load(name: str, device: str = "cpu") -> mdeq.DEQ:
     """A trained model of the zoo, ready to be certified: load("cifar10/SMALL-s0.50"), or with its recipe behind a dash."""
-    found = re.fullmatch(r"(\w+)/(\w+)-s(\d+\.?\d*)(?:-(\w+))?", name)
-    check(found is not None, "model", name, "DATA/MODEL-sSIGMA or DATA/MODEL-sSIGMA-RECIPE, as cifar10/SMALL-s0.50")
-    run = profiles.get_run(found[1], found[2], float(found[3]), found[4] or "paper")
+    every = (run for profile in reversed(profiles.PROFILES.values()) for run in profile.every_run)
+    runs = {f"{run.profile.data.name}/{run.id}": run for run in every if store.find(run, store.WEIGHTS)}
+    run = settings.pick(name if name in runs else f"{name}-paper", runs, "model")
     anchor = store.find(run, store.ANCHOR)
-    model = checkpoints.load(store.find(run, store.WEIGHTS) or store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
+    model = checkpoints.load(store.find(run, store.WEIGHTS), run.model, run.profile.data).to(device)
     model.anchor = checkpoints.load_anchor(anchor).to(device) if anchor else None
     return inference.prepare(model)
 
@@ -182,8 +182,11 @@ def certify_folder(
         out: the table; a call that was interrupted goes on.
     """
     own, source, classes = given(model, images, channels, device)
-    smooth = Smooth(own, classes, sigma, method=method_named(method) if method else None)
-    table = certify_images(smooth, source, source.labels, n=n, skip=skip, out=out)
+    words = re.fullmatch(r"(\w+)-(\w+)-(\d+)", method)
+    check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
+    chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
+    chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.serialized else chosen
+    table = certify_images(Smooth(own, classes, sigma, method=chosen), source, source.labels, n=n, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):
@@ -202,11 +205,3 @@ def given(model: str, images: str, channels: int, device: str) -> tuple[object, 
         source = data.load(settings.pick(data_set, profiles.DATASETS, "data set"), "train")
     own = settings.pick(function, runpy.run_path(file), "function")() if file else load(model, device)
     return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
-
-
-def method_named(name: str) -> Method:
-    """The method START-SOLVER-STEPS, as zero-anderson-4; with an audit where its start needs one."""
-    found = re.fullmatch(r"(\w+)-(\w+)-(\d+)", name)
-    check(found is not None, "method", name, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
-    method = Method(name, found[2], int(found[3]), start=found[1], batch=100, warmup=10)
-    return replace(method, audit=AUDIT) if method.serialized else method

@@ -113,8 +113,9 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame, full: int) -> str:
     """The choice in words, and what other ways cost; `enough` are the rows that keep the radius, cheapest first."""
 
     def told(at: int) -> str:
-        radius, kept = bounds.round_down(table["radius"][at], 3), f"{100 * table['kept'][at]:.0f} % of the full solve's"
-        return f"{table['method'][at].name}: {table['NFE'][at]:,} evaluations of f per image, expected radius {radius:.3f}, {kept}"
+        radius, kept = bounds.round_down(table["radius"][at], 3), 100 * table["kept"][at]
+        cost = f"{table['method'][at].name}: {table['NFE'][at]:,} evaluations of f per image"
+        return f"{cost}, expected radius {radius:.3f}, {kept:.0f} % of the full solve's"
 
     if len(table) == 1:
         return f"plain {told(0)}; an explicit network has no solver to shorten"

@@ -26,7 +26,7 @@ READY = """name => { const w = window.jupyterapp && window.jupyterapp.shell.curr
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab whose folder is a git checkout with the notebooks of a profile that is certified, and the folder."""
+    """The address of a JupyterLab in a git checkout with the notebooks of a profile that is certified, and its folder."""
     pytest.importorskip("nbstripout", reason="nbstripout is not installed; `make` installs it")
     folder = tmp_path_factory.mktemp("lab")
     environment = {**os.environ, "SRS_ROOT": str(folder), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
@@ -97,4 +97,5 @@ def test_notebooks_run_twice_in_a_browser_and_git_stays_clean(lab):
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_tracked_notebook_is_as_jupyterlab_writes_it(path):
     stored = nbformat.read(path, nbformat.NO_CONVERT)
-    assert nbformat.writes(stored) + "\n" == path.read_text() and stored.metadata.kernelspec.display_name == "Python 3 (ipykernel)"
+    assert nbformat.writes(stored) + "\n" == path.read_text()
+    assert stored.metadata.kernelspec.display_name == "Python 3 (ipykernel)"
