@@ -80,12 +80,10 @@ def grid(
 
     Args:
         frame: the data, one row per mark; categories give the order.
-        panel: column whose values are panels.
-        hue: column whose values have a look of their own, at most MOST_LINES in a panel.
+        panel, hue: columns whose values are panels, and lines with a look of their own, at most MOST_LINES in a panel.
         draw: draws one line, given its panel, its rows, its label, colour and line style, and its place among how many.
         x, y: labels of the axes, with units.
-        columns: panels side by side.
-        height: of a panel in inches.
+        columns, height: panels side by side, and the height of one in inches.
         title: of a panel, from its value.
         shared: axes whose limits all panels have in common: "x", "y", "xy" or "".
     """
@@ -173,13 +171,7 @@ def histograms(
 ) -> Figure:
     """How a per-image quantity is distributed: a panel per noise level, a bar per method and bin, in percent of its images.
 
-    Args:
-        frame: one row per image and method; nan is no value.
-        value: column of the quantity.
-        bins: number of equal bins from 0 or the least value, shared by all panels.
-        label: name of the quantity, with its unit.
-        hue, panel: columns that name bars and panels.
-        high: upper end, the largest value if None; a panel says how many values lie above it.
+    The bins are equal, from 0 or the least value to `high` or the largest; a panel says how many values lie above.
     """
     frame = frame.dropna(subset=[value])
     low = min(0.0, frame[value].min()) if len(frame) else 0.0

@@ -29,15 +29,13 @@ MODULES = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smo
 
 
 def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:
-    """Attacked images (B, R, C, H, W), a radius after the other.
+    """Attacked images (B, R, C, H, W), a radius of `radii` (B, R) after the other.
 
     Args:
         model: the DEQ, in eval mode.
-        x: images (B, C, H, W).
-        y: the classes (B,) to be left.
+        x, y: images (B, C, H, W), and the classes (B,) to be left.
         noisy: noise of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0 attacks the base classifier.
-        radii: (B, R).
-        attack: which.
+        radii, attack: how far, and how.
     """
     count = radii.shape[1]
     owner = torch.arange(len(x), device=x.device).repeat_interleave(count)
@@ -53,15 +51,10 @@ def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: T
 
 
 def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float, e: Tensor, *, together: int) -> np.ndarray:
-    """Votes (P, n) on attacked images (P, C, H, W) by a method, as `votes.sample` draws them for each image alone.
+    """Votes (P, n) on attacked images (P, C, H, W) with noise e (P, n, C, H, W), as `votes.sample` draws them for each image alone.
 
-    Args:
-        model: the DEQ.
-        images: the attacked images.
-        method: with start `previous`, an image's n votes are dealt out in five batches, the first of them warmed up.
-        sigma: noise level.
-        e: standard normal noise, (P, n, C, H, W).
-        together: about how many noisy copies are solved at once.
+    With start `previous`, an image's n votes are dealt out in five batches, the first of them warmed up. About as many noisy copies as
+    `together` are solved at once.
     """
     n = e.shape[1]
     batch = max(1, min(method.batch, n // 5)) if method.serialized else n
@@ -91,14 +84,9 @@ def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[s
 
 
 def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
-    """Do the attacks on a run that are not yet stored, and write the table of all of them; returns where it is.
+    """Do the attacks on a run that are not yet stored, and write the table `name` of all of them; returns where it is.
 
-    Args:
-        run: which trained model; its votes must have been drawn and counted unless `suite.n` is 0.
-        suite: the attacks and how their success is measured.
-        name: of the table, which `store.read_attacks` reads.
-        device: a torch device.
-        progress: whether to show a progress bar.
+    The run's votes must have been drawn and counted unless `suite.n` is 0.
 
     Raises:
         ConfigError: weights or counts are missing, or a setting does not fit.

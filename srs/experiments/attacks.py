@@ -109,7 +109,7 @@ def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float =
 
 
 def soundness(tested: pd.DataFrame) -> pd.DataFrame:
-    """How many points lie within a certificate, and how many of those are proven to be flipped, by run, method and rule."""
+    """How many points lie within a certificate, and how many of those are proven flipped, by run, method and rule."""
     images, confirmed = tested["idx"].where(tested["predict"] != ABSTAIN), tested["within"] & (tested["n_confirm"] > 0)
     return tested.assign(images=images, confirmed=confirmed).groupby(ROW, observed=True).agg(**{
         "certified images": ("images", "nunique"), "points within a certified radius": ("within", "sum"),

@@ -47,7 +47,7 @@ def model_quality(run: Run) -> dict[str, object]:
 
 
 def published(data: str) -> pd.DataFrame:
-    """The paper's own rows of a data set (CIFAR-10's stand beside other small images, too): a row per model, sigma, method."""
+    """The paper's own rows, CIFAR-10's beside any other small images: a row per model, sigma, method."""
     rows = pd.read_csv(store.published("certified_accuracy"))
     rows = rows[rows["data"] == ("imagenet" if data.startswith("imagenet") else "cifar10")]
     wide = rows.pivot(index=["model", "sigma", "method"], columns="measure", values="value")
@@ -94,12 +94,10 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Three tables for each run: certified accuracy, what it costs, how sure it is."""
     captions = {
         accuracy: f"Certified accuracy in percent of all images at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE}",
-        cost: f"What a certificate costs. 'disagreement' is the share of votes that differ from {profile.reference}'s on the same noise. "
-        "NFE are evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation "
-        f"alone. Speed-ups are against {profile.reference}.",
-        confidence: "How sure the certified accuracy is, for the rules that hold. The Clopper-Pearson interval is over the draw of the "
-        "images. The last statement bounds the accuracy of the smoothed classifier on these very images, since each certificate "
-        "may fail with probability alpha (Cohen et al. 2019, Bernstein's inequality).",
+        cost: f"What a certificate costs. 'disagreement' and speed-ups are against {profile.reference} on the same noise. NFE are evaluations "
+        "of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation alone.",
+        confidence: "How sure the certified accuracy is, for the rules that hold. The Clopper-Pearson interval is over the draw of the images. "
+        "The last statement is about these very images: each certificate may fail with probability alpha (Cohen et al. 2019).",
     }
     if profile.adaptive:
         captions[accuracy] += " An image stops before its own radius is known well, so ACR is smaller than with fixed N."

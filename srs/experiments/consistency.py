@@ -46,8 +46,8 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     return [
         show.table(profile, "mean_rrd", mean_rrd(counts, profile), (
             f"Mean relative radius difference |r_RS - r_SRS| / r_RS against {profile.reference} under 'cohen', over the images that it "
-            "certifies (column 'images'). Where SRS abstains or certifies another class the difference is 1. All methods saw the "
-            "same noise. Radii under 'released (unsound)' do not hold: a small difference there is no merit."
+            "certifies (column 'images'). Where SRS abstains or certifies another class the difference is 1. Radii under 'released "
+            "(unsound)' do not hold."
         )),
         show.table(profile, "p_m_and_gap", p_m_and_gap(counts, profile), (
             f"p_m: {_p_m_of(profile)}. gap: Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m of all votes. "
