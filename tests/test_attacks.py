@@ -171,9 +171,9 @@ def test_grid_noise_and_missing_results_are_refused(srs_root):
 # ---------------------------------------------------------------------------------------------- soundness
 
 
-@pytest.mark.parametrize("n_c_a, n_rival, want", [(200, 200, False), (390, 10, False), (190, 210, False), (10, 390, True), (0, 5, False)])
-def test_flip_is_proven_or_not(n_c_a, n_rival, want):
-    assert flipped(n_c_a, n_rival, classes=10) == want
+def test_flip_is_proven_or_not():
+    votes = [(200, 200), (390, 10), (190, 210), (10, 390), (0, 5)]
+    assert [bool(flipped(*both, classes=10)) for both in votes] == [False, False, False, True, False]
 
 
 def test_flip_test_is_conservative():

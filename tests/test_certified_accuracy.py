@@ -28,7 +28,7 @@ def counted(srs_root) -> pd.DataFrame:
 def test_published_rows_follow_ours(counted):
     frame = certified_accuracy.of_run(certified_accuracy.accuracy(counted, SMOKE), RUN)
     at = list(zip(frame["method"], frame["rule"]))
-    srs = [(method, rule) for method in ("SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A") for rule in ("audit", "theorem31", "released")]
+    srs = [(f"SRS-MDEQ-{solver}", rule) for solver in ("1N", "1A", "3A") for rule in ("audit", "theorem31", "released")]
     assert [pair for pair in at if pair[1] != "as published"] == [(m, "cohen") for m in ("MDEQ-1A", "MDEQ-5A", "MDEQ-30A")] + srs
     row = frame.iloc[at.index(("SRS-MDEQ-3A", "as published"))]
     assert [row[f"r={r:.2f}"] for r in SMOKE.radii] == ["60", "50", "38", "29", "21", "12", "8"] and row["ACR"] == "0.59"
@@ -36,7 +36,7 @@ def test_published_rows_follow_ours(counted):
     assert "as published" not in set(others["rule"])
 
 
-@pytest.mark.parametrize(("data", "sigma", "cap"), [("imagenet", 1.0, "1.982"), ("cifar10", 0.5, "0.991"), ("digits", 0.5, "0.991")])
+@pytest.mark.parametrize("data, sigma, cap", [("imagenet", 1.0, "1.982"), ("cifar10", 0.5, "0.991"), ("digits", 0.5, "0.991")])
 def test_captions_say_whose_rows_stand_there_and_what_the_theorem_reaches(data, sigma, cap):
     profile = next(p for p in profiles.PROFILES.values() if p.data.name == data)
     run = next(run for run in profile.runs if run.sigma == sigma and run.model.name == "SMALL")

@@ -25,7 +25,7 @@ def test_golden_log(shared):
     log = pd.read_csv(shared("golden", "cohen_resnet110_cifar10_sigma0.50.tsv"), sep="\t")
     log = log.assign(model="ResNet", sigma=0.5, correct=(log["correct"] == 1) & (log["predict"] != ABSTAIN))
     found = measures.certified_accuracy(log, np.arange(7) / 4, **ALL).iloc[0]
-    assert found.iloc[:7].round(1).tolist() == [65.2, 54.6, 41.4, 32.0, 23.4, 15.2, 9.4] and found["ACR"] == pytest.approx(0.538, abs=5e-4)
+    assert found.iloc[:7].round(1).tolist() == [65.2, 54.6, 41.4, 32.0, 23.4, 15.2, 9.4]
     tracked = published.read("cohen_log").iloc[0][list(found.index)].astype(float)
     assert (found - tracked).abs().iloc[:7].max() < 0.05 and abs(found["ACR"] - tracked["ACR"]) < 5e-4
 

@@ -79,7 +79,8 @@ def exact():
 
 @pytest.mark.parametrize("gradient", [
     Gradient("implicit", 60, backward=40), Gradient("implicit", 40, "broyden", 40), Gradient("adjoint", 150, "naive"),
-    Gradient("adjoint", 200, "broyden", beta=0.5), Gradient("unrolled", 60, unroll=100), Gradient("unrolled", 1, unroll=300, beta=0.5),
+    Gradient("adjoint", 200, "broyden", beta=0.5), Gradient("unrolled", 60, unroll=100),
+    Gradient("unrolled", 1, unroll=300, beta=0.5),
 ], ids=str)  # fmt: skip
 def test_converged_gradients_are_the_implicit_one(gradient):
     assert torch.allclose(gradient_of(gradient), exact(), rtol=1e-6, atol=1e-9)
@@ -185,7 +186,9 @@ def test_pgd_on_a_linear_deq_walks_straight_to_the_edge_of_the_ball(vectors):
     assert torch.allclose((short - x).flatten(1).norm(dim=1), torch.tensor([0.3, 0.3]))
 
 
-@pytest.mark.parametrize("gradient, radius, steps", [(torch.zeros_like, 1.0, 5), (torch.ones_like, 1.0, 0), (torch.ones_like, 0.0, 2)])
+@pytest.mark.parametrize("gradient, radius, steps", [
+    (torch.zeros_like, 1.0, 5), (torch.ones_like, 1.0, 0), (torch.ones_like, 0.0, 2),
+])  # fmt: skip
 def test_pgd_without_a_gradient_or_without_steps_stays(gradient, radius, steps):
     x = torch.rand(2, 1, 2, 2)
     assert torch.equal(pgd(x, gradient, radius, steps=steps, step=0.1), x)

@@ -13,8 +13,8 @@ SMOKE = profiles.get_profile("smoke")
 @pytest.mark.parametrize("column, value, text", [
     ("r=0.25", 100 * 326 / 500, "65.2"), ("r=0.25", 100 / 16, "6.3"), ("r=0.25", 100 / 160, "0.6"), ("r=0.25", "62", "62"),
     ("noisy accuracy %", 66.666, "66.7"), ("disagreement %", 0.125, "0.13"), ("ACR", 0.5389, "0.538"), ("ACR", 0.3, "0.300"),
-    ("ACR", np.nan, ""), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"), ("images", 12, "12"), ("residual", 0.0012, "1.2e-03"),
-    ("NFE/image", np.float64(1100.5), "1101"), ("anything", None, ""),
+    ("ACR", np.nan, ""), ("sigma", 0.5, "0.50"), ("rule", "audit", "audit (ours)"), ("images", 12, "12"),
+    ("residual", 0.0012, "1.2e-03"), ("NFE/image", np.float64(1100.5), "1101"), ("anything", None, ""),
 ])  # fmt: skip
 def test_cells(column, value, text):
     assert show.cells(pd.DataFrame({column: [value]})).iloc[0, 0] == text
@@ -34,8 +34,8 @@ def test_tables_escape_keep_digits_and_are_written_whole(srs_root):
 def curves(n=80):
     rng = np.random.default_rng(0)
     return pd.DataFrame({
-        "sigma": np.repeat([0.25, 0.5], n // 2), "method": np.tile(["MDEQ-30A", "SRS-MDEQ-3A"], n // 2), "correct": rng.random(n) < 0.7,
-        "radius": rng.random(n), "rrd": rng.random(n) * 1.2, "x": np.arange(n) + 1.0,
+        "sigma": np.repeat([0.25, 0.5], n // 2), "method": np.tile(["MDEQ-30A", "SRS-MDEQ-3A"], n // 2),
+        "correct": rng.random(n) < 0.7, "radius": rng.random(n), "rrd": rng.random(n) * 1.2, "x": np.arange(n) + 1.0,
     })  # fmt: skip
 
 

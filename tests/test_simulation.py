@@ -211,5 +211,6 @@ def test_a_method_with_an_auditor_of_its_own_is_beside_plain_rs_by_that_auditor_
     """The auditor spends a tenth of the reference, so plain RS by it draws ten times the votes for the same NFE."""
     stop = settings.Method("MDEQ-STOP", "safe_anderson", 30, batch=100, tol=0.003)
     cheap = replace(PLAIN, nfe_select=60, nfe_estimate=300)
-    own, alone = sizes_of(replace(MEASURED, n_a=80), replace(SRS, auditor=stop), (stop, cheap)), sizes_of(replace(MEASURED, n_a=80))
+    measured = replace(MEASURED, n_a=80)
+    own, alone = sizes_of(measured, replace(SRS, auditor=stop), (stop, cheap)), sizes_of(measured)
     assert (own[OWN_RS] > own[RS]).all() and (alone[OWN_RS] == alone[RS]).all()

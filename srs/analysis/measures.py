@@ -24,7 +24,7 @@ RHO = 0.001  # failure probability of the high-probability statement, as Cohen e
 def certificates(
     counts: pd.DataFrame, *, alpha: float, rules: Sequence[Rule] | None = None, split: float = bounds.DEFAULT_SPLIT
 ) -> pd.DataFrame:
-    """The certificate of every image: the rows of the table once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
+    """The certificate of every image: its row once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
 
     `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2.
 
@@ -63,7 +63,7 @@ def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = RO
 
 
 def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
-    """Certified accuracy in percent at each radius (columns `r=0.25`) and ACR, the mean radius (Zhai et al. 2020), of each group."""
+    """Certified accuracy in percent at each radius (`r=0.25`) and ACR, the mean radius (Zhai et al. 2020), of each group."""
     counts = held(certified, radii, by)
     table = pd.DataFrame({f"r={r:.2f}": 100 * counts[r] / counts["images"] for r in radii})
     radius = certified["radius"].where(certified["correct"], 0.0).rename("ACR")

@@ -25,6 +25,7 @@ SOLID, DASHED, DOTTED, DASHDOT, LONG = "-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 
 COLOURS = seaborn.color_palette("colorblind", 10)
 BLACK, OLIVE, INDIGO = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55)
 Look = tuple[tuple[float, float, float], object]  # colour, line style
+Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]
 
 # One look in all figures. Rules and the few words that stand for them; standard RS is black wherever it stands beside rules.
 RULE_LOOKS: dict[str, Look] = {
@@ -73,8 +74,8 @@ def sigma_title(sigma: float) -> str:
 
 
 def grid(
-    frame: pd.DataFrame, *, panel: str, hue: str, draw: Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None], x: str, y: str,
-    columns: int = 2, height: float = 1.35, title: Callable[[object], str] = str, shared: str = "xy",
+    frame: pd.DataFrame, *, panel: str, hue: str, draw: Draw, x: str, y: str, columns: int = 2, height: float = 1.35,
+    title: Callable[[object], str] = str, shared: str = "xy",
 ) -> Figure:
     """Small multiples: a panel per value of one column, in it what `draw` makes of the rows of each value of another.
 
@@ -167,7 +168,8 @@ def lines(
 
 
 def histograms(
-    frame: pd.DataFrame, *, value: str, bins: int, label: str, hue: str = "method", panel: str = "sigma", high: float | None = None,
+    frame: pd.DataFrame, *, value: str, bins: int, label: str, hue: str = "method", panel: str = "sigma",
+    high: float | None = None,
 ) -> Figure:
     """How a per-image quantity is distributed: a panel per noise level, a bar per method and bin, in percent of its images.
 

@@ -30,9 +30,9 @@ UNSOUND_NOTE = (
 )
 DOWN = {"ACR": 3, "radius": 3}  # columns of radii: decimals, rounded down
 DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
-    "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2, "speed-up (seconds)": 2,
-    "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0, "training steps": 0,
-    "training seconds": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
+    "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2,
+    "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0,
+    "training steps": 0, "training seconds": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]\d+)?")
 
@@ -96,7 +96,8 @@ def _cell(column: str, value: object, digits: Mapping[str, int], down: Mapping[s
 
 
 def table(
-    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()
+    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None,
+    down: Sequence[str] = (),
 ) -> Shown:
     """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
     caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits, down)

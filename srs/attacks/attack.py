@@ -25,7 +25,8 @@ from srs.store import ATTACKED, NOT_DRAWN
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
-MODULES = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes", "attacks/pgd", "attacks/attack")  # what results depend on
+# What results depend on.
+MODULES = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes", "attacks/pgd", "attacks/attack")
 
 
 def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:
@@ -34,7 +35,7 @@ def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: T
     Args:
         model: the DEQ, in eval mode.
         x, y: images (B, C, H, W), and the classes (B,) to be left.
-        noisy: noise of level sigma, (B, m, C, H, W), the same in every step and for every radius; one copy of 0 attacks the base classifier.
+        noisy: noise (B, m, C, H, W) of level sigma, the same in every step; one copy of 0 attacks the base classifier.
         radii, attack: how far, and how.
     """
     count = radii.shape[1]
@@ -51,10 +52,10 @@ def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: T
 
 
 def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float, e: Tensor, *, together: int) -> np.ndarray:
-    """Votes (P, n) on attacked images (P, C, H, W) with noise e (P, n, C, H, W), as `votes.sample` draws them for each image alone.
+    """Votes (P, n) on attacked images (P, C, H, W) with noise e (P, n, C, H, W), as `votes.sample` draws them for each alone.
 
-    With start `previous`, an image's n votes are dealt out in five batches, the first of them warmed up. About as many noisy copies as
-    `together` are solved at once.
+    With start `previous`, an image's n votes are dealt out in five batches, the first of them warmed up. About as many noisy
+    copies as `together` are solved at once.
     """
     n = e.shape[1]
     batch = max(1, min(method.batch, n // 5)) if method.serialized else n
@@ -74,12 +75,12 @@ def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float,
 
 def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[str, ...]]:
     """A run's model on a device, its test images, and what results made from them depend on besides settings and code."""
-    settings.check(store.own(run, store.WEIGHTS).is_file(), "weight file", str(store.own(run, store.WEIGHTS)), "an existing file; train first")
+    p, path = run.profile, store.own(run, store.WEIGHTS)
+    settings.check(path.is_file(), "weight file", str(path), "an existing file; train first")
     inference.choose_kernels(tf32=False)
     memory.keep_freed()
-    p, weights = run.profile, checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
-    images = data.load(p.data, "test")
-    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, p.data, state=weights).to(device).requires_grad_(False)
+    weights, images = checkpoints.read_tensors(path, "weight file"), data.load(p.data, "test")
+    model = checkpoints.load(path, run.model, p.data, state=weights).to(device).requires_grad_(False)
     return model, images, (checkpoints.digest_of(weights), data.digest(images, p.evaluated), inference.computed_on(device))
 
 
@@ -133,7 +134,7 @@ def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
 
 
 def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
-    """What an attack's results depend on: weights, images and device (`made_from`), certificates, the attack, its measure, the code."""
+    """What an attack's results depend on: weights, images, device (`made_from`), certificates, attack, measure and code."""
     measured, code = replace(suite, attacks=(), images=1, runs=()), store.code_digest(*MODULES)
     return settings.fingerprint(made_from, run.sigma, run.profile.sampling, attack, measured, held.to_csv(), code)
 

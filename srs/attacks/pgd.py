@@ -114,6 +114,7 @@ def harden(model: MDEQ, x: Tensor, y: Tensor, sigma: float, adversarial: Adversa
     rule, training = adversarial, model.training
     noise = sigma * torch.randn(len(x), rule.vectors, *x.shape[1:]).to(x)
     model.eval()
-    attacked = pgd(x, lambda x: smoothed_gradient(model, x, y, noise, rule.gradient), rule.radius, steps=rule.steps, step=rule.step)
+    gradient = lambda x: smoothed_gradient(model, x, y, noise, rule.gradient)  # noqa: E731
+    attacked = pgd(x, gradient, rule.radius, steps=rule.steps, step=rule.step)
     model.train(training)
     return (attacked[:, None] + noise).flatten(0, 1), y.repeat_interleave(rule.vectors)

@@ -5,7 +5,7 @@ robust that is not (Yang, Pang, Liu 2022). Distances are l2, in units of [0, 1] 
 to [0, 1]: a certificate speaks of all of R^d, so the attacker may go anywhere within the radius.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from srs.settings import check, check_count, one_of, SOLVERS, Train
 
@@ -122,8 +122,7 @@ class AdversarialTrain(Train):
 
 def hardened(recipe: Train, name: str, adversarial: Adversarial, **changes: object) -> AdversarialTrain:
     """A recipe with adversarial training, under another name and with other changed fields."""
-    plain = {field.name: getattr(recipe, field.name) for field in fields(Train)}
-    return AdversarialTrain(**plain | {"recipe": name} | changes, adversarial=adversarial)
+    return AdversarialTrain(**vars(recipe) | {"recipe": name} | changes | {"adversarial": adversarial})
 
 
 def smoothadv(recipe: Train) -> AdversarialTrain:

@@ -200,8 +200,8 @@ def room_finding(attacked: Attacked, profile: Profile) -> str:
     certified, left = rows.loc["certified"], rows.loc[ALL]
     widest = (left - certified).idxmax()
     return (
-        f"Over all attacked models {own} is certified for {certified[widest]:.1f} % of the images and keeps {left[widest]:.1f} % under all "
-        f"attacks together at {widest.replace('=', ' = ')}, where the room between the two is widest."
+        f"Over all attacked models {own} is certified for {certified[widest]:.1f} % of the images and keeps {left[widest]:.1f} % "
+        f"under all attacks together at {widest.replace('=', ' = ')}, where the room between the two is widest."
     )
 
 
@@ -221,15 +221,15 @@ def curves(attacked: Attacked, profile: Profile) -> list[Shown]:
                 for i, (name, answers) in enumerate(some.groupby("attack", observed=True)):
                     share = 100 * answers.groupby("radius")["left"].mean()
                     # Hollow, one size in another: markers at the same place are all seen.
-                    colour = plots.look(name, list(left["attack"].cat.categories))[0]
-                    ax.plot(share.index, share, MARKERS[i], color=colour, fillstyle="none", markersize=7 - i, markeredgewidth=0.8, label=name)
+                    look = {"color": plots.look(name, list(left["attack"].cat.categories))[0], "fillstyle": "none", "label": name}
+                    ax.plot(share.index, share, MARKERS[i], markersize=7 - i, markeredgewidth=0.8, **look)
                 ax.set(xlim=(0, max(ax.get_xlim()[1], 1.05 * left["radius"].max())), ylim=(-5, 107))
             fig.supylabel("accuracy (%)", fontsize=7)
             fig.legends[0].remove()
             plots.add_legend(fig, 2)
         shown.append(show.figure(profile, f"robust_curves_{model}", fig, (
-            f"Certified accuracy (steps) and accuracy of {profile.reference} after attacks (markers, {suite.n} votes per image) of the same "
-            f"{suite.images} images (MDEQ-{model} on {profile.data.name}). Grey: 95 % interval of the black line."
+            f"Certified accuracy (steps) and accuracy of {profile.reference} after attacks (markers, {suite.n} votes per image) "
+            f"of the same {suite.images} images (MDEQ-{model} on {profile.data.name}). Grey: 95 % interval of the black line."
         )))  # fmt: skip
     return shown
 
@@ -243,18 +243,20 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
     suite, reference = suite_of(profile), profile.reference
     accuracy, points, strong = robust_accuracy(attacked.points, attacked.certified), pointwise(attacked.tested), suite.attacks[-1]
     shown = [show.table(profile, "attack_soundness", soundness(attacked.tested), (
-        "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: where the first "
-        f"{suite.n} standard votes are not for the certified class, {suite.confirm} more are drawn by {reference}, and another class has "
-        f"significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
+        "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: where "
+        f"the first {suite.n} standard votes are not for the certified class, {suite.confirm} more are drawn by {reference}, and "
+        f"another class has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of "
+        "the class)."
     ))]  # fmt: skip
     for run in runs_of(profile):
         where = f"MDEQ-{run.model.name}, {profile.data.name}, sigma = {run.sigma:.2f}, {suite.images} test images"
         own = of_run(accuracy, run).drop(columns=RUN)
         main = own["attack"].isin(["certified", ALL]) | (own["classifier"] == reference)
         caption = (
-            f"Accuracy in percent under l2 attacks of radius r ({where}; {strong.steps} steps of {strong.step:g}, not clipped to [0, 1]). "
-            "'certified': from the stored votes. Otherwise the attacked image is classified by the base classifier or by the most frequent "
-            f"of {suite.n} fresh votes of the method. '{ALL}': right before and after all attacks of radius up to r."
+            f"Accuracy in percent under l2 attacks of radius r ({where}; {strong.steps} steps of {strong.step:g}, not clipped to "
+            "[0, 1]). 'certified': from the stored votes. Otherwise the attacked image is classified by the base classifier or "
+            f"by the most frequent of {suite.n} fresh votes of the method. '{ALL}': right before and after all attacks of radius "
+            "up to r."
         )
         shown.append(show.table(profile, name_of("robust_accuracy", run), own[main], caption))
         shown.append(show.table(profile, name_of("robust_accuracy_others", run), own[~main], f"The other classifiers. {caption}"))
@@ -262,8 +264,9 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
             kind = "pointwise" + f"_{method}" * (method != reference)
             shown.append(show.table(profile, name_of(kind, run), rows.drop(columns=["method", "rule"]), (
                 f"How many images an attack of radius r flips ({where}), of those that {method} certifies there under "
-                f"'{show.RULE_LABELS[rule]}' and of those that it does not. Flipped: {suite.n} fresh votes of the method are for another "
-                "class than its stored ones. So few votes may err by chance; what is proven is in the table attack_soundness."
+                f"'{show.RULE_LABELS[rule]}' and of those that it does not. Flipped: {suite.n} fresh votes of the method are for "
+                "another class than its stored ones. So few votes may err by chance; what is proven is in the table "
+                "attack_soundness."
             )))  # fmt: skip
     require_sound(attacked.tested)
     return shown

@@ -61,7 +61,8 @@ def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     known = known.map(lambda v: "" if pd.isna(v) else f"{v:g}")  # text: a value that the paper prints whole stays so
     theirs = ours[METHOD].drop_duplicates().merge(known.reset_index(), on=["model", "sigma", "method"]).assign(rule=PUBLISHED)
     rules = pd.CategoricalDtype([*map(str, measures.RULES), PUBLISHED], ordered=True)
-    both = pd.concat([ours.astype(object), theirs.astype(object)]).astype({name: ours[name].dtype for name in METHOD} | {"rule": rules})
+    both = pd.concat([ours.astype(object), theirs.astype(object)])
+    both = both.astype({name: ours[name].dtype for name in METHOD} | {"rule": rules})
     return both.sort_values(ROW, kind="stable").reset_index(drop=True)
 
 
@@ -93,11 +94,12 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Three tables for each run: certified accuracy, what it costs, how sure it is."""
     captions = {
-        accuracy: f"Certified accuracy in percent of all images at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE}",
-        cost: f"What a certificate costs. 'disagreement' and speed-ups are against {profile.reference} on the same noise. NFE are evaluations "
-        "of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation alone.",
-        confidence: "How sure the certified accuracy is, for the rules that hold. The Clopper-Pearson interval is over the draw of the images. "
-        "The last statement is about these very images: each certificate may fail with probability alpha (Cohen et al. 2019).",
+        accuracy: f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE}",
+        cost: f"What a certificate costs. 'disagreement' and speed-ups: beside {profile.reference} on the same noise. NFE are "
+        "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation.",
+        confidence: "How sure the certified accuracy is, for the rules that hold. The Clopper-Pearson interval is over the "
+        "images' draw. The last statement is about these very images: a certificate may fail with probability alpha "
+        "(Cohen et al. 2019).",
     }
     if profile.adaptive:
         captions[accuracy] += " An image stops before its own radius is known well, so ACR is smaller than with fixed N."
@@ -119,8 +121,9 @@ def _published_note(run: Run) -> str:
     n, k, alpha = PUBLISHED_SETTINGS.values()
     cap = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, run.sigma, alpha))
     return (
-        f" Rows '{PUBLISHED}' are the paper's own (500 {images} images, N = {n}, one A100).{other} At the paper's settings Theorem 3.1 "
-        f"certifies no radius above {cap}: published SRS entries beyond {cap} are within the released formula's reach only."
+        f" Rows '{PUBLISHED}' are the paper's own (500 {images} images, N = {n}, one A100).{other} At the paper's settings "
+        f"Theorem 3.1 certifies no radius above {cap}: published SRS entries beyond {cap} are within the released formula's "
+        "reach only."
     )
 
 
@@ -132,7 +135,8 @@ def order_finding(counts: pd.DataFrame) -> str:
     if len(steps) < 2:
         return "This profile has no truncated solves from zero to compare."
     rising = (at_zero[list(steps.index)].diff(axis=1).iloc[:, 1:] > 0).all(axis=1).sum()
-    return f"Certified accuracy at r = 0 rises with every further step, {' < '.join(steps.index)}, in {rising} of {len(at_zero)} models."
+    order = " < ".join(steps.index)
+    return f"Certified accuracy at r = 0 rises with every further step, {order}, in {rising} of {len(at_zero)} models."
 
 
 def kept_finding(counts: pd.DataFrame, profile: Profile) -> str:
@@ -145,7 +149,7 @@ def kept_finding(counts: pd.DataFrame, profile: Profile) -> str:
     best = srs.groupby([*RUN, "rule"], observed=True)["ACR"].max().unstack("rule")
     kept = best.mean() / standard.reindex(best.index).mean()  # a mean of ratios would hang on the smallest radius
     told = ", ".join(f"{100 * kept[rule]:.0f} % under {show.RULE_LABELS[rule]}" for rule in map(Rule, best.columns))
-    return f"Averaged over the models, {profile.reference} has an ACR of {standard.mean():.3f}; the best SRS method has {told} of it."
+    return f"Averaged over the models, {profile.reference} has an ACR of {standard.mean():.3f}; the best SRS has {told} of it."
 
 
 def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
@@ -158,15 +162,16 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):
             drawn = plots.accuracy_curves(sound[sound["method"].isin(names)], hue="method")
             shown.append(show.figure(profile, f"curves_{family}" + f"_{i + 1}" * bool(i), drawn, (
-                f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken lines: SRS under 'audit'. {where}"
+                "Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken lines: SRS under 'audit'. "
+                f"{where}"
             )))  # fmt: skip
         if srs:
             some = own[own["method"].isin([profile.reference, srs])].sort_values(["method", "rule", "sigma", "idx"])
             line = some["method"].astype(str).str.replace("-MDEQ", "") + ", " + some["rule"].map(show.RULE_LABELS).astype(str)
             drawn = plots.accuracy_curves(some.assign(line=measures.in_order(line)), hue="line")
             shown.append(show.figure(profile, f"curves_rules_{family}", drawn, (
-                "What the certification rule makes of the same SRS votes. 'released (unsound)' is what the authors' code computes; "
-                f"its certificates do not hold. {where}"
+                "What the certification rule makes of the same SRS votes. 'released (unsound)' is what the authors' code "
+                f"computes; its certificates do not hold. {where}"
             )))  # fmt: skip
     return shown
 
@@ -206,7 +211,8 @@ def images_of(counts: pd.DataFrame) -> str:
     images = counts.groupby("sigma", observed=True)["idx"].nunique()
     if images.nunique() == 1:
         return f"{images.iloc[0]} images"
-    return " and ".join(f"{n} images at sigma {', '.join(f'{s:g}' for s in own.index)}" for n, own in images.groupby(images, sort=False))
+    sigmas = {n: ", ".join(map("{:g}".format, own.index)) for n, own in images.groupby(images, sort=False)}
+    return " and ".join(f"{n} images at sigma {which}" for n, which in sigmas.items())
 
 
 def source_note(run: Run) -> str:

@@ -45,19 +45,19 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         return []
     return [
         show.table(profile, "mean_rrd", mean_rrd(counts, profile), (
-            f"Mean relative radius difference |r_RS - r_SRS| / r_RS against {profile.reference} under 'cohen', over the images that it "
-            "certifies (column 'images'). Where SRS abstains or certifies another class the difference is 1. Radii under 'released "
-            "(unsound)' do not hold."
+            f"Mean relative radius difference |r_RS - r_SRS| / r_RS against {profile.reference} under 'cohen', over the images "
+            "that it certifies (column 'images'). Where SRS abstains or certifies another class the difference is 1. Radii "
+            "under 'released (unsound)' do not hold."
         )),
         show.table(profile, "p_m_and_gap", p_m_and_gap(counts, profile), (
-            f"p_m: {_p_m_of(profile)}. gap: Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m of all votes. "
-            f"Below 0 the bound failed, which it may with probability alpha/2 = {profile.alpha / 2:g} per image."
+            f"p_m: {_p_m_of(profile)}. gap: Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m of all "
+            f"votes. Below 0 the bound failed, which it may with probability alpha/2 = {profile.alpha / 2:g} per image."
         )),
     ]  # fmt: skip
 
 
 def _p_m_of(profile: Profile) -> str:
-    return f"share of an image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give on the same noise"
+    return f"share of an image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give"
 
 
 def released_finding(counts: pd.DataFrame, profile: Profile) -> str:
@@ -67,8 +67,8 @@ def released_finding(counts: pd.DataFrame, profile: Profile) -> str:
     nearer = int(((released < audit) & (released < theorem31)).sum())
     told = ", ".join(f"{rrd.mean():.2f} under {rrd.name}" for rrd in (audit, theorem31, released))
     return (
-        f"The released formula, which does not pay for wrong votes, comes nearer to standard RS than both sound rules in {nearer} of "
-        f"{len(table)} rows. The mean RRD over all rows is {told}."
+        "The released formula, which does not pay for wrong votes, comes nearer to standard RS than both sound rules in "
+        f"{nearer} of {len(table)} rows. The mean RRD over all rows is {told}."
     )
 
 
@@ -76,8 +76,9 @@ def gap_finding(counts: pd.DataFrame, profile: Profile) -> str:
     """How wide the gap is, and on how many images the bound failed."""
     own = per_image(counts, profile).dropna(subset=["p_m"])
     return (
-        f"Theorem 3.1's bound lies on average {100 * own['gap'].mean():.1f} points above p_m, whose mean is {100 * own['p_m'].mean():.1f} %. "
-        f"It failed on {(own['gap'] < 0).sum()} of {len(own)} rows; a rate of alpha/2 allows {profile.alpha / 2 * len(own):.1f}."
+        f"Theorem 3.1's bound lies on average {100 * own['gap'].mean():.1f} points above p_m, whose mean is "
+        f"{100 * own['p_m'].mean():.1f} %. It failed on {(own['gap'] < 0).sum()} of {len(own)} rows; a rate of alpha/2 allows "
+        f"{profile.alpha / 2 * len(own):.1f}."
     )
 
 
@@ -90,17 +91,19 @@ def histograms(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         where = f"A panel per noise level (MDEQ-{family} on {profile.data.name})."
         for rule, rows in found[(found["model"] == model) & (found["recipe"] == recipe)].groupby("rule", observed=True):
             label = show.RULE_LABELS[rule]
-            axis, name = rf"RRD $|r_{{RS}} - r_{{SRS}}| / r_{{RS}}$ under {label}", f"rrd_hist_{family}" + f"_{rule}" * (rule != Rule.AUDIT)
+            axis = rf"RRD $|r_{{RS}} - r_{{SRS}}| / r_{{RS}}$ under {label}"
+            name = f"rrd_hist_{family}" + f"_{rule}" * (rule != Rule.AUDIT)
             drawn = plots.histograms(rows, value="rrd", bins=RRD_BINS.get(model, BINS), high=1.0, label=axis)
             shown.append(show.figure(profile, name, drawn, (
-                f"Relative radius difference between SRS under '{label}' and {reference}, over the images that {reference} certifies. "
-                f"At 1 SRS abstains or certifies another class; above 1 its radius is more than twice the standard one. {where}"
+                f"Relative radius difference between SRS under '{label}' and {reference}, over the images that {reference} "
+                "certifies. At 1 SRS abstains or certifies another class; above 1 its radius is more than twice the standard "
+                f"one. {where}"
             )))  # fmt: skip
         percent = own.assign(p_m=100 * own["p_m"], gap=100 * own["gap"])
         for value, axis, caption in (
             ("p_m", f"$p_m$ {votes}", f"p_m: {_p_m_of(profile)}."),
-            ("gap", rf"gap $\overline{{p_m}} - p_m$ {votes}", "How far Theorem 3.1's bound on p_m lies above the p_m of all votes, per image. "
-             f"Left of 0 the bound failed, which it may with probability {profile.alpha / 2:g}."),
+            ("gap", rf"gap $\overline{{p_m}} - p_m$ {votes}", "How far Theorem 3.1's bound lies above the p_m of all votes. Left "
+             f"of 0 the bound failed, which it may with probability {profile.alpha / 2:g}."),
         ):  # fmt: skip
             for i, methods in enumerate(plots.in_sixes(percent["method"].cat.remove_unused_categories().cat.categories)):
                 drawn = plots.histograms(percent[percent["method"].isin(methods)], value=value, bins=BINS, label=axis)

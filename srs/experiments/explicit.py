@@ -24,7 +24,7 @@ def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, schedule
 
 
 def read(profile: Profile) -> pd.DataFrame:
-    """Certificates under the rules that hold: the explicit networks', then each DEQ's by the full solve and the longest SRS method.
+    """Certificates under the rules that hold: explicit networks', then each DEQ's by the full solve and the longest SRS method.
 
     `network` names a line of the tables. Empty for a profile without explicit networks.
     """
@@ -34,7 +34,8 @@ def read(profile: Profile) -> pd.DataFrame:
         counted = store.read_counts(profile, runs).astype({"model": str, "recipe": str, "sigma": float, "method": str})
         for run in runs:
             rows, family = of_run(counted, run), family_name(run.model.name, run.train.recipe)
-            network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else rows["method"] + f" {family.replace('_', ' ')}"
+            deq = rows["method"] + f" {family.replace('_', ' ')}"
+            network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else deq
             quality = {name: cell for name, cell in model_quality(run).items() if name in QUALITY}
             found.append(rows[rows["method"].isin(chosen)].assign(network=network, family=family, **quality))
     if not found:
@@ -51,7 +52,8 @@ def known() -> pd.DataFrame:
 
 def accuracy(certified: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Certified accuracy and ACR of every line at each sigma, and what was published."""
-    table = measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]).reset_index().astype({"network": str, "rule": str})
+    table = measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]).reset_index()
+    table = table.astype({"network": str, "rule": str})
     if published.SIGMA in profile.sigmas:
         theirs = known().reset_index().assign(sigma=published.SIGMA, network="ResNet-110")
         table = pd.concat([table, theirs.reindex(columns=table.columns).fillna("")])
@@ -68,26 +70,27 @@ def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Two tables, certified accuracy and cost, and the curves; none for a profile without explicit networks."""
     if certified.empty:
         return []
-    where = f"{profile.data.name}, the same {profile.images} test images and noise for all, N = {profile.n}, alpha = {profile.alpha:g}"
+    where = f"{profile.data.name}, the same {profile.images} test images and noise, N = {profile.n}, alpha = {profile.alpha:g}"
     other = f" They are of other data than {profile.data.name}." * (profile.data.name != "cifar10")
     plain = certified["method"] == settings.EXPLICIT.name
-    deqs = [pd.concat([certified[plain], rows]).assign(family=family) for family, rows in certified[~plain].groupby("family", sort=False)]
-    rows = pd.concat(deqs).sort_values("sigma", kind="stable")
-    panel, method = rows["family"] + rows["sigma"].map(r", $\sigma$ = {:.2f}".format), measures.in_order(rows["method"])
-    drawn = plots.accuracy_curves(rows.assign(panel=measures.in_order(panel), method=method), hue="method", panel="panel", title=str)
+    deqs = [(family, plain | (certified["family"] == family)) for family in dict.fromkeys(certified.loc[~plain, "family"])]
+    rows = pd.concat([certified[own].assign(family=family) for family, own in deqs]).sort_values("sigma", kind="stable")
+    panel = measures.in_order(rows["family"] + rows["sigma"].map(r", $\sigma$ = {:.2f}".format))
+    rows = rows.assign(panel=panel, method=measures.in_order(rows["method"]))
+    drawn = plots.accuracy_curves(rows, hue="method", panel="panel", title=str)
     return [
         show.table(profile, "explicit_baseline", accuracy(certified, profile), (
-            f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r. Rows 'as "
-            f"published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's row, and 500 images of the public log of "
-            f"Cohen et al. (2019).{other}"
+            f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r. "
+            f"Rows 'as published' are ResNet-110 on CIFAR-10 at sigma = {published.SIGMA:g}: the paper's row, and 500 images of "
+            f"the public log of Cohen et al. (2019).{other}"
         )),
         show.table(profile, "explicit_cost", cost(certified), (
-            f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet and of "
-            "one layer for a DEQ, so compare seconds. 'noisy accuracy' is that of the base classifier."
+            f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet "
+            "and of one layer for a DEQ, so compare seconds. 'noisy accuracy' is that of the base classifier."
         )),
         show.figure(profile, "explicit_curves", drawn, (
-            "Certified accuracy of the explicit network (RS, 'cohen'), of the DEQ's full solve (the same) and of SRS (broken lines, "
-            f"'audit'), a panel per size of the DEQ and noise level ({where}). Grey: 95 % interval of the black line."
+            "Certified accuracy of the explicit network (RS, 'cohen'), of the DEQ's full solve (the same) and of SRS (broken "
+            f"lines, 'audit'), a panel per size of the DEQ and noise level ({where}). Grey: 95 % interval of the black line."
         )),
     ]  # fmt: skip
 
@@ -101,6 +104,6 @@ def finding(certified: pd.DataFrame) -> str:
     times = ", ".join(f"{seconds[explicit] / seconds[name]:.2f} times the seconds of {name}" for name in acr.columns[1:])
     differ = known().filter(like="r=").astype(float).diff().abs().max(axis=None)
     return (
-        f"{explicit} has the largest ACR at {int((acr.idxmax(axis=1) == explicit).sum())} of {len(acr)} noise levels. Its certificate takes "
-        f"{times}. The two published rows of ResNet-110 differ by at most {differ:.1f} points."
+        f"{explicit} has the largest ACR at {int((acr.idxmax(axis=1) == explicit).sum())} of {len(acr)} noise levels. Its "
+        f"certificate takes {times}. The two published rows of ResNet-110 differ by at most {differ:.1f} points."
     )

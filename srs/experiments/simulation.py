@@ -35,7 +35,7 @@ DEAREST = "costs RS's NFE at K"  # the largest K at which SRS costs no more than
 
 @dataclass(frozen=True)
 class HalfSpace:
-    """h = TOP on a half-space: the worst case of Cohen et al. 2019, where R = sigma Phi^-1(p_A) is exact; p_a is P[vote for TOP]."""
+    """h = TOP on a half-space: the worst case of Cohen et al. 2019, where R = sigma Phi^-1(p_A) is exact."""
 
     p_a: float = 0.747  # near 3/4; the counts' lattice makes cohen's exact rate 0.82 to 0.97 alpha at N = 1e3, 1e4
     sigma: float = 0.5
@@ -123,7 +123,7 @@ def simulate(
     problem: HalfSpace | Linear, surrogate: Surrogate, *, n: int = 10_000, n0: int = 100, audit_k: int = 400,
     certificates: int = 10_000, seed: int = 0,
 ) -> pd.DataFrame:
-    """Counts of `certificates` repetitions as rows of the long table: of standard votes, which need no audit, and of the surrogate's."""
+    """Counts of `certificates` repetitions as rows of the long table: of standard votes and of the surrogate's on their noise."""
     rng, size = np.random.default_rng(seed), max(1, VOTES_AT_ONCE // n)
     drawn = [_draw(problem, surrogate, rng, n, n0, min(size, certificates - done)) for done in range(0, certificates, size)]
     c_standard, n_standard, c_srs, n_srs, agreeing = np.concatenate(drawn, axis=1)
@@ -137,11 +137,11 @@ def simulate(
 def _draw(
     problem: HalfSpace | Linear, surrogate: Surrogate, rng: np.random.Generator, n: int, n0: int, certificates: int
 ) -> np.ndarray:
-    """Selection on noise of its own, then the estimate; a column per certificate: c_A and its votes, c_A and its votes under SRS, and
-    how many of those the standard DEQ gives to it too."""
+    """A column per certificate: c_A and its votes, c_A and its votes under SRS, and how many of those the standard DEQ gives."""
     first = problem.votes(rng, (certificates, n0))
     c_standard, c_srs = (  # ties go to the lowest class, as in bounds.top_class
-        np.stack([(votes == c).sum(axis=1) for c in range(problem.classes)]).argmax(axis=0) for votes in (first, surrogate.votes(rng, first))
+        np.stack([(votes == c).sum(axis=1) for c in range(problem.classes)]).argmax(axis=0)
+        for votes in (first, surrogate.votes(rng, first))
     )
     standard = problem.votes(rng, (certificates, n))
     chosen = surrogate.votes(rng, standard) == c_srs[:, None]
@@ -179,7 +179,7 @@ def verdicts(rates: pd.DataFrame) -> np.ndarray:
 
 
 def measure(*, certificates: int = 10_000) -> pd.DataFrame:
-    """Failure rates of all rules in all SETTINGS: `certificates` per setting at the paper's N and K, four times as many at small ones."""
+    """Failure rates of all rules in all SETTINGS, at the paper's N and K and, by four times the certificates, at small ones."""
     check_count(certificates, 1, "certificates")
     todo = [(size, seed) for size in SIZES for seed in range(len(SETTINGS))]
     return pd.concat([
@@ -195,8 +195,8 @@ def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] =
     """What an audit of K votes certifies and costs, a row per N (the profile's and the paper's, or `ns`), run, method and K.
 
     An audit is simulated on the measured disagreements, at measured cost. Its alternative is plain RS with fewer samples: by the
-    reference (column RS), and by the method's own auditor where its votes are counted (OWN_RS). Rows of the reference, without a K,
-    are plain RS with up to N samples. Radii are means over all images, an abstention counting 0.
+    reference (column RS), and by the method's own auditor where its votes are counted (OWN_RS). Rows of the reference, without a
+    K, are plain RS with up to N samples. Radii are means over all images, an abstention counting 0.
     """
     parts = []
     for n in dict.fromkeys(ns or (profile.n, N)):

@@ -41,20 +41,21 @@ def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
     for n, k, _ in simulation.SIZES:
         own, name = measured[measured["n"] == n], "failure_rates" + "_small_n" * (n != N)
         told = (
-            f"False certificates in percent with one-sided 99 % limits (N = {n}, K = {k}, {own['certificates'].iloc[0]} certificates a "
-            "line). Errors: share of the votes for other classes that the surrogate turns to the top class, and (-) of its votes that it "
-            "turns away. 'cohen' is given the standard votes, the others the surrogate's."
+            f"False certificates in percent with one-sided 99 % limits (N = {n}, K = {k}, {own['certificates'].iloc[0]} "
+            "certificates a line). Errors: share of the votes for other classes that the surrogate turns to the top class, and "
+            "(-) of its votes that it turns away. 'cohen' is given the standard votes, the others the surrogate's."
         )
         panels = own.assign(label=labels(own["rule"]), panel=own["problem"] + ", " + own["errors"])
         drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, x=r"promised $\alpha$ (%)", y="failure rate (%)")
         for ax in drawn.axes:
-            for i, alpha in enumerate(sorted(simulation.ALPHAS, reverse=True)):
-                ax.hlines(100 * alpha, i - 0.42, i + 0.42, color="0.35", linewidth=0.8, linestyle="--")
-            ax.set(yscale="log", xticks=range(i + 1), xticklabels=[f"{100 * alpha:g}" for alpha in sorted(simulation.ALPHAS, reverse=True)])
+            promised = [100 * alpha for alpha in sorted(simulation.ALPHAS, reverse=True)]
+            for i, percent in enumerate(promised):
+                ax.hlines(percent, i - 0.42, i + 0.42, color="0.35", linewidth=0.8, linestyle="--")
+            ax.set(yscale="log", xticks=range(len(promised)), xticklabels=map("{:g}".format, promised))
         shown += [
             show.table(profile, name, rate_table(own), (
-                f"{told} 'holds': upper limit <= alpha + 3 standard errors; 'refuted': lower limit > alpha. Mean radius at the least alpha, "
-                "abstentions counting 0."
+                f"{told} 'holds': upper limit <= alpha + 3 standard errors; 'refuted': lower limit > alpha. Mean radius at the "
+                "least alpha, abstentions counting 0."
             ), {"true radius": 3}, down=["mean radius"]),
             show.figure(profile, f"{name}_figure", drawn, f"{told} Dashed: what was promised. Arrow: no failure was seen."),
         ]  # fmt: skip
@@ -99,9 +100,11 @@ def rates_finding(measured: pd.DataFrame) -> str:
 
 def caps(profile: Profile) -> list[Shown]:
     """The largest radius that each rule can certify at all, in tables and a figure, and published entries beyond it."""
-    ideal = f"all N votes for c_A and no disagreement among the K audited ones (alpha = {ALPHA:g}). 'released (unsound)' never pays for K."
+    ideal = f"all N votes for c_A and no disagreement among the K audited ones (alpha = {ALPHA:g})."
     by_sigma = pd.DataFrame({"sigma": CAP_SIGMAS} | {rule: [largest(rule, K, sigma) for sigma in CAP_SIGMAS] for rule in RULES})
-    fine = pd.concat(reach([n], np.unique(np.geomspace(20, n, 40).astype(int))) for n in CAP_NS).melt(["N", "K"], RULES, "rule", "radius")
+    by_sigma, by_size = (table.rename(columns=RULE_LABELS) for table in (by_sigma, reach(CAP_NS, CAP_KS)))
+    fine = pd.concat(reach([n], np.unique(np.geomspace(20, n, 40).astype(int))) for n in CAP_NS)
+    fine = fine.melt(["N", "K"], RULES, "rule", "radius")
     fine = fine.assign(label=labels(fine["rule"]), panel=measures.in_order(f"N = {n:,}" for n in fine["N"]))
     drawn = plots.grid(
         fine, panel="panel", hue="label", columns=3, x="audited K", y=r"largest $\ell_2$ radius / $\sigma$", shared="y",
@@ -109,12 +112,12 @@ def caps(profile: Profile) -> list[Shown]:
     )  # fmt: skip
     drawn.axes[0].set_ylim(bottom=0)  # after all have drawn: they share the axis
     return [
-        show.table(profile, "caps", by_sigma.rename(columns=RULE_LABELS), f"Largest radius of each rule at N = {N}, K = {K}: {ideal}"),
-        show.table(profile, "caps_by_size", reach(CAP_NS, CAP_KS).rename(columns=RULE_LABELS), f"Largest radius / sigma of each rule: {ideal}"),
+        show.table(profile, "caps", by_sigma, f"Largest radius at N = {N}, K = {K}: {ideal}"),
+        show.table(profile, "caps_by_size", by_size, f"Largest radius / sigma: {ideal}"),
         show.figure(profile, "caps_figure", drawn, f"Largest radius / sigma of each rule: {ideal}"),
         show.table(profile, "published_beyond_caps", published_beyond(), (
-            f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from any votes; "
-            "the released (unsound) formula can. Last columns: the K from which a rule could reach r at that N."
+            f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from "
+            "any votes; the released (unsound) formula can. Last columns: the K from which a rule could reach r at that N."
         )),
     ]  # fmt: skip
 
@@ -152,9 +155,9 @@ def caps_finding(k: int = K, sigma: float = 0.5) -> str:
     where = f", at r = {', '.join(beyond.index)}," if len(beyond) else ""
     return (
         f"At sigma = {sigma:g}, N = {N:,} and K = {k} Theorem 3.1 certifies no radius above {theorem(k, sigma):.3f}, and "
-        f"'released (unsound)' none above {largest(Rule.RELEASED, k, sigma):.3f}; {entries} published SRS entries{where} lie beyond the "
-        f"theorem's reach. In units of sigma ten times the votes raise its cap from {theorem(k, 1.0):.2f} to {theorem(k, 1.0, 10 * N):.2f}, "
-        f"ten times the audit to {theorem(min(10 * k, N), 1.0):.2f}."
+        f"'released (unsound)' none above {largest(Rule.RELEASED, k, sigma):.3f}; {entries} published SRS entries{where} lie "
+        f"beyond the theorem's reach. In units of sigma ten times the votes raise its cap from {theorem(k, 1.0):.2f} to "
+        f"{theorem(k, 1.0, 10 * N):.2f}, ten times the audit to {theorem(min(10 * k, N), 1.0):.2f}."
     )
 
 
@@ -174,14 +177,16 @@ def rules_by_image(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             ax.plot([0, top], [0, top], color="0.6", linewidth=0.6)
             ax.set(xlim=(0, top), ylim=(0, top))
         shown.append(show.figure(profile, f"rules_by_image_{family_name(model, recipe)}", drawn, (
-            f"Certified radius of every image under {best} by each rule, against that of {profile.reference} by 'cohen' on the same noise "
-            f"(MDEQ-{family_name(model, recipe)} on {profile.data.name}). 0: the rule abstains. Grey: equal radii. {line_finding(own)}"
+            f"Certified radius of every image under {best} by each rule, against that of {profile.reference} by 'cohen' on the "
+            f"same noise (MDEQ-{family_name(model, recipe)} on {profile.data.name}). 0: the rule abstains. Grey: equal radii. "
+            f"{line_finding(own)}"
         )))  # fmt: skip
     gain = audit_gain(counts, profile)
     digits, down = {name: 2 for name in gain if name.startswith("gain")}, [n for n in gain if n.startswith(("theorem", "audit"))]
     return [*shown, show.table(profile, "audit_gain", gain, (
-        "Mean certified radius of 'audit' at an equal split of alpha and at the default one, beside Theorem 3.1's, over the images "
-        "that at least one of them certifies (column 'images'). The two rules audit different votes: single images may lose."
+        "Mean certified radius of 'audit' at an equal split of alpha and at the default one, beside Theorem 3.1's, over the "
+        "images that at least one of them certifies (column 'images'). The two rules audit different votes: single images may "
+        "lose."
     ), digits, down)]  # fmt: skip
 
 
@@ -268,8 +273,9 @@ def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
         ending, k = ("", profile.method(srs).audit) if n == profile.n else ("_large_n", K)
         drawn = "as measured" if n == profile.n else f"drawn with the shares measured at N = {profile.n}"
         caption = (
-            f"Mean radius under 'audit' against NFE per image as the audit grows (N = {n}, counts {drawn}, alpha = {profile.alpha:g}; "
-            f"abstentions count 0). SRS pays where it certifies more than plain RS ({profile.reference}) with fewer samples and the same NFE."
+            f"Mean radius under 'audit' against NFE per image as the audit grows (N = {n}, counts {drawn}, alpha = "
+            f"{profile.alpha:g}; abstentions count 0). SRS pays where it certifies more than plain RS ({profile.reference}) with "
+            "fewer samples and the same NFE."
         )
         table = size_table(own, k)
         split = list(table).index("best K")
@@ -284,7 +290,8 @@ def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
             methods = [name for name in dict.fromkeys(rows["method"]) if name != profile.reference]
             for i, part in enumerate(np.array_split(methods, -(-len(methods) // (plots.MOST_LINES - 1)))):
                 known = rows["sigma"].isin(rows.loc[rows["method"].isin(part), "sigma"])  # noise levels that draw some of them
-                some, axes = rows[known & rows["method"].isin([*part, profile.reference])], ("NFE per image", f"mean {plots.RADIUS}")
+                some = rows[known & rows["method"].isin([*part, profile.reference])]
+                axes = ("NFE per image", f"mean {plots.RADIUS}")
                 look = {"panel": "sigma", "title": plots.sigma_title, "labels": axes, "shared": "x"}
                 name = f"audit_size_{family_name(model, recipe)}{ending}_figure" + f"_{i + 1}" * bool(i)
                 shown.append(show.figure(profile, name, plots.lines(some, x="NFE", y="radius", hue="method", **look), caption))
@@ -299,15 +306,16 @@ def when_srs_pays(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 def pays(sizes: pd.DataFrame) -> pd.DataFrame:
     """In how many rows SRS has an audit size at which it certifies a larger mean radius than plain RS does for the same NFE.
 
-    A row per N of `audit_sizes`: how many `rows` there are, in how many SRS pays `beside RS` and `beside its auditor`, `where` and at
-    which K, the largest `lead` over RS in radius, and where that is (`lead of`).
+    A row per N of `audit_sizes`: how many `rows` there are, in how many SRS pays `beside RS` and `beside its auditor`, `where`,
+    the largest `lead` over RS in radius, and where that is (`lead of`).
     """
     found = []
     for n, srs in sizes.dropna(subset=["K"]).groupby("N", sort=False):
         won, best = paying(srs, RS), srs.loc[(srs["radius"] - srs[RS]).idxmax()]
         found.append({
-            "N": n, "rows": len(srs[METHOD].drop_duplicates()), "beside RS": len(won), "beside its auditor": len(paying(srs, OWN_RS)),
-            "where": "; ".join(f"{method} on {model} {recipe}, sigma {s:g}: K = {k}" for (model, recipe, s, method), k in won.items()),
+            "N": n, "rows": len(srs[METHOD].drop_duplicates()), "beside RS": len(won),
+            "beside its auditor": len(paying(srs, OWN_RS)),
+            "where": "; ".join(f"{m} on {model} {recipe}, sigma {s:g}: K = {k}" for (model, recipe, s, m), k in won.items()),
             "lead": best["radius"] - best[RS], "lead of": f"{best['method']}, sigma {best['sigma']:g}, K = {best['K']:.0f}",
         })  # fmt: skip
     return pd.DataFrame(found)
@@ -316,9 +324,10 @@ def pays(sizes: pd.DataFrame) -> pd.DataFrame:
 def pays_finding(sizes: pd.DataFrame) -> str:
     """Whether SRS pays, in words."""
     return " ".join(
-        f"At N = {row['N']:,} SRS certifies more than plain RS for the same NFE in {row['beside RS']} of {row['rows']} rows"
-        f"{(' (' + row['where'] + ')') * bool(row['where'])}; its largest lead over RS is {row['lead']:+.3f} ({row['lead of']}). Beside plain "
-        f"RS by the very solve that audits it, it pays in {row['beside its auditor']} of {row['rows']}."
+        f"At N = {row['N']:,} SRS certifies more than plain RS for the same NFE in {row['beside RS']} of {row['rows']} "
+        f"rows{(' (' + row['where'] + ')') * bool(row['where'])}; its largest lead over RS is {row['lead']:+.3f} "
+        f"({row['lead of']}). Beside plain RS by the very solve that audits it, it pays in {row['beside its auditor']} of "
+        f"{row['rows']}."
         for _, row in pays(sizes).iterrows()
     ) or "This profile has no SRS rows."
 
@@ -333,8 +342,9 @@ def exact_noise(profile: Profile) -> Shown:
     rows = [drawing_cost(d, sigma, samples) for d in data_sets for sigma in profile.sigmas]
     digits = {"table, once (seconds)": 2, "float noise (seconds)": 4, "grid noise (seconds)": 4, "ratio": 1}
     return show.table(profile, "exact_noise", pd.DataFrame(rows), (
-        "Noise on the pixels' own grid, from the exactly computed discretised Gaussian. 'added to alpha': bound for a certificate from "
-        f"{samples} noisy copies on what rounding the probabilities to 64 bits can do. Seconds are those of a million pixels."
+        "Noise on the pixels' own grid, from the exactly computed discretised Gaussian. 'added to alpha': bound for a "
+        f"certificate from {samples} noisy copies on what rounding the probabilities to 64 bits can do. Seconds are those of a "
+        "million pixels."
     ), digits)  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def cosines(model, x, y, states: Sequence[int]) -> pd.DataFrame:
 
 
 def read(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The stored cosines and attacked images of the run's model and of the hardened one, with their name in the column `model`."""
+    """The stored cosines and attacked images of the run's model and of the hardened one, by the column `model`."""
     parts = []
     for name, one in both(run).items():
         path = store.find(one, "cosines.csv")
@@ -167,10 +167,11 @@ def success(points: pd.DataFrame) -> pd.DataFrame:
     own["alone"], own["ready_alone"] = own["flipped"] & ~own["flipped_ready"], own["flipped_ready"] & ~own["flipped"]
     groups, each = own.groupby(by, observed=True), own.groupby([*by, "radius"], observed=True)[["flipped", "had"]].sum()
     total = groups[["had", "flipped", "alone", "ready_alone"]].sum()
-    table = groups.agg(steps=("steps", "first"), evaluations=("nfe", "first")).assign(images=total["had"] // own["radius"].nunique())
+    table = groups.agg(steps=("steps", "first"), evaluations=("nfe", "first"))
+    table["images"] = total["had"] // own["radius"].nunique()
     table = table.join(by_radius(100 * each["flipped"] / each["had"]))
-    more = {"all radii": 100 * total["flipped"] / total["had"], "it alone": total["alone"], "ready-made alone": total["ready_alone"]}
-    return table.assign(**more).reset_index()
+    table["all radii"] = 100 * total["flipped"] / total["had"]
+    return table.assign(**{"it alone": total["alone"], "ready-made alone": total["ready_alone"]}).reset_index()
 
 
 def success_finding(table: pd.DataFrame) -> str:
@@ -199,9 +200,9 @@ def quality(run: Run) -> Shown:
     """The table of both models."""
     hard = both(run)[HARD].train
     return show.table(run.profile, "white_box_models", models_table(run), (
-        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of radius "
-        f"{hard.adversarial.radius:g} attacked through gradients unrolled from z_{hard.adversarial.gradient.state}. Residuals are "
-        "relative, on noisy test images, after k evaluations of f."
+        f"The DEQ before and after adversarial training ({where(run)}): {hard.epochs} more epochs on images that PGD-l2 of "
+        f"radius {hard.adversarial.radius:g} attacked through gradients unrolled from z_{hard.adversarial.gradient.state}. "
+        "Residuals are relative, on noisy test images, after k evaluations of f."
     ))  # fmt: skip
 
 
@@ -209,8 +210,8 @@ def nearness(found: pd.DataFrame, run: Run) -> list[Shown]:
     """The figure and the table of the cosines to the exact gradient."""
     compared = (
         f"to the exact gradient of the cross-entropy (converged, {EXACT.state} evaluations of f for each pass) at "
-        f"{found['idx'].nunique()} clean test images ({where(run)}), of gradients taken at the solver's state z_n after n evaluations: "
-        "exact by Broyden's method with n steps for each pass, unrolled, or by the simultaneous adjoint iteration"
+        f"{found['idx'].nunique()} clean test images ({where(run)}), of gradients taken at the solver's state z_n after n "
+        "evaluations: exact by Broyden's method with n steps for each pass, unrolled, or by the simultaneous adjoint iteration"
     )
     table, states = cosine_table(found), sorted(found["state"].unique())
     text = {name: [f"{v:.1e}" if g == RESIDUAL else show.round_half_up(v, 3) for g, v in zip(table["gradient"], table[name])]
@@ -226,8 +227,8 @@ def nearness(found: pd.DataFrame, run: Run) -> list[Shown]:
     axes = {"x": "evaluations of f, n", "y": "cosine to the exact gradient"}
     drawn = plots.grid(found[found["gradient"] != RESIDUAL], panel="model", hue="gradient", draw=draw, **axes)
     return [
-        show.figure(run.profile, "white_box_cosine_curves", drawn, f"Mean cosine, and the middle 80 % of the images, {compared}."),
-        show.table(run.profile, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual': the relative one of z_n."),
+        show.figure(run.profile, "white_box_cosine_curves", drawn, f"Mean cosine, and the middle 80 % of images, {compared}."),
+        show.table(run.profile, "white_box_cosines", table.assign(**text), f"Mean cosine {compared}. 'residual': that of z_n."),
     ]
 
 
@@ -236,7 +237,8 @@ def flips(points: pd.DataFrame, run: Run) -> Shown:
     ready = suite_of(run).attacks[1]
     return show.table(run.profile, "white_box_success", success(points), (
         "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
-        f"({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). '{READY}': Broyden's method "
-        f"with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' spend the "
-        "same in evaluations of f and vector-Jacobian products. Last columns: image-radius pairs that one attack flips and the other does not."
+        f"({where(run)}; the first {points['idx'].nunique()} evaluated images; steps of {ready.step:g}). '{READY}': Broyden's "
+        f"method with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but "
+        f"'{CONVERGED}' spend the same in evaluations of f and vector-Jacobian products. Last columns: image-radius pairs that "
+        "one attack flips and the other does not."
     ), {"all radii": 1})  # fmt: skip
