@@ -7,13 +7,12 @@ starts.
 `python -m srs.profiles digits` prints what make asks.
 """
 
-import ast
 import dataclasses
 import json
 import os
 import re
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,14 +140,15 @@ DIGITS_RESNET = (ResNet("ResNet14", 14), replace(RESNET_GAUSSIAN, epochs=10, bat
 SIGMAS = (0.12, 0.25, 0.5, 1.0)
 
 
-def runs_at(sigmas: tuple[float, ...], *models: tuple[Model | ResNet, Train], methods: tuple[Method, ...] = ()) -> tuple[Run, ...]:
-    """A run for each model and noise level; an explicit network's votes are one pass each."""
-    return tuple(Run(model, recipe, sigma, methods, methods[0].name if methods else "") for model, recipe in models for sigma in sigmas)
+def runs_at(sigmas: tuple[float, ...], *models: tuple[Model, Train]) -> tuple[Run, ...]:
+    """A run for each model and noise level."""
+    return tuple(Run(model, recipe, sigma) for model, recipe in models for sigma in sigmas)
 
 
-def votes_of_one_pass(batch: int) -> tuple[Method, ...]:
-    """The method of explicit networks."""
-    return (replace(EXPLICIT, batch=batch),)
+def explicit_at(sigmas: tuple[float, ...], model: ResNet, recipe: Train, *, batch: int) -> tuple[Run, ...]:
+    """A run of an explicit network for each noise level, whose votes are one pass each."""
+    votes = replace(EXPLICIT, batch=batch)
+    return tuple(Run(model, recipe, sigma, (votes,), votes.name) for sigma in sigmas)
 
 
 CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for at in (CIFAR_PAPER_AT, CIFAR_CONTRACTIVE_AT) for sigma, recipe in at.items())
@@ -161,7 +161,7 @@ PROFILES = {
         Profile(
             "digits", DIGITS,
             runs_at(SIGMAS, (DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER))
-            + runs_at(SIGMAS, DIGITS_RESNET, methods=votes_of_one_pass(450)),
+            + explicit_at(SIGMAS, *DIGITS_RESNET, batch=450),
             paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400, ablation_images=5,
             attacks=Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
         ),
@@ -191,7 +191,7 @@ PROFILES = {
         Profile(
             "paper", CIFAR10,
             runs_at(SIGMAS, (SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE))
-            + runs_at(SIGMAS, (RESNET110, RESNET_GAUSSIAN), methods=votes_of_one_pass(400)),
+            + explicit_at(SIGMAS, RESNET110, RESNET_GAUSSIAN, batch=400),
             paper_methods(batch=400, chains=400, warmup=10, audit=400), "MDEQ-30A", images=500, stride=20, n0=100, n=10_000,
             attacks=Suite(paper_attacks(), images=500, n=100), published=True,
         ),
@@ -210,12 +210,13 @@ PROFILES = {
         Profile(
             "smoke", DIGITS,
             runs_at((0.5,), (DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)))
-            + runs_at((0.5,), (ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1)), methods=votes_of_one_pass(100)),
+            + explicit_at((0.5,), ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1), batch=100),
             paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100, ablation_images=1,
             attacks=Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
         ),
     )
 }
+OF_IMAGENET = PROFILES["imagenet"], PROFILES["imagenet_sample"]  # shown beside every profile
 
 
 def get_profile(name: str) -> Profile:
@@ -251,9 +252,10 @@ def read_parameters(namespace: dict, **known: object) -> None:
             made with. int passes for float.
 
     Raises:
-        ConfigError: an unknown name in a cell of parameters, a missing parameter or one of another type.
+        ConfigError: papermill gave an unknown name; a parameter is missing or of another type.
     """
-    for name in _assigned(namespace.get("In", ()), known):
+    given = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]  # by papermill
+    for name in re.findall(r"^(\w+) = ", given[-1], re.M) if given else ():
         check(name in known, "parameter", name, one_of(known))
     other = []
     for name, standard in known.items():
@@ -265,27 +267,6 @@ def read_parameters(namespace: dict, **known: object) -> None:
     os.environ["SRS_SCRATCH"] = "1" if other and not os.environ.get("SRS_MAKE") else ""
     if os.environ["SRS_SCRATCH"]:
         print(f"Not what results are made with: {', '.join(other)}. Tables and figures go to figures/scratch.")
-
-
-def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
-    """What the latest cell of parameters and papermill's latest assign, of all the cells that IPython has run.
-
-    A cell of parameters assigns and does nothing else, a known name among others. What other cells define, or IPython
-    starts with, is nobody's parameter.
-    """
-    own, injected = [], []
-    for cell in cells:
-        try:
-            body = ast.parse(cell).body
-        except SyntaxError:  # a magic command
-            continue
-        targets = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
-        names = [target.id for target in targets if isinstance(target, ast.Name)]
-        if cell.startswith("# Parameters\n"):
-            injected = names
-        elif len(names) == len(body) and any(name in known for name in names):
-            own = names
-    return own + injected
 
 
 # ------------------------------------------------------------------------------------------------ what make asks

@@ -41,7 +41,7 @@ def measured(run: Run, name: str) -> Path:
 
 def tracked(run: Run, name: str) -> Path:
     """Where the shipped copy of a file of a run lies."""
-    of_model = name in (WEIGHTS, ANCHOR, CARD, CHECKPOINT)
+    of_model = name in (WEIGHTS, ANCHOR, CARD)
     return sealed.root() / "data" / (f"zoo/{run.profile.data.name}" if of_model else f"results/{run.profile.name}") / run.id / name
 
 

@@ -113,17 +113,6 @@ def test_nothing_outside_what_was_computed_is_removed(checkout, target, given):
     assert [path for path in kept if not path.exists()] == []
 
 
-@pytest.mark.parametrize("name", ["", " ", "..", "digits cifar10"])
-def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
-    kept = [checkout.folder / path for path in ("data/zoo/x", "data/digits/x", "figures/digits/x")]
-    for path in kept:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    done = checkout.make("clean", f"PROFILE={name}")
-    assert done.returncode != 0 and "is refused: want one of digits" in done.stderr
-    assert all(path.exists() for path in kept)
-
-
 # ---------------------------------------------------------------------------------------------- results
 
 
@@ -135,18 +124,6 @@ def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, which):
     assert notebook in made.executed() and file.is_file()
     made.make(NOTEBOOKS[-1], "PROFILE=smoke")
     assert made.executed() == []
-
-
-@pytest.mark.parametrize("kind", ["train", "certify"])
-def test_a_removed_settings_file_costs_one_run_at_most(made, kind):
-    settings = made.folder / f"data/smoke/settings/{RUN.id}.{kind}.json"
-    before = settings.read_text()
-    settings.unlink()
-    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
-    made.executed()
-    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
-    assert made.executed() == []
-    assert settings.read_text() == before
 
 
 @pytest.mark.parametrize(("file", "remade"), [
@@ -192,13 +169,6 @@ def test_a_foreign_kernel_of_the_same_name_is_not_taken(checkout, tmp_path, targ
     done = checkout.make(target, "PROFILE=smoke", env={"JUPYTER_PATH": str(foreign.parents[1])})
     found = [line for line in done.stdout.splitlines() if line.startswith("found ")]
     assert found and all(line == f"found {checkout.folder}/.venv/share/jupyter/kernels/python3" for line in found)
-
-
-def test_the_lab_shows_the_whole_checkout_and_takes_more_options(checkout):
-    assert checkout.make("lab", "LAB_ARGS=--allow-root --no-browser").returncode == 0
-    words = checkout.log.read_text().split()
-    assert {"--allow-root", "--no-browser", "--ServerApp.root_dir=."} <= set(words)
-    assert "notebooks" not in words  # or that folder would be the root
 
 
 # ---------------------------------------------------------------------------------------------- signals

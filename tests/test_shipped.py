@@ -1,15 +1,12 @@
 """Trained weights that are shipped, copied, cut or flipped: taken whole, told and left, or trained anew."""
 
-import io
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
-import safetensors.torch
-import torch
 
-from srs import profiles, sealed, store
+from srs import store
 from srs.sealed import DamagedFile
 from srs.training import train
 from tests.test_train import ONE, assert_equal, quick, run_of, trained, weights  # noqa: F401
@@ -72,53 +69,6 @@ def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage):
     assert {p.suffix for p in store.own(run, "").iterdir()} <= {".lock"}
 
 
-def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
-    """Weights that were shipped before there were seals."""
-    run = run_of(ONE)
-    shelve(run)
-    path = store.tracked(run, store.WEIGHTS)
-    plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
-    path.write_bytes(plain)
-    trained(run)
-    path.write_bytes(flip(plain))
-    with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
-        trained(run)
-
-
-@pytest.fixture
-def no_training_later(monkeypatch):
-    return lambda: monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
-
-
-def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
-    run = run_of(ONE)
-    made = shelve(run)
-    no_training_later()
-    trained(run)
-    path = store.own(run, store.WEIGHTS)
-    kept = path.stat()
-    with path.open("rb") as reader:  # a reader keeps what it opened
-        trained(run)
-        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
-        inode = path.stat().st_ino
-        trained(run)
-        assert reader and path.stat().st_ino != inode
-    assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
-
-
-@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], flip], ids=["missing", "cut", "bit"])
-def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later, damage):
-    run = run_of(ONE)
-    trained(run)
-    no_training_later()
-    path = store.own(run, store.ANCHOR)
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole)) if damage else path.unlink()
-    trained(run)
-    assert path.read_bytes() == whole
-
-
 def test_damaged_weights_are_told_by_training_and_trained_anew():
     run = run_of(ONE)
     trained(run)
@@ -129,12 +79,3 @@ def test_damaged_weights_are_told_by_training_and_trained_anew():
         trained(run)
     trained(run)
     assert path.read_bytes() == whole
-
-
-def test_shipped_trainings_go_on_and_do_not_begin_anew():
-    """A checkpoint in data/zoo was made by the code and the settings of now; another one would be passed over in silence."""
-    runs = [run for p in profiles.PROFILES.values() for run in p.every_run]
-    begun = {path: run for run in runs if (path := store.tracked(run, store.CHECKPOINT)).is_file()}
-    for path, run in begun.items():
-        state = sealed.read(path, "training checkpoint", lambda body: torch.load(io.BytesIO(body), weights_only=True), by="train")
-        assert state["settings"] == train._settings(run) and 0 < state["epochs"] < run.train.epochs

@@ -9,12 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from srs import data, profiles, sealed, store
-from srs.__main__ import main
+from srs import data, sealed, store
 from srs.deq import checkpoints, mdeq
 from srs.deq.solvers import relative_residual
 from srs.profiles import DIGITS, DIGITS_PAPER
-from srs.settings import ConfigError, Contraction, Model
+from srs.settings import Contraction, Model
 from srs.sealed import DamagedFile
 from srs.training import card, losses, train
 from tests.helpers import digits, smoke_run
@@ -110,12 +109,6 @@ def test_training_killed_within_an_epoch_repeats_that_epoch(unbroken, monkeypatc
     assert_equal(weights(run), unbroken[0])
 
 
-def test_training_did_something(unbroken):
-    start = mdeq.build(TINY, DIGITS, 0).state_dict()
-    moved = [name for name, value in unbroken[0].items() if not torch.equal(value, start[name])]
-    assert len(moved) == len(start)
-
-
 def test_finished_training_is_not_repeated(monkeypatch):
     run = run_of(ONE)
     trained(run)
@@ -123,16 +116,6 @@ def test_finished_training_is_not_repeated(monkeypatch):
     monkeypatch.setattr(losses, "loss", lambda *_, **__: pytest.fail("trained again"))
     assert trained(run) == store.own(run, store.WEIGHTS)
     assert store.own(run, store.WEIGHTS).stat().st_mtime_ns == stamp
-
-
-def test_changed_recipe_is_trained_anew():
-    run = run_of(ONE)
-    trained(run)
-    before = weights(run)
-    changed = run_of(replace(RECIPE, epochs=1, lr=1e-3))
-    assert store.own(changed, store.WEIGHTS) == store.own(run, store.WEIGHTS)
-    trained(changed)
-    assert not torch.equal(weights(changed)["classifier.weight"], before["classifier.weight"])
 
 
 def test_checkpoint_of_a_changed_recipe_is_not_gone_on_with():
@@ -158,7 +141,7 @@ def test_damaged_checkpoint_is_set_aside():
         path.write_bytes(content)
         with pytest.raises(DamagedFile, match=path.name):
             trained(run, stop_after=1)
-    assert path.with_name(path.name + ".damaged").read_bytes() == b""
+    assert path.with_name(path.name + ".damaged").read_bytes() == content
     trained(run, stop_after=1)
     assert path.is_file()
 
@@ -173,14 +156,6 @@ def test_card_says_what_was_made(unbroken):
         assert set(quality["residual"]) == set(quality["agreement"]) == {str(k) for k in card.QUALITY_STEPS}
         assert quality["agreement"]["30"] == 1
     assert {"torch", "python", "machine"} <= set(told)
-
-
-@pytest.mark.parametrize("line", ["--profile digit", "--model HUGE", "--sigma 0", "--recipe secret", "--profile cifar10"])
-def test_command_line_refuses_in_one_sentence(srs_root, monkeypatch, capsys, line):
-    monkeypatch.setenv("SRS_DATA", str(srs_root / "nowhere"))  # where CIFAR-10 is not
-    with pytest.raises(SystemExit, match="2"):
-        main(["train", *line.split()])
-    assert " is refused: want " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_second_training_says_who_is_at_work_and_waits(capfd):
@@ -287,33 +262,6 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
     assert {c for _, c in places} == set(range(3, 8)) | set(range(8, 13))  # flipped: column 10
 
 
-@pytest.mark.parametrize(("kind", "moves"), [("none", False), ("flips", True), ("crops", True)])
-def test_augmentation_by_kind(kind, moves):
-    torch.manual_seed(0)
-    x = torch.rand(50, 3, 8, 8)
-    y = train._augment(x, kind)
-    same = [torch.equal(a, b) for a, b in zip(x, y)]
-    mirrored = [torch.equal(a.flip(2), b) for a, b in zip(x, y)]
-    assert all(same) != moves
-    if kind == "flips":
-        assert all(a or b for a, b in zip(same, mirrored)) and 10 < sum(mirrored) < 40
-
-
-@pytest.mark.parametrize(("optimiser", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
-def test_optimiser_is_the_recipe_s(optimiser, kind):
-    made = train._optimiser(mdeq.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
-    assert isinstance(made, kind) and made.param_groups[0]["weight_decay"] == 0.1
-
-
-def test_unknown_data_is_refused_before_training(monkeypatch, tmp_path):
-    monkeypatch.setenv("SRS_DATA", str(tmp_path / "nothing"))
-    run = run_of()
-    run = replace(run, profile=replace(run.profile, data=replace(profiles.IMAGENET, classes=10)))
-    with pytest.raises(ConfigError, match="imagenet"):
-        trained(run)
-    assert not store.own(run, store.CHECKPOINT).exists()
-
-
 # ---------------------------------------------------------------------------------------------- begun with another's weights
 
 FIRST = replace(RECIPE, recipe="first", pretrain_steps=100)
@@ -329,14 +277,6 @@ def test_a_recipe_begins_with_the_weights_of_another():
     written = store.own(first, store.WEIGHTS).stat().st_mtime_ns
     trained(run_of(THEN))
     assert store.own(first, store.WEIGHTS).stat().st_mtime_ns == written  # trained once for both
-
-
-def test_a_card_tells_the_seconds_of_all_that_came_before():
-    chain = [run_of(FIRST), run_of(THEN), run_of(replace(THEN, recipe="last", begin=THEN))]
-    trained(chain[-1])
-    first, then, last = (json.loads(store.own(run, store.CARD).read_text()) for run in chain)
-    assert first["seconds_before"] == 0 and first["seconds"] > 0
-    assert last["seconds_before"] == pytest.approx(then["seconds"] + first["seconds"])
 
 
 def test_a_recipe_may_begin_with_another_noise_level():
@@ -356,15 +296,6 @@ def test_a_training_in_pieces_goes_through_its_first_part_too():
     for _ in range(FIRST.epochs + THEN.epochs):
         trained(whole, stop_after=1)
     assert_equal(weights(whole), unbroken)
-
-
-def test_every_start_of_a_contractive_recipe_is_drawn():
-    cold, earlier = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
-    torch.manual_seed(0)
-    drawn = [losses.start_anywhere(cold, earlier, THEN) for _ in range(60)]
-    for want in (cold, earlier, earlier.mean(0).expand(4, 3)):
-        assert 8 < sum(torch.equal(z, want) for z in drawn) < 35
-    assert all(torch.equal(losses.start_anywhere(cold, None, THEN), cold) for _ in range(20))
 
 
 def test_a_contractive_recipe_lessens_the_change_of_the_last_step():

@@ -31,7 +31,7 @@ def tables(profile: Profile) -> object:
 
 def imagenet_tables(profile: Profile) -> object:
     """ImageNet's settings and what was published of it."""
-    return imagenet.tables(profile, profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample"))
+    return imagenet.tables(profile, *profiles.OF_IMAGENET)
 
 
 def ablation_tables(profile: Profile) -> object:

@@ -54,7 +54,6 @@ def train(
 def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
     recipe, target = run.train, store.own(run, store.WEIGHTS)
     if _is_done(run):
-        _remake_anchor(run, device)
         return target
     if not retrain and checkpoints.take_from_zoo(run):
         return target
@@ -75,8 +74,6 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     optimiser = _optimiser(model, recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    if not sealed.present(store.own(run, store.CHECKPOINT)) and sealed.present(begun := store.tracked(run, store.CHECKPOINT)):
-        sealed.write(store.own(run, store.CHECKPOINT), begun.read_bytes())  # a training that we began
     done, seconds = _resume(run, model, mean, optimiser, device, trained_on)
     epochs = range(done, recipe.epochs)
     for epoch in tqdm(epochs, desc=f"train {run.id}", unit="epoch", disable=not progress):
@@ -196,24 +193,14 @@ def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float
 
 def _is_done(run: settings.Run) -> bool:
     """Whether weights of these settings are there and whole; what is damaged is told."""
-    there = [sealed.present(path) for path in (store.own(run, store.CARD), store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))]
-    if not all(there[:2]):
+    if not all([sealed.present(store.own(run, name)) for name in (store.CARD, store.WEIGHTS, store.ANCHOR)]):
         return False
     told = sealed.read_json(store.own(run, store.CARD), "model card", by="train")
     if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
         return False
     checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data)
+    checkpoints.load_anchor(store.own(run, store.ANCHOR))
     return True
-
-
-def _remake_anchor(run: settings.Run, device: str) -> None:
-    """Compute the anchor of weights that are done, where it is missing or damaged."""
-    with contextlib.suppress(sealed.DamagedFile):
-        if sealed.present(store.own(run, store.ANCHOR)):
-            checkpoints.load_anchor(store.own(run, store.ANCHOR))
-            return
-    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
-    checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), store.own(run, store.ANCHOR))
 
 
 def _same_images(run: settings.Run, trained_on: str | None) -> bool:
