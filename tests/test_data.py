@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srs import data, profiles, sealed, settings
+from srs import data, profiles, sealed, settings, store
 from srs.profiles import CIFAR10, DIGITS, IMAGENET
 from srs.settings import ConfigError
 from tests.helpers import digits
@@ -155,20 +155,11 @@ def test_missing_folder_is_refused_with_what_to_do(folder, split):
         data.load(IMAGENET, split)
 
 
-@pytest.mark.parametrize("empty", ["SRS_DATA", "SRS_ROOT"])
-def test_an_empty_variable_is_unset(monkeypatch, tmp_path, empty):
-    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
-    monkeypatch.setenv(empty, "")
-    checkout = Path(profiles.__file__).parents[1]
-    assert sealed.root() == (checkout if empty == "SRS_ROOT" else tmp_path)
-    if empty == "SRS_DATA":
-        import torchvision.datasets
-
-        asked = []
-        monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda *a, **_: asked.append(a) or 1 / 0)
-        with pytest.raises(ZeroDivisionError):  # as where it is not set: the official files are asked for
-            data.load(CIFAR10, "test")
-        assert asked and not data.at_hand(CIFAR10, "test")
+def test_an_empty_variable_is_unset(monkeypatch, srs_root):
+    monkeypatch.setenv("SRS_DATA", "")
+    assert store.brought() == srs_root / "data" / "raw"
+    monkeypatch.setenv("SRS_ROOT", "")
+    assert sealed.root() == Path(profiles.__file__).parents[1]
 
 
 @pytest.mark.parametrize("image", [-1, 9999, 360, np.int64(-1), torch.tensor(360), [0, 360], 0.5])

@@ -105,24 +105,6 @@ def test_a_refusal_is_one_sentence_and_exit_code_2(srs_root, capsys, words, told
     assert end.value.code == 2 and told in err and err.startswith(f"srs {words.split()[0]}: ") and err.count("\n") == 1
 
 
-def test_damaged_files_are_refusals_and_faults_of_the_program_are_not(monkeypatch, capsys):
-    def damaged() -> None:
-        """Read."""
-        raise DamagedFile("a file is damaged")
-
-    def broken() -> None:
-        """Break."""
-        raise RuntimeError("a fault")
-
-    put(monkeypatch, damaged)
-    with pytest.raises(SystemExit):
-        entry.main(["runs"])
-    assert capsys.readouterr().err == "srs runs: a file is damaged\n"
-    put(monkeypatch, broken)
-    with pytest.raises(RuntimeError, match="a fault"):
-        entry.main(["runs"])
-
-
 @pytest.mark.parametrize(("result", "printed"), [
     (None, ""), ("one", "one\n"), (Path("a/b"), "a/b\n"), (["x", Path("y")], "x\ny\n"), ({"MDEQ": Path("t.tsv")}, "MDEQ t.tsv\n"), (3, "3\n"),
     (iter(["first", "second"]), "first\nsecond\n"),
@@ -134,13 +116,19 @@ def test_what_a_function_returns_is_printed_a_line_each(monkeypatch, capsys, res
     assert capsys.readouterr().out == printed
 
 
-def test_what_was_done_before_a_refusal_is_told(monkeypatch, capsys):
-    def steps():
-        """Go on."""
-        yield "first"
-        raise DamagedFile("a file is damaged")
+def test_what_was_done_before_a_refusal_is_told_and_faults_of_the_program_are_none(monkeypatch, capsys):
+    def steps(error):
+        def steps():
+            """Go on."""
+            yield "first"
+            raise error
 
-    put(monkeypatch, steps)
+        return steps
+
+    put(monkeypatch, steps(DamagedFile("a file is damaged")))
     with pytest.raises(SystemExit):
         entry.main(["runs"])
     assert capsys.readouterr() == ("first\n", "srs runs: a file is damaged\n")
+    put(monkeypatch, steps(RuntimeError("a fault")))
+    with pytest.raises(RuntimeError, match="a fault"):
+        entry.main(["runs"])
