@@ -43,7 +43,6 @@ REFUSED = {
     "n0": (lambda: replace(SMOKE, n0=0), "n0 = 0", "at least 1"),
     "images": (lambda: replace(SMOKE, images=0), "images = 0", "at least 1"),
     "run images": (lambda: replace(SMOKE, plan=(replace(ONE, images=99),)), "images of SMALL-s0.50-paper = 99", "1 to 4"),
-    "run methods": (lambda: replace(SMOKE, plan=(replace(ONE, methods=SMOKE.methods[:1]),)), "'MDEQ-30A'", "MDEQ-1A"),
     "run reference": (lambda: replace(SMOKE, plan=(replace(ONE, reference="MDEQ-31A"),)), "'MDEQ-31A'", "MDEQ-30A"),
     "K above N": (lambda: replace(SMOKE, n=10), "K = 20", "at most n = 10"),
     "method": (lambda: SMOKE.method("MDEQ-31A"), "'MDEQ-31A'", "MDEQ-30A"),
@@ -153,7 +152,7 @@ def test_ids_are_unique_and_lead_back(profile):
     assert {sigma for sigma in profile.sigmas} == {r.sigma for r in profile.runs}
 
 
-@pytest.mark.parametrize("profile", [p for p in PROFILES.values() if any(m.audit for m in p.methods)], ids=lambda p: p.name)
+@pytest.mark.parametrize("profile", [p for p in PROFILES.values() if sum(m.audit > 0 for m in p.methods) > 1], ids=lambda p: p.name)
 def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     cifar = ["MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A"]
     imagenet = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]

@@ -132,7 +132,7 @@ def sampling(profile: Profile) -> pd.DataFrame:
     for p in compared(profile):
         less = [run for run in p.runs if run.profile.methods != p.methods]
         few, at = less[0].profile if less else None, tuple(sorted({run.sigma for run in less}))
-        columns[p.name] = _cells(p, skip=("name", "plan", "methods", "attacks", "published", "trains_more"), more={
+        columns[p.name] = _cells(p, skip=("name", "plan", "methods", "attacks", "published", "trains_more", "undrawn"), more={
             "data": p.data.name, "sigmas": p.sigmas, "note": p.note or "-",
             "baselines": ", ".join(dict.fromkeys(run.model.name for run in p.explicit)) or "-",
             "fewer": f"sigma {_text(at)}: {few.images} images, {_text(tuple(m.name for m in few.methods))}" if few else "-",
