@@ -187,8 +187,7 @@ def best_of_the_paper(counts: pd.DataFrame) -> str | None:
 
 def certified_runs(counts: pd.DataFrame, profile: Profile) -> list[Run]:
     """The runs of the profile that have counts."""
-    there = set(counts[RUN].astype(object).itertuples(index=False, name=None))
-    return [run for run in profile.runs if tuple(identity(run).values()) in there]
+    return [run for run in profile.runs if len(of_run(counts, run))]
 
 
 def of_run(frame: pd.DataFrame, run: Run) -> pd.DataFrame:
