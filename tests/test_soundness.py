@@ -156,6 +156,8 @@ def test_a_profile_without_srs_shows_nothing_and_says_so(counted):
     found = simulation.audit_sizes(plain, SMOKE, ns=(SMOKE.n,))
     assert soundness.rules_by_image(plain, SMOKE) == soundness.size_tables(found, SMOKE) == []
     assert soundness.when_srs_pays(plain, SMOKE).empty
+    alone = counted[counted["method"] == "MDEQ-5A"]
+    assert soundness.size_tables(simulation.audit_sizes(alone, SMOKE), SMOKE) == [], "of a run that leaves its reference undrawn"
     assert "Neither" in soundness.gain_finding(plain, SMOKE) and "no SRS rows" in soundness.pays_finding(found)
     assert "Of 0 images" in soundness.line_finding(soundness.by_image(plain, SMOKE))
 

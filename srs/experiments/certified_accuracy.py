@@ -156,7 +156,7 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Curves of certified accuracy of every model size and recipe: all methods, and one set of SRS votes under all rules."""
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
-        family, band = family_name(model, recipe), f" Grey: 95 % interval of the black line, below {plots.FEW} images."
+        family, band = family_name(model, recipe), f" Grey band: 95 % interval of a black line of fewer than {plots.FEW} images."
         where = f"A panel per noise level (MDEQ-{family} on {profile.data.name}, {images_of(own)}, N = {profile.n}).{band}"
         sound, srs = own[own["rule"].isin([Rule.COHEN, Rule.AUDIT])], best_of_the_paper(own)
         for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):

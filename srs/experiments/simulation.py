@@ -196,17 +196,18 @@ def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] =
 
     An audit is simulated on the measured disagreements, at measured cost. Its alternative is plain RS with fewer samples: by the
     reference (column RS), and by the method's own auditor where its votes are counted (OWN_RS). Rows of the reference, without a
-    K, are plain RS with up to N samples. Radii are means over all images, an abstention counting 0.
+    K, are plain RS with up to N samples. Radii are means over all images, an abstention counting 0. A run without the reference's
+    votes has no rows.
     """
     parts = []
     for n in dict.fromkeys(ns or (profile.n, N)):
         for run in certified_runs(counts, profile):
             own = {str(name): rows for name, rows in of_run(counts, run).groupby("method", observed=True)}
-            for name, rows in own.items():
+            for name, rows in own.items() if profile.reference in own else ():
                 if name == profile.reference or rows["needs_audit"].all():
                     sizes = _fewer_samples(run, rows, n) if name == profile.reference else _sizes(run, name, own, n)
                     parts.append(sizes.assign(N=n, **identity(run), method=name))
-    found = pd.concat(parts, ignore_index=True)
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*measures.METHOD, "N"])
     return found if "K" in found else found.assign(K=np.nan)
 
 
