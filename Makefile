@@ -174,7 +174,7 @@ soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
 bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
 	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs bench --ship --profile $(PROFILE) --recipe $(call part,$(run),3) $(if $(COMPILED),--compiled)$(newline))
 
-tables: | $(ENV)  ## tables and figures from stored tallies, without a network
+tables: | $(ENV)  ## tables and figures from stored counts, without a network
 	$(PY) -m srs show --profile $(PROFILE) $(if $(REPORT),,--brief)
 
 verify: | $(ENV)  ## ROWS stored rows, drawn at random, computed anew from weights and seeds

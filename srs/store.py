@@ -23,6 +23,7 @@ from srs import sealed, settings
 from srs.settings import ABSTAIN, Profile, Run
 
 WEIGHTS, ANCHOR, CARD, CHECKPOINT = "weights.safetensors", "anchor.safetensors", "card.json", "checkpoint"
+MODEL = (WEIGHTS, ANCHOR, CARD)
 COUNTS = "counts.csv"  # of all the run's methods; like every table, it has a .json of that name with what made it
 RUN = ["model", "recipe", "sigma"]  # what names a run
 
@@ -41,13 +42,14 @@ def measured(run: Run, name: str) -> Path:
 
 def tracked(run: Run, name: str) -> Path:
     """Where the shipped copy of a file of a run lies."""
-    of_model = name in (WEIGHTS, ANCHOR, CARD)
-    return sealed.root() / "data" / (f"zoo/{run.profile.data.name}" if of_model else f"results/{run.profile.name}") / run.id / name
+    where = f"zoo/{run.profile.data.name}" if name in MODEL else f"results/{run.profile.name}"
+    return sealed.root() / "data" / where / run.id / name
 
 
 def find(run: Run, name: str) -> Path | None:
     """A file of a run, from here, else as shipped; None if there is neither."""
-    return next((path for path in (measured(run, name), tracked(run, name)) if sealed.present(path)), None)
+    here = own if name in (*MODEL, COUNTS) else measured
+    return next((path for path in (here(run, name), tracked(run, name)) if sealed.present(path)), None)
 
 
 def shown(profile: Profile, name: str) -> Path:
@@ -80,7 +82,7 @@ def brought(*parts: str) -> Path:
 
 def card(run: Run) -> dict:
     """The model card of a run: its own, or the shipped one; empty if there is neither."""
-    path = next((path for path in (own(run, CARD), tracked(run, CARD)) if sealed.present(path)), None)
+    path = find(run, CARD)
     return sealed.read_json(path, "model card", by="train") if path else {}
 
 
@@ -100,7 +102,7 @@ def ship(profile: Profile) -> list[Path]:
     put = []
     first = [run.first for run in profile.every_run if run.first]
     for run in dict.fromkeys((*profile.every_run, *first)):
-        left = () if _trained(run) else (WEIGHTS, ANCHOR, CARD)
+        left = () if _trained(run) else MODEL
         left += () if _complete(run, own(run, COUNTS)) is not None else (COUNTS, "counts.json")
         for path in sorted(own(run, "any").parent.glob("*.*")):
             if path.suffix in (".safetensors", ".csv", ".json") and path.name not in left:

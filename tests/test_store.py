@@ -286,7 +286,7 @@ def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
     path.write_bytes(content)
     for _ in range(2):
         with pytest.raises(SystemExit, match="2"):
-            main(["show", "--profile", "smoke", "--brief", "--processes", "1"])
+            main(["show", "--profile", "smoke", "--brief", "--workers", "1"])
         assert f"git checkout -- {path.relative_to(srs_root)}" in capsys.readouterr().err.splitlines()[-1]
     assert path.read_bytes() == content and [p for p in path.parent.iterdir() if "damaged" in p.name] == []
 
