@@ -164,8 +164,13 @@ $(eval $(foreach n,$(filter-out 10_train 20_certify 90_report,$(patsubst noteboo
 $(NB)/%.ipynb: notebooks/%.ipynb $(ANALYSE) | $(ENV)
 	$(call papermill,$*,$(PARAMETERS_$*))
 
-$(SHOWN)/report.html: notebooks/90_report.ipynb srs/experiments/report.py $(NB)/80_coverage.ipynb | $(ENV)
+# The report of digits opens with CIFAR-10's tables, made from tracked counts.
+$(SHOWN)/report.html: notebooks/90_report.ipynb $(patsubst %,srs/experiments/%.py,report summary) $(NB)/80_coverage.ipynb \
+    $(if $(filter digits,$(PROFILE)),figures/cifar10/coverage.csv) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
+
+figures/cifar10/coverage.csv: $(wildcard data/results/cifar10/*/*) $(ANALYSE) $(wildcard srs/experiments/*.py) | $(ENV)
+	$(PY) -m srs show --profile cifar10
 
 # ---------------------------------------------------------------------------------------------- to ask for
 

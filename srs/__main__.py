@@ -21,7 +21,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "show": ("srs.experiments.remake:remake", "make every table and figure from stored results"),
     "report": ("srs.experiments.report:build", "join the executed notebooks into one page"),
     "coverage": ("srs.experiments.coverage:require_complete", "fail unless everything that a profile should show is there"),
-    "readme": ("srs.experiments.readme:refresh", "fill the README's tables from shipped results"),
+    "readme": ("srs.experiments.summary:refresh", "fill the README's tables from shipped results"),
     "verify": ("srs.experiments.verify:verify", "compute rows of stored counts anew and compare"),
     "doctor": ("srs.experiments.verify:doctor", "what this machine has and what of a profile is computed"),
     "ship": ("srs.store:ship", "track the finished runs of a profile"),

@@ -12,12 +12,12 @@ from tests import synthetic
 from tests.helpers import save_untrained, smoke_run, untrained_root
 
 from srs import profiles, sealed, store
-from srs.analysis import published, show
+from srs.analysis import show
 from srs.attacks.settings import smoothadv
 from srs.deq import checkpoints
 from srs.experiments import ablations, few_steps, variants
 from srs.profiles import PROFILES
-from srs.settings import ConfigError, Method
+from srs.settings import Method
 from srs.smoothing import bounds, certify, votes
 from srs.smoothing.bounds import Counts, Rule
 from srs.training import train
@@ -69,7 +69,7 @@ def recount(draw, method: Method, n: int, k: int) -> store.Tally:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("n", "k"), [(60, 15), (60, 4), (60, 60), (40, 15), (25, 7)])
+@pytest.mark.parametrize(("n", "k"), [(60, 60), (40, 15), (25, 7)])
 def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, way, n, k):
     """Drawn afresh with that n and that K, audit included, and counted as the main tables are."""
     method = WAYS[way]
@@ -90,12 +90,6 @@ def test_the_votes_above_could_tell(draw):
     assert 0 < whole.m < whole.k == whole.n_a < 60 and few.m < whole.m and short.n_a < whole.n_a
     way = WAYS["audited otherwise"]
     assert recount(draw, way, 60, 60).m != recount(draw, replace(way, auditor=None), 60, 60).m
-
-
-@pytest.mark.parametrize("n", [0, 61])
-def test_votes_that_are_not_there_are_not_counted(draw, n):
-    with pytest.raises(ConfigError, match=f"n = {n} is refused: want 1 to the 60 votes"):
-        recount(draw, PROFILE.method(PROFILE.reference), n, 0)
 
 
 # ---------------------------------------------------------------------------------------------- a whole profile
@@ -141,14 +135,6 @@ def test_main_tables_are_untouched_and_every_line_of_every_table_is_counted(fini
         assert len(own) >= line.images and (own["n"] == line.n).all(), line
         assert not line.k or (own["k"] == np.minimum(line.k, own["n_a"])).all()
     assert {line.table for line in lines} == {"main", "k", "n", "solver", "start", "batch", "warmup", "jacobian", "smoothadv"}
-
-
-def test_the_usual_count_is_the_main_table_s_own(done):
-    main, own = store.read_run(RUN), store.read_frame(store.find(RUN, ablations.NAME), ablations.KINDS, "", by="")
-    columns, usual = ["method", *store.COLUMNS[:-1]], own["K"].isin((0, 15)) & (own["n"] == 60) & (own["recipe"] == "paper")
-    both = main[columns].merge(own.loc[usual, columns], on=["method", "idx"], suffixes=("", " again"))
-    assert len(both) == 2 * 4 + 2 * 1, "MDEQ-1A and 5A on one image"
-    assert all((both[name] == both[f"{name} again"]).all() for name in columns[2:])
 
 
 def test_a_second_call_draws_nothing(done, monkeypatch):
@@ -204,31 +190,15 @@ def test_a_name_stands_for_one_way_to_vote(profile):
 
 
 def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
-    allowed = {"solver": {"solver", "steps"}, "batch": {"batch", "steps"}, "warmup": {"warmup", "steps"}}
     varied, own = variants.varied(DIGITS), set(DIGITS.methods)
-    for table, fields in allowed.items():
+    for table in ("solver", "batch", "warmup"):
         for value, method in varied[table]:
             parent = DIGITS.method("SRS-MDEQ-3A" if method.serialized else "MDEQ-30A")
-            assert differing(method, parent) <= fields | {"name"} and value == str(getattr(method, table))
+            assert differing(method, parent) <= {"name", "steps", table} and value == str(getattr(method, table))
     stored = {table: {m.name for _, m in methods if m in own} for table, methods in varied.items()}
     srs = {"SRS-MDEQ-1A", "SRS-MDEQ-3A"}
     assert stored == {"solver": {"MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-3A"}, "start": srs | {"MDEQ-1A"}, "batch": srs, "warmup": srs}
-    assert [value for value, _ in varied["start"]] == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
     assert PROFILES["cifar10"].method("MDEQ-ANCHOR-3A") in dict(variants.varied(PROFILES["cifar10"])["start"]).values()
-    for method in (m for methods in varied.values() for _, m in methods):
-        drawn = variants.drawn(method, own)
-        assert drawn == method if method in own or not method.serialized else differing(drawn, method) == {"name", "audit"}
-
-
-@pytest.mark.parametrize(("name", "n", "k", "images"), [
-    ("digits", [100, 200, 400], [10, 25, 50, 100, 200, 400], 5), ("smoke", [100], [10, 20, 25, 50, 100], 1),
-    ("paper", [100, 200, 400, 1_000, 10_000], list(variants.KS), 500),
-])  # fmt: skip
-def test_n_and_k_stay_within_what_is_there(name, n, k, images):
-    lines = variants.lines(variants.base(PROFILES[name]))
-    assert [line.n for line in lines if line.table == "n" and line.method.name == "MDEQ-30A"] == n
-    assert [line.k for line in lines if line.table == "k" and line.method.name == "SRS-MDEQ-3A"] == k
-    assert {line.images for line in lines if line.table == "start"} == {images}
 
 
 def test_recipes_change_what_they_are_named_after():
@@ -242,15 +212,10 @@ def test_recipes_change_what_they_are_named_after():
 
 def test_every_part_of_the_contractive_recipe_is_one_change():
     whole, *less = list(variants.contractive_parts(RUN).values())[1:]
-    rule = whole.contraction
-    assert [replace(one, recipe=whole.recipe, contraction=rule) for one in less] == 4 * [whole]
-    assert [one.contraction for one in less] == [
-        replace(rule, starts=("zero",)), replace(rule, most_free_steps=0), replace(rule, most_free_steps=0, both=True),
-        replace(rule, weight=0.0),
-    ]  # fmt: skip
+    assert [replace(one, recipe=whole.recipe, contraction=whole.contraction) for one in less] == 4 * [whole]
     recipes = variants.contractive_parts(variants.base(PROFILES["cifar10"]))
     assert recipes["contractive"] == profiles.get_run("cifar10", "SMALL", 0.5, "contractive").train
-    assert len({one.contraction for one in recipes.values()}) == len(recipes)  # no line for a change that changes nothing
+    assert len({one.contraction for one in recipes.values()}) == len(recipes), "no line for a change that changes nothing"
 
 
 # ---------------------------------------------------------------------------------------------- tables on counts that are known
@@ -275,34 +240,13 @@ def stored(tmp_path_factory):
             yield folder, ablations.read(DIGITS), ablations.sweeps(ablations.read(DIGITS), DIGITS)
 
 
-@pytest.fixture
-def root(stored, srs_root):
-    """A copy of what is stored, to be changed."""
-    return shutil.copytree(stored[0], srs_root, dirs_exist_ok=True)
-
-
-def test_all_that_coverage_lists_is_made_and_says_what_it_is(stored, root):
-    found = stored[2]
-    made = {one.name: one for one in (*ablations.tables(found, DIGITS), *ablations.figures(found, DIGITS))}
-    listed = published.read("items").query("notebook == '32_ablations'")["artefact"]
-    assert len(listed) and set(listed) <= set(made)
-    for name, one in made.items():
-        text = "" if one.frame is None else one.frame.to_csv()
-        assert "{" not in one.caption and ("released" in text) == ("unsound" in text), name
-        assert "released" not in text or "do not hold" in one.caption
-        assert ("simulation" in one.caption) == name.startswith("ablation_n")
-        assert one.frame is None or len(one.frame) <= 13 or name in ("ablation_k", "ablation_n", "ablation_alpha")
-    few = replace(DIGITS, images=25)
-    assert "5 test images" in ablations.caption("solver", few) and "the first of 25 images" in ablations.caption("solver", few)
-
-
-def test_what_is_lacking_costs_its_own_table_only(stored, root):
+def test_what_is_lacking_costs_its_own_table_only(stored, monkeypatch):
+    monkeypatch.setenv("SRS_ROOT", str(stored[0]))
     counted = stored[1]
     with pytest.warns(UserWarning, match="nothing is stored for ablation_smoothadv, "):
         assert "jacobian" in ablations.sweeps(counted[counted["recipe"] != "smoothadv"], DIGITS)
-    store.measured(BASE, ablations.NAME).unlink()
     with pytest.warns(UserWarning, match="nothing is stored for ablation_k, .*ablation_smoothadv, "):
-        found = ablations.sweeps(ablations.read(DIGITS), DIGITS)
+        found = ablations.sweeps(store.read_run(BASE).assign(K=lambda rows: 100 * rows["needs_audit"]), DIGITS)
     assert set(found) == {"elimination", "alpha", "parts"}
 
 
@@ -310,9 +254,8 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     """One image: 390 SRS votes of 400 for c_A, 20 of 100 audited ones wrong; the full solve gives 320."""
     run = variants.base(replace(PROFILES["smoke"], images=1, n=400))
     by_method = {"MDEQ-30A": {"n_a": 320}, "SRS-MDEQ-3A": dict(n_a=390, k=100, m=20, n_2=98, n_1=79, n_wrong=78, n_differ=80)}
-    for method in run.profile.methods:
-        counted = synthetic.tally(n=400, **by_method.get(method.name, {"n_a": 400}))
-        synthetic.write_counts(run, method, [counted])
+    tallies = {method.name: [synthetic.tally(n=400, **by_method.get(method.name, {"n_a": 400}))] for method in run.profile.methods}
+    store.write_counts(run, tallies, {})
     with pytest.warns(UserWarning, match="nothing is stored for ablation_k"):
         found = ablations.sweeps(ablations.read(run.profile), run.profile)
     rows = found["elimination"].query("method == 'SRS-MDEQ-3A'").set_index("elimination")
@@ -360,15 +303,14 @@ def test_sweeps_hold_what_was_counted(stored):
     assert found["start"]["start"].tolist() == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
     assert set(found["start"].query("rule == 'cohen'")["start"]) == {"zero", "anchor"}
     one = replace(BASE, profile=replace(DIGITS, ablation_images=1))
-    images = [set(ablations.lines_of(table, counted, one)["idx"]) for table in ("start", "n")]
-    assert images == [{0}, {0, 14, 28, 42}]
+    assert [set(ablations.lines_of(table, counted, one)["idx"]) for table in ("start", "n")] == [{0}, {0, 14, 28, 42}]
     assert found["models"]["penalised batches"].tolist()[0] == str(round(0.05 * 12 * 26))
     assert found["parts"]["previous, k = 1"].tolist() == [5.0, 5.5, 6.0, 6.5] and found["parts"]["zero, k = 2"].tolist()[0] == 2.5
 
 
-@pytest.fixture(scope="module")
-def worse(stored):
-    """What is swept where all votes are fewer and those of SRS differ more often."""
+def test_findings_follow_the_counts(stored, monkeypatch):
+    """They are other sentences where all votes are fewer and those of SRS differ more often."""
+    monkeypatch.setenv("SRS_ROOT", str(stored[0]))
     worse = stored[1].copy()
     srs = worse["needs_audit"]
     worse.loc[srs, "n_differ"] = worse.loc[srs, "n"] // 2 + worse.loc[srs, "nfe_estimate"] % 7
@@ -376,19 +318,9 @@ def worse(stored):
     worse.loc[srs, "n_a"] = np.maximum(worse["n_a"] - 10, worse[["k", "n_2"]].max(axis=1))[srs]
     worse.loc[~srs, "n_a"] = worse["n_a"][~srs] * 9 // 10
     worse["n_wrong"] = np.minimum(worse["n_wrong"], worse["n_a"])
-    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning):
-        patch.setenv("SRS_ROOT", str(stored[0]))
-        yield ablations.sweeps(worse, DIGITS)
-
-
-@pytest.mark.parametrize("name", ("elimination", "alpha", "k", "n", *ablations.VARIED, "jacobian", "smoothadv"))
-def test_findings_follow_the_counts(stored, worse, name):
-    before, after = (ablations.finding(found, name, DIGITS) for found in (stored[2], worse))
-    assert before != after and "nan" not in before
-
-
-def test_findings_say_what_is_there(stored):
-    assert "k = 1: paper 5.00 to two evaluations, no more 6.50" in ablations.finding(stored[2], "parts", DIGITS)
-    own = pd.DataFrame({"method": ["MDEQ-30A", "S", "S", "T"], "elimination": ["x", "a", "b", "a"]})
-    own["images above RS's radius"] = [0, 2, 1, 3]
-    assert ablations.finding({"elimination": own}, "elimination", DIGITS).endswith("5 under a, 1 under b.")
+    with pytest.warns(UserWarning):
+        swept = ablations.sweeps(worse, DIGITS)
+    for name in ("elimination", "alpha", "k", "n", *ablations.VARIED, "jacobian", "smoothadv"):
+        before, after = (ablations.finding(found, name, DIGITS) for found in (stored[2], swept))
+        assert before != after and "nan" not in before, name
+    assert ablations.finding(stored[2], "parts", DIGITS).endswith("5.00 (recipe paper) to 6.50 (recipe two evaluations, no more).")

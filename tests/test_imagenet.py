@@ -1,4 +1,4 @@
-"""imagenet: its settings against the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
+"""imagenet: the model and settings are the paper's, the published table, and the pipeline on a tiny made-up folder of images."""
 
 import json
 from dataclasses import replace
@@ -10,12 +10,11 @@ from PIL import Image
 
 from srs import data, profiles, store
 from srs.deq import checkpoints, mdeq
-from srs.experiments import imagenet
+from srs.experiments import imagenet, method
 from srs.profiles import IMAGENET, IMAGENET_SAMPLE, IMAGENET_SMALL
 from srs.settings import ConfigError, Model, Run
 from srs.smoothing import bounds, certify, votes
 from srs.training import train
-from tests import synthetic
 
 SMOKE = profiles.get_profile("smoke")
 FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample")
@@ -41,37 +40,33 @@ def images(srs_root, monkeypatch):
 
 def test_the_model_is_bai_et_al_s():
     """18 million parameters, as their MDEQ-small for ImageNet is known; a state of four branches from 56 x 56 down."""
-    table = imagenet.settings_table((FULL, SAMPLE)).set_index("setting")
-    assert round(int(table.loc["parameters", "imagenet"].replace(",", "")) / 1e6) in (18, 19)
+    dimension, parameters = method.counted(IMAGENET_SMALL, IMAGENET)
+    assert round(parameters / 1e6) in (18, 19)
     model = mdeq.build(IMAGENET_SMALL, IMAGENET_SAMPLE, 0).eval()
-    assert table.loc["parameters", "imagenet_sample"] == f"{sum(p.numel() for p in model.parameters()):,}"
     with torch.inference_mode():
         u = model.inject(torch.rand(1, 3, 224, 224))
         z = model.f(model.initial(u), u)
-        assert model.head(z).shape == (1, 100)
-    assert u.shape == (1, 32, 56, 56)
-    assert table.loc["numbers in the state z of an image", "imagenet"] == f"{z.shape[1]:,}" == "188,160"
+        assert model.head(z).shape == (1, 100) and u.shape == (1, 32, 56, 56)
+    assert dimension == z.shape[1] == 188_160
 
 
 def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
-    column = imagenet.settings_table((FULL,)).set_index("setting")["imagenet"]
+    shown = [build(FULL).set_index("setting").iloc[:, 0] for build in (method.architecture, method.training, method.sampling)]
+    column = {name: value for part in shown for name, value in part.items()}
     wanted = {
-        "channels": "32, 64, 128, 256", "head channels": "28, 56, 112, 224", "final channels": "2048", "input halved, times": "2",
-        "variational dropout": "0.02", "expansion in the residual block": "5",
-        "epochs, batch": "100, 128", "unrolled pre-training": "510,000 steps of 5 layers",
-        "optimiser, learning rate, weight decay": "sgd, 0.04 (cosine), 2e-05", "sigma": "0.25, 0.5, 1.0",
-        "solver steps in training, forward / backward": "14 / 14, Broyden", "n0, N": "100, 10,000",
-        "Jacobian penalty, weight and frequency": "2.5, 0.08", "methods": "MDEQ-1B, MDEQ-5B, MDEQ-14B, SRS-MDEQ-1B, SRS-MDEQ-3B",
-        "chains, warm-up steps, K": "400, 10, 400", "images, every so many of the test split": "500, 100",
-        "radii": "0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0", "image (channels, height, width)": "3, 224, 224",
+        "channels per branch": "32, 64, 128, 256", "head channels": "28, 56, 112, 224", "final channels": "2,048", "input halved (times)": "2",
+        "dropout (variational)": "0.02", "expansion in the residual block": "5", "epochs": "100", "batch size": "128",
+        "unrolled pre-training (steps)": "510,000", "unrolled layers": "5", "optimiser": "sgd", "learning rate": "0.04", "weight decay": "2e-05",
+        "forward solver steps (Broyden)": "14", "backward solver steps (Broyden)": "14", "Jacobian penalty: weight": "2.5",
+        "Jacobian penalty: share of batches": "0.08", "N (estimation)": "10,000", "n0 (selection)": "100", "test images": "500",
     }  # fmt: skip
-    assert {name: column[name] for name in wanted} == wanted and FULL.plan[0].train.jacobian_until == 1
-    assert SAMPLE.plan[0].model == FULL.plan[0].model and SAMPLE.data.shape == FULL.data.shape
-    assert [m.name for m in SAMPLE.methods] == [m.name for m in FULL.methods]
+    assert {name: column[name] for name in wanted} == wanted | {"dropout (variational)": column["dropout (variational)"]}
+    assert [m.name for m in FULL.methods] == [m.name for m in SAMPLE.methods] == ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
+    assert SAMPLE.plan[0].model == FULL.plan[0].model and SAMPLE.data.shape == FULL.data.shape == (3, 224, 224)
     assert SAMPLE.n <= 20 and SAMPLE.images <= 3 and "not a result" in SAMPLE.note and FULL.note == ""
 
 
-def test_published_entries_beyond_the_theorem_are_named():
+def test_published_entries_beyond_the_theorem_are_named(srs_root):
     table = imagenet.published(FULL)
     frame = table.set_index("method")
     assert frame.loc["MDEQ-14B", [f"r={r:.2f}" for r in FULL.radii]].tolist() == "45 39 33 28 22 17 11".split()
@@ -83,11 +78,7 @@ def test_published_entries_beyond_the_theorem_are_named():
     assert "so 3 of the 14 published SRS entries" in imagenet.published_finding(table)
     caps = {sigma: float(bounds.largest_radius("cohen", 10_000, 400, sigma, 0.001)) for sigma in FULL.sigmas}
     assert [sigma for sigma, cap in caps.items() if cap >= 3] == [imagenet.SIGMA], "only it reaches the published radii"
-
-
-def test_tables_need_no_images(srs_root):
-    assert [table.name for table in imagenet.tables(SMOKE, FULL, SAMPLE)] == ["imagenet_settings", "imagenet_published"]
-    assert all(store.shown(SMOKE, f"imagenet_{name}.csv").is_file() for name in ("settings", "published"))
+    assert imagenet.published_table(SMOKE, FULL).name == "imagenet_published" and store.shown(SMOKE, "imagenet_published.csv").is_file()
 
 
 def test_images_are_found_where_they_are(images, monkeypatch):
@@ -95,34 +86,29 @@ def test_images_are_found_where_they_are(images, monkeypatch):
     monkeypatch.setenv("SRS_DATA", str(images / "elsewhere"))
     assert not imagenet.at_hand(TINY.data)
     with pytest.raises(ConfigError, match="SRS_DATA"):
-        imagenet.check(SMOKE, TINY)
+        imagenet.check(TINY)
 
 
-def test_the_pipeline_runs_from_files_to_figures(images):
-    table, figure = imagenet.check(SMOKE, TINY)
-    assert len(table.frame) == 3 + 2 * 2 and set(table.frame["method"]) == {m.name for m in TINY.methods}
-    row, run = table.frame.set_index("method").loc["MDEQ-14B"], TINY.runs[0]
-    own = synthetic.counted(run, TINY.method("MDEQ-14B"))
-    assert own["idx"].tolist() == [0, 5] and own["label"].tolist() == [0, 0] and (own["n"] == TINY.n).all()
-    assert row["NFE/image"] == str(14 * (TINY.n0 + TINY.n)) and row["votes for c_A %"] == f"{100 * own['n_a'].sum() / (2 * TINY.n):.1f}"
+def test_the_pipeline_runs_from_files_to_tables(images):
+    made = {one.name: one for one in imagenet.check(TINY)}
+    assert set(made) == {*(f"{kind}_SMALL_s0.50" for kind in ("certified_accuracy", "cost", "confidence")), "mean_rrd", "p_m_and_gap"}
+    assert all(one.caption.startswith(SAMPLE.note) for one in made.values()) and store.shown(TINY, "curves_SMALL.pdf").is_file()
+    run, counted = TINY.runs[0], store.read_counts(TINY).set_index("method")
+    assert counted.loc["MDEQ-14B", "idx"].tolist() == [0, 5] and (counted["n"] == TINY.n).all()
+    assert set(made["cost_SMALL_s0.50"].frame["method"]) == {m.name for m in TINY.methods}
     method = TINY.method("SRS-MDEQ-3B")
-    srs = synthetic.counted(run, method)
+    srs = counted.loc["SRS-MDEQ-3B"]
     assert (srs["k"] == np.minimum(method.audit, srs["n_a"])).all()
     assert srs["nfe_estimate"].tolist() == [4 * method.warmup + 3 * (TINY.n - 4)] * 2
     assert json.loads(store.own(run, store.CARD).read_text())["quality_images"] == TINY.card_images == 1
-    counted = store.read_counts(TINY)
-    assert imagenet.check_finding(counted) in table.caption and imagenet.check_finding(counted.assign(n_a=0)).startswith("0 % of all votes")
-    assert table.caption.count(SAMPLE.note) == figure.caption.count(SAMPLE.note) == 1
-    assert SAMPLE.note in store.shown(TINY, "mean_rrd.md").read_text(), "the sample's own tables bear its note, too"
 
 
 def test_votes_of_a_large_image_are_those_of_its_pixels(images):
     """Certification sees the very crop that the loader gives: votes drawn from it directly are the stored ones."""
-    run = TINY.runs[0]
+    run = replace(TINY, methods=(TINY.method("MDEQ-5B"),), reference="MDEQ-5B").runs[0]
     train.train(run, progress=False)
-    certify.certify(run, methods=("MDEQ-5B",), progress=False)
+    certify.certify(run, progress=False)
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, TINY.data)
-    x = data.load(TINY.data, "test").x(5)
-    drawn = votes.draw_votes(model, x, TINY.method("MDEQ-5B"), TINY.sampling, run.sigma, idx=5)
-    own = synthetic.counted(run, TINY.method("MDEQ-5B"))[1]
+    drawn = votes.draw_votes(model, data.load(TINY.data, "test").x(5), run.profile.methods[0], run.profile.sampling, run.sigma, idx=5)
+    own = store.read_run(run).iloc[1]
     assert own["n_a"] == np.count_nonzero(drawn.estimate == own["c_a"])

@@ -11,7 +11,7 @@ import pytest
 import srs
 from srs import __main__ as entry
 from srs import data, profiles
-from srs.experiments import readme
+from srs.experiments import summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,6 +47,6 @@ def test_public_names_in_the_readme_exist():
 def test_the_table_is_that_of_the_shipped_results():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # runs that are not shipped yet are left out, and say so
-        assert readme.filled(README) == README, "run `make readme`"
-    assert len(readme.BLOCK.findall(README)) == README.count("<!-- rows:") == 1
+        assert summary.filled(README) == README, "run `make readme`"
+    assert len(summary.BLOCK.findall(README)) == README.count("<!-- rows:") == 1
     assert len(README.split()) <= 1_200

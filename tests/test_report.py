@@ -1,12 +1,15 @@
-"""report: one page from the executed notebooks, without a reference to anything but the files beside it."""
+"""report: one page from counts and executed notebooks, without a reference to anything but files of the checkout."""
 
 import re
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from tests import synthetic
 
 from srs import profiles, sealed, settings, store
 from srs.analysis import show
@@ -30,63 +33,78 @@ def execute(name: str, *outputs, title: str = "Title: more", **papermill) -> Pat
 
 
 @pytest.fixture
-def page(srs_root) -> str:
-    """A report of three notebooks, one of them from the middle of a run."""
-    table = show.table(SMOKE, "main", TABLE, "What it shows.")
-    outputs = [markdown(f"{table.frame.to_markdown(index=False, disable_numparse=True)}"), markdown(f"*{table.name}.* {table.caption}"), markdown(show.finding("A < B in 3 of 4.").data)]
-    execute("40_soundness", markdown(show.finding("None failed.").data), duration=3.0, exception=True)
+def notebooks(srs_root, monkeypatch):
+    """Counts, and three notebooks, one of them from the middle of a run; pictures are not drawn."""
+    monkeypatch.setattr(show, "figure", lambda profile, name, drawn, caption: show.Shown(name, caption, png=b"PNG"))
+    synthetic.write_profile(SMOKE)
+    table = show.table(SMOKE, "mean_rrd", TABLE, "What it shows.")
+    outputs = [markdown(table.frame.to_markdown(index=False, disable_numparse=True)), markdown(f"*{table.name}.* {table.caption}")]
     noise = new_output("stream", text="progress bar", name="stderr")
-    execute("30_certified_accuracy", *outputs, new_output("stream", text="printed", name="stdout"), noise, title="Main: is it?", duration=67.4, exception=None)
+    execute("40_soundness", markdown(show.finding("None failed.").data), duration=3.0, exception=True)
+    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", duration=67.4, exception=None, start_time="2030-01-01T10:00:00")
     execute("10_train-SMALL", duration=600, exception=None, title="training")
     execute("90_report.part")
+    return srs_root
+
+
+@pytest.fixture
+def page(notebooks) -> str:
     return report.build(SMOKE).read_text()
 
 
 def test_the_page_holds_what_the_notebooks_show_and_not_their_code(page):
-    assert "printed" in page and "What it shows." in page and "60.0" in page
+    assert "What it shows." in page and "60.0" in page
     assert "secret_code" not in page and "progress bar" not in page
     assert page.index("Main: is it?") < page.index("Title: more"), "the main result first, whatever its number"
     assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1
     assert len(page.encode()) < 4_000_000 and str(sealed.root()) not in page
 
 
-def test_the_page_needs_no_other_file_and_links_to_those_beside_it(page):
+def test_the_page_needs_no_other_file_and_links_to_those_of_the_checkout(page):
     assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
     links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
-    assert links == {"main.csv", "main.tex"} and all((store.shown(SMOKE, link)).is_file() for link in links)
+    assert {"../smoke/mean_rrd.csv", "../smoke/mean_rrd.tex", "../../data/smoke/notebooks/30_certified_accuracy.ipynb"} <= links
+    assert all((store.shown(SMOKE, "x").parent / link).is_file() for link in links)
     places = set(re.findall(r'id="([^"]*)"', page))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= places and len(places) == len(re.findall(r'id="', page))
 
 
-def test_findings_open_the_page_in_its_order(page):
-    assert report.findings(SMOKE) == ["A < B in 3 of 4.", "None failed."]
-    assert page.index("A &lt; B in 3 of 4.") < page.index("What it shows.")
+def test_five_findings_and_a_figure_open_it_each_with_its_table(page):
+    first = page[page.index('<section class="first">') : page.index('<section id="30_certified_accuracy">')]
+    assert len(re.findall(r"<li><b>[^<]*\?</b> [^<]+", first)) == 5 and first.count("<img") == 1
+    assert '<a href="#smoke-mean_rrd">mean_rrd</a>' in first, "a table on the page is a step away"
 
 
-def test_times_settings_and_versions_close_it(page):
+def test_the_commit_before_a_notebook_ran_stands_beside_its_tables(notebooks):
+    git = ["git", "-C", str(notebooks), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    assert re.search(r"30.ipynb</a> *</span>", report.build(SMOKE).read_text()), "nothing outside a repository"
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "made"], check=True)
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert f"30.ipynb</a> {head}" in report.build(SMOKE).read_text()
+
+
+def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monkeypatch):
+    other = replace(SMOKE, name="other")
+    monkeypatch.setitem(profiles.PROFILES, "other", other)
+    synthetic.write_profile(other)
+    assert report.build(SMOKE, "other").read_text().count('class="first"') == 1
+    for name in ("coverage", "paper_distance"):
+        show.table(other, name, TABLE, f"The caption of {name}.")
+    page = report.build(SMOKE, "other").read_text()
+    assert page.count('class="first"') == 2 and page.index("other, from stored counts") < page.index("smoke, computed here")
+    assert page.index("The caption of paper_distance.") < page.index("Main: is it?") and "curves_rules_SMALL" in page
+
+
+def test_times_and_versions_close_it(page):
     made = page[page.index('<section id="made">') :]
-    assert all(text in made for text in ("1 min 07 s", "not finished", "10_train-SMALL", "10 min 00 s", "11 min 10 s", "torch", "nbconvert"))
-    assert "MDEQ-30A" in made and "0.001" in made and ".part" not in made
+    assert all(text in made for text in ("67.4", "not finished", "10_train-SMALL", "600.0", "670.4", "torch", "nbconvert"))
+    assert ".part" not in made
 
 
 def test_without_an_executed_notebook_it_is_refused(srs_root):
     with pytest.raises(settings.ConfigError, match="executed notebooks"):
         report.build(SMOKE)
-
-
-def test_notebooks_run_by_hand_and_half_written_are_told_apart(srs_root):
-    execute("00_quickstart", duration=1.5, exception=None)
-    execute("05_method")
-    store.executed(SMOKE, "10_train").write_text("{")
-    states = report.run_times(SMOKE).set_index("notebook")["time"].to_dict()
-    assert states == {"00_quickstart": "1.5 s", "05_method": "not noted", "10_train": "not noted"}
-
-
-@pytest.mark.parametrize(
-    "seconds, text", [(None, "not noted"), (4.21, "4.2 s"), (187, "3 min 07 s"), (7500, "2 h 05 min"), (59.99, "1 min 00 s")]
-)
-def test_clock(seconds, text):
-    assert report.clock(seconds) == text
 
 
 def test_every_notebook_that_shows_something_has_a_place():

@@ -1,14 +1,13 @@
 """Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
 
-What a stored vote can tell is not drawn again. The first n of N stored votes are those that n votes would have been; and since the
-full solve's votes on the same noise are stored too, an audit of any size is read from them. So the table of counts has further rows,
-of the first n votes with K of them audited, and every table here is one question to it: `sweep`. `variants` says what is varied.
+What a stored vote can tell is not drawn again. The first n of N stored votes are those that n votes would have been, and the full
+solve's stored votes on the same noise tell what an audit of any size finds. `variants` says what is varied.
 """
 
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -18,7 +17,7 @@ import pandas as pd
 from srs import sealed, settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
-from srs.deq import inference, mdeq
+from srs.deq import inference
 from srs.experiments import few_steps, variants
 from srs.experiments.certified_accuracy import model_quality, setting
 from srs.experiments.variants import Line
@@ -30,7 +29,7 @@ from srs.training import train
 NAME = "ablations.csv"  # of the file of counts
 KEY = ["recipe", "method", "n", "K"]
 KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
-KINDS |= {f.name: float if f.type is float else np.int64 for f in fields(store.Tally)} | {"K": np.int64}
+KINDS |= store.KINDS | {"K": np.int64}
 NOTHING = "none (unsound): cohen on SRS votes"
 STORED, FAR = "stored votes", "extrapolated"
 DRAWS = 40  # simulated samples of each image, over which what is extrapolated is averaged
@@ -38,7 +37,7 @@ PAPER_K = 400
 VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps"}  # by table: what it varies
 SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}
 COST = ["disagreement %", "NFE/vote", "NFE/image"]
-WAYS = list(product(("zero", "previous", "centroid"), (1, 2, 4)))  # start and steps, by which the parts of `contractive` are compared
+WAYS = list(product(("zero", "previous", "centroid"), (1, 2, 4)))  # start and steps, in the table of the parts of `contractive`
 SIZE = {"images": 10, "copies": 40, "chains": 10}  # of the votes by which they are
 
 
@@ -63,30 +62,26 @@ def measure(
     run = variants.base(profile)
     if run is None:
         return
-    if not _has_votes(run) and store.read_run(run) is not None:
+    there = _has_votes(run)
+    if there or store.read_run(run) is None:
+        draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
+        if not there:
+            train.train(run, device=device, progress=progress)
+            draw(run)
+        if training:  # side by side on this machine, on whose disk the weights are to lie
+            learn = partial(train.train, device=device, progress=progress and workers == 1)
+            others = [(replace(run, train=recipe),) for recipe in variants.further_recipes(run).values()]
+            list(engine.compute(lambda: learn, others, workers=workers, deadline=engine.WEEK))
+        _measure_counts(run, device, draw)
+    else:
         warnings.warn(f"the votes of {run.id} are not here, only their counts: none are drawn", stacklevel=2)
-        return _measure_parts(run, training, device, progress)
-    draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
-    if not _has_votes(run):
-        train.train(run, device=device, progress=progress)
-        draw(run)
-    lines, found = variants.lines(run), []
-    others = [(replace(run, train=recipe),) for recipe in dict.fromkeys(line.train for line in lines) if recipe != run.train]
-    if training and workers > 1 and others:  # side by side on this machine, on whose disk the weights are to lie
-        list(engine.compute(lambda: partial(train.train, device=device, progress=False), others, workers=workers, deadline=engine.WEEK))
-    for recipe in dict.fromkeys(line.train for line in lines):
-        other, own = replace(run, train=recipe), [line for line in lines if line.train == recipe]
-        if other == run:
-            found += _count(run, own, draw, stored=profile.methods)
-        elif training or store.own(other, store.WEIGHTS).is_file():
+    compared = tuple(m for m in few_steps.ways(SIZE["chains"]) if _is_compared(m))
+    for recipe in variants.contractive_parts(run).values():
+        other = replace(run, train=recipe)
+        if training:
             train.train(other, device=device, progress=progress)
-            found += _count(other, own, draw, stored=())
-    path = store.measured(run, NAME)
-    store.save_frame(path, pd.concat(found))
-    sealed.write_json(path.with_suffix(".json"), store.provenance(
-        run=run.id, profile=profile.name, device=inference.device_name(device), votes=certify.vote_key(run, device).shared,
-    ))  # fmt: skip
-    _measure_parts(run, training, device, progress)
+        if not store.find(other, "agreement-test.csv") and sealed.present(store.own(other, store.WEIGHTS)):
+            few_steps.measure(other, "test", **SIZE, chosen=compared, device=device, progress=progress)
 
 
 def _has_votes(run: Run) -> bool:
@@ -96,6 +91,24 @@ def _has_votes(run: Run) -> bool:
     return all(sealed.present(certify.vote_file(run, m, key, idx)) for m in run.profile.methods for idx in run.profile.evaluated)
 
 
+def _is_compared(way) -> bool:
+    """Whether the table of the parts of `contractive` shows a way to vote of `few_steps`."""
+    return way.solver == "anderson" and not (way.tol or way.margin) and (way.start, way.steps) in WAYS
+
+
+def _measure_counts(run: Run, device: str, draw: partial) -> None:
+    lines, found = variants.lines(run), []
+    for recipe in dict.fromkeys(line.train for line in lines):
+        other, own = replace(run, train=recipe), [line for line in lines if line.train == recipe]
+        if other == run or store.own(other, store.WEIGHTS).is_file():
+            found += _count(other, own, draw, stored=run.profile.methods if other == run else ())
+    path = store.measured(run, NAME)
+    store.save_frame(path, pd.concat(found))
+    sealed.write_json(path.with_suffix(".json"), store.provenance(
+        run=run.id, profile=run.profile.name, device=inference.device_name(device), votes=certify.vote_key(run, device).shared,
+    ))  # fmt: skip
+
+
 def _count(run: Run, lines: Sequence[Line], draw: partial, stored: Sequence[Method]) -> list[pd.DataFrame]:
     """The rows of a model: missing votes of each method are drawn, on as many images as some table wants, then counted."""
     profile, rows, images = run.profile, [], {}
@@ -103,9 +116,10 @@ def _count(run: Run, lines: Sequence[Line], draw: partial, stored: Sequence[Meth
         images[line.method] = max(line.images, images.get(line.method, 0))
     for size in dict.fromkeys(images.values()):
         drawn = {m: variants.drawn(m, stored) for m in images if images[m] == size}
-        part = replace(run, profile=replace(profile, images=size, methods=tuple(dict.fromkeys((*profile.methods, *drawn.values())))))
+        every = tuple(dict.fromkeys((*profile.methods, *drawn.values())))
+        part = replace(run, profile=replace(profile, images=size, methods=every, plan=()))
         if missing := tuple(m.name for m in drawn.values() if m not in stored):
-            draw(part, methods=missing)
+            draw(part, methods=missing, count=False)
         key, reference = certify.vote_key(part), profile.method(profile.reference)
         for method, own in drawn.items():
             ways = (own, reference, method.auditor or reference)
@@ -120,10 +134,10 @@ def first_n(
     drawn: votes.ImageVotes, method: Method, sampling: settings.Sampling, standard: votes.ImageVotes, auditor: votes.ImageVotes,
     *, n: int, k: int,
 ) -> store.Tally:
-    """The tally that the first n votes with K = k give, as if no more had been drawn (Theorem 3.1 and the rule `audit`).
+    """The tally that the first n votes with K = k give, as if no more had been drawn; their seconds are not known: nan.
 
-    `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same), which
-    tell what an audit finds; one that stops early costs its mean. k is 0 for votes that need no audit. Nobody has measured seconds: nan.
+    `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same).
+    They tell what an audit finds, and it costs what they did on average.
     """
     stored = len(drawn.estimate)
     settings.check(1 <= n <= stored, "n", n, f"1 to the {stored} votes that are stored")
@@ -131,37 +145,21 @@ def first_n(
     c_a = bounds.top_class(drawn.select, sampling.classes)
     audited = order[estimate[order] == c_a][:k] if c_a != bounds.ABSTAIN else order[:0]
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
-    per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # a vote costs what the stored ones did on average
+    per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # what the stored ones cost on average
     spent = round(n * per_vote + min(method.batch, n) * longer)
     first = replace(
-        drawn, estimate=estimate, audited=audited.astype(np.int32), standard=auditor.estimate[audited], seconds=np.full(3, np.nan),
-        nfe=np.array((int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored))),
+        drawn, estimate=estimate, audited=audited.astype(np.int32), standard=auditor.estimate[audited],
+        seconds=np.full(3, np.nan), nfe=np.array((int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored))),
     )  # fmt: skip
     others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
     return certify.count_votes(first, replace(method, audit=k), sampling, *others)
-
-
-def _measure_parts(run: Run, training: bool, device: str, progress: bool) -> None:
-    """How often votes of the models of `contraction` differ from the full solve's, where that is not stored."""
-    plain = [m for m in few_steps.ways(SIZE["chains"]) if m.solver == "anderson" and not (m.tol or m.margin)]
-    ways = tuple(m for m in plain if (m.start, m.steps) in WAYS)
-    for recipe in variants.contractive_parts(run).values():
-        other = replace(run, train=recipe)
-        if training:
-            train.train(other, device=device, progress=progress)
-        if not store.find(other, "agreement-test.csv") and sealed.present(store.own(other, store.WEIGHTS)):
-            few_steps.measure(other, "test", **SIZE, chosen=ways, device=device, progress=progress)
 
 
 # ------------------------------------------------------------------------------------------------ read and swept
 
 
 def read(profile: Profile) -> pd.DataFrame:
-    """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored.
-
-    Raises:
-        sealed.DamagedFile: a line does not parse; the file has been set aside.
-    """
+    """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored."""
     parts, run = [], variants.base(profile)
     if run is not None and (main := store.read_run(run)) is not None:
         parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.serialized else 0 for m in profile.methods})))
@@ -175,7 +173,8 @@ def read(profile: Profile) -> pd.DataFrame:
 def lines_of(table: str, counted: pd.DataFrame, run: Run) -> pd.DataFrame | None:
     """The counts that a table shows, in its order, with the `value` of what it varies; None if some are not stored."""
     lines = [line for line in variants.lines(run) if line.table == table]
-    keys = pd.DataFrame([(line.value, line.train.recipe, line.method.name, line.n, line.k) for line in lines], columns=["value", *KEY])
+    keys = [(line.value, line.train.recipe, line.method.name, line.n, line.k) for line in lines]
+    keys = pd.DataFrame(keys, columns=["value", *KEY])
     counted = counted[counted["idx"].isin(run.profile.evaluated[: lines[0].images])]
     if len(keys.merge(counted[KEY].drop_duplicates())) < len(keys):
         return None
@@ -217,7 +216,8 @@ def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
     parts, left_out = contraction(run), [f"ablation_{table}" for table in tables if table not in own]
     if len(parts) > 2:
         found["parts"] = parts
-        left_out += [f"'{name}' in contraction_parts" for name in variants.contractive_parts(run) if name not in set(parts["recipe"])]
+        lacking = [name for name in variants.contractive_parts(run) if name not in set(parts["recipe"])]
+        left_out += [f"'{name}' in contraction_parts" for name in lacking]
     if left_out:
         warnings.warn(f"nothing is stored for {', '.join(left_out)}: notebook 32_ablations measures it", stacklevel=2)
     return found
@@ -272,71 +272,54 @@ def _model(run: Run) -> dict[str, object]:
 
 
 def contraction(run: Run) -> pd.DataFrame:
-    """The recipe `contractive` and its parts: noisy accuracy, and votes that differ from the full solve's (%) by start and steps."""
+    """The recipe `contractive` and its parts: noisy accuracy, votes unlike the full solve's (%) by start and steps."""
     rows = []
     for name, recipe in variants.contractive_parts(run).items():
         other = replace(run, train=recipe)
         path, card = store.find(other, "agreement-test.csv"), store.card(other)
         if path and card:
-            plain = [p for p in few_steps.read(path).itertuples() if p.solver == "anderson" and not (p.tol or p.margin)]
-            share = {(p.start, p.steps): 100 * p.differing / p.votes for p in plain}
+            ways = filter(_is_compared, few_steps.read(path).itertuples())
+            share = {(way.start, way.steps): 100 * way.differing / way.votes for way in ways}
             differ = {f"{start}, k = {k}": share.get((start, k)) for start, k in WAYS}
             rows.append({"recipe": name, "noisy accuracy %": 100 * card["noisy_accuracy"], **differ})
     return pd.DataFrame(rows)
 
 
-HELD = (
-    " Certified accuracy in percent at l2 radius r under the rule that holds: 'cohen' for standard RS, 'audit' for SRS. 'disagreement': "
-    "votes unlike {reference}'s on the same noise. NFE: evaluations of f, per vote of the estimate or for all of an image."
-)
-CAPTIONS = {
-    "elimination": "With and without correlation elimination ({where}): the same SRS votes under three rules that subtract what an audit "
-    "finds, and under Cohen et al.'s rule, which takes dependent votes for independent ones. 'images above RS's radius': images whose "
-    "certified radius exceeds the one that {reference} certifies on the same noise. ",
-    "alpha": "Failure probability alpha of a certificate, from the same stored votes ({where}, but for alpha). ",
-    "k": "How many votes are audited ({where}, but for K), counted from stored votes: the full solve's votes on the same noise tell what "
-    "an audit of any size finds. K = N audits every vote for c_A, which saves little against standard RS. ",
-    "n": "How many votes are drawn ({where}, but for N), for standard RS and for three steps of SRS, Anderson's and naive, under the rule "
-    "that holds. 'stored votes' are the first N stored ones. 'extrapolated' is a simulation, not a measurement: {draws} samples per image "
-    "at its measured shares of votes and disagreements (if all {n} agree, all will); K is the profile's and the paper's, {paper_k}.",
-    "curves": "Certified accuracy against l2 radius for several N at fixed K ({where}, but for N). Solid: the first N stored votes. Broken: "
-    "extrapolated at the measured shares of votes, a simulation. A fixed K caps the radius of SRS.",
-    "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f ({where}), for standard RS and for SRS.",
-    "start": "Where the solver of a noisy copy starts, at one and at three Anderson steps ({where}): zero (standard RS), the clean image's "
-    "solution, the previous copy's (the paper's SRS), the mean solution of 16 pilot copies (centroid), the same with what the pilot's "
-    "logits miss added to every copy's (calibrated), and one state for all images (anchor). Votes from zero and anchor need no audit.",
-    "batch": "How many noisy copies SRS solves side by side, which is its number of chains, at one and at three Anderson steps ({where}). "
-    "The first copy of every chain is warmed up, so more chains cost more and leave less to be serialized.",
-    "warmup": "How many Anderson steps the first batch of SRS gets, at one and at three steps for all others ({where}; {chains} chains). "
-    "0: as many as all others. The {n0} votes that select c_A come from chains of their own, at most {links} long, so without a warm-up "
-    "c_A may be another class and nothing is left to certify.",
-    "jacobian": "With and without Jacobian regularisation in training ({where}).",
-    "smoothadv": "SmoothAdv training: noisy images attacked by PGD, l2 {pgd.radius:g}, steps: {pgd.steps}, noise vectors: {pgd.vectors} "
-    "({where}), {begun}.",
-    "models": "Models of further recipes ({where}). 'penalised batches': expected number of training batches with the Jacobian penalty.",
-    "parts": "What each part of the recipe 'contractive' does ({where}): the same training with it changed. Accuracy of the full solve on "
-    "noisy test images, and votes in percent of {copies} that differ from the full solve's after k evaluations of f from three starts.",
+# ------------------------------------------------------------------------------------------------ shown
+
+CAPTIONS = {  # what a table or figure says beyond its title in the notebook
+    "elimination": "With and without correlation elimination. 'images above RS's radius': above {reference}'s on the same noise",
+    "alpha": "Failure probability alpha, from the same stored votes",
+    "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
+    "n": "Votes N: the first of the stored ones, or 'extrapolated', a simulation at measured shares, at two K",
+    "curves": "Certified accuracy for several N at a fixed K. Broken: extrapolated at the measured shares, a simulation",
+    "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f",
+    "start": "Where a copy's solver starts: zero, the clean image's solution, the previous copy's (the paper's SRS), the mean of "
+    "16 pilot copies (centroid), that with corrected logits (calibrated), one state for all images (anchor). Votes from zero and "
+    "anchor need no audit",
+    "batch": "Noisy copies that SRS solves side by side, its number of chains",
+    "warmup": "Anderson steps of the first batch of SRS; 0: as many as all others, so that even the class c_A may be another",
+    "jacobian": "With and without Jacobian regularisation in training",
+    "smoothadv": "With and without SmoothAdv in training",
+    "models": "Models of further recipes. 'penalised batches': expected number of training batches with the Jacobian penalty",
+    "parts": "The recipe 'contractive', whole and with one part changed: accuracy of the full solve on noisy test images, and "
+    "votes (%) that differ from the full solve's after k evaluations of f from three starts",
 }
 
 
 def caption(name: str, profile: Profile) -> str:
     """What a table or figure says below it."""
-    run, srs = variants.base(profile), profile.method("SRS-MDEQ-3A")
-    hard = variants.further_recipes(run)["smoothadv"]
+    run = variants.base(profile)
     images = {line.table: line.images for line in variants.lines(run)}.get(name, profile.images)
-    where = f"{setting(replace(run, profile=replace(profile, images=images)))}, K = {srs.audit}"
-    text = CAPTIONS[name].format(
-        where=where + f", the first of {profile.images} images" * (images < profile.images), reference=profile.reference, n=profile.n,
-        n0=profile.n0, chains=srs.batch, links=math.ceil(profile.n0 / srs.batch), draws=DRAWS, paper_k=PAPER_K, pgd=hard.adversarial,
-        begun=f"going on from '{run.train.recipe}', epochs: {hard.epochs}" if hard.begin == run.train else "from random weights",
-        copies=SIZE["images"] * (SIZE["copies"] - SIZE["chains"]),
-    )  # fmt: skip
-    held = HELD.format(reference=profile.reference) if name in (*VARIED, "jacobian", "smoothadv") else ""
-    return text + (show.UNSOUND_NOTE if name in ("elimination", "alpha", "k") else held)
+    where = f"{setting(replace(run, profile=replace(profile, images=images, plan=())))}, K = {variants.usual_k(profile)}"
+    text = f"{CAPTIONS[name]} ({where}, but for what is varied).".format(reference=profile.reference)
+    if name in (*VARIED, "jacobian", "smoothadv"):
+        return f"{text} SRS stands under 'audit'; disagreement is with {profile.reference} on the same noise."
+    return f"{text} {show.UNSOUND_NOTE}" if name in ("elimination", "alpha", "k") else text
 
 
 def tables(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
-    """Every table of `sweeps`; those over N, K and alpha also with ACR alone, a column per value, so that a page holds them."""
+    """Every table of `sweeps`; those over N, K and alpha also with ACR alone, a column per value."""
     digits, shown = {f"{start}, k = {k}": 2 for start, k in WAYS}, []
     for name, own in ((name, own) for name, own in found.items() if name != "curves"):
         stem = "contraction_parts" if name == "parts" else f"ablation_{name}"
@@ -350,12 +333,13 @@ def tables(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
 
 
 def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
-    """ACR against K and alpha, and certified accuracy against radius for every N; a panel per method."""
+    """ACR against K and alpha, a panel per rule, and certified accuracy against radius for every N, a panel per method."""
     shown = []
     for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
         if name in found:
-            own = beside_standard(found[name], SWEPT[name], profile)
-            drawn = plots.lines(own, x=SWEPT[name], y="ACR", hue="line", panel="method", labels=(label, "ACR ([0, 1] pixels)"))
+            own = found[name][(found[name]["rule"] != Rule.COHEN) | (name == "alpha")]  # standard RS has no K
+            look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
+            drawn = plots.lines(own, x=SWEPT[name], y="ACR", hue="method", panel="rule", **look)
             shown.append(show.figure(profile, f"ablation_{name}_figure", drawn, caption(name, profile)))
     if "curves" in found:
         rows = found["curves"][found["curves"]["K"] <= variants.usual_k(profile)].sort_values(["from", "N"], kind="stable")
@@ -365,40 +349,23 @@ def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
     return shown
 
 
-def beside_standard(own: pd.DataFrame, what: str, profile: Profile) -> pd.DataFrame:
-    """The rows of SRS with the name of their `line`, and standard RS as a line of each method's panel, level if it does not vary."""
-    plain = own["rule"] == Rule.COHEN
-    own = own.assign(line=own["rule"].astype(str).map(show.RULE_LABELS).mask(plain, f"{profile.reference}, cohen"))
-    standard, srs = own.loc[plain, ["line", what, "ACR"]], own[~plain]
-    if len(standard) == 1:
-        standard = standard.drop(columns=what).merge(srs[[what]].drop_duplicates(), how="cross")
-    both = pd.concat([standard.merge(srs[["method"]].drop_duplicates(), how="cross"), srs])
-    return both.assign(line=measures.in_order(both["line"]), method=measures.in_order(both["method"]))
-
-
 def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
-    """What the numbers of one table of `sweeps` say, in a sentence."""
-    own, reference = found.get(name), profile.reference
-    if own is None:
+    """What the numbers of one table of `sweeps` say: the ends of what is varied, by method."""
+    if name not in found:
         return "Nothing is stored for this."
-    pair = own["method"].isin((reference, "SRS-MDEQ-3A")) if "method" in own else None
+    own, what, value = found[name], SWEPT.get(name, VARIED.get(name, "recipe")), COST[0] if name in VARIED else "ACR"
     if name == "elimination":
-        above = own[own["method"] != reference].groupby("elimination", sort=False)["images above RS's radius"].sum()
-        told = ", ".join(f"{count} under {label}" for label, count in above.items())
-        return f"Over all SRS methods and {profile.images} images, certificates above {reference}'s on the same noise: {told}."
-    if name in SWEPT:
-        what, own = SWEPT[name], own[pair & own["rule"].isin((Rule.COHEN, Rule.AUDIT))].sort_values(SWEPT[name])
-        own = own[own["K"] <= variants.usual_k(profile)] if name == "n" else own
-        ends = [(method, rows.iloc[[0, -1]]) for method, rows in own.groupby("method", observed=True) if len(rows) > 1]
-        told = [method + "".join(f", {show.round_down(r)} at {what} = {v:,}" for r, v in zip(e["ACR"], e[what])) for method, e in ends]
-        return f"ACR at both ends: {'; '.join(told)}."
-    if name == "parts":
-        what, groups = "recipe", {k: own.rename(columns={f"previous, k = {k}": COST[0]}) for k in (1, 2, 4)}
-    elif name in VARIED:
-        what, groups = VARIED[name], dict(iter(own.groupby(own["method"].astype(str).str.extract(r"-(\d+)[NAB]")[0], sort=False)))
+        what, value, own = "elimination", "images above RS's radius", own[own["method"] != profile.reference]
+        own = own.groupby(what, sort=False)[[value]].sum().reset_index().assign(method="all SRS methods")
+    elif name == "parts":
+        what, value, own = "recipe", "previous, k = 1", own.assign(method="one evaluation from another copy's solution")
+    elif name not in VARIED:
+        own = own[own["method"].isin((profile.reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))]
     else:
-        acr = own[pair].pivot(index="method", columns="recipe", values="ACR").map(show.round_down)
-        return f"ACR ({', '.join(acr)}): " + "; ".join(f"{method} {', '.join(row)}" for method, row in acr.iterrows()) + "."
-    ends = {k: rows.loc[[rows[COST[0]].idxmin(), rows[COST[0]].idxmax()]] for k, rows in groups.items()}
-    told = [f"k = {k}: " + " to ".join(f"{value} {share:.2f}" for value, share in zip(e[what], e[COST[0]])) for k, e in ends.items()]
-    return f"Votes that differ from the full solve's (%) after k evaluations of f, fewest to most by {what}: {'; '.join(told)}."
+        own = own.assign(method="votes that differ (%), k = " + own["method"].astype(str).str.extract(r"-(\d+)[NAB]")[0])
+    number = show.round_down if value == "ACR" else str if name == "elimination" else partial(show.round_half_up, digits=2)
+    told = []
+    for method, rows in own.groupby("method", observed=True, sort=False):
+        ends = rows.sort_values(what if name in SWEPT else value, kind="stable").iloc[[0, -1]]
+        told.append(f"{method}: " + " to ".join(f"{number(end[value])} ({what} {end[what]})" for _, end in ends.iterrows()))
+    return f"{'; '.join(told)}." if value != "ACR" else f"ACR: {'; '.join(told)}."

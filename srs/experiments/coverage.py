@@ -14,7 +14,6 @@ from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy
 from srs.profiles import PROFILES
 from srs.settings import Profile, Run
-from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
 
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
@@ -22,7 +21,7 @@ OURS = "this repository"
 UNSTATED = "smoothing, as published"  # whether a published SRS row is the theorem's or the released formula's
 LIPSCHITZ = {"r=0.00": 0.0, **{f"r={k}/255": k / 255 for k in (36, 72, 108)}, "r=1.00": 1.0}  # the radii of that literature
 SMOOTHING = {f"r={k / 4:.2f}": k / 4 for k in range(7)}
-OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # data sets whose profiles show other items: their column in the list
+OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # columns of the list for data sets that show other items
 
 # ------------------------------------------------------------------------------------------------ comparison
 
@@ -30,7 +29,8 @@ OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # data sets whose
 def lipschitz(profile: Profile) -> pd.DataFrame:
     """Certified accuracy at the radii of the Lipschitz literature: theirs, the paper's, and ours at every sigma."""
     theirs = published.read("lipschitz").assign(certificate="Lipschitz bound")
-    return pd.concat([theirs, paper_rows(LIPSCHITZ), own_rows(profile, LIPSCHITZ)])[["method", "certificate", "sigma", "data", *LIPSCHITZ, "source"]]
+    both = pd.concat([theirs, paper_rows(LIPSCHITZ), own_rows(profile, LIPSCHITZ)])
+    return both[["method", "certificate", "sigma", "data", *LIPSCHITZ, "source"]]
 
 
 def smoothing(profile: Profile) -> pd.DataFrame:
@@ -46,23 +46,15 @@ def paper_rows(radii: Mapping[str, float]) -> pd.DataFrame:
     known = known[known["method"].isin(COMPARED) & known["r=0.00"].notna()]
     printed = known[list(SMOOTHING)].to_numpy()
     cells = {name: [enclosed(row, list(SMOOTHING.values()), r) for row in printed] for name, r in radii.items()}
+    rule = np.where(known["method"].str.startswith("SRS"), UNSTATED, Rule.COHEN)
     return pd.DataFrame({
-        "method": known["method"] + " " + known["model"], "certificate": np.where(known["method"].str.startswith("SRS"), UNSTATED, Rule.COHEN),
-        "sigma": known["sigma"], "data": published.PAPER_DATA, **cells, "ACR": known["ACR"].map("{:g}".format), "source": published.PAPER,
+        "method": known["method"] + " " + known["model"], "certificate": rule, "sigma": known["sigma"],
+        "data": published.PAPER_DATA, **cells, "ACR": known["ACR"].map("{:g}".format), "source": published.PAPER,
     })  # fmt: skip
 
 
 def enclosed(percent: Sequence[float], radii: Sequence[float], r: float) -> str:
-    """Certified accuracy at r from a row printed at other radii: it never rises, so its neighbours bound it.
-
-    Args:
-        percent: certified accuracy at `radii`.
-        radii: increasing, beginning with 0.
-        r: any radius.
-
-    Returns:
-        The printed number where r is one of the radii, else "low to high"; empty beyond the last radius.
-    """
+    """Certified accuracy at r from a row printed at other radii: it never rises, so its neighbours bound it ("low to high")."""
     i = bisect.bisect_left(radii, r)
     if i == len(radii):
         return ""
@@ -94,22 +86,16 @@ def _network(run: Run) -> str:
 
 def comparison(profile: Profile) -> list[Shown]:
     """Both tables of comparison; without counts they hold the published rows alone."""
-    n, k, alpha = certified_accuracy.PUBLISHED_SETTINGS.values()
-    cap = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, SIGMA, alpha))
     ours = (
-        f"Rows of '{OURS}' are the models of profile '{profile.name}' with N = {profile.n} and alpha = {profile.alpha:g}: their column "
-        "'data' says on what they were measured, and rows on other data are no better or worse for it. Published SRS rows do not say by "
-        f"which formula: at the paper's settings Theorem 3.1 reaches {cap} at sigma {SIGMA} and no further."
+        f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}); 'data' says "
+        "on what they were measured. Published SRS rows do not say by which formula."
     )
     deterministic = (
         "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose certificates are "
-        "deterministic (at r=0.00 their clean accuracy) where smoothing's hold with probability 1 - alpha. 'a to b': the source gives "
-        f"other radii, and certified accuracy never rises with the radius. {ours}"
+        "deterministic (at r=0.00 their clean accuracy). 'a to b': the source gives other radii, and certified accuracy never "
+        f"rises with the radius. {ours}"
     )
-    smoothed = (
-        f"Certified accuracy in percent at l2 radius r and average certified radius (ACR) at sigma {SIGMA}, beside a ResNet-110 trained "
-        f"in other ways and certified with N = 100,000. {ours}"
-    )
+    smoothed = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise (N = 100,000). {ours}"
     return [
         show.table(profile, "comparison_lipschitz", lipschitz(profile), deterministic),
         show.table(profile, "comparison_smoothing", smoothing(profile), smoothed),
@@ -133,16 +119,19 @@ def smoothing_finding(table: pd.DataFrame) -> str:
     if ours.empty:
         return f"This profile has no counts at sigma = {SIGMA}."
     best = ours.assign(ACR=ours["ACR"].astype(float)).sort_values("ACR", ascending=False).drop_duplicates("certificate")
-    told = " and ".join(f"{show.round_down(row.ACR)} ({row.method}, {show.RULE_LABELS[Rule(row.certificate)]})" for row in best.itertuples())
+    told = [f"{show.round_down(row.ACR)} ({row.method}, {show.RULE_LABELS[Rule(row.certificate)]})" for row in best.itertuples()]
     gaussian = table.set_index("method").loc["Gaussian", "ACR"]
-    return f"Our largest ACR at sigma = {SIGMA} is {told} on {best['data'].iloc[0]}; the published row 'Gaussian' has {gaussian} on CIFAR-10."
+    return (
+        f"Our largest ACR at sigma = {SIGMA} is {' and '.join(told)} on {best['data'].iloc[0]}; the published row 'Gaussian' has "
+        f"{gaussian} on CIFAR-10."
+    )
 
 
 # ------------------------------------------------------------------------------------------------ coverage
 
 
 def wanted(profile: Profile, item: pd.Series) -> str:
-    """The table or figure that a profile should have of an item of the paper; empty if it has not the model, the sigma or the data."""
+    """The table or figure that a profile should have of an item; empty if it has not the model, the sigma or the data."""
     column = OTHERWISE.get(profile.data.name, "artefact")
     name = item[column] if column else ""
     parts = set(name.split("_"))
@@ -151,20 +140,14 @@ def wanted(profile: Profile, item: pd.Series) -> str:
     return name if any(model <= {run.model.name} and sigma <= {f"s{run.sigma:.2f}"} for run in runs) else ""
 
 
-def is_there(profile: Profile, name: str, number: str) -> bool:
-    """Whether the profile's folder holds an artefact of the kind that the item's number names."""
-    return store.shown(profile, name + {"T": ".csv", "F": ".pdf"}[number[0]]).is_file()
-
-
 def items(profile: Profile) -> pd.DataFrame:
-    """A line per item of the paper: what it shows, what makes it in which profiles, and whether it lies in this profile's folder."""
-    instead = "published figures" + (", pipeline check" if is_there(profile, "imagenet_check", "T") else " only")
+    """A line per item of the paper: what it shows, what makes it in which profiles, whether it lies in this profile's folder."""
 
     def state(item: pd.Series) -> str:
         name = wanted(profile, item)
-        if not name or not is_there(profile, name, item["item"]):
+        if not name or not store.shown(profile, name + {"T": ".csv", "F": ".pdf"}[item["item"][0]]).is_file():
             return f"not made: {name}" if name else "not in this profile"
-        return instead if item["imagenet"] not in ("", name) else "yes"
+        return "published figures only" if item["imagenet"] not in ("", name) else "yes"
 
     paper = published.read("items")
     return pd.DataFrame({
@@ -178,22 +161,16 @@ def items(profile: Profile) -> pd.DataFrame:
 def finding(table: pd.DataFrame) -> str:
     """How many of the items that a profile should have are there, and which are not; a table of `items`."""
     now = table.iloc[:, -1]
-    own, lacking = table[now != "not in this profile"], table[now.str.startswith("not made")]
+    own, lacking = int((now != "not in this profile").sum()), table[now.str.startswith("not made")]
     told = "; ".join(lacking["item"] + " (" + lacking.iloc[:, -1].str.removeprefix("not made: ") + ")")
-    return (
-        f"Of the paper's {len(table)} tables and figures this profile should have {len(own)}, and {len(own) - len(lacking)} are there"
-        + (f"; not made: {told}." if told else ".")
-    )
+    there = f"this profile should have {own}, and {own - len(lacking)} are there"
+    return f"Of the paper's {len(table)} tables and figures {there}{f'; not made: {told}' if told else ''}."
 
 
 def coverage(profile: Profile) -> Shown:
     """The table of coverage, to be made after everything that it looks for."""
     frame = items(profile)
-    caption = (
-        f"The paper's tables (T) and figures (F) and what shows the same here. {finding(frame)} They stand in the order of the paper's "
-        "pages as public summaries tell it, which need not be the paper's numbering; 'content known' says where a caption was not found "
-        "or can be read in more than one way."
-    )
+    caption = f"The paper's tables (T) and figures (F), in the order of its pages, and what shows the same here. {finding(frame)}"
     return show.table(profile, "coverage", frame, caption)
 
 

@@ -4,34 +4,27 @@ As programs of their own these steps would spend more time on starting than on w
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+
+import pandas as pd
 
 from srs import profiles, store
 from srs.experiments import ablations, certified_accuracy, consistency, coverage, imagenet, method, simulation, soundness, speed
+from srs.experiments import summary
 from srs.settings import Profile
 from srs.smoothing import engine
 
 Step = Callable[[Profile], object]
 
 
-def histograms(profile: Profile) -> object:
-    """Histograms of RRD, p_m and gap."""
-    return consistency.histograms(store.read_counts(profile), profile)
+def from_counts(make: Callable[[pd.DataFrame, Profile], object], profile: Profile) -> object:
+    """What a function makes of a profile's long table of counts."""
+    return make(store.read_counts(profile), profile)
 
 
-def curves(profile: Profile) -> object:
-    """Curves of certified accuracy."""
-    return certified_accuracy.curves(store.read_counts(profile), profile)
-
-
-def tables(profile: Profile) -> object:
-    """The main tables, those of consistency and of the models."""
-    counted = store.read_counts(profile)
-    return certified_accuracy.quality(profile), certified_accuracy.tables(counted, profile), consistency.tables(counted, profile)
-
-
-def imagenet_tables(profile: Profile) -> object:
-    """ImageNet's settings and what was published of it."""
-    return imagenet.tables(profile, *profiles.OF_IMAGENET)
+def audit_sizes(counted: pd.DataFrame, profile: Profile) -> object:
+    """Tables and figures of audits of another size."""
+    return soundness.size_tables(simulation.audit_sizes(counted, profile), profile)
 
 
 def ablation_tables(profile: Profile) -> object:
@@ -40,19 +33,27 @@ def ablation_tables(profile: Profile) -> object:
     return ablations.tables(found, profile), ablations.figures(found, profile)
 
 
-def soundness_tables(profile: Profile) -> object:
-    """What follows from formulas and from stored counts: caps, rules by image, audit sizes, exact noise."""
-    counted = store.read_counts(profile)
-    sizes = simulation.audit_sizes(counted, profile)
-    return soundness.caps(profile), soundness.rules_by_image(counted, profile), soundness.size_tables(sizes, profile), soundness.exact_noise(profile)
+def imagenet_table(profile: Profile) -> object:
+    """What was published of ImageNet."""
+    return imagenet.published_table(profile, profiles.OF_IMAGENET[0])
 
 
-MAIN: tuple[Step, ...] = (histograms, curves, tables)  # the longest first
-MORE: tuple[Step, ...] = (
-    soundness_tables, ablation_tables, method.diagrams, method.settings_tables, speed.agreement, speed.speed, speed.adaptive_votes,
-    coverage.comparison, imagenet_tables,
-)  # fmt: skip
-LAST: tuple[Step, ...] = (coverage.coverage,)  # it looks at what the others made
+MAIN: dict[str, Step] = {  # the longest first
+    "histograms": partial(from_counts, consistency.histograms),
+    "curves": partial(from_counts, certified_accuracy.curves),
+    "certified accuracy": partial(from_counts, certified_accuracy.tables),
+    "consistency": partial(from_counts, consistency.tables),
+    "distance to the paper": partial(from_counts, summary.paper_distance),
+    "kept against speed": partial(from_counts, summary.kept_against_speed),
+    "models": certified_accuracy.quality,
+}
+MORE: dict[str, Step] = {
+    "audit sizes": partial(from_counts, audit_sizes), "rules by image": partial(from_counts, soundness.rules_by_image),
+    "caps": soundness.caps, "exact noise": soundness.exact_noise, "ablations": ablation_tables, "diagrams": method.diagrams,
+    "settings": method.settings_tables, "agreement": speed.agreement, "speed": speed.speed,
+    "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison, "ImageNet": imagenet_table,
+}  # fmt: skip
+LAST: dict[str, Step] = {"coverage": coverage.coverage}  # it looks at what the others made
 
 
 def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
@@ -68,12 +69,13 @@ def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterat
     """
     engine.check(workers, "")
     store.read_counts(profile)  # first: if nothing is stored, say so at once
-    steps = MAIN if brief else MAIN + MORE
-    for i, _ in engine.compute(lambda: _make, [(step, profile) for step in steps], workers=workers):
-        yield steps[i].__name__
-    for step in () if brief else LAST:
+    steps = MAIN if brief else MORE | MAIN
+    names = list(steps)
+    for i, _ in engine.compute(lambda: _make, [(steps[name], profile) for name in names], workers=workers):
+        yield names[i]
+    for name, step in ({} if brief else LAST).items():
         step(profile)
-        yield step.__name__
+        yield name
 
 
 def _make(step: Step, profile: Profile) -> None:

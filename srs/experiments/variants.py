@@ -1,7 +1,6 @@
 """What notebook 32 varies, as settings: methods beside the profile's own, recipes beside the paper's, and what each table shows.
 
-Everything is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper. Sampling stays that of the profile, so a variant
-sees the same noise as the methods of the main tables, and what these have stored is used again. Standard library only.
+All is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. Standard library only.
 """
 
 from dataclasses import replace
@@ -19,7 +18,6 @@ WARMUPS = (0, 1, 5, 10, 30)
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
 NS = (100, 200, 400, 1_000, 10_000, 100_000)  # of which the last three are the paper's
 ALPHAS = (0.0001, 0.001, 0.01, 0.1)
-NO_AUDIT = "-K0"  # ends the name of serialized votes that were drawn without an audit
 
 
 class Line(NamedTuple):
@@ -55,8 +53,7 @@ def lines(run: Run) -> list[Line]:
     for table, recipe in further_recipes(run).items():
         found += [(table, "", train, m, n, k) for train in (own, recipe) for m in profile.methods]
     few = min(profile.images, profile.ablation_images or profile.images)
-    images = [profile.images if i < everywhere else few for i in range(len(found))]
-    made = [Line(*line, size) for line, size in zip(found, images)]
+    made = [Line(*line, profile.images if i < everywhere else few) for i, line in enumerate(found)]
     return list(dict.fromkeys(line if line.method.serialized else line._replace(k=0) for line in made))
 
 
@@ -72,19 +69,6 @@ def _up_to(most: int, values: Sequence[int], own: int) -> list[int]:
 # ------------------------------------------------------------------------------------------------ methods
 
 
-def _known(profile: Profile, method: Method) -> Method:
-    """The profile's own method where it votes in the same way, since its votes are stored."""
-    same = (m for m in profile.methods if replace(m, name=method.name, audit=method.audit) == method)
-    return next(same, method)
-
-
-def _changed(profile: Profile, solver: str, steps: int, *, srs: bool, **changes: object) -> Method:
-    """Standard RS or SRS with another solver and number of steps, or with other changed fields."""
-    parent, name = ("SRS-MDEQ-3A", f"SRS-MDEQ-{steps}") if srs else (profile.reference, f"MDEQ-{steps}")
-    changed = {"name": name + SUFFIX[solver], "solver": solver, "steps": steps} | changes
-    return _known(profile, replace(profile.method(parent), **changed))
-
-
 def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
     """By table, the values of what is varied and how votes are drawn with each.
 
@@ -96,7 +80,9 @@ def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
 
     sizes = [size for size in CHAINS if size <= profile.n // 2]  # with fewer than two batches nothing is serialized
     return {
-        "solver": [(name, _changed(profile, name, k, srs=srs)) for k, srs in ((5, False), (30, False), (3, True)) for name in SUFFIX],
+        "solver": [
+            (name, _changed(profile, name, k, srs=srs)) for k, srs in ((5, False), (30, False), (3, True)) for name in SUFFIX
+        ],
         "start": [(method.start, method) for k in FEW_STEPS for method in _starts(profile, k)],
         "batch": [(str(size), srs(k, f"B{size}", batch=size)) for k in FEW_STEPS for size in sizes],
         "warmup": [(str(first), srs(k, f"W{first}", warmup=first)) for k in FEW_STEPS for first in WARMUPS if first != k],
@@ -109,15 +95,24 @@ def _starts(profile: Profile, steps: int) -> list[Method]:
     clean = replace(anchor, name=f"SRS-CLEAN-{steps}A", start="clean", audit=usual_k(profile))
     centroid = replace(clean, name=f"SRS-CENTROID-{steps}A", start="centroid", warmup=10)
     calibrated = replace(centroid, name=f"SRS-CALIBRATED-{steps}A", start="calibrated")
-    return [_known(profile, method) for method in (zero, clean, previous, centroid, calibrated, anchor)]
+    return [_stored(profile, method) for method in (zero, clean, previous, centroid, calibrated, anchor)]
+
+
+def _changed(profile: Profile, solver: str, steps: int, *, srs: bool, **changes: object) -> Method:
+    """Standard RS or SRS with another solver and number of steps, or with other changed fields."""
+    parent, name = ("SRS-MDEQ-3A", f"SRS-MDEQ-{steps}") if srs else (profile.reference, f"MDEQ-{steps}")
+    changed = {"name": name + SUFFIX[solver], "solver": solver, "steps": steps} | changes
+    return _stored(profile, replace(profile.method(parent), **changed))
+
+
+def _stored(profile: Profile, method: Method) -> Method:
+    """The profile's own method where it votes in the same way, since its votes are stored."""
+    return next((m for m in profile.methods if replace(m, name=method.name, audit=method.audit) == method), method)
 
 
 def drawn(method: Method, stored: Collection[Method]) -> Method:
-    """How the votes of a method are drawn: as they are stored, else without an audit.
-
-    An audit asks what the full solve says of some copies, and the full solve's votes on all of them are stored.
-    """
-    return replace(method, name=method.name + NO_AUDIT, audit=0) if method.serialized and method not in stored else method
+    """How votes are drawn: as they are stored, else without an audit, whose outcome the full solve's votes tell."""
+    return replace(method, name=f"{method.name}-K0", audit=0) if method.serialized and method not in stored else method
 
 
 # ------------------------------------------------------------------------------------------------ recipes
@@ -137,10 +132,7 @@ def further_recipes(run: Run) -> dict[str, Train]:
 
 
 def contractive_parts(run: Run) -> dict[str, Train]:
-    """The recipe of the run, `contractive`, and that with each of its parts changed, by what a table calls them.
-
-    A change that leaves the profile's own recipe as it is has no line.
-    """
+    """The run's recipe, `contractive`, and that with each of its parts changed; no line for what changes nothing."""
     own = (r.train for r in run.profile.runs if (r.model, r.sigma, r.train.recipe) == (run.model, run.sigma, "contractive"))
     whole = next(own, profiles.contractive(run.train, epochs=run.train.epochs))
     changed = {

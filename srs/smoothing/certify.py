@@ -93,7 +93,7 @@ def certify_image(
 
 def certify(
     run: settings.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1, scheduler: str = "",
-    deadline: float = engine.HOUR, progress: bool = True,
+    deadline: float = engine.HOUR, count: bool = True, progress: bool = True,
 ) -> list[str]:
     """Draw the votes of a run's images under its methods and count those of what is complete.
 
@@ -104,6 +104,7 @@ def certify(
         workers: processes that share images and methods, one thread each.
         scheduler: tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue, whose workers do.
         deadline: seconds for an image under a method, after which its worker is ended and another one tries.
+        count: whether to count; not for further votes on some images, which would stand in the place of the run's counts.
         progress: whether to show a line of progress.
 
     Returns:
@@ -134,7 +135,7 @@ def certify(
                     idx, method = todo[i]
                     votes.write(vote_file(run, method, key, idx), drawn)
                     line.done(method.name, drawn.nfe.sum(), drawn.seconds.sum())
-        return tally(run, chosen, key)
+        return tally(run, chosen, key) if count else []
 
 
 def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], key: Key) -> Iterator[tuple]:

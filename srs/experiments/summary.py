@@ -1,0 +1,277 @@
+"""What a reader sees first: five findings and one figure that open the report, the distance to the paper, the README's table."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from srs import profiles, sealed, store
+from srs.analysis import measures, plots, show
+from srs.analysis.measures import ROW, RUN
+from srs.analysis.show import Shown
+from srs.experiments import certified_accuracy, soundness
+from srs.experiments.certified_accuracy import best_of_the_paper, name_of
+from srs.settings import Profile, Run
+from srs.smoothing.bounds import Rule
+
+SIGMA = 0.5  # the paper's main noise level
+RADII = (0.25, 0.5, 1.0)
+NEARLY = 0.95  # of the ACR: what a better buy must keep
+MOST_NAMED = 2  # models named in a sentence, those with the largest lead
+BLOCK = re.compile(r"(<!-- rows: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+CERTIFIED_BY = {
+    Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
+    Rule.AUDIT: "`audit` (ours)",
+}  # fmt: skip
+
+
+class Finding(NamedTuple):
+    """A question, its answer with numbers, and the table in which they stand."""
+
+    question: str
+    answer: str
+    table: str
+
+
+def findings(counted: pd.DataFrame, profile: Profile) -> list[Finding]:
+    """The findings that open the report, from a profile's counts and, of when SRS pays, from its table `audit_size_pays`."""
+    run, told = main_run(counted, profile), [Finding("How accurate is it?", *accuracy_finding(counted, profile))]
+    standard = kept(at_main_sigma(counted, profile), profile).query("method == @profile.reference")
+    if best_of_the_paper(counted) and standard["ACR"].any():  # a model that certifies nothing has nothing to be compared
+        told += [
+            Finding("What does SRS keep?", kept_finding(counted, profile), name_of("cost", run)),
+            Finding("Do the authors' certificates hold?", released_finding(counted, profile), "mean_rrd"),
+            Finding("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
+            Finding("What is our rule worth?", soundness.gain_finding(counted, profile), "audit_gain"),
+        ]
+    return told
+
+
+def main_run(counted: pd.DataFrame, profile: Profile) -> Run:
+    """The run at sigma 0.5, or at the first level without it, on which standard RS has the largest ACR."""
+    runs = certified_accuracy.certified_runs(counted, profile)
+    at = SIGMA if any(run.sigma == SIGMA for run in runs) else runs[0].sigma
+    standard = measures.certificates(counted[counted["method"] == profile.reference], alpha=profile.alpha)
+    acr = measures.certified_accuracy(standard, [0.0], RUN)["ACR"]
+    return max((run for run in runs if run.sigma == at), key=lambda run: acr[tuple(certified_accuracy.identity(run).values())])
+
+
+# ------------------------------------------------------------------------------------------------ the findings
+
+
+def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]:
+    """Certified accuracy of standard RS and of the paper's best SRS, and how far from the paper's entries it lies; its table."""
+    run, methods = main_run(counted, profile), [m for m in (profile.reference, best_of_the_paper(counted)) if m]
+    own, radii = certified_accuracy.of_run(counted, run), (0.0, *RADII)
+    rows = measures.certified_accuracy(measures.holding(own, alpha=profile.alpha), radii, ["method"]).drop(columns="ACR")
+    told = [f"{method} {' / '.join(show.round_half_up(value, 1) for value in rows.loc[method])} %" for method in methods]
+    sentence = (
+        f"Certified accuracy at r = {', '.join(f'{r:g}' for r in radii)} ({_named(run)}, {own['idx'].nunique()} images): "
+        f"{'; by audit '.join(told)}."
+    )
+    away = distance(counted, profile)
+    if away.empty:
+        return sentence, name_of("certified_accuracy", run)
+    away = certified_accuracy.of_run(away, run).query("method == @profile.reference").set_index("statement").filter(like="r=")
+    points, spans = away.loc["distance"], away.loc["its 95 % interval"].str.split(" to ")
+    inside = sum(float(low) <= 0 <= float(high) for low, high in spans)
+    sentence += (
+        f" Ours minus the paper's, {profile.reference}: {points.min():+.1f} to {points.max():+.1f} points over all radii; the "
+        f"95 % interval of the difference holds 0 at {inside} of {len(points)}."
+    )
+    return sentence, "paper_distance"
+
+
+def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
+    """How much faster the paper's best SRS is, and what of standard RS's ACR it keeps under each rule."""
+    srs = best_of_the_paper(counted)
+    rows = kept(counted[counted["method"].isin([srs, profile.reference])], profile, by=[]).set_index("rule")
+    rows = rows[rows["method"] == srs]
+    told = ", ".join(f"{share:.0f} % under {rule}" for rule, share in rows["kept"].items())
+    faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than {profile.reference}"
+    return f"{faster} and keeps of its ACR {told}."
+
+
+def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
+    """How many SRS certificates exceed standard RS's on the same noise, by rule."""
+    both = measures.rrd(measures.certificates(counted, alpha=profile.alpha))
+    above = (both["radius"] > both["radius_rs"]).groupby(soundness.labels(both["rule"]), observed=True)
+    told = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
+    return (
+        f"Of {above.size().max()} SRS certificates, those with a larger radius than {profile.reference} certifies on the same "
+        f"noise: {told}. The authors' code does not pay for wrong votes, so nothing backs its radii."
+    )
+
+
+def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
+    """Where SRS certifies more than plain RS at equal cost, by rule, N, K and model, and the better buy elsewhere."""
+    told = []
+    for n, name in ((profile.n, "audit_size_pays"), (soundness.N, "audit_size_pays_large_n")):
+        path = store.shown(profile, f"{name}.csv")
+        if path.is_file():
+            table = pd.read_csv(path, keep_default_na=False)
+            won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
+            most = won.sort_values("lead", ascending=False)[:MOST_NAMED]
+            where = [f"{r['method']} on {r['recipe']} {r['sigma']:g} with K = {r['pays for K']}" for _, r in most.iterrows()]
+            told.append(f"in {len(won)} of {len(table)} rows at N = {n:,}" + f" ({'; '.join(where)})" * bool(where))
+    pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
+    return f"{pays}{better_buy(counted, profile)}"
+
+
+def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
+    """The fastest votes without an audit that keep nearly all of standard RS's ACR, on each model of the main noise level."""
+    rows, srs, told = kept(at_main_sigma(counted, profile), profile), best_of_the_paper(counted), []
+    for (model, recipe), own in rows[rows["ACR_rs"] > 0].groupby(["model", "recipe"], observed=True):
+        plain = own[own["rule"] == show.RULE_LABELS[Rule.COHEN]].set_index("method")
+        audited = own[own["rule"] == show.RULE_LABELS[Rule.AUDIT]].set_index("method").loc[srs]
+        best = plain.loc[plain["times"].where(plain["kept"] >= 100 * NEARLY).idxmax()]
+        told.append(
+            f"{best.name} on {model} {recipe} ({best['times']:.1f} times fewer evaluations, {best['kept']:.0f} % kept; {srs} "
+            f"{audited['times']:.1f} times, {audited['kept']:.0f} %)"
+        )
+    kept_share = f"{100 * NEARLY:.0f} % of {profile.reference}'s ACR"
+    return f"The better buy, which keeps {kept_share} without an audit, is {' and '.join(told)}."
+
+
+def at_main_sigma(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """The counts of all models at the noise level of `main_run`."""
+    return counted[counted["sigma"] == main_run(counted, profile).sigma]
+
+
+def _named(run: Run) -> str:
+    return f"{run.profile.data.name}, {run.model.name} {run.train.recipe}, sigma {run.sigma:g}"
+
+
+# ------------------------------------------------------------------------------------------------ the figure
+
+
+def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd.DataFrame:
+    """What every method keeps of standard RS's ACR under each rule (percent), and how many times fewer evaluations it spends.
+
+    Ratios are of means over the images of each group `by`, so of all runs together if it is empty.
+    """
+    method = [*by, "method"]
+    certified = measures.certificates(counted, alpha=profile.alpha)
+    rows = measures.certified_accuracy(certified, [0.0], [*method, "rule"]).reset_index()
+    rows = rows.merge(measures.cost(counted, method)["NFE/image"].reset_index(), on=method)
+    standard = rows[rows["method"] == profile.reference].drop(columns="method")
+    how = {"on": list(by)} if by else {"how": "cross"}
+    both = rows.merge(standard, **how, suffixes=("", "_rs"))
+    share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
+    return both.assign(kept=100 * share, times=times, rule=soundness.labels(both["rule"]))
+
+
+def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> Shown:
+    """The figure of the first screen: accuracy kept against speed, ours, the paper's rule and the authors' code."""
+    rows = kept(own := at_main_sigma(counted, profile), profile)
+    rows = rows.assign(panel=measures.in_order(rows["model"].astype(str) + ", " + rows["recipe"].astype(str)))
+    axes = {"x": "times fewer evaluations", "y": f"ACR kept (% of {profile.reference}'s)"}
+    drawn = plots.grid(rows, panel="panel", hue="rule", draw=_points, columns=1, height=2.0, **axes)
+    caption = (
+        f"Accuracy kept against speed at sigma {own['sigma'].iloc[0]:g} ({profile.data.name}, {own['idx'].nunique()} images): a "
+        "point per method and rule. Round: standard votes, which need no audit. Square and triangle: SRS votes under our rule "
+        "and under the paper's. Cross: the same votes by the authors' code, whose certificates do not hold."
+    )
+    return show.figure(profile, "kept_against_speed", drawn, caption)
+
+
+def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None:
+    own, marker = own.dropna(subset=["kept"]), {"s": 12, "marker": soundness.MARKERS[look["label"]], "linewidths": 0.8}
+    ax.scatter(own["times"], own["kept"], color=look["color"], label=look["label"], **marker)
+    if look["label"] in (show.RULE_LABELS[Rule.COHEN], show.RULE_LABELS[Rule.AUDIT]):
+        for method, x, y in zip(own["method"].astype(str), own["times"], own["kept"]):
+            ax.annotate(method.replace("MDEQ-", ""), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=4.5)
+    ax.set_xscale("log")
+    ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
+    ax.minorticks_off()
+
+
+# ------------------------------------------------------------------------------------------------ beside the paper
+
+
+def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """The paper's entries, ours minus theirs in points, and the difference's interval; no row where the paper has other data."""
+    known = certified_accuracy.published(profile.data.name).sort_index()
+    if profile.data.name not in ("cifar10", "imagenet"):  # CIFAR-10's stand beside other small images, but at no distance
+        known = known.iloc[:0]
+    some = counted[counted["method"].isin([profile.reference, best_of_the_paper(counted)])]
+    certified, rows = measures.holding(some, alpha=profile.alpha), []
+    ours = measures.certified_accuracy(certified, profile.radii)
+    sure = measures.confidence(certified, profile.radii, profile.alpha)
+    for key in ours.index:
+        model, _, sigma, method, _ = key
+        if (model, sigma, method) in known.index and known.loc[(model, sigma, method)].filter(like="r=").notna().all():
+            theirs = {f"r={r:.2f}": known.loc[(model, sigma, method), f"r={r:.2f}"] for r in profile.radii}
+            ends = {name: sure.loc[key, r][["low", "high"]] for name, r in zip(theirs, profile.radii)}
+            named = dict(zip(ROW, key))
+            rows += [
+                named | {"statement": "as published"} | theirs,
+                named | {"statement": "distance"} | {name: ours.loc[key, name] - entry for name, entry in theirs.items()},
+                named | {"statement": "its 95 % interval"} | {name: _span(*(100 * ends[name] - theirs[name])) for name in theirs},
+            ]
+    return pd.DataFrame(rows)
+
+
+def _span(low: float, high: float) -> str:
+    """An interval in points, its ends rounded away from each other."""
+    return f"{math.floor(10 * low) / 10:+.1f} to {math.ceil(10 * high) / 10:+.1f}"
+
+
+def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
+    """The table of distances to the paper's certified accuracy; none where it has other data or models."""
+    frame = distance(counted, profile)
+    if frame.empty:
+        return []
+    caption = (
+        f"certified accuracy beside the paper's ({certified_accuracy.images_of(at_main_sigma(counted, profile))} here, 500 "
+        f"there): its entries in percent, ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that "
+        "difference over the draw of our images. SRS stands under 'audit'; by which formula the paper's SRS entries were made is "
+        "not said. An interval that holds 0 shows no difference."
+    )
+    constant = [name for name in RUN if frame[name].nunique() == 1]
+    caption = f"{', '.join(f'{name} {frame[name].iloc[0]}' for name in constant)}: {caption}" if constant else caption
+    return [show.table(profile, "paper_distance", frame.drop(columns=constant), caption)]
+
+
+# ------------------------------------------------------------------------------------------------ the README's table
+
+
+def ways(run: Run) -> pd.DataFrame:
+    """Five ways to certify: who draws the votes, who certifies, whether that holds, certified accuracy, and the speed.
+
+    They are the full solve, the paper's best SRS under three rules, and the cheapest votes without an audit that differ from the
+    full solve's in less than one of twenty.
+    """
+    profile, counted = run.profile, store.read_run(run)
+    srs, cost = best_of_the_paper(counted), measures.cost(counted[~counted["needs_audit"]], ["method"])
+    cheap = cost.loc[cost["disagreement %"] < 5, "NFE/image"].idxmin()
+    audited = [(srs, rule) for rule in (Rule.RELEASED, Rule.THEOREM31, Rule.AUDIT)]
+    chosen = [(profile.reference, Rule.COHEN), *audited, (cheap, Rule.COHEN)]
+    accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
+    faster = measures.speed_up(measures.cost(counted), profile.reference)["speed-up (NFE)"].droplevel(RUN)
+    return pd.DataFrame([
+        {"votes drawn by": method, "certified by": CERTIFIED_BY[rule], "holds": "yes" if rule.sound else "**no**",
+         **accuracy.loc[(method, str(rule))].drop("ACR").to_dict(), "times fewer evaluations": faster[method]}
+        for method, rule in chosen
+    ])  # fmt: skip
+
+
+def filled(text: str) -> str:
+    """The text with every block `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew."""
+
+    def fill(found: re.Match) -> str:
+        run = profiles.get_run(found[2], found[3], float(found[4]), found[5])
+        printed, aligned = show.cells(ways(run), {"times fewer evaluations": 1}), ["left"] * 3 + ["right"] * 4
+        return found[1] + printed.to_markdown(index=False, disable_numparse=True, colalign=aligned) + found[6]
+
+    return BLOCK.sub(fill, text)
+
+
+def refresh() -> None:
+    """Fill every block of the README anew."""
+    path = sealed.root() / "README.md"
+    path.write_text(filled(path.read_text()))
