@@ -95,7 +95,7 @@ def comparison(profile: Profile) -> list[Shown]:
         "deterministic (at r=0.00 their clean accuracy). 'a to b': the source gives other radii, and certified accuracy never "
         f"rises with the radius. {ours}"
     )
-    smoothed = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise (N = 100,000). {ours}"
+    smoothed = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, N = 100,000. {ours}"
     return [
         show.table(profile, "comparison_lipschitz", lipschitz(profile), deterministic),
         show.table(profile, "comparison_smoothing", smoothing(profile), smoothed),
