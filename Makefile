@@ -165,12 +165,13 @@ $(NB)/%.ipynb: notebooks/%.ipynb $(ANALYSE) | $(ENV)
 	$(call papermill,$*,$(PARAMETERS_$*))
 
 # The report of digits opens with CIFAR-10's tables, made from tracked counts.
+STORED := figures/cifar10_long/paper_distance.csv figures/cifar10/paper_distance.csv
 $(SHOWN)/report.html: notebooks/90_report.ipynb $(patsubst %,srs/experiments/%.py,report summary) $(NB)/80_coverage.ipynb \
-    $(if $(filter digits,$(PROFILE)),figures/cifar10/coverage.csv) | $(ENV)
+    $(if $(filter digits,$(PROFILE)),$(STORED)) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
-figures/cifar10/coverage.csv: $(wildcard data/results/cifar10/*/*) $(ANALYSE) $(wildcard srs/experiments/*.py) | $(ENV)
-	$(PY) -m srs show --profile cifar10
+$(STORED): figures/%/paper_distance.csv: $(wildcard data/results/cifar10*/*/*) $(ANALYSE) $(wildcard srs/experiments/*.py) | $(ENV)
+	$(PY) -m srs show --profile $* $(if $(filter %_long,$*),--brief)
 
 # ---------------------------------------------------------------------------------------------- to ask for
 

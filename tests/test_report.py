@@ -89,7 +89,7 @@ def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monk
     monkeypatch.setitem(profiles.PROFILES, "other", other)
     synthetic.write_profile(other)
     assert report.build(SMOKE, "other").read_text().count('class="first"') == 1
-    for name in ("coverage", "paper_distance"):
+    for name in ("mean_rrd", "paper_distance"):
         show.table(other, name, TABLE, f"The caption of {name}.")
     page = report.build(SMOKE, "other").read_text()
     assert page.count('class="first"') == 2 and page.index("other, from stored counts") < page.index("smoke, computed here")

@@ -38,7 +38,7 @@ def build(profile: Profile, stored: str = "") -> Path:
 
     Args:
         profile: what was computed here.
-        stored: name of a profile whose tables, made from tracked counts by `srs show`, stand first; empty: none.
+        stored: names of profiles, with spaces between, whose tables stand first; `srs show` makes them from tracked counts.
 
     Raises:
         ConfigError: no notebook of the profile has been executed, or no run of it is certified.
@@ -46,9 +46,12 @@ def build(profile: Profile, stored: str = "") -> Path:
     notebooks, folder = executed(profile), store.executed(profile, "any").parent
     settings.check(notebooks != {}, "executed notebooks", str(folder), "at least one; `make` executes them")
     groups, screens = [], []
-    if stored not in ("", profile.name) and store.shown(other := profiles.get_profile(stored), "coverage.csv").is_file():
-        screens.append((f"{stored}, from stored counts", other))
-        groups.append(("Beside the paper", {stored: section(other, stored, stored_results(other), _source(other))}))
+    others = [profiles.get_profile(name) for name in stored.split() if name != profile.name]
+    others = [other for other in others if store.shown(other, "paper_distance.csv").is_file()]
+    screens += [(f"{other.name}, from stored counts", other) for other in others]
+    groups.append(("Beside the paper", {
+        other.name: section(other, other.name, stored_results(other), _source(other)) for other in others
+    }))  # fmt: skip
     screens.append((f"{profile.name}, computed here" if screens else "What was found", profile))
     for group, names in GROUPS.items():
         there = [(name, notebooks[name]) for name in names if name in notebooks]
@@ -84,7 +87,7 @@ def first_screen(title: str, profile: Profile, body: str) -> str:
         f"<li><b>{html.escape(question)}</b> {html.escape(answer)} {_link(profile, table, body)}</li>"
         for question, answer, table in summary.findings(counted, profile)
     )
-    drawn = section(profile, "first", _notebook("", [summary.kept_against_speed(counted, profile)]), "")
+    drawn = section(profile, "first", _notebook("", summary.kept_against_speed(counted, profile)), "")
     return f'<section class="first"><h2>{title}</h2><div><ul>{items}</ul><div>{drawn}</div></div></section>'
 
 
@@ -95,7 +98,8 @@ def stored_results(profile: Profile) -> nbformat.NotebookNode:
     runs = certified_accuracy.certified_runs(main, profile)
     by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in ("certified_accuracy", "cost")]
     names = ["paper_distance", *by_run, "mean_rrd", "audit_gain", "audit_size_pays", "coverage"]
-    curves = [shown for shown in certified_accuracy.curves(counted, profile) if shown.name.startswith("curves_rules")]
+    every = certified_accuracy.curves(counted, profile)
+    curves = [shown for shown in every if shown.name.startswith("curves_rules")] or every
     tables = [path for name in names if (path := store.shown(profile, f"{name}.md")).is_file()]
     return _notebook(f"# {profile.name}: beside the paper, from stored counts", [*tables, *curves])
 
