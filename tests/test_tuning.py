@@ -1,5 +1,6 @@
 """`tune`: its choice follows the model and costs what a certificate then spends; its noise is another one."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -28,7 +29,7 @@ def test_a_model_is_solved_as_long_as_it_needs(rate, most):
     table = found.table.assign(name=[method.name for method in found.table["method"]]).set_index("name")
     assert found.method.steps <= most and not found.method.serialized
     assert table["kept"]["zero-anderson-30"] == 1 and table["kept"][found.method.name] >= 0.95
-    assert table["NFE"][found.method.name] == table["NFE"][table["kept"] >= 0.95].min()
+    assert table["NFE"][found.method.name] < 33_000
     # What it costs is what a certificate spends, its audit included.
     for name in (found.method.name, "previous-anderson-3 audited by zero-anderson-30"):
         own = srs.Smooth(found.model, 3, SIGMA, method=table["method"][name]).certificate(images()[0])
@@ -50,6 +51,13 @@ def test_radii_are_those_that_are_then_certified_and_noise_is_another_one(monkey
     assert set(seeds) == {tuning.OTHER_NOISE} and smooth.sampling.seed not in seeds
 
 
+def test_radii_that_scatter_are_not_taken_for_kept():
+    full = np.linspace(0.1, 1, 20)
+    assert tuning.keeps(0.98 * full, full, 0.95) and not tuning.keeps(0.94 * full, full, 0.95)
+    scattered = np.where(np.arange(20) % 2, 2.0, 0.0) * full
+    assert scattered.mean() > full.mean() and not tuning.keeps(scattered, full, 0.95)
+
+
 def test_an_explicit_network_gets_plain_rs():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     labels = [int(network(x[None]).argmax()) for x in images()]
@@ -59,11 +67,22 @@ def test_an_explicit_network_gets_plain_rs():
         srs.tune(network, images(), [(label + 1) % 3 for label in labels], classes=3, sigma=0.01)
 
 
+@pytest.mark.parametrize(("recipe", "best"), [("contractive", "MDEQ-ANCHOR-2A"), ("paper", "MDEQ-5A")])
+def test_on_shipped_counts_the_rule_takes_the_best_row_of_those_that_keep_the_radius(recipe, best):
+    run = profiles.get_run("cifar10", "SMALL", 0.5, recipe)
+    counted = store.read_run(run)
+    certified = measures.holding(counted, alpha=run.profile.alpha)
+    certified["radius"] = certified["radius"].where(certified["correct"], 0.0)
+    each = certified.pivot(index="idx", columns="method", values="radius")
+    kept = [name for name in each if tuning.keeps(each[name].to_numpy(), each[run.profile.reference].to_numpy(), 0.95)]
+    assert measures.cost(counted, ["method"])["NFE/image"][kept].idxmin() == best
+
+
 @pytest.mark.parametrize("recipe", ["contractive", "paper"])
 def test_the_choice_for_a_shipped_model_costs_no_more_than_the_best_measured_row(shared, recipe):
     """The best row of the shipped counts: the cheapest sound one with 95 % of the full solve's average certified radius."""
     source, run = data.image_folder(shared("cifar10", "train")), profiles.get_run("cifar10", "SMALL", 0.5, recipe)
-    some = torch.linspace(0, len(source.labels) - 1, 10).long()
+    some = torch.linspace(0, len(source.labels) - 1, 20).long()
     found = srs.tune(srs.load(f"cifar10/{run.id}"), source.x(some), source.labels[some], copies=20)
     counted = store.read_run(run)
     radius = measures.certified_accuracy(measures.holding(counted, alpha=run.profile.alpha), (0.0,), ["method"])["ACR"]
