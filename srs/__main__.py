@@ -22,6 +22,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "report": ("srs.experiments.report:build", "join the executed notebooks into one page"),
     "coverage": ("srs.experiments.coverage:require_complete", "fail unless everything that a profile should show is there"),
     "readme": ("srs.experiments.summary:refresh", "fill the README's tables from shipped results"),
+    "scaling": ("srs.experiments.scaling:measure", "measure what a certification on many cores costs"),
     "verify": ("srs.experiments.verify:verify", "compute rows of stored counts anew and compare"),
     "doctor": ("srs.experiments.verify:doctor", "what this machine has and what of a profile is computed"),
     "ship": ("srs.store:ship", "track the finished runs of a profile"),

@@ -13,7 +13,7 @@ from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
-from srs.experiments import certified_accuracy, soundness
+from srs.experiments import certified_accuracy, scaling, soundness
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run
 from srs.smoothing.bounds import Rule
@@ -23,6 +23,7 @@ RADII = (0.25, 0.5, 1.0)
 PAPER_REFERENCE = "MDEQ-30A"
 NEARLY = 0.95  # of the ACR: what a better buy must keep
 MOST_NAMED = 2  # models named in a sentence, those with the largest lead
+PROJECTION = re.compile(r"(<!-- scaling: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- rows: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 CERTIFIED_BY = {
     Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
@@ -283,7 +284,11 @@ def filled(text: str) -> str:
         printed, aligned = show.cells(ways(run), {"times fewer evaluations": 1}), ["left"] * 3 + ["right"] * 4
         return found[1] + printed.to_markdown(index=False, disable_numparse=True, colalign=aligned) + found[6]
 
-    return BLOCK.sub(fill, text)
+    def project(found: re.Match) -> str:
+        rows = scaling.projection(scaling.read(profiles.get_run(found[2], found[3], float(found[4]), found[5])))
+        return found[1] + rows.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 5) + found[6]
+
+    return PROJECTION.sub(project, BLOCK.sub(fill, text))
 
 
 def refresh() -> None:

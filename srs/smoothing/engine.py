@@ -136,9 +136,11 @@ def worker() -> str | None:
 @contextlib.contextmanager
 def _cluster(workers: int, scheduler: str) -> Iterator:
     """A client of the workers. Those of this machine hang on a pipe of this process: they end when it does, however it does."""
+    import dask
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))  # it costs more than a small task
         if scheduler.startswith(ADDRESSES):
             at = scheduler
         elif scheduler:
