@@ -1,10 +1,11 @@
 """The projection is work over cores until the driver, which does every task alone, is the slower."""
 
+from srs import profiles
 from srs.experiments import scaling
 
 
 def test_work_over_cores_or_the_driver():
-    cheap = {"driver, per task": 0.5, "worker, per task": 0.0, "evaluation of f, paper": 1e-3, "evaluation of f, imagenet": 0.1}
+    cheap = {"driver, per task": 0.5, "worker, per task": 0.0, "evaluation of f, cifar10": 1e-3, "evaluation of f, imagenet": 0.1}
     found = scaling.projection(cheap, cores=100).set_index(["data", "N"])
     # 10,000 images of 30 * 10,100 evaluations: 303 s each; 3 for SRS, a first batch of 10 in both stages, 400 audits of 30: 45.8 s
     assert found.loc[("cifar10", "10,000"), "RS, 100 cores"] == "8 hours"  # 10,000 * 303 / 100 = 30,300 s
@@ -14,6 +15,4 @@ def test_work_over_cores_or_the_driver():
 
 
 def test_an_evaluation_and_a_task_cost_something():
-    from srs import profiles
-
     assert 0 < scaling.evaluation(profiles.DIGITS_SMALL, profiles.DIGITS, batch=2, times=1) < 1

@@ -17,7 +17,7 @@ from srs.settings import Run
 from srs.smoothing import certify, engine, votes
 
 NAME = "scaling.csv"
-WHOLE = (("paper", 10_000, "MDEQ-30A", "SRS-MDEQ-3A"), ("imagenet", 50_000, "MDEQ-14B", "SRS-MDEQ-3B"))  # profile, images, RS, SRS
+WHOLE = {"cifar10": 10_000, "imagenet": 50_000}  # images of the whole test set
 NS = (10_000, 100_000)
 KINDS = {"what": str, "value": float}
 
@@ -35,9 +35,8 @@ def measure(run: Run, *, tasks: int = 200, workers: int = 2) -> Path:
     torch.set_num_threads(1)
     driver, worker = overhead(tasks, workers)
     found = {"driver, per task": driver, "worker, per task": worker}
-    for name, *_ in WHOLE:
-        profile = profiles.get_profile(name)
-        found[f"evaluation of f, {name}"] = evaluation(profile.models[0][0], profile.data)
+    for profile in _published():
+        found[f"evaluation of f, {profile.data.name}"] = evaluation(profile.runs[0].model, profile.data)
     store.save_frame(path := store.measured(run, NAME), pd.DataFrame(found.items(), columns=list(KINDS)))
     return path
 
@@ -85,11 +84,11 @@ def read(run: Run) -> dict[str, float]:
 def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
     """How long whole test sets take at the paper's sample sizes: work over cores, or the driver's share of it if that is longer."""
     rows = []
-    for name, images, *methods in WHOLE:
-        profile = profiles.get_profile(name)
+    for profile in _published():
+        name, images = profile.data.name, WHOLE[profile.data.name]
         for n in NS:
-            row = {"data": profile.data.name, "images": f"{images:,}", "N": f"{n:,}"}
-            for method in map(profile.method, methods):
+            row = {"data": name, "images": f"{images:,}", "N": f"{n:,}"}
+            for method in (profile.method(profile.reference), profile.methods[-1]):  # the paper's longest SRS method is its last
                 nfe = certify.most_nfe(method, replace(profile.sampling, n=n))
                 each = nfe * measured[f"evaluation of f, {name}"] + measured["worker, per task"]
                 seconds = images * max(each / cores, measured["driver, per task"])
@@ -97,6 +96,11 @@ def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
             row["cores that one driver keeps busy"] = f"{each / measured['driver, per task']:,.0f}"  # with the cheaper method
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _published() -> list[settings.Profile]:
+    """The profiles with the paper's own settings."""
+    return [profile for profile in profiles.PROFILES.values() if profile.published]
 
 
 def _duration(seconds: float) -> str:
