@@ -43,7 +43,7 @@ def test_rows_are_recomputed_and_a_forged_one_is_named(certified, monkeypatch, c
 
 
 def test_the_same_seed_draws_the_same_rows(certified, monkeypatch):
-    monkeypatch.setattr(verify, "recompute", lambda run, name, idx, device: store.Tally(idx, *[-2] * 13, 0.0))
+    monkeypatch.setattr(verify, "recompute", lambda run, name, idx, device, compared: store.Tally(idx, *[-2] * 13, 0.0))
     drawn = []
     for seed in (1, 1, 2):
         found = verify.verify(PROFILE, rows=3, seed=seed)

@@ -1,4 +1,4 @@
-"""How long a certification takes on many cores, from what an evaluation of f and a task of the engine cost here: `srs scaling`."""
+"""How long a certification takes on many cores, from what an evaluation of f and a task cost here: `srs scaling`."""
 
 import os
 import tempfile
@@ -57,7 +57,8 @@ def evaluation(model: settings.Model, data: settings.Data, batch: int = 8, times
 def overhead(tasks: int, workers: int, n: int = 10_000) -> tuple[float, float]:
     """CPU seconds per task, of the driver (it holds the scheduler and writes the file of n votes) and of a worker."""
     drawn = votes.ImageVotes(
-        0, 0, np.zeros(100, np.int16), np.zeros(n, np.int16), np.zeros(400, np.int32), np.zeros(400, np.int16), np.zeros(3, int), np.zeros(3),
+        0, 0, np.zeros(100, np.int16), np.zeros(n, np.int16), np.zeros(400, np.int32), np.zeros(400, np.int16),
+        np.zeros(3, int), np.zeros(3),
     )  # fmt: skip
     began, by = 0.0, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +83,7 @@ def read(run: Run) -> dict[str, float]:
 
 
 def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
-    """How long whole test sets take at the paper's sample sizes: work over cores, or the driver's share of it if that is longer."""
+    """How long whole test sets take at the paper's sample sizes: work over cores, or the driver's share of it if longer."""
     rows = []
     for profile in _published():
         name, images = profile.data.name, WHOLE[profile.data.name]

@@ -16,6 +16,7 @@ from srs.settings import ConfigError, Profile, Run
 from srs.smoothing import certify
 
 COMPARED = tuple(name for name in store.COLUMNS if name != "seconds")
+OPTIONAL = ("distributed", "jupyterlab")
 MAYBE = ("n_wrong", "n_differ")  # -1 where they were not counted
 
 
@@ -26,7 +27,7 @@ class RowDiffers(RuntimeError):
 def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: str = "cpu") -> Iterator[str]:
     """Draw rows at random from the counts that are stored or shipped, compute them anew from weights and seeds, and compare.
 
-    A row compares its votes with the reference method's, so these are drawn, too.
+    Where a row compares its votes with the reference method's, these are drawn, too.
 
     Args:
         profile: whose counts.
@@ -47,25 +48,31 @@ def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: 
     differing = 0
     for stored in counted.iloc[chosen].to_dict("records"):
         run = runs[tuple(stored[name] for name in store.RUN)]
-        found = recompute(run, stored["method"], stored["idx"], device)
+        compared = any(stored[name] >= 0 for name in MAYBE)
+        found = recompute(run, stored["method"], stored["idx"], device, compared=compared)
         taken = {name: stored[name] for name in COMPARED if name not in MAYBE or stored[name] >= 0}
-        wrong = [f"{name} is {getattr(found, name)}, stored {value}" for name, value in taken.items() if getattr(found, name) != value]
+        wrong = {name: getattr(found, name) for name in taken if getattr(found, name) != taken[name]}
+        told = "; ".join(f"{name} is {value}, stored {taken[name]}" for name, value in wrong.items())
         differing += bool(wrong)
-        yield f"{run.id} {stored['method']} image {stored['idx']}: {'; '.join(wrong) or 'equal'}"
+        yield f"{run.id} {stored['method']} image {stored['idx']}: {told or 'equal'}"
     if differing:
         raise RowDiffers(f"{differing} of {len(chosen)} rows differ from what {inference.computed_on(device)} computes")
 
 
-def recompute(run: Run, name: str, idx: int, device: str = "cpu") -> store.Tally:
-    """The counts of one image under a method of that name, from the weights that are here, else from the shipped ones."""
+def recompute(run: Run, name: str, idx: int, device: str = "cpu", *, compared: bool = True) -> store.Tally:
+    """The counts of one image under a method of that name, by the weights that are here, else the shipped ones.
+
+    `compared`: with the reference method and the auditor, whose votes are then drawn, too.
+    """
     if not sealed.present(store.own(run, store.WEIGHTS)):
-        settings.check(checkpoints.take_from_zoo(run), "weight file", str(store.own(run, store.WEIGHTS)), "an existing or a shipped one")
+        taken, path = checkpoints.take_from_zoo(run), store.own(run, store.WEIGHTS)
+        settings.check(taken, "weight file", str(path), "an existing or a shipped one")
     method, images = run.profile.method(name), data.load(run.profile.data, "test")
     draw = certify.voter(run, device, certify.read_inputs(run))
     reference = run.profile.method(run.profile.reference)
-    each = dict.fromkeys(m for m in (method, reference, method.auditor) if m)
+    each = dict.fromkeys(m for m in (method, reference, method.auditor) if m) if compared else (method,)
     drawn = {m: draw(images.x(idx), int(images.labels[idx]), idx, m) for m in each}
-    return certify.count_votes(drawn[method], method, run.profile.sampling, drawn[reference], drawn.get(method.auditor))
+    return certify.count_votes(drawn[method], method, run.profile.sampling, drawn.get(reference), drawn.get(method.auditor))
 
 
 def doctor(profile: Profile) -> Iterator[str]:
@@ -75,7 +82,7 @@ def doctor(profile: Profile) -> Iterator[str]:
         profile: whose runs.
     """
     found = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
-    others = [f"{name} {importlib.metadata.version(name)}" if name in found else f"no {name}" for name in ("distributed", "jupyterlab")]
+    others = [f"{name} {importlib.metadata.version(name)}" if name in found else f"no {name}" for name in OPTIONAL]
     yield f"python {platform.python_version()}, torch {torch.__version__}, {', '.join(others)}"
     here = torch.accelerator.current_accelerator(check_available=True)
     gpus = f"{torch.accelerator.device_count()} x {inference.device_name(here.type)}" if here else "no GPU"
