@@ -5,12 +5,13 @@ none, CIFAR-10 is torchvision's download with its checksum. Small images are dec
 files, which are decoded when they are asked for.
 
 Images stand in the order of their classes' names, then of their own. What begins with a dot and what is not named as an
-image is none. What could shift a label or a pixel is refused with the file's name.
+image is none. Whatever else could shift an image or a pixel is refused with the file's name.
 """
 
 import hashlib
 import importlib.util
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,8 +103,8 @@ def load(data: settings.Data, split: str) -> Images:
 
 def image_folder(folder: Path, channels: int = 3) -> Images:
     """The images of any folder that has a folder per class, all of the first one's size; 1 channel is grey."""
-    names = _class_names(folder) if folder.is_dir() else []
-    files = _files(folder / names[0]) if names else []
+    names = [entry.name for entry in _visible(folder) if entry.is_dir()] if folder.is_dir() else []
+    files = _files(folder / names[0], set()) if names else []
     settings.check(bool(files), "image folder", str(folder), "one with a folder of images per class")
     first = _read(files[0])
     return _folder(folder, settings.Data("own", (channels, first.height, first.width), len(names), (), ()))
@@ -210,8 +211,9 @@ def _folder(folder: Path, data: settings.Data) -> Images:
     mode = [v2.Grayscale()] if data.shape[0] == 1 else []
     transform = v2.Compose([*mode, *fit, v2.PILToTensor()])
     files, labels = [], []
+    seen: set[str] = set()
     for name, label in _classes(folder, data).items():
-        found = _files(folder / name)
+        found = _files(folder / name, seen)
         settings.check(bool(found), "class folder", str(folder / name), "at least one image in it")
         files += found
         labels += [label] * len(found)
@@ -231,45 +233,78 @@ def _classes(folder: Path, data: settings.Data) -> dict[str, int]:
 
     Numbers from 0 are labels. CIFAR-10 has names of its own; elsewhere the order of the names gives the label.
     """
-    names = _class_names(folder)
-    numbered = all(n.isascii() and n.isdecimal() for n in names) and sorted(map(int, names)) == list(range(len(names)))
-    if data.name == "cifar10" and not numbered:
+    names = [entry.name for entry in _visible(folder) if entry.is_dir()]
+    if data.name == "cifar10" and not _numbered(names):
         right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
         settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
     settings.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
     for other in SPLITS:  # or a label would mean one class in training and another in testing
         beside = folder.parent / other
-        theirs = _class_names(beside) if data.name != "cifar10" and beside.is_dir() else []
-        differing = sorted(set(names) ^ set(theirs)) if len(theirs) == len(names) else []
-        settings.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
-    return {name: int(name) if numbered else label for label, name in enumerate(names)}
+        if data.name != "cifar10" and beside != folder and beside.is_dir():
+            theirs = [entry.name for entry in _visible(beside) if entry.is_dir()]
+            differing = sorted(set(names) ^ set(theirs)) if len(theirs) == len(names) else []
+            settings.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
+    return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
 
 
-def _class_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _numbered(names: list[str]) -> bool:
+    """Whether the names are the numbers from 0, each once; leading zeros may be there."""
+    return all(n.isascii() and n.isdecimal() for n in names) and sorted(map(int, names)) == list(range(len(names)))
 
 
-def _files(folder: Path) -> list[str]:
-    """The images of a class at any depth, folder by folder; what a link inside it leads to is not one of its folders."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [(where, name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+def _visible(folder: Path | str) -> list[os.DirEntry]:
+    """What lies in a folder, sorted by name, but what is hidden; a link must lead somewhere."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        settings.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
+    for entry in found:
+        if entry.is_symlink():
+            settings.check(os.path.exists(entry.path), "link", entry.path, "one that leads to an image or a folder")
+    return found
+
+
+def _files(folder: Path, seen: set[str]) -> list[str]:
+    """The images of a class at any depth, folder by folder; `seen` holds the folders that were read before."""
+    found, todo = [], [str(folder)]
+    while todo:
+        where = todo.pop()
+        real = os.path.realpath(where)
+        settings.check(real not in seen, "folder", where, "none that is linked twice, or its images would count twice")
+        seen.add(real)
+        for entry in _visible(where):
+            if entry.is_dir():
+                todo.append(entry.path)
+            elif entry.name.lower().endswith(ENDINGS):
+                settings.check(entry.is_file(), "image file", entry.path, "a plain file")
+                found.append((where, entry.name))
     return [os.path.join(*parts) for parts in sorted(found)]
 
 
 def _read(path: str) -> Image.Image:
     """The image of a file in RGB; refused where it cannot be read or RGB of 8 bits would lose something."""
+    most = Image.MAX_IMAGE_PIXELS or math.inf
     try:
         with Image.open(path) as image:
-            deep = image.mode not in EIGHT_BITS or any(";16" in str(tile.args) for tile in image.tile)
-            whole = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
+            if image.width * image.height > most:  # PIL warns of it, and refuses only twice as many
+                raise Image.DecompressionBombError
+            lost = _lost(image)
+            rgb = None if lost else (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
     except Exception as error:  # what PIL raises of a damaged file differs by format and release
-        settings.check(False, "image file", path, f"an image that can be read ({type(error).__name__})")
-    settings.check(not deep, f"pixels of {path}", f"not of 8 bits ({image.mode})", "8 bits per channel in grey, RGB, CMYK or a palette")
-    opaque = whole.mode == "RGB" or whole.getextrema()[3][0] == 255
-    settings.check(opaque, f"pixels of {path}", "transparent", "opaque ones")
-    return whole.convert("RGB")
+        bomb = isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning))
+        right = f"at most {most:,} pixels in it" if bomb else f"an image that can be read ({type(error).__name__})"
+        settings.check(False, "image file", path, right)
+    settings.check(not lost, f"pixels of {path}", lost, "opaque ones of 8 bits per channel in grey, RGB, CMYK or a palette")
+    return rgb
+
+
+def _lost(image: Image.Image) -> str:
+    """What RGB of 8 bits would lose of an image that is opened and not yet decoded; empty if nothing."""
+    deep = any(";16" in str(t.args) or t.codec_name.startswith("ppm") and t.args[-1] != 255 for t in image.tile)
+    if image.mode not in EIGHT_BITS or deep:
+        return f"not of 8 bits ({image.mode})"
+    return "transparent" if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255 else ""
 
 
 def digest(images: Images, which: Sequence[int] | None = None) -> str:

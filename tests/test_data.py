@@ -27,6 +27,16 @@ def test_digits_splits_are_disjoint_and_complete():
     assert len({*train, *val, *test}) == 1797
 
 
+@pytest.mark.parametrize("split", data.SPLITS)
+def test_digits_are_images_of_every_class(split):
+    images = data.load(DIGITS, split)
+    assert images.pixels.shape[1:] == DIGITS.shape and images.x(0).dtype == torch.float32
+    assert 0 == images.pixels.min() and images.pixels.max() == 1
+    counts = torch.bincount(images.labels, minlength=10)
+    assert len(counts) == 10 and counts.min() >= 0.03 * len(images.labels)
+    assert "digits" in images.source
+
+
 def test_digits_are_scikit_learn_s():
     from sklearn.datasets import load_digits
 
@@ -77,11 +87,30 @@ def test_image_folder_gives_the_pixels_of_its_files(folder):
     assert "image folder" in images.source and "JPEG" not in images.source
 
 
+def test_jpeg_copies_are_said_to_differ(folder):
+    fill(folder / "cifar10" / "test", ending="jpg")
+    assert "JPEG copies" in data.load(CIFAR10, "test").source
+
+
 def test_training_folder_is_split_into_train_and_val(folder):
     fill(folder / "cifar10" / "train", each=5)
     train, val = data.load(CIFAR10, "train"), data.load(CIFAR10, "val")
     assert (len(train.labels), len(val.labels)) == (45, 5)
     assert len({*keys(train), *keys(val)}) == 50
+
+
+def test_any_folder_of_images_will_do(folder):
+    own = settings.Data("own", (1, 8, 8), 3, (0.5,), (0.25,))
+    written = fill(folder / "own" / "test", classes=3, size=(8, 8), mode="L")
+    images = data.load(own, "test")
+    torch.testing.assert_close(images.x(4), torch.from_numpy(written[4])[None] / 255)
+
+
+def test_imagenet_is_cut_to_size_and_its_val_counts_as_test(folder):
+    small = replace(IMAGENET, classes=2)
+    fill(folder / "imagenet" / "val", classes=2, each=1, size=(260, 300), ending="jpeg")
+    images = data.load(small, "test")
+    assert images.x(slice(None)).shape == (2, 3, 224, 224) and images.x(1).dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", [(260, 300), (400, 256), (100, 171), (224, 224)])
@@ -126,6 +155,25 @@ def test_large_images_are_decoded_when_they_are_asked_for(folder, monkeypatch, s
     torch.testing.assert_close(last.decoded().float() / 255, pixels(9, 10, 11))
 
 
+def test_large_images_are_split_like_small_ones(folder):
+    fill(folder / "large" / "train", classes=3, each=10, size=(80, 96))
+    train, val = data.load(LARGE, "train"), data.load(LARGE, "val")
+    assert (len(train.labels), len(val.labels)) == (27, 3) == (len(train.pixels), len(val.pixels))
+    assert val.labels.tolist() == [0, 1, 2]
+    assert len({*train.pixels.files, *val.pixels.files}) == 30
+
+
+def test_a_damaged_large_image_is_named_when_it_is_asked_for(folder):
+    fill(folder / "large" / "test", classes=3, each=1, size=(80, 96))
+    damaged = folder / "large" / "test" / "class2" / "0.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    images = data.load(LARGE, "test")
+    images.x(0)
+    for picked in (2, torch.tensor([1, 2])):
+        with pytest.raises(ConfigError, match="class2.*an image that can be read"):
+            images.x(picked)
+
+
 def test_the_sample_of_imagenet_has_validation_images_alone(folder):
     small = replace(profiles.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
     fill(folder / "imagenet-sample" / "val", classes=2, each=10, size=(90, 100), ending="jpeg")
@@ -155,11 +203,25 @@ def test_missing_folder_is_refused_with_what_to_do(folder, split):
         data.load(IMAGENET, split)
 
 
-def test_an_empty_variable_is_unset(monkeypatch, srs_root):
-    monkeypatch.setenv("SRS_DATA", "")
-    assert store.brought() == srs_root / "data" / "raw"
-    monkeypatch.setenv("SRS_ROOT", "")
-    assert sealed.root() == Path(profiles.__file__).parents[1]
+def test_unknown_split_is_refused():
+    with pytest.raises(ConfigError, match="split = 'dev'.*train, val, test"):
+        data.load(DIGITS, "dev")
+
+
+@pytest.mark.parametrize("empty", ["SRS_DATA", "SRS_ROOT"])
+def test_an_empty_variable_is_unset(monkeypatch, tmp_path, empty):
+    monkeypatch.setenv("SRS_ROOT", str(tmp_path))
+    monkeypatch.setenv(empty, "")
+    checkout = Path(profiles.__file__).parents[1]
+    assert sealed.root() == (checkout if empty == "SRS_ROOT" else tmp_path)
+    if empty == "SRS_DATA":
+        import torchvision.datasets
+
+        asked = []
+        monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda *a, **_: asked.append(a) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # as where it is not set: the official files are asked for
+            data.load(CIFAR10, "test")
+        assert asked and not data.at_hand(CIFAR10, "test")
 
 
 @pytest.mark.parametrize("image", [-1, 9999, 360, np.int64(-1), torch.tensor(360), [0, 360], 0.5])

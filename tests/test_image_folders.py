@@ -66,6 +66,11 @@ def test_what_is_no_image_moves_no_index(own, add):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        (lambda f: (f / "class1" / "2.png").symlink_to("nowhere.png"), "class1/2.png.*leads to"),
+        (lambda f: (f / "class1" / "more").symlink_to("nowhere"), "class1/more.*leads to"),
+        (lambda f: (f / "class3").symlink_to("nowhere"), "class3.*leads to"),
+        (lambda f: (f / "class1" / "again").symlink_to(f / "class1"), "class1/again.*twice"),
+        (lambda f: os.mkfifo(f / "class1" / "2.png"), "class1/2.png.*plain file"),
         (lambda f: [p.unlink() for p in (f / "class1").iterdir()], "class1.*at least one image"),
         (lambda f: shutil.rmtree(f / "class1"), "classes in .* = 2 is refused: want 3"),
         (lambda f: (f / "class3").mkdir(), "classes in .* = 4 is refused: want 3"),
@@ -73,17 +78,45 @@ def test_what_is_no_image_moves_no_index(own, add):
         (lambda f: (f / "class1" / "1.png").write_bytes((f / "class1" / "1.png").read_bytes()[:90]), "class1/1.png.*can be read"),
         (lambda f: save(PIXELS[..., 0].astype(np.uint16) * 257, f / "class1" / "1.png"), "class1/1.png.*not of 8 bits"),
         (lambda f: png_of_16_bits(f / "class1" / "1.png"), "class1/1.png.*not of 8 bits"),
+        (lambda f: (f / "class1" / "2.ppm").write_bytes(b"P6 8 8 65535\n" + bytes(384)), "class1/2.ppm.*not of 8 bits"),
         (lambda f: save(PIXELS[..., 0] / np.float32(255), f / "class1" / "2.tiff"), "class1/2.tiff.*not of 8 bits"),
         (lambda f: save(PIXELS[..., 0].astype(np.int32), f / "class1" / "2.tif"), "class1/2.tif.*not of 8 bits"),
         (lambda f: save(np.dstack([PIXELS, PIXELS[..., 0]]), f / "class1" / "1.png"), "class1/1.png.*transparent"),
     ],
-    ids=["empty-class", "missing-class", "further-class", "empty-file", "cut-file", "grey16", "rgb16", "float",
-         "int32", "alpha"],
+    ids=["dangling-file", "dangling-folder", "dangling-class", "loop", "pipe", "empty-class", "missing-class", "further-class",
+         "empty-file", "cut-file", "grey16", "rgb16", "ppm16", "float", "int32", "alpha"],
 )  # fmt: skip
 def test_what_would_be_read_wrong_is_refused_by_name(own, change, named):
     change(own)
     with pytest.raises(ConfigError, match=named):
         data.load(OWN, "test")
+
+
+@pytest.mark.parametrize("most", [20, 40, 63])  # PIL refuses an image of more than twice as many pixels, and warns of the others
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_huge_images_are_refused_by_name(own, monkeypatch, most):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    data.load(OWN, "test")
+    shutil.rmtree(sealed.root() / "data" / "packed")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    with pytest.raises(ConfigError, match=f"class0/0.png' is refused: want at most {most} pixels"):
+        data.load(OWN, "test")
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        (Image.fromarray(PIXELS).quantize(16), Image.fromarray(PIXELS).quantize(16).convert("RGB")),
+        (Image.fromarray(PIXELS[..., 0]), PIXELS[..., [0, 0, 0]]),
+        (Image.fromarray(PIXELS[..., 0] > 127), np.where(PIXELS[..., [0, 0, 0]] > 127, 255, 0)),
+        (Image.fromarray(np.dstack([PIXELS, np.full((8, 8), 255, np.uint8)])), PIXELS),
+    ],
+    ids=["palette", "grey", "black-and-white", "opaque-alpha"],
+)
+def test_images_that_lose_nothing_are_read_right(own, image, wanted):
+    save(image, own / "class1" / "1.png")
+    wanted = torch.from_numpy(np.array(wanted, np.uint8)).permute(2, 0, 1)
+    assert torch.equal(data.load(OWN, "test").pixels[3], wanted)
 
 
 def test_deeper_trees_are_read_in_order(own):
@@ -107,11 +140,13 @@ def test_an_image_that_changed_in_place_is_decoded_anew(own, where):
     assert found[4 if len(where) == 3 else 3, :, 0, 0].tolist() == [30, 20, 10]
 
 
-@pytest.mark.parametrize(("shape", "kind"), [((5, 3, 8, 8), "u1"), ((6, 3, 8, 8), "f8")])
-def test_packed_images_that_do_not_fit_are_packed_again(own, srs_root, shape, kind):
+@pytest.mark.parametrize("with_seal", [True, False])
+@pytest.mark.parametrize(("shape", "kind"), [((5, 3, 8, 8), "u1"), ((6, 3, 8, 8), "f8"), ((6, 3, 7, 8), "u1")])
+def test_packed_images_that_do_not_fit_are_packed_again(own, srs_root, shape, kind, with_seal):
     whole = data.load(OWN, "test")
     path, = srs_root.rglob("*.npz")
-    sealed.save(path, votes.archive(pixels=np.zeros(shape, kind)))
+    body = votes.archive(pixels=np.zeros(shape, kind))
+    sealed.save(path, body) if with_seal else path.write_bytes(body)
     with pytest.raises(DamagedFile, match=rf"{path.name}.*packed images.*run again"):
         data.load(OWN, "test")
     assert torch.equal(data.load(OWN, "test").pixels, whole.pixels)
