@@ -177,8 +177,8 @@ $(STORED): figures/%/paper_distance.csv: $(wildcard data/results/cifar10*/*/*) $
 
 quickstart: $(NB)/00_quickstart.ipynb  ## one image certified by RS and by SRS
 soundness: $(NB)/40_soundness.ipynb  ## which rule's certificates hold
-bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## seconds per vote against the released code's cost, into data/results
-	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs bench --ship --profile $(PROFILE) --recipe $(call part,$(run),3) $(if $(COMPILED),--compiled)$(newline))
+bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb) | $(ENV)  ## cost of votes and certificates beside the released code's, into data/results
+	$(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(PY) -m srs bench --ship --profile $(PROFILE) --recipe $(call part,$(run),3)$(newline))
 
 tables: | $(ENV)  ## tables and figures from stored counts, without a network
 	$(PY) -m srs show --profile $(PROFILE) $(if $(REPORT),,--brief)
@@ -216,7 +216,7 @@ docs: | $(ENV)  ## the docstrings as pages: docs/srs.html
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE) (of $(call answer,profile))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   SCHEDULER=tcp://host:port of Dask, or a YAML file of dask-jobqueue   RETRAIN=1 trains where weights are shipped   COMPILED=1 times compiled models, too"
+	@echo "PROFILE=$(PROFILE) (of $(call answer,profile))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   SCHEDULER=tcp://host:port of Dask, or a YAML file of dask-jobqueue   RETRAIN=1 trains where weights are shipped"
 
 readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
 	mkdir -p figures/readme

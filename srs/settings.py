@@ -167,7 +167,7 @@ class Method:
     tol: float = 0.0  # a sample is solved when its relative residual is at most this; 0: after `steps`
     margin: float = 0.0  # ... or when its class is unchanged and leads by this much in probability; 0: never
     pilot: int = 16  # noisy copies whose mean solution is the start `centroid` or `calibrated`
-    auditor: "Method | None" = None  # standard solve of the audited votes, whose classifier is certified; None: the reference
+    auditor: "Method | None" = None  # solves audited votes again; its classifier is certified; None: the sampling's reference
 
     def __post_init__(self):
         take_plain(self)
@@ -204,6 +204,10 @@ def check_standard(method: Method, what: str) -> None:
     check(method.start == "zero" and method.auditor is None, what, method.name, "one that starts from zero, without an auditor")
 
 
+# Standard RS whose samples stop by themselves, each at its own residual: the usual auditor, a fraction of the full solve's cost.
+STOP = Method("MDEQ-STOP", "safe_anderson", 30, tol=0.003)
+
+
 @dataclass(frozen=True)
 class Stop:
     """When an image has votes enough for a table of certified accuracy: once each of these radii is decided."""
@@ -227,7 +231,7 @@ class Sampling:
     n0: int = 100  # samples that select c_A
     n: int = 10_000  # samples that estimate p_A, at most
     seed: int = 0
-    reference: Method = Method("MDEQ-30A", "anderson", 30)
+    reference: Method = STOP  # solves audited votes again, unless their method has an auditor of its own
     noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see smoothing.exact
     levels: int = 255  # of the grid
     precision: str = "float32"  # one of PRECISIONS: another one is another base classifier, faster
@@ -292,7 +296,7 @@ class Profile:
     data: Data
     plan: tuple[Run, ...]  # what is trained and certified; see `runs`
     methods: tuple[Method, ...]
-    reference: str  # the method whose votes all others are compared with and audited by
+    reference: str  # the method whose votes all others are compared with
     images: int  # evaluated test images
     stride: int  # every stride-th test image
     n0: int

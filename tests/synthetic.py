@@ -19,7 +19,7 @@ from srs.store import Tally
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {
     "MDEQ-1A": 0.3, "MDEQ-5A": 0.1, "MDEQ-30A": 0.0, "SRS-MDEQ-1N": 0.04, "SRS-MDEQ-1A": 0.02, "SRS-MDEQ-3A": 0.004,
-    "MDEQ-1B": 0.3, "MDEQ-5B": 0.1, "MDEQ-14B": 0.0, "SRS-MDEQ-1B": 0.02, "SRS-MDEQ-3B": 0.004, "RS": 0.0,
+    "MDEQ-1B": 0.3, "MDEQ-5B": 0.1, "MDEQ-14B": 0.0, "SRS-MDEQ-1B": 0.02, "SRS-MDEQ-3B": 0.004, "RS": 0.0, "MDEQ-STOP": 0.0,
 }  # fmt: skip
 
 
@@ -68,11 +68,12 @@ def _tally(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a
     n_2 = min(n_a, int(rng.binomial(method.audit, n_a / p.n)))
     m = int(rng.hypergeometric(n_wrong, n_a - n_wrong, k)) if k else 0
     n_1 = n_2 - min(n_2, int(rng.binomial(n_2, worse)))
-    evaluations = method.steps * p.n + (method.warmup * method.batch if method.serialized else 0)
+    steps = 12 if method.tol else method.steps  # of a solve that stops by itself, on average
+    evaluations = steps * p.n + (method.warmup * method.batch if method.serialized else 0)
     return Tally(
         idx=i * p.stride, label=label, c_a=label if right else (label + 1) % p.data.classes, n=p.n, n_a=n_a,
         k=k, m=m, n_2=n_2, n_1=n_1, n_wrong=n_wrong, n_differ=n_wrong + int(rng.binomial(p.n - n_a, worse)),
-        nfe_select=method.steps * p.n0, nfe_estimate=evaluations, nfe_audit=30 * k, seconds=1e-5 * evaluations,
+        nfe_select=steps * p.n0, nfe_estimate=evaluations, nfe_audit=(12 if method.auditor else 30) * k, seconds=1e-5 * evaluations,
     )  # fmt: skip
 
 
@@ -147,15 +148,15 @@ def write_measured(run: Run) -> None:
     """Write agreement, seconds, scaling and adaptive votes of a run."""
     write_agreement(run)
     rng = _rng(run.id, "speed")
-    labels = [c.label for c in bench.contenders_of(run, 400)]
-    nfe = [float(c.method.steps + 2 * c.label.startswith("released")) for c in bench.contenders_of(run, 400)]
+    ways = bench.contenders_of(run, 400)
+    nfe = [float(m.steps + 2 * (m.solver == "released_anderson")) for m in ways]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
     store.save_frame(store.measured(run, "bench.csv"), pd.DataFrame([
-        {"label": label, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
-         "differing": float(rng.uniform(0, 0.3) / k), "peak_share": float(rng.uniform(0.1, 0.6))}
-        for label, k, s in zip(labels, nfe, seconds)
+        {"label": m.name, "batch": m.batch, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
+         "ratio_best": seconds[1] / s, "differing": float(rng.uniform(0, 0.3) / k)}
+        for m, k, s in zip(ways, nfe, seconds)
     ]))  # fmt: skip
-    rng.uniform(size=5)  # a table of before drew these
+    rng.uniform(size=7)  # tables of before drew these
     votes_for, looks = [], adaptive.Looks(1_000).at
     for idx, p_a in zip(run.profile.evaluated, rng.beta(4, 1, run.profile.images)):
         n_a = np.cumsum(rng.random(looks[-1]) < p_a)

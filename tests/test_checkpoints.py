@@ -38,14 +38,6 @@ def test_saved_weights_load(tmp_path, small):
     assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]  # no half-written file stays
 
 
-def test_digest_changes_with_the_weights(tmp_path, small):
-    checkpoints.save(small, tmp_path / "a.safetensors")
-    checkpoints.save(small, tmp_path / "b.safetensors")
-    checkpoints.save(mdeq.build(DIGITS_SMALL, DIGITS, 5), tmp_path / "c.safetensors")
-    a, b, c = (checkpoints.digest(tmp_path / f"{n}.safetensors") for n in "abc")
-    assert a == b != c
-
-
 PUBLIC = {
     "bare": lambda s: s,
     "state_dict": lambda s: {"state_dict": s, "epoch": 3, "best_perf": 0.5},
@@ -89,24 +81,27 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, small, write):
     assert touched.exists()  # it would have been
 
 
+def write(state, path):
+    """Weights as safetensors or as torch.save writes them, by the ending."""
+    (save_file if path.suffix == ".safetensors" else torch.save)({k: v.contiguous() for k, v in state.items()}, path)
+
+
+OTHER = {
+    "larger": lambda s: mdeq.build(profiles.DIGITS_LARGE, DIGITS, 0).state_dict(),
+    "classes": lambda s: mdeq.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0).state_dict(),
+    "missing": lambda s: {k: v for k, v in s.items() if k != "classifier.bias"},
+    "extra": lambda s: s | {"novel": torch.zeros(1)},
+}
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_weights_of_another_architecture_are_refused_and_kept(tmp_path, small, ending):
+@pytest.mark.parametrize("change", OTHER.values(), ids=OTHER)
+def test_weights_of_another_architecture_are_refused_and_kept(tmp_path, small, ending, change):
     path = tmp_path / f"other{ending}"
-    others = [mdeq.build(profiles.DIGITS_LARGE, DIGITS, 0), mdeq.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0)]
-    for other in others:
-        (save_file if ending == ".safetensors" else torch.save)({k: v.contiguous() for k, v in other.state_dict().items()}, path)
-        with pytest.raises(ConfigError, match=rf"other{ending}.*SMALL on digits.*\['.+'\] differs"):
-            checkpoints.load(path, DIGITS_SMALL, DIGITS)
-        assert path.is_file()
-
-
-def test_missing_and_extra_weights_are_named(tmp_path, small):
-    state = small.state_dict()
-    without = {k: v for k, v in state.items() if k != "classifier.bias"}
-    for changed, name in ((without, "classifier.bias"), (state | {"novel": torch.zeros(1)}, "novel")):
-        torch.save(changed, tmp_path / "w.pth")
-        with pytest.raises(ConfigError, match=name):
-            checkpoints.load(tmp_path / "w.pth", DIGITS_SMALL, DIGITS)
+    write(change(small.state_dict()), path)
+    with pytest.raises(ConfigError, match=rf"other{ending}.*SMALL on digits.*\['.+'\] differs"):
+        checkpoints.load(path, DIGITS_SMALL, DIGITS)
+    assert path.is_file()
 
 
 FOREIGN = {
@@ -131,25 +126,15 @@ def test_a_checkpoint_of_more_than_tensors_is_left_and_the_sentence_says_how_to_
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1j])
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_weights_that_are_not_finite_and_real_are_refused(tmp_path, small, value, ending):
-    state = {k: v.contiguous() for k, v in small.state_dict().items()}
-    state["classifier.bias"] = state["classifier.bias"] + value
-    (save_file if ending == ".safetensors" else torch.save)(state, tmp_path / f"w{ending}")
+    state = small.state_dict()
+    write(state | {"classifier.bias": state["classifier.bias"] + value}, tmp_path / f"w{ending}")
     with pytest.raises(ConfigError, match=r"w\..*finite real weights.*classifier\.bias"):
         checkpoints.load(tmp_path / f"w{ending}", DIGITS_SMALL, DIGITS)
 
 
-def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere\.safetensors.*srs train"):
-        checkpoints.load(tmp_path / "nowhere.safetensors", DIGITS_SMALL, DIGITS)
-
-
 DAMAGE = {
-    "empty": lambda b: b"",
-    "cut": lambda b: b[: len(b) // 2],
-    "text": lambda b: b"not weights at all\n" * 9,
-    "zeros": lambda b: bytes(500),
-    "bytes": lambda b: bytes(range(256)) * 9,
-    "head": lambda b: bytes([b[0] ^ 0xFF]) + b[1:],
+    "empty": lambda b: b"", "cut": lambda b: b[: len(b) // 2], "text": lambda b: b"not weights at all\n" * 9,
+    "zeros": lambda b: bytes(500), "head": lambda b: bytes([b[0] ^ 0xFF]) + b[1:],
 }
 
 
@@ -159,7 +144,7 @@ DAMAGE = {
 def test_damaged_weights_are_set_aside_if_they_are_ours(srs_root, small, damage, ending, own):
     path = (srs_root / "data" / "smoke" / "models" if own else srs_root / "mine") / f"w{ending}"
     path.parent.mkdir(parents=True)
-    (save_file if ending == ".safetensors" else torch.save)({k: v.contiguous() for k, v in small.state_dict().items()}, path)
+    write(small.state_dict(), path)
     content = damage(path.read_bytes())
     path.write_bytes(content)
     with pytest.raises(DamagedFile, match=rf"w{ending} is damaged"):

@@ -156,9 +156,11 @@ def test_ids_are_unique_and_lead_back(profile):
 def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     cifar = ["MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A"]
     imagenet = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
-    assert [m.name for m in profile.methods[:6]] == (imagenet if "imagenet" in profile.name else cifar)
+    rows = imagenet if "imagenet" in profile.name else cifar
+    assert [m.name for m in profile.methods[: len(rows) + 1]] == [*rows, "MDEQ-STOP"]
     assert all(m.serialized == m.name.startswith("SRS") == (m.audit > 0) for m in profile.methods)
-    for m in profile.methods[:6]:
+    assert {m.auditor for m in profile.methods if m.audit} == {profile.method("MDEQ-STOP")}
+    for m in profile.methods[: len(rows)]:
         steps, solver = re.search(r"(\d+)([ANB])$", m.name).groups()
         assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive", "B": "broyden"}[solver])
         assert m.serialized == (m.start == "previous")
@@ -172,7 +174,8 @@ def test_a_run_may_draw_fewer_methods_and_images_than_its_profile():
     assert by_sigma[0.5] == whole and set(by_sigma) == {0.12, 0.25, 0.5, 1.0}
     for sigma in (0.12, 0.25, 1.0):
         less = by_sigma[sigma]
-        assert less.methods == whole.methods[:6] and less.evaluated == whole.evaluated[: less.images] and less.images < whole.images
+        assert less.methods == profiles.by_reference(whole.methods[:6])
+        assert less.evaluated == whole.evaluated[: less.images] and less.images < whole.images
         assert less.sampling == whole.sampling and less.runs[0].profile == less
 
 

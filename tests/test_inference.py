@@ -70,8 +70,6 @@ def test_compiled_votes_for_any_batch_size(monkeypatch):
 def test_unknown_precision_is_refused():
     with pytest.raises(ConfigError, match="precision = 'float16' is refused: want one of float32, tf32, bfloat16"):
         inference.prepare(model(), precision="float16")
-    with pytest.raises(ConfigError, match="precision = 'half' is refused"):
-        Sampling(10, precision="half")
 
 
 def test_a_profile_s_precision_reaches_the_model_its_votes_and_their_key(srs_root):

@@ -52,7 +52,7 @@ def test_the_paper_s_settings_come_out_as_published():
     shows(method.training(PAPER), TRAINING)
     shows(method.sampling(PAPER), {name: (value,) for name, value in SAMPLING.items()})
     methods = method.methods(PAPER).query("profile == 'paper'").set_index("method")
-    assert set(methods["solved together"][:3]) == {"400"} and set(methods["solved together"][3:]) == {"400 chains"}
+    assert set(methods["solved together"][:3]) == {"400"} and set(methods["solved together"][3:6]) == {"400 chains"}
     assert methods.loc["SRS-MDEQ-3A", "K (audited votes)"] == "400"
     assert methods.loc["SRS-MDEQ-3A", "solver steps of the first batch"] == "10"
     assert methods.loc["MDEQ-30A", "evaluations of f per vote"] == "30"

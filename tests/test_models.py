@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from srs import settings
 from srs.deq import inference, mdeq
 from srs.deq.mdeq import MDEQ, VariationalDropout
 from srs.deq.solvers import SOLVERS
@@ -46,10 +45,12 @@ def golden():
     return stored, model
 
 
+@pytest.mark.parametrize("form", [lambda model: model, inference.fold], ids=["trained", "folded"])
 @pytest.mark.parametrize("key", LADDER)
-def test_logits_are_the_authors(golden, key):
+def test_logits_are_the_authors(golden, key, form):
     stored, model = golden
-    ours, z = logits(model, torch.from_numpy(stored["x"]), key)
+    assert {k for k in stored.files if k.startswith("logits/")} == {f"logits/{key}" for key in LADDER}  # all are compared
+    ours, z = logits(form(model), torch.from_numpy(stored["x"]), key)
     np.testing.assert_allclose(ours, stored[f"logits/{key}"], atol=SHUT[key.split("-")[0]], rtol=0)
     np.testing.assert_allclose(z.norm(dim=1), stored[f"znorm/{key}"], rtol=1e-3)
 
@@ -64,23 +65,10 @@ def test_warm_logits_are_the_authors(golden, key):
     assert (cold - ours).abs().max() > 1e-3  # so the start did matter
 
 
-@pytest.mark.parametrize("key", ["naive-3", "anderson-10", "broyden-5"])
-def test_folded_logits_are_the_authors(golden, key):
-    stored, model = golden
-    ours, _ = logits(inference.fold(model), torch.from_numpy(stored["x"]), key)
-    np.testing.assert_allclose(ours, stored[f"logits/{key}"], atol=SHUT[key.split("-")[0]], rtol=0)
-
-
 def test_safe_anderson_agrees_with_the_released_one(golden):
     stored, model = golden
     ours, _ = logits(model, torch.from_numpy(stored["x"]), "safe_anderson-30")
     np.testing.assert_allclose(ours, stored["logits/anderson-30"], atol=1e-3, rtol=0)
-
-
-def test_golden_file_holds_nothing_that_is_not_compared(golden):
-    stored, _ = golden
-    keys = {k for k in stored.files if k.startswith("logits/")}
-    assert keys == {f"logits/{key}" for key in LADDER}
 
 
 # ---------------------------------------------------------------------------------------------- regression
@@ -139,43 +127,28 @@ def test_parameter_count_is_the_paper_s(model, millions):
 
 
 def test_any_size_builds_and_runs():
-    for branches in (1, 2, 3, 4):
-        size = Model("X", tuple(16 << i for i in range(branches)), tuple(2 << i for i in range(branches)), 12, 0.1, expansion=1)
-        model = mdeq.build(size, DIGITS, 0).eval()
+    for branches, halved in ((1, 0), (2, 1), (3, 0), (4, 0)):
+        channels, head = ([first << i for i in range(branches)] for first in (16, 2))
+        model = mdeq.build(Model("X", channels, head, 12, 0.1, expansion=1, downsamples=halved), DIGITS, 0).eval()
         answer, z = logits(model, digits(2)[0], "anderson-3")
-        assert answer.shape == (2, 10)
-        assert z.shape == (2, sum((16 << i) * (8 >> i) ** 2 for i in range(branches)))
-        assert answer.isfinite().all()
+        assert answer.shape == (2, 10) and answer.isfinite().all()
+        assert z.shape == (2, sum((16 << i) * (8 >> halved + i) ** 2 for i in range(branches)))
 
 
-def test_a_state_that_all_rows_share_gives_what_its_copies_give():
+def test_a_state_that_all_rows_share_is_convolved_once_and_gives_what_its_copies_give():
     model = inference.fold(mdeq.build(DIGITS_SMALL, DIGITS, 0))
     u = model.inject(digits(5)[0])
-    one = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
-    shared = one.expand(len(u), -1)
-    torch.testing.assert_close(model.f(shared, u), model.f(shared.contiguous(), u), rtol=1e-5, atol=1e-5)
     assert model.initial(u).stride(0) == 0  # the cold start is such a state, too
-
-
-def test_a_shared_state_is_convolved_once():
-    model = inference.fold(mdeq.build(DIGITS_SMALL, DIGITS, 0))
-    u = model.inject(digits(5)[0])
-    counted = []
-    for z in (model.initial(u), model.initial(u).contiguous()):
+    shared = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0)).expand(len(u), -1)
+    weights, flops, found, grads = torch.arange(1.0, 6.0)[:, None], [], [], []
+    for z in (shared, shared.contiguous()):
         with FlopCounterMode(display=False) as counter:
-            model.f(z, u)
-        counted.append(counter.get_total_flops())
-    assert counted[0] < counted[1] / 3
-
-
-def test_gradients_by_a_shared_state_belong_to_its_rows():
-    model = inference.fold(mdeq.build(DIGITS_SMALL, DIGITS, 0))
-    u = model.inject(digits(3)[0])
-    weights = torch.arange(1.0, 4.0)[:, None]
-    grads = []
-    for z in (model.initial(u), model.initial(u).contiguous()):
+            found.append(model.f(z, u))
+        flops.append(counter.get_total_flops())
         z = z.detach().requires_grad_()
-        grads.append(torch.autograd.grad((weights * model.f(z, u) ** 2).sum(), z)[0])
+        grads.append(torch.autograd.grad((weights * model.f(z, u) ** 2).sum(), z)[0])  # belongs to its row
+    assert flops[0] < flops[1] / 3
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(*grads)
 
 
@@ -184,15 +157,6 @@ def test_rows_that_share_a_state_drop_channels_of_their_own_in_training():
     u = model.inject(digits(1)[0]).expand(8, -1, -1, -1)
     rows = model.f(torch.ones_like(model.initial(u)[:1]).expand(8, -1), u)
     assert not all(torch.equal(rows[0], row) for row in rows[1:])
-
-
-def test_downsamples_halve_the_input():
-    data = settings.Data("wide", (3, 16, 16), 4, (0.5,) * 3, (0.25,) * 3)
-    size = replace(DIGITS_SMALL, downsamples=2)
-    model = mdeq.build(size, data, 0).eval()
-    u = model.inject(torch.rand(2, 3, 16, 16))
-    assert u.shape == (2, 8, 4, 4)
-    assert model.head(model.f(model.initial(u), u)).shape == (2, 4)
 
 
 def test_each_branch_feeds_every_other():
@@ -253,20 +217,6 @@ def test_dropout_mask_lasts_one_solve():
     for mask, channels in zip(masks, DIGITS_SMALL.channels):
         assert mask.shape == (8, channels, 1, 1)  # whole channels, each sample its own
         assert set(mask.unique().tolist()) == {0.0, 2.0}  # 1 / (1 - p), so that the mean stays
-
-
-def test_dropout_is_off_in_eval_mode():
-    model = mdeq.build(replace(DIGITS_SMALL, dropout=0.5), DIGITS, 0)
-    plain = mdeq.build(replace(DIGITS_SMALL, dropout=0.0), DIGITS, 0)
-    x, _ = digits(4)
-    for network in (model, plain):
-        u = network.train().inject(x)
-        network.f(network.initial(u), u)  # leaves a mask behind
-        network.eval()
-    plain.load_state_dict(model.state_dict())
-    u = model.inject(x)
-    z = torch.randn(4, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
-    assert torch.equal(model.f(z, u), plain.f(z, u))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_wrong_votes_are_those_that_the_method_s_own_auditor_does_not_give(srs_r
     small = smoke_run(images=3, n0=10, n=40)
     save_untrained(small)
     auditor, n, srs = small.profile.method("MDEQ-1A"), small.profile.n, small.profile.method("SRS-MDEQ-1A")
-    own, by_reference = replace(srs, name="OWN", audit=n, auditor=auditor), replace(srs, name="OTHER", audit=n)
+    own, by_reference = replace(srs, name="OWN", audit=n, auditor=auditor), replace(srs, name="OTHER", audit=n, auditor=None)
     run = replace(small, profile=replace(small.profile, methods=(*small.profile.methods, own, by_reference)))
 
     def counted(method):
@@ -260,7 +260,7 @@ def allow():
 
 
 def bench_once(run):
-    bench.compare(run, (bench.Contender("one", RS),), repetitions=1, copies=4, progress=False)
+    bench.compare(run, (RS,), repetitions=1, copies=4, progress=False)
 
 
 def agree_once(run):

@@ -68,34 +68,19 @@ def by_hand(state, x, data, blocks):
 def test_resnet_110_has_110_layers_and_1_7_million_parameters():
     parameters = dict(Network(RESNET110, CIFAR10).named_parameters())
     assert len([name for name, p in parameters.items() if p.dim() > 1 and "downsample" not in name]) == 110
-
-    def stage(inputs, width, blocks=18):
-        convolutions = 9 * inputs * width + 9 * width * width * (2 * blocks - 1)
-        shortcut = (inputs * width + 2 * width) if inputs != width else 0
-        return convolutions + 2 * width * 2 * blocks + shortcut
-
-    count = sum(p.numel() for p in parameters.values())
-    assert count == (27 * 16 + 32) + stage(16, 16) + stage(16, 32) + stage(32, 64) + 65 * 10 == 1_730_714
+    assert sum(p.numel() for p in parameters.values()) == 1_730_714  # by hand, as in Cohen et al.'s checkpoint
 
 
 @pytest.mark.parametrize(("depth", "data"), [(8, CIFAR10), (14, CIFAR10), (20, DIGITS)])
 def test_logits_are_those_of_the_architecture_written_out(depth, data):
     model, x = network(ResNet("X", depth, (4, 6, 8)), data), images(5, data)
-    ours = logits(model, x)
-    torch.testing.assert_close(ours, by_hand(model.state_dict(), x, data, (depth - 2) // 6), atol=1e-4, rtol=1e-4)
-    assert ours.std(dim=0).min() > 1e-3
-
-
-def test_the_inference_form_computes_the_same_without_a_batch_norm():
-    model, x = network(ResNet("X", 14, (4, 6, 8))), images(5)
-    folded = inference.fold(model)
+    want, folded = by_hand(model.state_dict(), x, data, (depth - 2) // 6), inference.fold(model)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-    torch.testing.assert_close(logits(folded, x), logits(model, x), atol=1e-4, rtol=1e-4)
-
-
-def test_another_image_shape_is_refused():
-    with pytest.raises(ConfigError, match=r"image shape = \(3, 8, 8\)"):
-        network().inject(torch.rand(1, 3, 8, 8))
+    for form in (model, folded):
+        torch.testing.assert_close(logits(form, x), want, atol=1e-4, rtol=1e-4)
+    assert want.std(dim=0).min() > 1e-3
+    with pytest.raises(ConfigError, match=r"image shape = \(3, 7, 8\)"):
+        model.inject(torch.rand(1, 3, 7, 8))
 
 
 # ---------------------------------------------------------------------------------------------- a degenerate DEQ
@@ -136,7 +121,7 @@ NAMES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("prefix", ["", "1.", "module.", "module.1.", "1.module."])
+@pytest.mark.parametrize("prefix", ["", "1.", "module.1."])
 def test_a_checkpoint_of_cohen_et_al_loads(tmp_path, prefix):
     model = network()
     state = model.state_dict()
@@ -153,14 +138,11 @@ def test_a_checkpoint_of_cohen_et_al_loads(tmp_path, prefix):
     torch.testing.assert_close(logits(loaded, images(3)), by_hand(state, images(3), CIFAR10, 1), atol=1e-4, rtol=1e-4)
 
 
-def test_weights_of_another_kind_of_network_are_refused(tmp_path):
-    path = tmp_path / "w.safetensors"
-    checkpoints.save(network(data=DIGITS), path)
-    with pytest.raises(ConfigError, match="weights of SMALL on digits"):
-        checkpoints.load(path, profiles.DIGITS_SMALL, DIGITS)
-    with pytest.raises(ConfigError, match="weights of X on digits"):
-        checkpoints.load(path, ResNet("X", 14, (4, 6, 8)), DIGITS)
-    assert isinstance(checkpoints.load(path, TINY, DIGITS), Network)
+@pytest.mark.parametrize("other", [profiles.DIGITS_SMALL, ResNet("X", 14, (4, 6, 8))], ids=lambda m: m.name)
+def test_weights_of_another_kind_of_network_are_refused(tmp_path, other):
+    checkpoints.save(network(data=DIGITS), tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=f"weights of {other.name} on digits"):
+        checkpoints.load(tmp_path / "w.safetensors", other, DIGITS)
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -168,21 +150,11 @@ def test_weights_of_another_kind_of_network_are_refused(tmp_path):
 EXPLICIT = smoke_run().profile.explicit[0]
 
 
-@pytest.mark.parametrize(
-    "run", [run for p in profiles.PROFILES.values() for run in p.explicit[:1]], ids=lambda run: run.profile.name
-)
-def test_the_recipe_is_cross_entropy_alone(run):
-    model = mdeq.build(TINY, DIGITS, 0).eval()
-    x, y = digits(8)
-    pretrain = run.train.pretrain_steps > 0
-    ours, _ = losses.loss(model, x, y, run.train, pretrain=pretrain, penalise=False)
-    plain = -torch.log_softmax(by_hand(model.state_dict(), x, DIGITS, 1), dim=1)[torch.arange(8), y].mean()
-    assert ours.item() == pytest.approx(plain.item(), rel=1e-4)
-    steps = run.train.epochs * (50_000 if run.profile.name == "paper" else 1_500) // run.train.batch
-    assert run.train.pretrain_steps >= steps and run.train.jacobian_frequency == 0
-
-
 def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):
+    model, (x, y) = mdeq.build(TINY, DIGITS, 0).eval(), digits(8)
+    ours, _ = losses.loss(model, x, y, EXPLICIT.train, pretrain=True, penalise=False)  # cross-entropy alone
+    plain = torch.log_softmax(by_hand(model.state_dict(), x, DIGITS, 1), dim=1)[torch.arange(8), y].mean()
+    assert ours.item() == pytest.approx(-plain.item(), rel=1e-4)
     train.train(EXPLICIT, progress=False)
     card = store.own(EXPLICIT, store.CARD).read_text()
     assert '"residual": {\n  "1":' in card and '"recipe": "gaussian"' in card

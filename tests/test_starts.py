@@ -18,17 +18,12 @@ CALIBRATED = replace(CENTROID, name="CALIBRATED", start="calibrated")
 ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
 
 
-def test_clean_start_is_the_solution_without_noise():
+def test_clean_and_centroid_starts_are_the_solutions_they_are_named_after():
     model = three_classes(rate=0.5)
     sampled(model, replace(CLEAN, steps=1), reference=Method("R", "anderson", 40))
-    alone, batches = model.calls[:40], model.calls[40:]
-    assert all(torch.equal(u, X.flatten()[None]) for _, u in alone)
-    assert len(batches) == 7
-    for z, _ in batches:
+    assert all(torch.equal(u, X.flatten()[None]) for _, u in model.calls[:40]) and len(model.calls[40:]) == 7
+    for z, _ in model.calls[40:]:
         torch.testing.assert_close(z, X.flatten().expand_as(z), atol=1e-5, rtol=0)
-
-
-def test_centroid_start_is_the_mean_solution_of_the_pilot():
     model = three_classes(rate=0.5)
     _, nfe = sampled(model, CENTROID)
     assert nfe == model.evaluations == 6 * 30 + 50 * 2

@@ -6,6 +6,8 @@ So both choices are settings of a profile, votes are kept apart by them, and pro
 import copy
 import itertools
 import platform
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,44 +30,23 @@ class Bfloat16:
     """
 
     def __init__(self, model: mdeq.MDEQ):
-        self.model = model
+        self.model, self.anchor = model, getattr(model, "anchor", None)
+        self.inject, self.f = partial(_lowered, model.inject), partial(_lowered, model.f)
+        self.initial, self.head = model.initial, model.head
 
-    @property
-    def anchor(self) -> Tensor | None:
-        """The model's own anchor."""
-        return getattr(self.model, "anchor", None)
 
-    def inject(self, x: Tensor) -> Tensor:
-        """The injection of images x."""
-        return self._lowered(self.model.inject, x)
-
-    def initial(self, u: Tensor) -> Tensor:
-        """The cold start."""
-        return self.model.initial(u)
-
-    def f(self, z: Tensor, u: Tensor) -> Tensor:
-        """One evaluation of f."""
-        return self._lowered(self.model.f, z, u)
-
-    def head(self, z: Tensor) -> Tensor:
-        """Logits of a solution."""
-        return self.model.head(z)
-
-    def _lowered(self, call, *given: Tensor) -> Tensor:
-        with torch.autocast(given[0].device.type, torch.bfloat16):
-            return call(*given).float()
+def _lowered(call: Callable, *given: Tensor) -> Tensor:
+    with torch.autocast(given[0].device.type, torch.bfloat16):
+        return call(*given).float()
 
 
 def prepare(model: mdeq.MDEQ | mdeq.ResNet, *, precision: str = "float32", compiled: bool = False) -> mdeq.DEQ:
-    """The inference form of a trained network.
+    """The inference form of a copy of a trained network; ConfigError for an unknown precision.
 
     Args:
-        model: the network, on its device; it is copied.
+        model: the network, on its device.
         precision: "float32"; "tf32", where the device has it, chosen by `votes.sample`; or "bfloat16".
         compiled: whether f and the head are compiled, for any batch size, which takes a minute before the first vote.
-
-    Raises:
-        ConfigError: an unknown precision.
     """
     check(precision in PRECISIONS, "precision", precision, one_of(PRECISIONS))
     model = fold(model)

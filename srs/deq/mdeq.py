@@ -4,6 +4,7 @@ Sampling and certification use `DEQ` and nothing else, so any model with these m
 Names of weights are those of the public MDEQ checkpoints, so that such a checkpoint loads as it is.
 """
 
+from collections import OrderedDict
 from typing import Protocol
 
 import torch
@@ -89,25 +90,21 @@ class Block(nn.Module):
 def _down(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
     """Strided convolutions that halve the resolution `times` times; the last one changes the width."""
     stages = nn.Sequential()
-    for i in range(times):
-        last = i == times - 1
-        width = outputs if last else inputs
-        parts = {"conv": nn.Conv2d(inputs, width, 3, 2, 1, bias=False), "gnorm": nn.GroupNorm(groups, width)}
-        stages.append(_named(parts if last else parts | {"relu": nn.ReLU(inplace=True)}))
+    for width in [inputs] * (times - 1) + [outputs]:
+        stages.append(_named(conv=nn.Conv2d(inputs, width, 3, 2, 1, bias=False), gnorm=nn.GroupNorm(groups, width)))
+    for stage in stages[:-1]:
+        stage.add_module("relu", nn.ReLU(inplace=True))
     return stages
 
 
 def _up(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
     """A 1x1 convolution and nearest-neighbour upsampling by 2^times."""
     conv, norm = nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs)
-    return _named({"conv": conv, "gnorm": norm, "upsample": nn.Upsample(scale_factor=2**times)})
+    return _named(conv=conv, gnorm=norm, upsample=nn.Upsample(scale_factor=2**times))
 
 
-def _named(parts: dict[str, nn.Module]) -> nn.Sequential:
-    sequence = nn.Sequential()
-    for name, part in parts.items():
-        sequence.add_module(name, part)
-    return sequence
+def _named(**parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))
 
 
 def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
@@ -130,8 +127,7 @@ class Stage(nn.Module):
             for i in range(len(c))
         )
         self.post_fuse_layers = nn.ModuleList(
-            _named({"relu": nn.ReLU(inplace=True), "conv": WeightNormConv2d(n, n, 1),
-                    "gnorm": nn.GroupNorm(groups // 2, n, affine=False)})
+            _named(relu=nn.ReLU(inplace=True), conv=WeightNormConv2d(n, n, 1), gnorm=nn.GroupNorm(groups // 2, n, affine=False))
             for n in c
         )
 

@@ -1,25 +1,43 @@
-"""What the authors' released code spends, written anew: the same evaluations of f in the same order.
+"""Anderson's method as the authors' released code runs it, written anew: for comparisons of cost only."""
 
-For the comparison of speed only. Its answer after k steps is that of our `anderson` with k steps.
-"""
-
+import torch
 from torch import Tensor
 
-from srs.deq.solvers import anderson, Layer, relative_residual, Solution
+from srs.deq.solvers import Layer, MEMORY, REGULARISATION, relative_residual, Solution
+from srs.settings import check
+
+RELEASED_TOL = 1e-3  # the worst relative residual of a batch at which the released code stops; nothing there sets another
 
 
-def released_anderson(
-    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: None = None
-) -> Solution:
-    """Anderson's k-step answer at the released cost of k + 2 evaluations of f per sample, for the whole batch.
+def released_anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: None = None) -> Solution:
+    """The iterate x_k of `solvers.anderson`, at the released code's cost: k + 2 evaluations of f for every sample of the batch.
 
-    The first evaluation is made twice over, and one more after the last step serves a residual that nothing uses.
-    Arguments as for `solvers.fixed_point`; `tol` and `decided` must be left alone.
+    The first evaluation is made twice over, and that at x_k serves its residual alone. From k = 2 on, the whole batch stops
+    once its worst relative residual is below `tol`. As there, every step forms all residuals and their inner products anew and
+    copies its iterate seven times: the best one, the last one above the tolerance, and all of them are kept.
+
+    Arguments as for `solvers.fixed_point`; `decided` must be None.
     """
-    if tol or decided:
-        raise ValueError("released_anderson spends what the released code spends: want no tol and no decision rule")
-    z0 = z0.contiguous()  # the released model computes every row of a common start
-    f(z0, u)
-    found = anderson(f, z0, u, max_steps=max_steps)
-    residual = relative_residual(found.z, f(found.z, u))
-    return Solution(found.z, residual, found.steps + 2)
+    check(decided is None, "decided", decided, "None: the released code stops whole batches")
+    b, d = z0.shape
+    points, images = z0.new_zeros(2, b, MEMORY, d)
+    f(z0.contiguous(), u)
+    points[:, 0], images[:, 0] = z0, f(z0.contiguous(), u)
+    points[:, 1], images[:, 1] = images[:, 0], f(images[:, 0].contiguous(), u)
+    kept, k = [], 1
+    best, last, lowest = z0, z0, z0.new_full((b,), torch.inf)
+    for k in range(2, max_steps + 1):
+        n, slot = min(k, MEMORY), k % MEMORY
+        residuals = images[:, :n] - points[:, :n]
+        gram = residuals @ residuals.mT + REGULARISATION * torch.eye(n, dtype=z0.dtype, device=z0.device)
+        a = torch.linalg.solve_ex(gram, torch.ones_like(gram[:, 0]))[0]
+        points[:, slot] = ((a / a.sum(dim=1, keepdim=True))[:, None] @ images[:, :n])[:, 0]
+        images[:, slot] = f(points[:, slot].contiguous(), u)
+        z, r = points[:, slot], relative_residual(points[:, slot], images[:, slot])
+        best, lowest = torch.where((r < lowest)[:, None], z.clone(), best).clone(), torch.minimum(r, lowest)
+        last = torch.where((r > tol)[:, None], z.clone(), last).clone()
+        kept.append(z.clone())
+        if r.max() < tol:
+            break
+    z, fz = points[:, k % MEMORY].clone(), images[:, k % MEMORY]
+    return Solution(z, relative_residual(z, fz), torch.full((b,), k + 2, device=z0.device))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from srs.settings import check
+
 Layer = Callable[[Tensor, Tensor], Tensor]  # f(z, u): (B, D), (B, ...) -> (B, D)
 
 Decided = Callable[[int, Tensor, Tensor], Tensor]  # (step, active samples, their new iterates) -> (b,) bool: answer known
@@ -34,9 +36,7 @@ def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     return (fz - z).norm(dim=1) / (fz.norm(dim=1) + 1e-9)
 
 
-def fixed_point(
-    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
-) -> Solution:
+def fixed_point(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
     """The naive iteration z <- f(z, u).
 
     Args:
@@ -51,14 +51,12 @@ def fixed_point(
         The last iterate, its residual and its cost per sample.
 
     Raises:
-        ValueError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
+        ConfigError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
     """
     return _iterate(f, z0, u, _naive_step, (), max_steps, tol, decided)
 
 
-def anderson(
-    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
-) -> Solution:
+def anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
     """Anderson acceleration (Walker and Ni 2011): the mix of the last f(z) with the least squared residual.
 
     Arguments, result and errors as for `fixed_point`. Mixing 1, memory 6 and lambda 1e-4, as released.
@@ -66,9 +64,7 @@ def anderson(
     return _iterate(f, z0, u, _released_mix, _history(z0, max_steps), max_steps, tol, decided)
 
 
-def safe_anderson(
-    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
-) -> Solution:
+def safe_anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
     """Anderson acceleration with a least squares that is safe-guarded and does not depend on the scale of z.
 
     Arguments, result and errors as for `fixed_point`. Where the least squares of a sample is singular or its mix
@@ -77,9 +73,7 @@ def safe_anderson(
     return _iterate(f, z0, u, _safe_mix, _history(z0, max_steps), max_steps, tol, decided)
 
 
-def broyden(
-    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
-) -> Solution:
+def broyden(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
     """Broyden's good method on g(z) = f(z) - z, the inverse Jacobian kept as -I + sum of u v^T.
 
     Arguments, result and errors as for `fixed_point`.
@@ -94,12 +88,9 @@ SOLVERS = {"naive": fixed_point, "anderson": anderson, "safe_anderson": safe_and
 
 
 def _iterate(f, z0, u, step, state, max_steps, tol, decided) -> Solution:
-    if max_steps < 1:
-        raise ValueError(f"max_steps = {max_steps} is refused: want at least 1 evaluation of f")
-    if tol < 0:
-        raise ValueError(f"tol = {tol} is refused: want a relative residual of 0 or more")
-    if len(z0) != len(u):
-        raise ValueError(f"a start of {len(z0)} samples is refused: want as many as the injection, {len(u)}")
+    check(max_steps >= 1, "max_steps", max_steps, "at least 1 evaluation of f")
+    check(tol >= 0, "tol", tol, "a relative residual of 0 or more")
+    check(len(z0) == len(u), "samples of the start", len(z0), f"as many as the injection has, {len(u)}")
     z, out = z0, z0.clone()
     residual = z0.new_full((len(z0),), torch.inf)
     steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
@@ -136,23 +127,24 @@ def _history(z0, max_steps):
 
 
 def _released_mix(k, z, fz, state):
-    h, ones = _remember(k, z, fz, state)
-    if k == 0:
-        return fz
-    # Minimise |sum a_i r_i|^2 + lambda |a|^2 over sum a_i = 1: a is H^-1 1, scaled.
-    a = torch.linalg.solve_ex(h + REGULARISATION * torch.eye(len(h[0]), dtype=z.dtype, device=z.device), ones)[0]
-    return _mix(a / a.sum(dim=1, keepdim=True), state)
+    h = _remember(k, z, fz, state)
+    return _mix(_weights(h, REGULARISATION)[0], state) if k else fz
 
 
 def _safe_mix(k, z, fz, state):
-    h, ones = _remember(k, z, fz, state)
+    h = _remember(k, z, fz, state)
     if k == 0:
         return fz
-    h = h / h.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-    a, info = torch.linalg.solve_ex(h + SCALED * torch.eye(len(h[0]), dtype=z.dtype, device=z.device), ones)
-    a = a / a.sum(dim=1, keepdim=True)
+    a, info = _weights(h / h.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None], SCALED)
     safe = (info == 0) & (a.abs().sum(dim=1) < LARGEST_MIX)  # False where a is not a number
     return torch.where(safe[:, None], _mix(a, state), fz)
+
+
+def _weights(h, regularisation):
+    """a that minimises |sum a_i r_i|^2 + lambda |a|^2 over sum a_i = 1, that is H^-1 1, scaled; and LAPACK's info."""
+    h = h + regularisation * torch.eye(len(h[0]), dtype=h.dtype, device=h.device)
+    a, info = torch.linalg.solve_ex(h, torch.ones_like(h[:, :, 0]))
+    return a / a.sum(dim=1, keepdim=True), info
 
 
 def _remember(k, z, fz, state):
@@ -162,7 +154,7 @@ def _remember(k, z, fz, state):
     images[:, slot], residuals[:, slot] = fz, fz - z
     products = (residuals @ residuals[:, slot, :, None])[..., 0]  # (b, m)
     gram[:, slot], gram[:, :, slot] = products, products
-    return gram[:, :n, :n], torch.ones_like(gram[:, :n, 0])
+    return gram[:, :n, :n]
 
 
 def _mix(a, state):

@@ -9,6 +9,7 @@ from srs.experiments.certified_accuracy import family_name
 from srs.settings import Profile
 from srs.smoothing.bounds import Rule
 
+P_M_OF = "share of an image's SRS votes for c_A that the standard solve which audits does not give on the same noise"
 RRD_BINS = {"LARGE": 20}  # as in the paper's figures; BINS for every other size
 BINS = 10
 
@@ -50,14 +51,10 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             "under 'released (unsound)' do not hold."
         )),
         show.table(profile, "p_m_and_gap", p_m_and_gap(counts, profile), (
-            f"p_m: {_p_m_of(profile)}. gap: Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m of all "
+            f"p_m: {P_M_OF}. gap: Theorem 3.1's upper bound on p_m, from the audited votes, minus the p_m of all "
             f"votes. Below 0 the bound failed, which it may with probability alpha/2 = {profile.alpha / 2:g} per image."
         )),
     ]  # fmt: skip
-
-
-def _p_m_of(profile: Profile) -> str:
-    return f"share of an image's SRS votes for c_A that {profile.reference}, or the method's own auditor, does not give"
 
 
 def released_finding(counts: pd.DataFrame, profile: Profile) -> str:
@@ -101,7 +98,7 @@ def histograms(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             )))  # fmt: skip
         percent = own.assign(p_m=100 * own["p_m"], gap=100 * own["gap"])
         for value, axis, caption in (
-            ("p_m", f"$p_m$ {votes}", f"p_m: {_p_m_of(profile)}."),
+            ("p_m", f"$p_m$ {votes}", f"p_m: {P_M_OF}."),
             ("gap", rf"gap $\overline{{p_m}} - p_m$ {votes}", "How far Theorem 3.1's bound lies above the p_m of all votes. Left "
              f"of 0 the bound failed, which it may with probability {profile.alpha / 2:g}."),
         ):  # fmt: skip

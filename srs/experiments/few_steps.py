@@ -44,18 +44,15 @@ def measure(
 ) -> pd.DataFrame:
     """Cost and disagreement of ways to vote with a run's trained model, read if they are stored, else measured and stored.
 
+    A row per way: what names it, `votes`, `differing` from the reference on the same copies, `nfe` per vote without the start.
+
     Args:
         run: a trained run.
         split: "val", to choose from, or "test", to show.
-        images: evenly spread over the split.
-        copies: noisy copies of each.
+        images, copies: images, evenly spread over the split, and noisy copies of each.
         chains: copies solved together; the first of `previous` are its warm-up and are not counted.
         chosen: of `ways`; none: all of them.
-        device: a torch device.
-        progress: whether to show a progress bar.
-
-    Returns:
-        A row per way: what names it, `votes`, `differing` from the reference on the same copies, `nfe` per vote without the start.
+        device, progress: a torch device, and whether to show a progress bar.
     """
     settings.check(split in SPLITS, "split", split, settings.one_of(SPLITS))
     settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")

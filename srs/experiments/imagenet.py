@@ -19,11 +19,12 @@ def published(full: Profile) -> pd.DataFrame:
     """The paper's ImageNet table, and the largest radius that each rule can give at its settings.
 
     Args:
-        full: the profile of the paper's ImageNet settings; its methods are the rows.
+        full: the profile of the paper's ImageNet settings; its methods that the paper has are the rows.
     """
     known = certified_accuracy.published(full.data.name).xs(SIGMA, level="sigma").droplevel("model")
-    known = known.loc[[m.name for m in full.methods]]
-    rules = [Rule.THEOREM31 if m.serialized else Rule.COHEN for m in full.methods]
+    methods = [m for m in full.methods if m.name in known.index]
+    known = known.loc[[m.name for m in methods]]
+    rules = [Rule.THEOREM31 if m.serialized else Rule.COHEN for m in methods]
     n, k, alpha = PUBLISHED_SETTINGS.values()
     caps = [float(bounds.largest_radius(rule, n, k, SIGMA, alpha)) for rule in rules]
     radii = {f"r={r:.2f}": r for r in full.radii}

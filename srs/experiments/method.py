@@ -44,7 +44,7 @@ LABELS = {  # in the order of the lines; a field without a label stands below th
     # a profile
     "data": "data", "sigmas": "noise levels sigma", "images": "test images", "stride": "every n-th test image",
     "fewer": "at some noise levels only",
-    "n0": "n0 (selection)", "n": "N (estimation)", "alpha": "alpha", "reference": "audits and is compared with",
+    "n0": "n0 (selection)", "n": "N (estimation)", "alpha": "alpha", "reference": "is compared with",
     "radii": "radii r of the tables", "noise": "noise", "seed": "seed", "baselines": "explicit networks",
     "card_images": "images of a model card (where limited)", "note": "note",
     # a method
@@ -131,7 +131,7 @@ def sampling(profile: Profile) -> pd.DataFrame:
     """What is sampled and certified: a column per profile."""
     columns = {}
     for p in compared(profile):
-        less = [run for run in p.runs if run.profile.methods != p.methods]
+        less = [run for run in p.runs if run.profile.images != p.images]
         few, at = less[0].profile if less else None, tuple(sorted({run.sigma for run in less}))
         columns[p.name] = _cells(p, skip=("name", "plan", "methods", "attacks", "published", "trains_more", "undrawn"), more={
             "data": p.data.name, "sigmas": p.sigmas, "note": p.note or "-",
@@ -147,11 +147,11 @@ def methods(profile: Profile) -> pd.DataFrame:
     for p in compared(profile):
         for m in p.methods:
             cells = {"profile": p.name, "method": m.name, **_cells(m, skip=("name", "auditor"))}
-            unused = {
-                "warmup": m.start != "previous" and not m.pilot_nfe, "pilot": not m.pilot_nfe, "tol": not m.tol,
-                "margin": not m.margin, "audit": not m.audit,
-            }  # fmt: skip
-            cells |= {"audited by": (m.auditor.name if m.auditor else p.reference) if m.audit else "-"}
+            unused = {"warmup": m.start != "previous" and not m.pilot_nfe, "pilot": not m.pilot_nfe}
+            unused |= {name: not getattr(m, name) for name in ("tol", "margin", "audit")}
+            own = [one.auditor for run in p.runs for one in run.profile.methods if one.name == m.name]
+            others = f"; {p.reference} in {own.count(None)} of {len(own)} runs" * bool(m.auditor and None in own)
+            cells |= {"audited by": (m.auditor.name if m.auditor else p.reference) + others if m.audit else "-"}
             cells |= {LABELS[name]: "-" for name, never in unused.items() if never}
             batch = cells.pop(LABELS["batch"])
             rows.append(cells | {"solved together": f"{batch} chains" if m.start == "previous" else batch})
