@@ -89,7 +89,8 @@ def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
         name, images = profile.data.name, WHOLE[profile.data.name]
         for n in NS:
             row = {"data": name, "images": f"{images:,}", "N": f"{n:,}"}
-            for method in (profile.method(profile.reference), max((m for m in profile.methods if m.serialized), key=lambda m: m.steps)):
+            longest = max((m for m in profile.methods if m.serialized), key=lambda m: m.steps)
+            for method in (profile.method(profile.reference), longest):
                 nfe = certify.most_nfe(method, replace(profile.sampling, n=n))
                 each = nfe * measured[f"evaluation of f, {name}"] + measured["worker, per task"]
                 seconds = images * max(each / cores, measured["driver, per task"])
