@@ -171,7 +171,7 @@ CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for at in (CIFAR_PAPER_AT, CIFAR_CO
 CIFAR_METHODS = paper_methods(batch=50, chains=50, warmup=10, audit=100)
 CIFAR_MORE = CIFAR_METHODS + fast_methods(batch=50, audit=100)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
-FIXED_3A = replace(CIFAR_METHODS[5], audit=400)
+FIXED_3A = replace(CIFAR_METHODS[5], audit=400, auditor=None)  # its reference is the solve that audits
 
 PROFILES = {
     p.name: p
