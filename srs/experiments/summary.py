@@ -24,6 +24,7 @@ PAPER_REFERENCE = "MDEQ-30A"
 NEARLY = 0.95  # of the ACR: what a better buy must keep
 MOST_NAMED = 2  # models named in a sentence, those with the largest lead
 PROJECTION = re.compile(r"(<!-- scaling: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BESIDE = re.compile(r"(<!-- beside: (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- rows: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 CERTIFIED_BY = {
     Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
@@ -277,8 +278,19 @@ def ways(run: Run) -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def beside(profile: Profile) -> pd.DataFrame:
+    """Certified accuracy in percent of a profile's one run without an audit, with its interval, below the paper's full solve."""
+    counted = store.read_counts(profile)
+    sure = certified_accuracy.confidence(counted, profile).set_index("statement")[[f"r={r:.2f}" for r in profile.radii]].iloc[:2]
+    run, images = main_run(counted, profile), counted["idx"].nunique()
+    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), sure.columns]
+    both = pd.concat([theirs.map("{:.0f}".format).to_frame().T, sure.map(lambda cell: show.round_half_up(cell, 1) if isinstance(cell, float) else cell)])
+    both.insert(0, f"{images} images", [f"the paper's {PAPER_REFERENCE}", f"our {counted['method'].iloc[0]}", sure.index[1]])
+    return both
+
+
 def filled(text: str) -> str:
-    """The text with every block `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew."""
+    """The text with every block `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew; so are the others' kinds."""
 
     def fill(found: re.Match) -> str:
         run = profiles.get_run(found[2], found[3], float(found[4]), found[5])
@@ -289,7 +301,11 @@ def filled(text: str) -> str:
         rows = scaling.projection(scaling.read(profiles.get_run(found[2], found[3], float(found[4]), found[5])))
         return found[1] + rows.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 5) + found[6]
 
-    return PROJECTION.sub(project, BLOCK.sub(fill, text))
+    def compare(found: re.Match) -> str:
+        rows = beside(profiles.get_profile(found[2]))
+        return found[1] + rows.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * (rows.shape[1] - 1)) + found[3]
+
+    return BESIDE.sub(compare, PROJECTION.sub(project, BLOCK.sub(fill, text)))
 
 
 def refresh() -> None:
