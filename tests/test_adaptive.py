@@ -154,7 +154,7 @@ def test_an_adaptive_certificate_spends_what_its_look_may():
 
 def test_a_profile_that_stops_is_certified_and_shown(srs_root):
     """From votes to the main table: each row at its look's share of alpha, as many images, and no vote too many."""
-    methods = tuple(m for m in PROFILES["smoke"].methods if m.name in ("MDEQ-30A", "SRS-MDEQ-3A"))
+    methods = tuple(m for m in PROFILES["smoke"].methods if m.name in ("MDEQ-30A", "SRS-MDEQ-3A", "MDEQ-STOP"))
     run = smoke_run(adaptive=True, methods=methods, n=300, images=6)
     save_untrained(run)
     certify(run, progress=False)

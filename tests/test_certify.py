@@ -242,7 +242,7 @@ def test_counts_equal_brute_force(seed, k):
     audited = [i for i in order if estimate[i] == c_a][:k]
     drawn = hand_made(select, estimate, audited, reference[audited], idx=5)
     standard = hand_made(select, reference, [], [], idx=5)
-    t = certify.count_votes(drawn, replace(SRS, audit=k), sampling, standard)
+    t = certify.count_votes(drawn, replace(SRS, audit=k), sampling, standard, standard)
 
     assert (t.idx, t.label, t.c_a, t.n) == (5, 1, c_a, n)
     assert t.n_a == sum(1 for v in estimate if v == c_a)
@@ -264,7 +264,7 @@ def test_image_without_a_class_has_no_counts():
     """Votes for no class are not votes for a class named ABSTAIN."""
     none = hand_made([ABSTAIN] * 4, [ABSTAIN] * 5 + [1] * 5, [], [])
     standard = hand_made([ABSTAIN] * 4, [1] * 10, [], [])
-    t = certify.count_votes(none, SRS, Sampling(3, n0=4, n=10), standard)
+    t = certify.count_votes(none, SRS, Sampling(3, n0=4, n=10), standard, standard)
     assert (t.c_a, t.n_a, t.k, t.m, t.n_2, t.n_1, t.n_wrong, t.n_differ) == (ABSTAIN, 0, 0, 0, 0, 0, 0, 5)
 
 

@@ -61,7 +61,9 @@ def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
         "Jacobian penalty: share of batches": "0.08", "N (estimation)": "10,000", "n0 (selection)": "100", "test images": "500",
     }  # fmt: skip
     assert {name: column[name] for name in wanted} == wanted | {"dropout (variational)": column["dropout (variational)"]}
-    assert [m.name for m in FULL.methods] == [m.name for m in SAMPLE.methods] == ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
+    assert [m.name for m in FULL.methods] == [m.name for m in SAMPLE.methods] == [
+        "MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B", "MDEQ-STOP",
+    ]  # fmt: skip
     assert SAMPLE.plan[0].model == FULL.plan[0].model and SAMPLE.data.shape == FULL.data.shape == (3, 224, 224)
     assert SAMPLE.n <= 20 and SAMPLE.images <= 3 and "not a result" in SAMPLE.note and FULL.note == ""
 
