@@ -10,7 +10,7 @@ from srs.experiments import certified_accuracy, consistency, remake
 
 SMOKE = profiles.get_profile("smoke")
 METHODS = (SMOKE.methods[0], SMOKE.method("MDEQ-30A"), *SMOKE.methods[3:])
-EXTRA = replace(METHODS[-1], name="SRS-X-4A", steps=4)
+EXTRA = replace(SMOKE.method("SRS-MDEQ-3A"), name="SRS-X-4A", steps=4)
 MIXED = replace(
     SMOKE, methods=(*METHODS, EXTRA), plan=(replace(SMOKE.plan[0], sigma=0.25, methods=METHODS[1:], images=3), SMOKE.plan[0]),
 )  # fmt: skip

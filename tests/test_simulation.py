@@ -167,12 +167,13 @@ def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_avera
 
 SMOKE = profiles.get_profile("smoke")
 SRS = SMOKE.method("SRS-MDEQ-3A")
+BY_REFERENCE = replace(SRS, auditor=None)
 # Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
 MEASURED = synthetic.tally(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
 PLAIN = synthetic.tally(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
 
 
-def sizes_of(own, method=SRS, *others, n=100):
+def sizes_of(own, method=BY_REFERENCE, *others, n=100):
     """`audit_sizes` at N = n of an SRS method beside the reference, from a tally of each: rows of the method by K."""
     reference = SMOKE.method(SMOKE.reference)
     profile = replace(SMOKE, methods=(reference, method, *(m for m, _ in others)))
