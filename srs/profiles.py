@@ -7,12 +7,13 @@ starts.
 `python -m srs.profiles digits` prints what make asks.
 """
 
+import ast
 import dataclasses
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,10 +273,9 @@ def read_parameters(namespace: dict, **known: object) -> None:
             made with. int passes for float.
 
     Raises:
-        ConfigError: papermill gave an unknown name; a parameter is missing or of another type.
+        ConfigError: an unknown name in a cell of parameters; a parameter is missing or of another type.
     """
-    given = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]  # by papermill
-    for name in re.findall(r"^(\w+) = ", given[-1], re.M) if given else ():
+    for name in _assigned(namespace.get("In", ()), known):
         check(name in known, "parameter", name, one_of(known))
     other = []
     for name, standard in known.items():
@@ -287,6 +287,27 @@ def read_parameters(namespace: dict, **known: object) -> None:
     os.environ["SRS_SCRATCH"] = "1" if other and not os.environ.get("SRS_MAKE") else ""
     if os.environ["SRS_SCRATCH"]:
         print(f"Not what results are made with: {', '.join(other)}. Tables and figures go to figures/scratch.")
+
+
+def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
+    """What the latest cell of parameters and papermill's latest assign, of all the cells that IPython has run.
+
+    A cell of parameters assigns and does nothing else, a known name among others. What other cells define, or IPython
+    starts with, is nobody's parameter.
+    """
+    own, injected = [], []
+    for cell in cells:
+        try:
+            body = ast.parse(cell).body
+        except SyntaxError:  # a magic command
+            continue
+        targets = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        if cell.startswith("# Parameters\n"):
+            injected = names
+        elif len(names) == len(body) and any(name in known for name in names):
+            own = names
+    return own + injected
 
 
 # ------------------------------------------------------------------------------------------------ what make asks
@@ -304,16 +325,41 @@ def notebooks(profile: Profile) -> list[str]:
 
 
 def lost(profile: Profile) -> list[Path]:
-    """The executed notebooks of which a result is gone: of a run, or a table or figure whose caption they show."""
-    work, figures, found = sealed.root() / "data" / profile.name, sealed.root() / "figures" / profile.name, []
-    for executed in sorted((work / "notebooks").glob("*.ipynb")):
-        step, _, run = executed.stem.partition("-")
-        whole = all((work / run / name).is_file() for name in LEAVES.get(step, ()))
-        for name in set(re.findall(r'"\*([\w.]+)\.\* ', executed.read_text())) if whole else ():
-            kinds = {path.suffix for path in figures.glob(f"{name}.*") if path.stem == name}
-            whole = whole and ({".pdf", ".png"} <= kinds or {".csv", ".md", ".tex"} <= kinds)
+    """The executed notebooks of which a result is gone, or has another size than `note` wrote down."""
+    found = []
+    for executed in sorted((sealed.root() / "data" / profile.name / "notebooks").glob("*.ipynb")):
+        sizes, noted = _left(profile, executed.stem), _noted(profile, executed.stem)
+        try:
+            whole = sizes is not None and (not noted.is_file() or json.loads(noted.read_text()) == sizes)
+        except ValueError:
+            whole = False
         found += [] if whole else [executed.relative_to(sealed.root())]
     return found
+
+
+def note(profile: Profile, name: str) -> None:
+    """Write down the sizes of what a notebook left that was just executed."""
+    sealed.write(_noted(profile, name), (json.dumps(_left(profile, name), indent=1) + "\n").encode())
+
+
+def _left(profile: Profile, name: str) -> dict[str, int] | None:
+    """The sizes of a run's files, and of tables and figures whose captions the executed notebook shows; None if one is gone."""
+    work, figures = sealed.root() / "data" / profile.name, sealed.root() / "figures" / profile.name
+    step, _, run = name.partition("-")
+    files = [work / run / file for file in LEAVES.get(step, ())]
+    for shown in sorted(set(re.findall(r'"\*([\w.]+)\.\* ', (work / "notebooks" / f"{name}.ipynb").read_text()))):
+        paths = {path.suffix: path for path in figures.glob(f"{shown}.*") if path.stem == shown}
+        kinds = next((kinds for kinds in ((".pdf", ".png"), (".csv", ".md", ".tex")) if paths.keys() >= set(kinds)), None)
+        if kinds is None:
+            return None
+        files += [paths[kind] for kind in kinds]
+    if not all(file.is_file() for file in files):
+        return None
+    return {str(file.relative_to(sealed.root())): file.stat().st_size for file in files}
+
+
+def _noted(profile: Profile, name: str) -> Path:
+    return sealed.root() / "data" / profile.name / "settings" / f"{name}.made.json"
 
 
 def write_stamps(profile: Profile) -> None:
@@ -339,10 +385,16 @@ def answers(profile: Profile) -> Iterator[str]:
 
 
 def main(profile: str, *what: str) -> None:
-    """Answer make: `python -m srs.profiles PROFILE` prints words, `python -m srs.profiles PROFILE stamps` writes the files of settings."""
+    """Answer make: `python -m srs.profiles PROFILE` prints words.
+
+    With a third word it writes: `stamps` the files of settings, `note NAME` what an executed notebook left.
+    """
+    if what:
+        {"stamps": write_stamps, "note": note}[what[0]](get_profile(profile), *what[1:])
+        return
     print(*(f"profile={name}" for name in PROFILES))
     if profile in PROFILES:
-        write_stamps(PROFILES[profile]) if what else print(*answers(PROFILES[profile]))
+        print(*answers(PROFILES[profile]))
 
 
 if __name__ == "__main__":

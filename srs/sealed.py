@@ -22,7 +22,7 @@ from srs.settings import check, ConfigError
 
 T = TypeVar("T")
 TRACKED = ("zoo", "results")  # folders of data/ that git keeps
-HOUR = 3600  # a temporary file this old is nobody's any more
+HOUR = 3600  # a temporary file of another machine is nobody's any more when it is this old
 
 
 class DamagedFile(RuntimeError):
@@ -94,18 +94,32 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         ConfigError: a full disk, no permission, or a folder of that name.
     """
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.part")
     with _told(path, f"space and permission to write in {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"{path.name}.*.part"):  # of killed processes
+        for old in path.parent.glob(f"{path.name}.*.part"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - old.stat().st_mtime > HOUR:
+                if _left_behind(old, path.name):
                     old.unlink()
         try:
             part.write_bytes(content)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _left_behind(part: Path, name: str) -> bool:
+    """Whether who wrote a temporary file was killed; of another machine's processes only its age tells."""
+    host, _, process = part.name.removeprefix(name + ".").rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname() or not process.isdigit():
+        return time.time() - part.stat().st_mtime > HOUR
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
 
 
 def write_changed(path: Path, content: bytes) -> None:

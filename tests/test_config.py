@@ -80,6 +80,8 @@ def test_edges_that_are_allowed():
 
 # ---------------------------------------------------------------------------------------------- notebook parameters
 
+CELL = "profile = 'digits'\nsigma = 0.5  # of the noise\nworkers = 2\nquick = False\nmethods = []"
+INJECTED = "# Parameters\nprofile = 'smoke'\n"
 TYPES = dict(profile=str, sigma=float, workers=int, quick=bool, methods=list)
 GIVEN = dict(profile="digits", sigma=0.5, workers=2, quick=False, methods=[])
 
@@ -110,11 +112,23 @@ def test_wrong_types_are_refused(change, named):
         read_parameters(GIVEN | change, **TYPES)
 
 
-def test_an_unknown_name_is_refused_that_papermill_gave():
-    cells = ["", "x = 1", "# Parameters\nsigmma = 0.5\n", "k = 5"]
-    with pytest.raises(ConfigError, match="parameter = 'sigmma'"):
-        read_parameters(GIVEN | {"In": cells}, **TYPES)
-    read_parameters(GIVEN | {"In": [*cells, "# Parameters\nprofile = 'smoke'\n"]}, **TYPES)  # put right
+@pytest.mark.parametrize("cells", [
+    [CELL + "\nsigmma = 0.5"], [CELL, "# Parameters\nalpha = None\n"], [CELL, "2 + 2", "# Parameters\nprofile = 'smoke'\nd = [1]\n"],
+    ["x = 1", "# Parameters\nd = 0.5\n", "k = 5"],
+])  # fmt: skip
+def test_an_unknown_name_is_refused_where_parameters_are_set(cells):
+    with pytest.raises(ConfigError, match="parameter = '(sigmma|alpha|d)'"):
+        read_parameters(GIVEN | {"In": ["", *cells, "profiles.read_parameters(globals(), profile=str)"]}, **TYPES)
+
+
+@pytest.mark.parametrize("cells", [
+    [CELL, "x, label = 1, 2\nname = 'x'\nlast = 3.0\nprint(last)"],  # the notebook's own, on its second run
+    [CELL, "k = 5"], [CELL, "%matplotlib inline\nk = 3"],  # someone plays
+    [CELL + "\nsigmma = 0.5", CELL], ["# Parameters\nsigmma = 1\n", INJECTED],  # put right
+    [CELL, INJECTED],
+])  # fmt: skip
+def test_names_of_other_cells_and_of_startup_files_are_nobody_s_parameters(cells):
+    read_parameters(GIVEN | {"k": 5, "name": "x", "last": 3.0, "startup": "mine", "In": ["", *cells]}, **TYPES)
 
 
 def test_other_values_than_results_are_made_with_go_to_scratch(srs_root, monkeypatch, capsys):

@@ -84,6 +84,23 @@ def deadly(number: int) -> None:
     os._exit(1)
 
 
+def at_odds(number: int, folder: Path) -> None:
+    """A task that goes on for minutes, and one that fails once the other is at it."""
+    if number:
+        comes_true(lambda: any(folder.iterdir()), 60)
+        raise ConfigError("one is refused: want another number")
+    (folder / str(os.getpid())).touch()
+    time.sleep(120)
+
+
+@needs_proc
+def test_an_error_ends_the_other_workers(tmp_path):
+    with pytest.raises(ConfigError, match="one is refused"):
+        list(engine.compute(lambda: at_odds, [(0, tmp_path), (1, tmp_path)], workers=2))
+    path, = tmp_path.iterdir()
+    assert comes_true(lambda: not alive(int(path.name)), 20)
+
+
 def test_what_lost_workers_were_at_is_done_elsewhere(tmp_path):
     done = list(engine.compute(lambda: troubled, [(i, tmp_path) for i in range(6)], workers=2, deadline=3))
     assert sorted(done) == [(i, 10 * i) for i in range(6)]

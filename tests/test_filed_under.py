@@ -16,7 +16,9 @@ from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.training import train
 from tests.helpers import save_untrained, smoke_run
-from tests.test_certify import METHODS, RUN, all_counts, certified, done, finished, vote_files  # noqa: F401
+from tests.test_certify import (
+    CHAIN, METHODS, RUN, SAMPLING, all_counts, certified, done, finished, half_space, vote_files,
+)  # fmt: skip  # noqa: F401
 from tests.test_train import make_small, run_of
 
 LOAD = data.load
@@ -169,6 +171,19 @@ def test_a_device_that_is_not_here_is_refused_before_work(done, srs_root, device
     assert {path: path.stat().st_mtime_ns for path in srs_root.rglob("*")} == before  # no provenance, either
 
 
+@pytest.mark.parametrize("device", ["meta", "CPU", "", None, 0, *([] if torch.cuda.is_available() else ["cuda"])])
+def test_nothing_is_computed_on_what_is_no_device(device):
+    inference.check_device("cpu")
+    with pytest.raises(ConfigError, match="^device = .* is refused: want cpu"):
+        inference.check_device(device)
+
+
+def test_devices_are_named_as_what_they_are():
+    for device, named in {"cpu": "CPU ", "cpu:0": "CPU ", "mps": "mps", "xpu:1": "xpu", "meta": "meta"}.items():
+        assert inference.device_name(device).startswith(named)
+    assert inference.computed_on("cpu").endswith(f"torch {torch.__version__}")
+
+
 # ---------------------------------------------------------------------------------------------- numpy's numbers
 
 
@@ -185,6 +200,21 @@ def test_numpy_scalars_are_settings_like_any_other():
     for wrong in (np.float64(3), np.bool_(True), np.array([3]), "3"):
         with pytest.raises(ConfigError, match="steps of M"):
             Method("M", "anderson", wrong)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+def test_numpy_noise_levels_are_those_that_they_show(kind):
+    assert settings.check_sigma(kind(0.12)) == 0.12
+    for wrong in (kind(0), kind("nan"), kind("inf"), np.bool_(True)):
+        with pytest.raises(ConfigError, match="sigma = "):
+            settings.check_sigma(wrong)
+
+
+def test_one_image_is_certified_alike_with_numpy_scalars():
+    model, x = half_space(0.5)
+    a = certify.certify_image(model, x, CHAIN, SAMPLING, sigma=0.5, alpha=0.001)
+    b = certify.certify_image(model, x, CHAIN, SAMPLING, sigma=np.float32(0.5), alpha=np.float32(0.001))
+    assert (a.predict, a.radius, a.p_lower) == (b.predict, b.radius, b.p_lower) and a.radius > 0
 
 
 # ---------------------------------------------------------------------------------------------- code

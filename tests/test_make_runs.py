@@ -113,17 +113,56 @@ def test_nothing_outside_what_was_computed_is_removed(checkout, target, given):
     assert [path for path in kept if not path.exists()] == []
 
 
+@pytest.mark.parametrize("name", ["", " ", "..", "digits cifar10"])
+def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
+    kept = [checkout.folder / path for path in ("data/zoo/x", "data/digits/x", "figures/digits/x")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = checkout.make("clean", f"PROFILE={name}")
+    assert done.returncode != 0 and "is refused: want one of digits" in done.stderr
+    assert all(path.exists() for path in kept)
+
+
 # ---------------------------------------------------------------------------------------------- results
 
 
-@pytest.mark.parametrize(("notebook", "which"), [(name, i) for name, files in LEAVES.items() for i in range(len(files))])
-def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, which):
+REMOVED = [(name, i, "removed") for name, files in LEAVES.items() for i in range(len(files))]
+
+
+@pytest.mark.parametrize(("notebook", "which", "how"), REMOVED + [(name, 0, "cut short") for name in LEAVES])
+def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, which, how):
     file = made.folder / LEAVES[notebook][which]
-    file.unlink()
+    whole = file.read_bytes()
+    file.unlink() if how == "removed" else file.write_bytes(whole[:-9])  # as a full disk does
     assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
-    assert notebook in made.executed() and file.is_file()
+    assert notebook in made.executed() and file.read_bytes() == whole
     made.make(NOTEBOOKS[-1], "PROFILE=smoke")
     assert made.executed() == []
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]"])
+def test_a_damaged_note_of_what_was_made_costs_one_run(made, damaged):
+    notes = [*(made.folder / "data/smoke/settings").glob("*.made.json")]
+    for note in notes:
+        note.write_text(damaged)
+    counts = []
+    for _ in range(2):
+        assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+        counts.append(len(made.executed()))
+    assert len(notes) == 3 and counts == [3, 0]
+
+
+@pytest.mark.parametrize("kind", ["train", "certify"])
+def test_a_removed_settings_file_costs_one_run_at_most(made, kind):
+    settings = made.folder / f"data/smoke/settings/{RUN.id}.{kind}.json"
+    before = settings.read_text()
+    settings.unlink()
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    made.executed()
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    assert made.executed() == []
+    assert settings.read_text() == before
 
 
 @pytest.mark.parametrize(("file", "remade"), [
@@ -157,6 +196,13 @@ def test_an_old_python_is_refused_before_the_environment_is_touched(checkout, tm
     done = checkout.make("test-code", "ENV=.venv/ready", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode != 0 and theirs.exists()
     assert "want Python 3.11 or newer" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_lab_shows_the_whole_checkout_and_takes_more_options(checkout):
+    assert checkout.make("lab", "LAB_ARGS=--allow-root --no-browser").returncode == 0
+    words = checkout.log.read_text().split()
+    assert {"--allow-root", "--no-browser", "--ServerApp.root_dir=."} <= set(words)
+    assert "notebooks" not in words  # or that folder would be the root
 
 
 @pytest.mark.parametrize("target", ["lab", "test-code", "test-notebooks", NOTEBOOKS[0]])

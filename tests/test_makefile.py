@@ -31,6 +31,22 @@ def test_empty_variables_are_unset_and_all_cores_are_used():
     assert f"JOBS={len(os.sched_getaffinity(0))} " in make("help", OMP_NUM_THREADS="1").stdout
 
 
+@pytest.mark.parametrize(
+    ("environment", "set_to"),
+    [
+        ({"PIP_INDEX_URL": "https://mirror/simple"}, {"UV_DEFAULT_INDEX": "https://mirror/simple"}),
+        ({"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://own"}, {"UV_DEFAULT_INDEX": "https://own"}),
+        ({"HOME": "/proc/nowhere"}, {"HOME": f"{ROOT}/data/home"}),
+        ({"HOME": ""}, {"HOME": f"{ROOT}/data/home"}),
+        ({"HOME": "/tmp"}, {"HOME": "/tmp"}),
+    ],
+)
+def test_uv_has_pip_s_index_and_a_home(environment, set_to):
+    database = make("--dry-run", "--print-data-base", "help", **environment).stdout.splitlines()
+    set_here = dict(line.replace(" := ", " = ").split(" = ", 1) for line in database if " = " in line or " := " in line)
+    assert {name: set_here[name] for name in set_to} == set_to
+
+
 def test_unknown_profile_is_refused_in_one_sentence():
     done = make("all", "PROFILE=nonsense")
     assert done.returncode != 0

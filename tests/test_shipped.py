@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 
 from srs import store
 from srs.sealed import DamagedFile
@@ -67,6 +68,53 @@ def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage):
             trained(run)
     assert path.read_bytes() == content
     assert {p.suffix for p in store.own(run, "").iterdir()} <= {".lock"}
+
+
+def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
+    """Weights that were shipped before there were seals."""
+    run = run_of(ONE)
+    shelve(run)
+    path = store.tracked(run, store.WEIGHTS)
+    plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
+    path.write_bytes(plain)
+    trained(run)
+    path.write_bytes(flip(plain))
+    with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
+        trained(run)
+
+
+@pytest.fixture
+def no_training_later(monkeypatch):
+    return lambda: monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
+
+
+def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
+    run = run_of(ONE)
+    made = shelve(run)
+    no_training_later()
+    trained(run)
+    path = store.own(run, store.WEIGHTS)
+    kept = path.stat()
+    with path.open("rb") as reader:  # a reader keeps what it opened
+        trained(run)
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        inode = path.stat().st_ino
+        trained(run)
+        assert reader and path.stat().st_ino != inode
+    assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
+
+
+@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], flip], ids=["missing", "cut", "bit"])
+def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later, damage):
+    run = run_of(ONE)
+    trained(run)
+    no_training_later()
+    path = store.own(run, store.ANCHOR)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole)) if damage else path.unlink()
+    trained(run)
+    assert path.read_bytes() == whole
 
 
 def test_damaged_weights_are_told_by_training_and_trained_anew():

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from srs import profiles, sealed, store
 from srs.__main__ import main
@@ -57,6 +58,9 @@ def load_weights(path: Path) -> list:
 
 KINDS = {
     "weights": Kind(store.WEIGHTS, lambda p: checkpoints.save(untrained(), p), load_weights),
+    "anchor": Kind(
+        store.ANCHOR, lambda p: checkpoints.save_anchor(torch.ones(9), p), lambda p: checkpoints.load_anchor(p).tolist()
+    ),
     "card": Kind(store.CARD, lambda p: sealed.write_json(p, {"seconds": 3}), lambda p: sealed.read_json(p, "card", by="train")),
     "votes": Kind("votes/X-k/7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p))),
     "table": Kind(
@@ -72,6 +76,7 @@ DAMAGE = {
     "a line or more cut": lambda b: b.rpartition(b"\n")[0].rpartition(b"\n")[0] + b"\n",
     "longer": lambda b: b + b"\0",
     "text": lambda b: b"none of what it should be\n" * 9,
+    "a pointer of Git LFS": lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
     "nothing but zeros": lambda b: bytes(len(b)),
 }
 
@@ -166,7 +171,7 @@ def test_a_full_disk_is_told_and_leaves_the_file_of_before(stored):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
     try:
         with pytest.raises(ConfigError, match=rf"{path.name}.*space.*{path.parent}") as caught:
-            path.unlink() if kind is KINDS["weights"] else None  # what is there is not written again
+            path.unlink() if kind in (KINDS["weights"], KINDS["anchor"]) else None  # what is there is not written again
             kind.write(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -174,8 +179,8 @@ def test_a_full_disk_is_told_and_leaves_the_file_of_before(stored):
     assert not path.exists() or kind.read(path) == before
 
 
-@every(("votes",))
-def test_what_a_killed_process_left_is_swept_after_an_hour(stored, monkeypatch):
+@every()
+def test_what_a_killed_process_left_is_swept(stored):
     kind, path, before = stored
     path.unlink()
     child = os.fork()
@@ -184,11 +189,26 @@ def test_what_a_killed_process_left_is_swept_after_an_hour(stored, monkeypatch):
         kind.write(path)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     part, = path.parent.iterdir()  # it was at it
+    elsewhere = part.with_name(f"{path.name}.elsewhere-{child}-00.part")  # another machine's process, that may be alive
+    elsewhere.touch()
     kind.write(path)
-    assert part.exists() and kind.read(path) == before
-    os.utime(part, (0, 0))
+    assert not part.exists() and elsewhere.exists() and kind.read(path) == before
+    os.utime(elsewhere, (0, 0))
+    path.unlink()
     kind.write(path)
-    assert not part.exists()
+    assert not elsewhere.exists() and kind.read(path) == before
+
+
+@every()
+def test_files_have_the_users_ordinary_mode(stored):
+    kind, path, _ = stored
+    before = os.umask(0o027)
+    try:
+        path.unlink()
+        kind.write(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 @every(("weights", "votes"))

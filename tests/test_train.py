@@ -131,6 +131,16 @@ def test_checkpoint_of_a_changed_recipe_is_not_gone_on_with():
     assert_equal(resumed, weights(changed))
 
 
+def test_changed_recipe_is_trained_anew():
+    run = run_of(ONE)
+    trained(run)
+    before = weights(run)
+    changed = run_of(replace(ONE, lr=1e-3))
+    assert store.own(changed, store.WEIGHTS) == store.own(run, store.WEIGHTS)
+    trained(changed)
+    assert not torch.equal(weights(changed)["classifier.weight"], before["classifier.weight"])
+
+
 def test_damaged_checkpoint_is_set_aside():
     run = run_of(replace(RECIPE, epochs=2))
     trained(run, stop_after=1)
@@ -262,6 +272,24 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
     assert {c for _, c in places} == set(range(3, 8)) | set(range(8, 13))  # flipped: column 10
 
 
+@pytest.mark.parametrize(("kind", "moves"), [("none", False), ("flips", True), ("crops", True)])
+def test_augmentation_by_kind(kind, moves):
+    torch.manual_seed(0)
+    x = torch.rand(50, 3, 8, 8)
+    y = train._augment(x, kind)
+    same = [torch.equal(a, b) for a, b in zip(x, y)]
+    mirrored = [torch.equal(a.flip(2), b) for a, b in zip(x, y)]
+    assert all(same) != moves
+    if kind == "flips":
+        assert all(a or b for a, b in zip(same, mirrored)) and 10 < sum(mirrored) < 40
+
+
+@pytest.mark.parametrize(("optimiser", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_optimiser_is_the_recipe_s(optimiser, kind):
+    made = train._optimiser(mdeq.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
+    assert isinstance(made, kind) and made.param_groups[0]["weight_decay"] == 0.1
+
+
 # ---------------------------------------------------------------------------------------------- begun with another's weights
 
 FIRST = replace(RECIPE, recipe="first", pretrain_steps=100)
@@ -296,6 +324,15 @@ def test_a_training_in_pieces_goes_through_its_first_part_too():
     for _ in range(FIRST.epochs + THEN.epochs):
         trained(whole, stop_after=1)
     assert_equal(weights(whole), unbroken)
+
+
+def test_every_start_of_a_contractive_recipe_is_drawn():
+    cold, earlier = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
+    torch.manual_seed(0)
+    drawn = [losses.start_anywhere(cold, earlier, THEN) for _ in range(60)]
+    for want in (cold, earlier, earlier.mean(0).expand(4, 3)):
+        assert 8 < sum(torch.equal(z, want) for z in drawn) < 35
+    assert all(torch.equal(losses.start_anywhere(cold, None, THEN), cold) for _ in range(20))
 
 
 def test_a_contractive_recipe_lessens_the_change_of_the_last_step():

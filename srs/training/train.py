@@ -53,7 +53,9 @@ def train(
 
 def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
     recipe, target = run.train, store.own(run, store.WEIGHTS)
+    inference.choose_kernels(tf32=False)
     if _is_done(run):
+        _remake_anchor(run, device)
         return target
     if not retrain and checkpoints.take_from_zoo(run):
         return target
@@ -62,7 +64,6 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
         train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
         if not store.own(first, store.WEIGHTS).is_file():
             return target
-    inference.choose_kernels(tf32=False)
     memory.keep_freed()
     images = data.load(run.profile.data, "train")
     trained_on = data.digest(images)
@@ -193,14 +194,24 @@ def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float
 
 def _is_done(run: settings.Run) -> bool:
     """Whether weights of these settings are there and whole; what is damaged is told."""
-    if not all([sealed.present(store.own(run, name)) for name in (store.CARD, store.WEIGHTS, store.ANCHOR)]):
+    if not all([sealed.present(store.own(run, name)) for name in (store.CARD, store.WEIGHTS)]):
         return False
     told = sealed.read_json(store.own(run, store.CARD), "model card", by="train")
     if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
         return False
     checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data)
-    checkpoints.load_anchor(store.own(run, store.ANCHOR))
     return True
+
+
+def _remake_anchor(run: settings.Run, device: str) -> None:
+    """Compute the anchor of weights that are done, where it is missing or damaged."""
+    path = store.own(run, store.ANCHOR)
+    with contextlib.suppress(sealed.DamagedFile):
+        if sealed.present(path):
+            checkpoints.load_anchor(path)
+            return
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
+    checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), path)
 
 
 def _same_images(run: settings.Run, trained_on: str | None) -> bool:
