@@ -301,8 +301,7 @@ def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
             body = ast.parse(cell).body
         except SyntaxError:  # a magic command
             continue
-        targets = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
-        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        names = [t.id for line in body if isinstance(line, ast.Assign) for t in line.targets if isinstance(t, ast.Name)]
         if cell.startswith("# Parameters\n"):
             injected = names
         elif len(names) == len(body) and any(name in known for name in names):
@@ -349,10 +348,8 @@ def _left(profile: Profile, name: str) -> dict[str, int] | None:
     files = [work / run / file for file in LEAVES.get(step, ())]
     for shown in sorted(set(re.findall(r'"\*([\w.]+)\.\* ', (work / "notebooks" / f"{name}.ipynb").read_text()))):
         paths = {path.suffix: path for path in figures.glob(f"{shown}.*") if path.stem == shown}
-        kinds = next((kinds for kinds in ((".pdf", ".png"), (".csv", ".md", ".tex")) if paths.keys() >= set(kinds)), None)
-        if kinds is None:
-            return None
-        files += [paths[kind] for kind in kinds]
+        kinds = next((kinds for kinds in ((".pdf", ".png"), (".csv", ".md", ".tex")) if paths.keys() >= set(kinds)), ())
+        files += [paths[kind] for kind in kinds] or [figures / shown]
     if not all(file.is_file() for file in files):
         return None
     return {str(file.relative_to(sealed.root())): file.stat().st_size for file in files}

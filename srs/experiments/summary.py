@@ -13,7 +13,7 @@ from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
-from srs.experiments import bench, certified_accuracy, scaling, soundness
+from srs.experiments import certified_accuracy, scaling, soundness
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
 from srs.smoothing.bounds import Rule
@@ -269,6 +269,8 @@ def ways(run: Run) -> pd.DataFrame:
     audited = [(srs, rule) for rule in (Rule.RELEASED, Rule.THEOREM31, Rule.AUDIT)]
     chosen = [(profile.reference, Rule.COHEN), (STOP.name, Rule.COHEN), *audited, (cheap, Rule.COHEN)]
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
+    from srs.experiments import bench  # it brings torch, which no other table needs
+
     theirs = bench.read(store.find(run, "bench.csv"))["nfe"][0] * (profile.n0 + profile.n)
     faster = theirs / measures.cost(counted, ["method"])["NFE/image"]
     return pd.DataFrame([
