@@ -145,7 +145,7 @@ def test_figures_hold_no_more_lines_than_can_be_told_apart(counted):
     srs = [replace(SRS, name=f"SRS-X-{i}A", steps=i) for i in range(1, 8)]
     own = counted[counted["method"].isin([SMOKE.reference, SRS.name])].astype({"method": object})
     many = pd.concat([own, *(own[own["needs_audit"]].assign(method=m.name) for m in srs)])
-    profile = replace(SMOKE, methods=(SMOKE.method(SMOKE.reference), SRS, *srs))
+    profile = replace(SMOKE, methods=(SMOKE.method(SMOKE.reference), SMOKE.method("MDEQ-STOP"), SRS, *srs))
     made = soundness.size_tables(simulation.audit_sizes(many, profile, ns=(SMOKE.n,)), profile)
     assert [one.name for one in made] == ["audit_size", "audit_size_pays", "audit_size_SMALL_figure", "audit_size_SMALL_figure_2"]
     assert len(made[0].frame) == 8 and "pays for K" in made[1].frame

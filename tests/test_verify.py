@@ -57,6 +57,6 @@ def test_the_same_seed_draws_the_same_rows(certified, monkeypatch):
 def test_doctor_tells_what_is_here(certified):
     told = "\n".join(verify.doctor(PROFILE))
     assert "digits test: 360 images" in told and "GB free" in told and "torch" in told
-    assert "weights here     votes 12 of 12     counts of 12 rows" in told
+    assert "weights here     votes 14 of 14     counts of 14 rows" in told
     assert "weights missing  votes missing" in told  # of the explicit network
     assert len(told.splitlines()) == 5 + len(PROFILE.every_run)
