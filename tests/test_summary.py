@@ -53,8 +53,9 @@ def test_each_finding_follows_the_counts(both, question):
 
 def test_srs_pays_where_its_table_says_so_and_standard_votes_elsewhere(both):
     before, after = (findings["When does SRS pay at all?"].answer for findings in both)
-    assert "in 0 of 6 rows at N = 400 and in 0 of 6 rows at N = 10,000" in before and "in 0 of 6 rows" not in after
-    assert "MDEQ-30A on SMALL paper (1.0 times fewer evaluations, 100 % kept" in before
+    pays = "in 1 of 6 rows at N = 400 (SRS-MDEQ-3A on paper 0.5 with K"
+    assert pays in before and pays not in after
+    assert "MDEQ-STOP on SMALL paper (2.5 times fewer evaluations, 98 % kept" in before
 
 
 def test_models_that_certify_nothing_are_compared_with_nothing(srs_root):
