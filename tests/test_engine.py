@@ -155,6 +155,7 @@ def test_a_file_of_no_known_queue_is_refused(tmp_path, content, named):
 def test_workers_of_a_queue_do_the_same_and_hand_on_a_refusal(tmp_path, monkeypatch):
     (tmp_path / "queue.yaml").write_text("jobqueue: {local: {cores: 1, memory: 1 GB, processes: 1}}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # its jobs are processes that start elsewhere, and find `troubled` there
     done = engine.compute(lambda: troubled, [(2, tmp_path), (7, tmp_path)], scheduler="queue.yaml")
     assert next(done) == (0, 20)
     with pytest.raises(ConfigError, match="seven is refused"):
