@@ -6,9 +6,9 @@ What certifies a model of your own, by its name here: `from srs import Smooth`.
 import importlib
 
 PUBLIC = {  # name: the module that it is read from when it is first asked for, so that `import srs` imports no torch
-    "Smooth": "smooth", "certify_images": "smooth", "plot_certified_accuracy": "smooth", "load": "smooth", "tune": "tuning",
-    "from_torchdeq": "adapters", "certify_image": "smoothing.certify", "Method": "settings", "Sampling": "settings",
-    "DEQ": "deq.mdeq", "ABSTAIN": "settings",
+    "Smooth": "smoothing.smooth", "certify_images": "smoothing.smooth", "certify_image": "smoothing.certify",
+    "load": "experiments.own_model", "tune": "experiments.own_model", "plot_certified_accuracy": "experiments.own_model",
+    "DEQ": "deq.mdeq", "from_torchdeq": "deq.adapters", "Method": "settings", "Sampling": "settings", "ABSTAIN": "settings",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from srs.settings import ConfigError, Profile, Run
 COMMANDS = {  # what is run, by module and function; only the chosen one is imported
     "train": ("srs.training.train:train", "train one model"),
     "certify": ("srs.smoothing.certify:certify", "draw and count the votes of one run's images"),
-    "tune": ("srs.tuning:tune_folder", "say which method should certify your model"),
+    "tune": ("srs.experiments.own_model:tune_folder", "say which method should certify your model"),
     "attack": ("srs.experiments.attacks:measure", "attack the images of a profile's runs"),
     "bench": ("srs.experiments.bench:bench", "time one run's methods against the released code's cost"),
     "ablate": ("srs.experiments.ablations:measure", "draw and count what the ablations show"),
@@ -28,7 +28,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "ship": ("srs.store:ship", "track the finished runs of a profile"),
     "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
-OWN = {"certify": "srs.smooth:certify_folder"}  # with --images: the same for a model and images of the user's own
+OWN = {"certify": "srs.experiments.own_model:certify_folder"}  # with --images: the same for a model and images of the user's own
 RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
 
 

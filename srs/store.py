@@ -308,6 +308,18 @@ def require_same_images(counts: pd.DataFrame) -> None:
             raise ValueError(f"the counts of {run} are of different images per method: certify its methods again")
 
 
+ROW = {"idx": int, "label": int, "predict": int, "radius": float, "correct": int, "time": str}  # Cohen et al.'s columns
+
+
+def read_rows(path: str | Path) -> pd.DataFrame:
+    """A table of certificates in Cohen et al.'s columns, ours or one of their logs."""
+
+    def parse(body: bytes) -> pd.DataFrame:
+        return pd.read_csv(io.BytesIO(body), sep="\t", dtype=ROW, float_precision="round_trip")[[*ROW]]
+
+    return sealed.read(Path(path), "table of certificates", parse, by="certify", plain=True)
+
+
 def write_rows(path: Path, counts: pd.DataFrame, predict: np.ndarray, radius: np.ndarray) -> None:
     """Write certificates in Cohen et al.'s columns (idx label predict radius correct time), full precision."""
     correct = (counts["label"] == predict).astype(int)

@@ -254,8 +254,8 @@ ROOT = Path(profiles.__file__).parents[1]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "srs").rglob("*.py") if path.stem != "__init__"}
 # From the bottom up: a module imports only from its own layer and from those below.
 LAYERS = (
-    ("settings", "attacks.settings", "progress"), ("sealed",), ("profiles",), ("store",), ("data", "deq", "adapters"), ("smoothing",), ("analysis",),
-    ("attacks",), ("training",), ("experiments", "smooth", "tuning"), ("__main__",),
+    ("settings", "attacks.settings"), ("sealed",), ("profiles",), ("store",), ("data", "deq"), ("smoothing",), ("analysis",),
+    ("attacks",), ("training",), ("experiments",), ("__main__",),
 )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import srs
-from srs import data, profiles, smooth
+from srs import data, profiles, store
 from srs.settings import ABSTAIN, ConfigError, Method, Sampling
+from srs.smoothing import smooth
 from tests.helpers import three_classes
 
 SEEDS, SIGMA = range(20), 0.25
@@ -198,7 +199,7 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     entry.main(words.split())
     out = capsys.readouterr().out
     assert out.startswith("mine.tsv: 2 images, ") and "certified accuracy at r = 0.00: " in out
-    assert smooth.read_table("mine.tsv")["idx"].tolist() == [0, 2]
+    assert store.read_rows("mine.tsv")["idx"].tolist() == [0, 2]
     entry.main([*words.split(), "--method", "previous-anderson-1", "--out", "srs.tsv"])
     assert capsys.readouterr().out.startswith("srs.tsv: 2 images, ")
     entry.main("tune --model own.py:make --images images --channels 1 --sigma 0.01".split())

@@ -18,7 +18,7 @@ from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.progress import tqdm
+from srs.smoothing.engine import tqdm
 from srs.smoothing import bounds, noise, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.store import ATTACKED, NOT_DRAWN

@@ -17,7 +17,7 @@ import torch
 from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.deq.released import RELEASED_TOL
-from srs.progress import tqdm
+from srs.smoothing.engine import tqdm
 from srs.settings import Method, Run, STOP
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies

@@ -12,7 +12,7 @@ import pandas as pd
 
 from srs import data, sealed, settings, store
 from srs.deq import inference
-from srs.progress import tqdm
+from srs.smoothing.engine import tqdm
 from srs.settings import Method, Run
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies

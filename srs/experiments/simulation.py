@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from srs.analysis import measures
 from srs.experiments.certified_accuracy import certified_runs, identity, of_run
-from srs.progress import tqdm
+from srs.smoothing.engine import tqdm
 from srs.settings import check_count, Profile, Run
 from srs.smoothing import audit_size, bounds
 from srs.smoothing.bounds import Counts, Rule

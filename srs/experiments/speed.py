@@ -18,7 +18,7 @@ from srs.analysis.show import Shown
 from srs.deq import checkpoints, inference
 from srs.experiments import bench, few_steps
 from srs.experiments.certified_accuracy import name_of, source_note
-from srs.progress import tqdm
+from srs.smoothing.engine import tqdm
 from srs.settings import Profile, Run
 from srs.smoothing import adaptive, bounds, certify, votes
 from srs.smoothing.adaptive import Looks

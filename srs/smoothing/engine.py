@@ -14,6 +14,7 @@ import secrets
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -21,7 +22,10 @@ from pathlib import Path
 from statistics import fmean
 
 from srs import settings
-from srs.progress import tqdm
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # without ipywidgets it says so, and gives lines of text
+    tqdm = importlib.import_module("tqdm" if os.environ.get("SRS_MAKE") else "tqdm.auto").tqdm  # widgets, or lines under make
 
 HOUR, WEEK = 3600.0, 7 * 86_400.0  # seconds
 ADDRESSES = ("tcp://", "tls://")

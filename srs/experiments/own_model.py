@@ -1,26 +1,95 @@
-"""Which method should certify my model? Measured on a few training images, on other noise than a certificate's."""
+"""What is asked of a model of one's own: its certificates as a table and a curve, and which method should certify it."""
 
 import copy
-from collections.abc import Sequence
+import re
+import runpy
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from matplotlib.figure import Figure
+from torch import Tensor, nn
 
-from srs import settings
-from srs.adapters import as_deq
-from srs.deq import inference, mdeq
+from srs import data, profiles, settings, store
+from srs.analysis import plots
+from srs.deq import checkpoints, inference, mdeq
+from srs.deq.adapters import as_deq
 from srs.deq.solvers import SOLVERS
-from srs.settings import Method
-from srs.smooth import AUDIT, check_image, given
+from srs.settings import ABSTAIN, check, Method
 from srs.smoothing import bounds, votes
 from srs.smoothing.noise import Copies
+from srs.smoothing.smooth import certify_images, check_image, Smooth
 
 OTHER_NOISE = 1_000_003  # the seed here: what is chosen may not depend on the noise of a certificate
+AUDIT = 400  # K of a method that a command line names
 STEPS, SHARED_STEPS, CHAINS = 30, 10, 10  # most steps from zero, most from the shared start, chains of SRS
+
+
+def plot_certified_accuracy(*tables: str | Path) -> Figure:
+    """Certified accuracy against radius, a line per table; `.savefig("mine.png")` keeps it."""
+    found = pd.concat([store.read_rows(path).assign(table=Path(path).stem, panel="") for path in tables], ignore_index=True)
+    return plots.accuracy_curves(found.assign(correct=found["correct"] == 1), hue="table", panel="panel", title=str)
+
+
+def load(name: str, device: str = "cpu") -> mdeq.DEQ:
+    """A trained model of the zoo, ready to be certified: load("cifar10/SMALL-s0.50"), or with its recipe behind a dash."""
+    every = (run for profile in reversed(profiles.PROFILES.values()) for run in profile.every_run)
+    runs = {f"{run.profile.data.name}/{run.id}": run for run in every if store.find(run, store.WEIGHTS)}
+    run = settings.pick(name if name in runs else f"{name}-paper", runs, "model")
+    anchor = store.find(run, store.ANCHOR)
+    model = checkpoints.load(store.find(run, store.WEIGHTS), run.model, run.profile.data).to(device)
+    model.anchor = checkpoints.load_anchor(anchor).to(device) if anchor else None
+    return inference.prepare(model)
+
+
+def certify_folder(
+    *, model: str, images: str, sigma: float = 0.5, n: int = 1_000, method: str = "", skip: int = 1, channels: int = 3,
+    device: str = "cpu", out: str = "mine.tsv",
+) -> Iterator[str]:
+    """Certify the images of a folder by a model of your own.
+
+    Args:
+        model: FILE.py:FUNCTION, which gives the model; or the name of a zoo model, as cifar10/SMALL-s0.50.
+        images: a folder with a folder of images per class.
+        sigma: noise level in units of [0, 1] pixels.
+        n: noisy copies that estimate the probability of the class.
+        method: START-SOLVER-STEPS, as `srs tune` prints it; empty: plain randomized smoothing with the full solve.
+        skip: every skip-th image.
+        channels: 3 for colour, 1 for grey.
+        device: a torch device.
+        out: the table; a call that was interrupted goes on.
+    """
+    own, source, classes = given(model, images, channels, device)
+    words = re.fullmatch(r"(\w+)-(\w+)-(\d+)", method)
+    check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
+    chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
+    chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.serialized else chosen
+    table = certify_images(Smooth(own, classes, sigma, method=chosen), source, source.labels, n=n, skip=skip, out=out)
+    yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
+    radius = table["radius"].where(table["correct"] == 1, -1.0)
+    for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):
+        yield f"certified accuracy at r = {r:.2f}: {100 * (radius >= r).mean():.1f} %"
+
+
+def given(model: str, images: str, channels: int, device: str) -> tuple[object, data.Images, int]:
+    """The model, the images and the number of classes that a command line names; no folder: what a zoo model learned."""
+    inference.check_device(device)
+    (file, _, function), data_set = model.rpartition(":"), model.partition("/")[0]
+    check(bool(images or not file), "images", images, "a folder with a folder of images per class")
+    check(not file or Path(file).is_file(), "model", model, "FILE.py:FUNCTION with a file that is there, or a zoo model")
+    if images:
+        source = data.image_folder(Path(images), channels)
+    else:
+        source = data.load(settings.pick(data_set, profiles.DATASETS, "data set"), "train")
+    own = settings.pick(function, runpy.run_path(file), "function")() if file else load(model, device)
+    return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
+
+
+# ------------------------------------------------------------------------------------------------ which method
 
 
 class Choice(NamedTuple):

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import srs
-from srs import data, profiles, settings, store, tuning
+from srs import data, profiles, settings, store
 from srs.analysis import measures
+from srs.experiments import own_model
 from srs.settings import ConfigError
 from tests.helpers import LinearDEQ, three_classes
 
@@ -41,21 +42,21 @@ def test_a_model_is_solved_as_long_as_it_needs(rate, most):
 
 
 def test_radii_are_those_that_are_then_certified_and_noise_is_another_one(monkeypatch):
-    seeds, copies_of = [], tuning.Copies
-    monkeypatch.setattr(tuning, "Copies", lambda x, sigma, seed, *where: seeds.append(seed) or copies_of(x, sigma, seed, *where))
+    seeds, copies_of = [], own_model.Copies
+    monkeypatch.setattr(own_model, "Copies", lambda x, sigma, seed, *where: seeds.append(seed) or copies_of(x, sigma, seed, *where))
     model = three_classes()
     found = srs.tune(model, images(), labels_of(model), classes=3, sigma=SIGMA, copies=400)
     smooth = srs.Smooth(found.model, 3, SIGMA, method=found.method)
     right = [radius * (predict == label) for (predict, radius), label in zip(map(smooth.certify, images()), labels_of(model))]
     assert found.table["radius"][0] == pytest.approx(sum(right) / len(right), rel=0.1)
-    assert set(seeds) == {tuning.OTHER_NOISE} and smooth.sampling.seed not in seeds
+    assert set(seeds) == {own_model.OTHER_NOISE} and smooth.sampling.seed not in seeds
 
 
 def test_radii_that_scatter_are_not_taken_for_kept():
     full = np.linspace(0.1, 1, 20)
-    assert tuning.keeps(0.98 * full, full, 0.95) and not tuning.keeps(0.94 * full, full, 0.95)
+    assert own_model.keeps(0.98 * full, full, 0.95) and not own_model.keeps(0.94 * full, full, 0.95)
     scattered = np.where(np.arange(20) % 2, 2.0, 0.0) * full
-    assert scattered.mean() > full.mean() and not tuning.keeps(scattered, full, 0.95)
+    assert scattered.mean() > full.mean() and not own_model.keeps(scattered, full, 0.95)
 
 
 def test_an_explicit_network_gets_plain_rs():
@@ -74,7 +75,7 @@ def test_on_shipped_counts_the_rule_takes_the_best_row_of_those_that_keep_the_ra
     certified = measures.holding(counted, alpha=run.profile.alpha)
     certified["radius"] = certified["radius"].where(certified["correct"], 0.0)
     each = certified.pivot(index="idx", columns="method", values="radius")
-    kept = [name for name in each if tuning.keeps(each[name].to_numpy(), each[run.profile.reference].to_numpy(), 0.95)]
+    kept = [name for name in each if own_model.keeps(each[name].to_numpy(), each[run.profile.reference].to_numpy(), 0.95)]
     assert measures.cost(counted, ["method"])["NFE/image"][kept].idxmin() == best
 
 
