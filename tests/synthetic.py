@@ -11,7 +11,7 @@ import pandas as pd
 
 from srs import sealed, settings, store
 from srs.attacks.settings import Attack
-from srs.experiments import ablations, attacks, bench, few_steps, variants, white_box
+from srs.experiments import ablations, attacks, bench, speed, white_box
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
 from srs.store import Tally
@@ -107,15 +107,8 @@ def write_everything(profile: Profile) -> None:
     write_profile(profile, explicit=True)
     for run in profile.runs:
         write_measured(run)
-    base = variants.base(profile)
+    base = ablations.base(profile)
     store.save_frame(store.measured(base, ablations.NAME), recounted(base))
-    for i, recipe in enumerate(variants.further_recipes(base).values()):
-        write_card(replace(base, train=recipe), 0.6 + 0.05 * i)
-    for i, recipe in enumerate(variants.contractive_parts(base).values()):
-        other = replace(base, train=recipe)
-        write_agreement(other)
-        if other != base:
-            write_card(other, 0.61 + 0.02 * i)
     for run in attacks.runs_of(profile):
         write_attacks(run)
     write_white_box(profile.runs[0])
@@ -124,7 +117,7 @@ def write_everything(profile: Profile) -> None:
 def recounted(run: Run) -> pd.DataFrame:
     """Plausible counts of every line of the ablations' tables, as their file has them."""
     rows, p = [], run.profile
-    for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in variants.lines(run)):
+    for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in ablations.lines(run)):
         shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
         other = replace(run, train=train)
         counted = tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))
@@ -140,7 +133,7 @@ def write_agreement(run: Run) -> None:
     ways += [("zero", "safe_anderson", 30, tol, margin) for tol, margin in ((0.1, 0.0), (0.003, 0.0), (0.0, 0.2))]
     spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
     points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
-    frame = pd.DataFrame(points, columns=[*few_steps.WAY, "votes", "differing", "nfe"])
+    frame = pd.DataFrame(points, columns=list(speed.POINTS))
     store.save_frame(store.measured(run, "agreement-test.csv"), frame)
 
 

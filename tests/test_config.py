@@ -294,7 +294,7 @@ def test_no_file_is_longer_than_400_lines():
 
 
 @pytest.mark.parametrize(("module", "allowed"), [
-    ("smoothing.bounds", {"numpy", "scipy"}), ("deq.solvers", {"torch"}), ("smoothing.starts", {"torch"}), ("experiments.variants", set()),
+    ("smoothing.bounds", {"numpy", "scipy"}), ("deq.solvers", {"torch"}), ("smoothing.starts", {"torch"}),
 ])  # fmt: skip
 def test_modules_import_no_more_than_they_promise(module, allowed):
     others = {name for name in imports(f"srs.{module}") if not name.startswith("srs")}

@@ -11,7 +11,7 @@ import torch
 from srs import data, profiles, settings, store
 from srs.attacks import attack
 from srs.deq import inference, memory
-from srs.experiments import ablations, bench, few_steps
+from srs.experiments import ablations, bench, speed
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.training import train
@@ -159,7 +159,7 @@ def test_a_training_is_not_resumed_on_other_images(srs_root, monkeypatch):
         lambda device: train.train(RUN, device=device, progress=False),
         lambda device: attack.run_suite(RUN, RUN.profile.attacks, device=device, progress=False),
         lambda device: ablations.measure(RUN.profile, device=device, progress=False),
-        lambda device: few_steps.measure(RUN, "val", device=device, progress=False),
+        lambda device: speed.measure_agreement(RUN, device=device, progress=False),
         lambda device: bench.compare(RUN, bench.contenders_of(RUN, 4), repetitions=1, copies=4, device=device, progress=False),
     ],
     ids=["certify", "load", "train", "attacks", "ablations", "agreement", "bench"],

@@ -82,8 +82,10 @@ def made(name: str) -> dict[str, pd.DataFrame]:
     """Every table of a profile by name, made now, as text."""
     profile = PROFILES[name]
     with root_of(profile):
-        for step in (*(remake.MAIN | remake.MORE).values(), *[smoke_only] * (name == "smoke"), *remake.LAST.values()):
-            step(profile)
+        for step in (*remake.FROM_COUNTS, *remake.STEPS):
+            if (step, name) == ("coverage", "smoke"):
+                smoke_only(profile)
+            remake.make(step, profile)
         frames = {path.name.removesuffix(".csv"): read(path) for path in store.shown(profile, "x").parent.glob("*.csv")}
         frames["exact_noise"] = frames["exact_noise"].filter(regex=f"^(?!.*({TIMED}))")
         return frames | {"certificates": certificates(profile)}

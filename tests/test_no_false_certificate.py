@@ -11,7 +11,7 @@ from torch import nn
 from srs import profiles, settings
 from srs.analysis import measures
 from srs.deq import inference, mdeq
-from srs.experiments import bench, few_steps
+from srs.experiments import bench, speed
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import certify, votes
 from srs.smoothing.bounds import ABSTAIN
@@ -264,7 +264,7 @@ def bench_once(run):
 
 
 def agree_once(run):
-    few_steps.measure(run, "val", images=1, copies=4, chains=2, chosen=(replace(RS, batch=2),), progress=False)
+    speed.measure_agreement(run, images=1, copies=4, chains=2, chosen=(replace(RS, batch=2),), progress=False)
 
 
 def draw_once(run):

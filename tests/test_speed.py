@@ -1,7 +1,5 @@
 """Notebook 41: agreement and timings on a small model (counts and shares, never seconds), tables from hand-made measurements."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,7 @@ import torch
 
 from srs import data, store
 from srs.deq import checkpoints
-from srs.experiments import bench, few_steps, speed
+from srs.experiments import bench, speed
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, votes
 from srs.smoothing.adaptive import Looks
@@ -18,14 +16,13 @@ from tests.helpers import save_untrained, smoke_run
 
 RUN = smoke_run()
 PROFILE = RUN.profile
-SIZE = dict(images=2, copies=12, chains=4, progress=False)
 POINTS = pd.DataFrame(
     [
         ("zero", "anderson", 1, 0.0, 0.0, 200, 80, 1.0), ("zero", "anderson", 4, 0.0, 0.0, 200, 10, 4.0),
         ("centroid", "anderson", 1, 0.0, 0.0, 200, 30, 1.0), ("centroid", "naive", 8, 0.0, 0.0, 200, 0, 8.0),
         ("zero", "safe_anderson", 30, 0.1, 0.0, 200, 4, 5.5), ("zero", "safe_anderson", 30, 0.0, 0.4, 200, 12, 3.25),
     ],
-    columns=[*few_steps.WAY, "votes", "differing", "nfe"],
+    columns=list(speed.POINTS),
 )  # fmt: skip
 
 
@@ -64,7 +61,8 @@ def test_a_chain_is_timed_after_its_warm_up(batch):
 
 def test_bench_stores_what_was_asked_for():
     path = bench.bench(RUN, repetitions=1, copies=20, only=("MDEQ-5A", "SRS-MDEQ-1N"))
-    assert bench.read(path)["label"].tolist()[2:] == ["MDEQ-5A", "SRS-MDEQ-1N"] and path.with_suffix(".json").is_file()
+    stored = store.read_frame(path, bench.COLUMNS, "timings", by="")
+    assert stored["label"].tolist()[2:] == ["MDEQ-5A", "SRS-MDEQ-1N"] and path.with_suffix(".json").is_file()
     with pytest.raises(ConfigError, match="contender = 'MDEQ-6A' is refused"):
         bench.bench(RUN, only=("MDEQ-6A",))
 
@@ -72,7 +70,7 @@ def test_bench_stores_what_was_asked_for():
 def timings(*ways):
     """Timings of ways by label: milliseconds and evaluations of f of a vote."""
     rows = [(label, 400, 5, nfe, ms / 1000, ways[0][1] / ms, ways[1][1] / ms, 0.0) for label, ms, nfe in ways]
-    return pd.DataFrame(rows, columns=["label", "batch", "repetitions", "nfe", "seconds", "ratio", "ratio_best", "differing"])
+    return pd.DataFrame(rows, columns=list(bench.COLUMNS))
 
 
 def looks(method):
@@ -114,52 +112,34 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors():
 # ---------------------------------------------------------------------------------------------- agreement
 
 
-def test_points_count_what_differs_from_the_reference():
-    every = few_steps.ways(4)
+def test_points_count_what_differs_from_the_reference_and_are_measured_once(model, monkeypatch):
+    every, size = speed.ways(4), dict(images=2, copies=12, chains=4, progress=False)
     assert {m.start for m in every} == {"zero", "previous", "clean", "centroid", "calibrated", "anchor"}
     some = tuple(m for m in every if m.steps in (1, 3) or (m.start == "zero" and (m.tol == 0.1 or m.margin == 0.4)))
-    points = few_steps.measure(RUN, "val", **SIZE, chosen=some)
-    assert (points["votes"] == 2 * 8).all() and "anchor" not in set(points["start"])
+    with pytest.raises(ConfigError, match="copies"):
+        speed.measure_agreement(RUN, **size | dict(copies=7))
+    assert "anchor" not in set(speed.measure_agreement(RUN, **size, chosen=some[:1] + some[-3:])["start"])  # there is none yet
+    checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), store.own(RUN, store.ANCHOR))
+    points = speed.measure_agreement(RUN, **size, chosen=some)
     plain = (points["tol"] == 0) & (points["margin"] == 0)
-    assert (points["nfe"] == points["steps"])[plain].all() and points["nfe"][~plain].between(1, 30).all()
-    network, images, want = certify.load_model(RUN), data.load(PROFILE.data, "val"), 0
+    assert (points["votes"] == 2 * 8).all() and (points["nfe"] == points["steps"])[plain].all() and points["nfe"].between(1, 30).all()
+    wide = points[plain & (points["solver"] == "anderson")].pivot(index="steps", columns="start", values="differing")
+    assert wide["anchor"].equals(wide["zero"].rename("anchor"))  # an anchor at zero is a start at zero
+    network, images, want = certify.load_model(RUN), data.load(PROFILE.data, "test"), 0
     for idx in np.linspace(0, len(images.labels) - 1, 2).astype(int):
         noisy = Copies(images.x(int(idx)), RUN.sigma, PROFILE.seed, int(idx), "estimate")
         few, full = (votes.sample(network, noisy, Method("m", "anderson", k), np.arange(4, 12))[0] for k in (1, 30))
         want += int((few != full).sum())
-    assert points.query("start == 'zero' and solver == 'anderson' and steps == 1")["differing"].item() == want > 0
-
-
-def test_points_are_measured_once_and_anew_for_other_weights(monkeypatch):
-    few = tuple(m for m in few_steps.ways(4) if m.steps < 5 and m.solver == "naive")
-    first = few_steps.measure(RUN, "test", **SIZE, chosen=few)
+    assert wide.loc[1, "zero"] == want > 0
     monkeypatch.setattr(votes, "sample", lambda *a, **k: pytest.fail("measured again"))
-    pd.testing.assert_frame_equal(few_steps.measure(RUN, "test", **SIZE, chosen=few), first)
+    pd.testing.assert_frame_equal(speed.measure_agreement(RUN, **size, chosen=some), points)
     save_untrained(RUN, seed=1)
     with pytest.raises(pytest.fail.Exception):
-        few_steps.measure(RUN, "test", **SIZE, chosen=few)
+        speed.measure_agreement(RUN, **size, chosen=some)
 
 
-def test_start_anchor_is_measured_where_there_is_one(model):
-    some = tuple(m for m in few_steps.ways(4) if m.start in ("zero", "anchor") and m.solver == "anderson" and m.steps < 4)
-    checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), store.own(RUN, store.ANCHOR))
-    wide = few_steps.measure(RUN, "val", **SIZE, chosen=some).pivot(index="steps", columns="start", values="differing")
-    assert len(wide) == 3 and wide["anchor"].equals(wide["zero"].rename("anchor"))  # an anchor at zero is a start at zero
-
-
-@pytest.mark.parametrize(("split", "copies", "what"), [("val", 7, "copies"), ("train", 12, "split")])
-def test_sizes_and_splits_are_checked(split, copies, what):
-    with pytest.raises(ConfigError, match=what):
-        few_steps.measure(RUN, split, **SIZE | dict(copies=copies))
-
-
-# ---------------------------------------------------------------------------------------------- tables
-
-
-def test_starts_and_cheapest_ways():
-    starts = speed.starts(POINTS).set_index("start")
-    np.testing.assert_array_equal(starts.loc[["zero", "centroid"]], [[40, 5], [15, np.nan]])
-    cheapest = speed.cheapest_votes(POINTS)  # those that nothing beats
+def test_the_cheapest_ways_are_those_that_nothing_beats():
+    cheapest = speed.cheapest_votes(POINTS)
     assert cheapest["NFE/vote"].tolist() == [1, 3.25, 4, 5.5, 8] and cheapest["disagreement %"].tolist() == [15, 6, 5, 2, 0]
     assert cheapest["stops at"].tolist() == ["1 steps", "lead > 0.4", "4 steps", "residual <= 0.1", "8 steps"]
 
@@ -170,21 +150,27 @@ def test_a_profile_s_tables_are_made_from_what_is_stored():
     for name, frame in (("agreement-test", POINTS), ("bench", measured)):
         store.save_frame(store.measured(RUN, f"{name}.csv"), frame)
     made = {s.name: s for s in (*speed.agreement(PROFILE), *speed.speed(PROFILE))}
-    assert set(made) == {f"{name}_SMALL_s0.50" for name in ("agreement", "starts", "cheapest_votes", "speed", "cost_by_n")}
+    assert set(made) == {f"{name}_SMALL_s0.50" for name in ("agreement", "cheapest_votes", "speed", "cost_by_n")}
     assert store.shown(PROFILE, "agreement_SMALL_s0.50.pdf").is_file() and len(made["speed_SMALL_s0.50"].frame) == len(measured)
 
 
+# ---------------------------------------------------------------------------------------------- adaptive
+
+
 def test_adaptive_decisions_stand_beside_those_of_fixed_n(monkeypatch):
-    method = Method("RS-2A", "anderson", 2, batch=100)
-    speed.measure_adaptive(RUN, method, images=3, n=120)
-    stored = speed.read_looks(store.measured(RUN, "adaptive.csv"))
+    method = speed.adaptive_method(PROFILE)
+    assert not method.serialized and method.steps == 5
+    speed.measure_adaptive(RUN, method, images=2, n=120, progress=False)
+    path = store.measured(RUN, "adaptive.csv")
+    stored, before = store.read_frame(path, speed.LOOKS, "votes", by=""), path.read_bytes()
+    assert stored["idx"].unique().tolist() == [0, 2 * PROFILE.stride]
     for row in speed.decisions(stored, (0.0, 0.5), sigma=0.5, alpha=0.001).to_dict("records"):
-        assert row["images"] == 3 and row["most votes"] <= 120 and row["share of N %"] <= 100
+        assert row["images"] == 2 and row["most votes"] <= 120 and row["share of N %"] <= 100
         assert abs(row["certified, fixed N"] - row["certified, adaptive"]) <= row["decided otherwise"]
     assert [s.name for s in speed.adaptive_votes(PROFILE)] == ["adaptive_SMALL_s0.50"]
     monkeypatch.setattr(votes, "draw_votes", lambda *args, **more: pytest.fail("drawn again"))
-    speed.measure_adaptive(RUN, method, images=3, n=120)
-    assert speed.read_looks(store.measured(RUN, "adaptive.csv")).equals(stored)
+    speed.measure_adaptive(RUN, method, images=2, n=120, progress=False)
+    assert path.read_bytes() == before
     with pytest.raises(ConfigError, match="SRS-MDEQ-3A"):  # an audit would have to be drawn anew at every look
         speed.measure_adaptive(RUN, PROFILE.method("SRS-MDEQ-3A"), images=1, n=100)
 
@@ -194,10 +180,3 @@ def test_adaptive_decisions_are_those_of_the_stored_counts():
     row = speed.decisions(looks("RS"), (0.0,), sigma=0.5, alpha=0.001).iloc[0]
     assert (row["certified, fixed N"], row["certified, adaptive"], row["decided otherwise"]) == (1, 1, 0)
     assert 100 < row["most votes"] < 1000 and row["mean votes"] == (100 + row["most votes"]) / 2
-
-
-def test_the_adaptive_method_needs_no_audit():
-    chosen = speed.adaptive_method(PROFILE)
-    assert not chosen.serialized and chosen.steps == 5
-    anchored = Method("ANCHOR", "naive", 2, start="anchor")
-    assert speed.adaptive_method(replace(PROFILE, methods=(*PROFILE.methods, anchored))) == anchored

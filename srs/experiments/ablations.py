@@ -1,15 +1,16 @@
 """Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
 
-What a stored vote can tell is not drawn again. The first n of N stored votes are those that n votes would have been, and the full
-solve's stored votes on the same noise tell what an audit of any size finds. `variants` says what is varied.
+All is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What a stored vote can tell
+is not drawn again: the first n of N stored votes are those that n votes would have been, and the full solve's stored votes on the
+same noise tell what an audit of any size finds.
 """
 
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,11 @@ import pandas as pd
 from srs import sealed, settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
+from srs.attacks.settings import Adversarial, smoothadv
 from srs.deq import inference
-from srs.experiments import few_steps, variants
-from srs.experiments.certified_accuracy import model_quality, setting
-from srs.experiments.variants import Line
-from srs.settings import Method, Profile, Run
-from srs.smoothing import audit_size, bounds, certify, engine, noise, votes
+from srs.experiments.certified_accuracy import setting
+from srs.settings import Method, Profile, Run, Train
+from srs.smoothing import audit_size, bounds, certify, noise, votes
 from srs.smoothing.bounds import Rule
 from srs.training import train
 
@@ -30,15 +30,110 @@ NAME = "ablations.csv"  # of the file of counts
 KEY = ["recipe", "method", "n", "K"]
 KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
 KINDS |= store.KINDS | {"K": np.int64}
+SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
+KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
+NS = (100, 200, 400, 1_000, 10_000, 100_000)  # of which the last three are the paper's
+ALPHAS = (0.0001, 0.001, 0.01, 0.1)
+PAPER_K = 400
+SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}  # by table: what it varies
+VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps", "jacobian": "recipe", "smoothadv": "recipe"}
+COST = ["disagreement %", "NFE/vote", "NFE/image"]
+ABOVE = "images above RS's radius"
 NOTHING = "none (unsound): cohen on SRS votes"
 STORED, FAR = "stored votes", "extrapolated"
 DRAWS = 40  # simulated samples of each image, over which what is extrapolated is averaged
-PAPER_K = 400
-VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps"}  # by table: what it varies
-SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}
-COST = ["disagreement %", "NFE/vote", "NFE/image"]
-WAYS = list(product(("zero", "previous", "centroid"), (1, 2, 4)))  # start and steps, in the table of the parts of `contractive`
-SIZE = {"images": 10, "copies": 40, "chains": 10}  # of the votes by which they are
+
+# ------------------------------------------------------------------------------------------------ what is varied
+
+
+class Line(NamedTuple):
+    """One line of a table: the first n votes of a method on a model, k of those for c_A audited, on the first images."""
+
+    table: str
+    value: str  # of what is varied
+    train: Train
+    method: Method
+    n: int
+    k: int
+    images: int
+
+
+def base(profile: Profile) -> Run | None:
+    """The run that is ablated; None if the profile has it not, or not with the paper's methods for CIFAR-10."""
+    if profile.reference != "MDEQ-30A" or not {"SRS-MDEQ-1A", "SRS-MDEQ-3A"} <= {method.name for method in profile.methods}:
+        return None
+    return next((run for run in profile.runs if (run.model.name, run.sigma, run.train.recipe) == ("SMALL", 0.5, "paper")), None)
+
+
+def lines(run: Run) -> list[Line]:
+    """Every line of every table, in their order; "main" stands for the tables of the rules and of alpha."""
+    profile, own, n, k = run.profile, run.train, run.profile.n, usual_k(run.profile)
+    main = (profile.method(profile.reference), *(m for m in profile.methods if m.serialized))
+    three = [_changed(profile, solver, 3, srs=True) for solver in ("anderson", "naive")]  # what the paper varies N with
+    found = [("main", "", own, m, n, m.audit) for m in main]
+    found += [("k", "", own, m, n, size) for m in main for size in sorted({k, *(size for size in KS if size <= n)})]
+    found += [("n", "", own, m, size, min(k, size)) for m in (main[0], *three) for size in sorted({n, *(size for size in NS if size <= n)})]
+    everywhere = len(found)
+    found += [(table, value, own, m, n, k) for table, methods in varied(profile).items() for value, m in methods]
+    for table, recipe in further_recipes(run).items():
+        found += [(table, train.recipe, train, m, n, k) for train in (own, recipe) for m in profile.methods]
+    few = min(profile.images, profile.ablation_images or profile.images)
+    made = [Line(*line, profile.images if i < everywhere else few) for i, line in enumerate(found)]
+    return list(dict.fromkeys(line if line.method.serialized else line._replace(k=0) for line in made))
+
+
+def usual_k(profile: Profile) -> int:
+    """K of the profile's SRS methods."""
+    return profile.method("SRS-MDEQ-3A").audit
+
+
+def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
+    """By table, the values of what is varied and how votes are drawn with each; solvers at equal evaluations of f.
+
+    Nothing is audited of votes that are not the main tables' own: the full solve's stored votes tell what an audit finds.
+    """
+    def srs(steps: int, name: str, **changes: int) -> Method:
+        return _changed(profile, "anderson", steps, srs=True, name=f"SRS-MDEQ-{steps}A-{name}", **changes)
+
+    sizes = [size for size in (10, 25, 50, 100, 400) if size <= profile.n // 2]  # with fewer than two batches nothing is serialized
+    warm = {steps: [first for first in (0, 1, 5, 10, 30) if first != steps] for steps in (1, 3)}
+    return {
+        "solver": [(name, _changed(profile, name, k, srs=chain)) for k, chain in ((5, False), (30, False), (3, True)) for name in SUFFIX],
+        "start": [(method.start, method) for k in (1, 3) for method in _starts(profile, k)],
+        "batch": [(str(size), srs(k, f"B{size}", batch=size)) for k in (1, 3) for size in sizes],
+        "warmup": [(str(first), srs(k, f"W{first}", warmup=first)) for k in (1, 3) for first in warm[k]],
+    }
+
+
+def _starts(profile: Profile, steps: int) -> list[Method]:
+    zero, previous = (_changed(profile, "anderson", steps, srs=srs) for srs in (False, True))
+    anchor = replace(profile.method(profile.reference), name=f"MDEQ-ANCHOR-{steps}A", steps=steps, start="anchor")
+    clean = replace(anchor, name=f"SRS-CLEAN-{steps}A", start="clean")
+    centroid = replace(clean, name=f"SRS-CENTROID-{steps}A", start="centroid", warmup=10)
+    calibrated = replace(centroid, name=f"SRS-CALIBRATED-{steps}A", start="calibrated")
+    return [_stored(profile, method) for method in (zero, clean, previous, centroid, calibrated, anchor)]
+
+
+def _changed(profile: Profile, solver: str, steps: int, *, srs: bool, **changes: object) -> Method:
+    """Standard RS or SRS with another solver and number of steps, or with other changed fields."""
+    parent, name = ("SRS-MDEQ-3A", f"SRS-MDEQ-{steps}") if srs else (profile.reference, f"MDEQ-{steps}")
+    changed = {"name": name + SUFFIX[solver], "solver": solver, "steps": steps, "audit": 0} | changes
+    return _stored(profile, replace(profile.method(parent), **changed))
+
+
+def _stored(profile: Profile, method: Method) -> Method:
+    """The profile's own method where it votes in the same way, since its votes are stored."""
+    return next((m for m in profile.methods if replace(m, name=method.name, audit=0) == method), method)
+
+
+def further_recipes(run: Run) -> dict[str, Train]:
+    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights where ablations are to be short."""
+    without, hard = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), smoothadv(run.train)
+    if run.profile.ablation_images is not None:
+        hard = replace(hard, begin=run.train, pretrain_steps=0, epochs=1, lr=run.train.lr / 2)
+    if run.profile.ablation_images == 1:  # to see that it runs
+        hard = replace(hard, adversarial=Adversarial(steps=1, vectors=1))
+    return {"jacobian": without, "smoothadv": hard}
 
 
 # ------------------------------------------------------------------------------------------------ measured
@@ -49,89 +144,57 @@ def measure(
 ) -> None:
     """Draw what votes are missing, train what models are missing, and store all counts that the ablations show.
 
-    Nothing is done for a profile without the run that is ablated. Warns of what has to be left out.
+    Nothing is done for a profile without the run that is ablated.
 
     Args:
         profile: whose run of model SMALL at sigma 0.5, recipe `paper`, is ablated.
         training: train the models of other recipes; if not, only those take part whose weights are there.
         device: a torch device.
-        workers: processes that share images and methods, and the training of models.
+        workers: processes that share images and methods.
         scheduler: tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue.
         progress: whether to show progress bars.
     """
-    run = variants.base(profile)
+    run = base(profile)
     if run is None:
         return
-    there = _has_votes(run)
-    if there or store.read_run(run) is None:
-        draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
-        if not there:
-            train.train(run, device=device, progress=progress)
-            draw(run)
-        if training:  # side by side on this machine, on whose disk the weights are to lie
-            learn = partial(train.train, device=device, progress=progress and workers == 1)
-            others = [(replace(run, train=recipe),) for recipe in variants.further_recipes(run).values()]
-            list(engine.compute(lambda: learn, others, workers=workers, deadline=engine.WEEK))
-        _measure_counts(run, device, draw)
-    else:
-        warnings.warn(f"the votes of {run.id} are not here, only their counts: none are drawn", stacklevel=2)
-    compared = tuple(m for m in few_steps.ways(SIZE["chains"]) if _is_compared(m))
-    for recipe in variants.contractive_parts(run).values():
+    learn = partial(train.train, device=device, progress=progress)
+    draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
+    learn(run)
+    draw(run)  # nothing, where the votes are here
+    found, every = [], lines(run)
+    for recipe in dict.fromkeys(line.train for line in every):
         other = replace(run, train=recipe)
-        if training:
-            train.train(other, device=device, progress=progress)
-        if not store.find(other, "agreement-test.csv") and sealed.present(store.own(other, store.WEIGHTS)):
-            few_steps.measure(other, "test", **SIZE, chosen=compared, device=device, progress=progress)
-
-
-def _has_votes(run: Run) -> bool:
-    if not sealed.present(store.own(run, store.WEIGHTS)):
-        return False
-    key = certify.vote_key(run)
-    return all(sealed.present(certify.vote_file(run, m, key, idx)) for m in run.profile.methods for idx in run.profile.evaluated)
-
-
-def _is_compared(way) -> bool:
-    """Whether the table of the parts of `contractive` shows a way to vote of `few_steps`."""
-    return way.solver == "anderson" and not (way.tol or way.margin) and (way.start, way.steps) in WAYS
-
-
-def _measure_counts(run: Run, device: str, draw: partial) -> None:
-    lines, found = variants.lines(run), []
-    for recipe in dict.fromkeys(line.train for line in lines):
-        other, own = replace(run, train=recipe), [line for line in lines if line.train == recipe]
-        if other == run or store.own(other, store.WEIGHTS).is_file():
+        if training and other != run:
+            learn(other)
+        if sealed.present(store.own(other, store.WEIGHTS)):
+            own = [line for line in every if line.train == recipe]
             found += _count(other, own, draw, stored=run.profile.methods if other == run else ())
     path = store.measured(run, NAME)
     store.save_frame(path, pd.concat(found))
-    sealed.write_json(path.with_suffix(".json"), store.provenance(
-        run=run.id, profile=run.profile.name, device=inference.device_name(device), votes=certify.vote_key(run, device).shared,
-    ))  # fmt: skip
+    facts = {"run": run.id, "device": inference.device_name(device), "votes": certify.vote_key(run, device).shared}
+    sealed.write_json(path.with_suffix(".json"), store.provenance(**facts))
 
 
-def _count(run: Run, lines: Sequence[Line], draw: partial, stored: Sequence[Method]) -> list[pd.DataFrame]:
-    """The rows of a model: missing votes of each method are drawn, on as many images as some table wants, then counted."""
-    profile, rows, images = run.profile, [], {}
-    for line in lines:
-        images[line.method] = max(line.images, images.get(line.method, 0))
-    for size in dict.fromkeys(images.values()):
-        drawn = {m: variants.drawn(m, stored) for m in images if images[m] == size}
-        every = tuple(dict.fromkeys((*profile.methods, *drawn.values())))
-        part = replace(run, profile=replace(profile, images=size, methods=every, plan=()))
-        if missing := tuple(m.name for m in drawn.values() if m not in stored):
+def _count(run: Run, own: Sequence[Line], draw: Callable, stored: Sequence[Method]) -> Iterator[pd.DataFrame]:
+    """The rows of a model: the votes that are missing are drawn, then all are counted."""
+    profile, reference = run.profile, run.profile.method(run.profile.reference)
+    for size in sorted({line.images for line in own}):
+        some = [line for line in own if line.images == size]
+        methods = tuple(dict.fromkeys((*profile.methods, *(line.method for line in some))))
+        part = replace(run, profile=replace(profile, images=size, methods=methods, plan=()))
+        if missing := tuple(m.name for m in methods if m not in stored):
             draw(part, methods=missing, count=False)
-        key, reference = certify.vote_key(part), profile.method(profile.reference)
-        for method, own in drawn.items():
-            ways = (own, reference, method.auditor or reference)
-            each = [[votes.read(certify.vote_file(part, way, key, idx)) for way in ways] for idx in part.profile.evaluated]
-            for n, k in dict.fromkeys((line.n, line.k) for line in lines if line.method == method):
-                tallies = [first_n(mine, method, profile.sampling, standard, audit, n=n, k=k) for mine, standard, audit in each]
-                rows.append(store.label(run, method, tallies).assign(K=k))
-    return rows
+        key = certify.vote_key(part)
+        read = cache(lambda method, idx, part=part, key=key: votes.read(certify.vote_file(part, method, key, idx)))
+        for method, n, k in dict.fromkeys((line.method, line.n, line.k) for line in some):
+            asked, found = (method, reference, method.auditor or reference), []
+            for idx in part.profile.evaluated:
+                found.append(first_n(method, profile.sampling, *(read(m, idx) for m in asked), n=n, k=k))
+            yield store.label(run, method, found).assign(K=k)
 
 
 def first_n(
-    drawn: votes.ImageVotes, method: Method, sampling: settings.Sampling, standard: votes.ImageVotes, auditor: votes.ImageVotes,
+    method: Method, sampling: settings.Sampling, drawn: votes.ImageVotes, standard: votes.ImageVotes, auditor: votes.ImageVotes,
     *, n: int, k: int,
 ) -> store.Tally:
     """The tally that the first n votes with K = k give, as if no more had been drawn; their seconds are not known: nan.
@@ -160,65 +223,55 @@ def first_n(
 
 def read(profile: Profile) -> pd.DataFrame:
     """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored."""
-    parts, run = [], variants.base(profile)
+    parts, run = [], base(profile)
     if run is not None and (main := store.read_run(run)) is not None:
         parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.serialized else 0 for m in profile.methods})))
     if run is not None and (path := store.find(run, NAME)):
         parts.append(store.read_frame(path, KINDS, "table of recounts", by=""))
     if not parts:
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in KINDS.items()})
+        return pd.DataFrame(columns=list(KINDS))
     return pd.concat(parts, ignore_index=True).drop_duplicates([*KEY, "idx"])  # the main tables' own come first
 
 
 def lines_of(table: str, counted: pd.DataFrame, run: Run) -> pd.DataFrame | None:
     """The counts that a table shows, in its order, with the `value` of what it varies; None if some are not stored."""
-    lines = [line for line in variants.lines(run) if line.table == table]
-    keys = [(line.value, line.train.recipe, line.method.name, line.n, line.k) for line in lines]
+    own = [line for line in lines(run) if line.table == table]
+    keys = [(line.value, line.train.recipe, line.method.name, line.n, line.k) for line in own]
     keys = pd.DataFrame(keys, columns=["value", *KEY])
-    counted = counted[counted["idx"].isin(run.profile.evaluated[: lines[0].images])]
+    counted = counted[counted["idx"].isin(run.profile.evaluated[: own[0].images])]
     if len(keys.merge(counted[KEY].drop_duplicates())) < len(keys):
         return None
-    own = keys.merge(counted, on=KEY)
-    return own.assign(**{name: measures.in_order(own[name]) for name in ("value", "recipe", "method")})
+    rows = keys.merge(counted, on=KEY)
+    return rows.assign(**{name: measures.in_order(rows[name]) for name in ("value", "recipe", "method")})
 
 
-def sweep(certified: pd.DataFrame, by: Sequence[str], profile: Profile, cost: Sequence[str] = COST) -> pd.DataFrame:
+def sweep(certified: pd.DataFrame, by: Sequence[str], profile: Profile, cost: Sequence[str] = ()) -> pd.DataFrame:
     """Certified accuracy, ACR and cost of each value of what is varied: a row per group."""
-    return measures.certified_accuracy(certified, profile.radii, by).join(measures.cost(certified, by)[cost]).reset_index()
+    return measures.certified_accuracy(certified, profile.radii, by).join(measures.cost(certified, by)[list(cost)]).reset_index()
 
 
 def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
-    """The numbers of every table whose counts are stored, by its name; warns of those left out.
-
-    Beside them `models`, what the cards say of models of further recipes, and `curves`, the certificates of the figure of N.
-    """
-    run, found = variants.base(profile), {}
-    if run is None:
-        return {}
-    tables, recipes = dict.fromkeys(line.table for line in variants.lines(run)), variants.further_recipes(run)
-    own = {table: rows for table in tables if (rows := lines_of(table, counted, run)) is not None}
+    """The numbers of every table whose counts are stored, by its name, and the certificates of the figure of N; warns of those left out."""
+    run, found = base(profile), {}
+    if run is None or counted.empty:
+        return found
+    every = {table: lines_of(table, counted, run) for table in dict.fromkeys(line.table for line in lines(run))}
+    own = {table: rows for table, rows in every.items() if rows is not None}
     if "main" in own:
         found["elimination"] = elimination(own["main"], profile)
-        alphas = [measures.certificates(own["main"], alpha=alpha).assign(alpha=alpha) for alpha in variants.ALPHAS]
-        found["alpha"] = sweep(pd.concat(alphas), ["method", "rule", "alpha"], profile, [])
+        alphas = [measures.certificates(own["main"], alpha=alpha).assign(alpha=alpha) for alpha in ALPHAS]
+        found["alpha"] = sweep(pd.concat(alphas), ["method", "rule", "alpha"], profile)
     if "k" in own:
         found["k"] = sweep(measures.certificates(own["k"], alpha=profile.alpha), ["method", "rule", "K"], profile, COST[2:])
     if "n" in own:
         found["curves"] = measures.holding(of_n(own["n"], run), alpha=profile.alpha)
         found["n"] = sweep(found["curves"], ["method", "rule", "from", "K", "N"], profile, COST[2:])
-    for table in (table for table in (*VARIED, *recipes) if table in own):
-        what = VARIED.get(table, "recipe")
-        rows = own[table] if what == "recipe" else own[table].rename(columns={"value": what})
-        swept = sweep(measures.holding(rows, alpha=profile.alpha), [what, "method", "rule"], profile)
-        found[table] = swept if what == "recipe" else swept.sort_values("method", kind="stable")
-    if models := [_model(replace(run, train=recipe)) for table, recipe in recipes.items() if table in own]:
-        found["models"] = pd.DataFrame([_model(run), *models])
-    parts, left_out = contraction(run), [f"ablation_{table}" for table in tables if table not in own]
-    if len(parts) > 2:
-        found["parts"] = parts
-        lacking = [name for name in variants.contractive_parts(run) if name not in set(parts["recipe"])]
-        left_out += [f"'{name}' in contraction_parts" for name in lacking]
-    if left_out:
+    for table, what in VARIED.items():
+        if table in own:
+            rows = own[table].drop(columns="recipe").rename(columns={"value": what})
+            swept = sweep(measures.holding(rows, alpha=profile.alpha), [what, "method", "rule"], profile, COST)
+            found[table] = swept if what == "recipe" else swept.sort_values("method", kind="stable")
+    if left_out := [f"ablation_{table}" for table in every if table not in own]:
         warnings.warn(f"nothing is stored for {', '.join(left_out)}: notebook 32_ablations measures it", stacklevel=2)
     return found
 
@@ -229,11 +282,10 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     certified = measures.certificates(own, alpha=profile.alpha, rules=measures.RULES)
     certified = certified[certified["needs_audit"] | (certified["rule"] == Rule.COHEN)].copy()
     standard = certified[certified["method"] == profile.reference].set_index("idx")["radius"]
-    certified["images above RS's radius"] = certified["radius"] > certified["idx"].map(standard)
+    certified[ABOVE] = certified["radius"] > certified["idx"].map(standard)
     certified["mean p_m %"] = (100 * measures.p_m(certified)).where(certified["needs_audit"])
-    groups = certified.groupby(by, observed=True)
-    table = sweep(certified, by, profile).drop(columns=COST).set_index(by)
-    table = table.join(groups["images above RS's radius"].sum()).join(groups["mean p_m %"].mean()).reset_index()
+    more = certified.groupby(by, observed=True).agg({ABOVE: "sum", "mean p_m %": "mean"})
+    table = sweep(certified, by, profile).join(more, on=by)
     plain, srs = table["rule"] == Rule.COHEN, table["method"] != profile.reference
     table["rule"] = table["rule"].astype(str).map(show.RULE_LABELS).mask(plain, "not needed: cohen").mask(plain & srs, NOTHING)
     return table.rename(columns={"rule": "elimination"})
@@ -242,9 +294,9 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 def of_n(own: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Stored counts of several N, and extrapolated ones at the profile's K and at the paper's; `from` says which."""
     n_stored, parts = run.profile.n, [own.assign(source=STORED)]
-    for method in dict.fromkeys(line.method for line in variants.lines(run) if line.table == "n"):
+    for method in dict.fromkeys(line.method for line in lines(run) if line.table == "n"):
         usual = own[(own["method"] == method.name) & (own["n"] == n_stored)]
-        for k, n in product(dict.fromkeys((method.audit, PAPER_K) if method.serialized else (0,)), variants.NS):
+        for k, n in product(dict.fromkeys((usual_k(run.profile), PAPER_K) if method.serialized else (0,)), NS):
             if n > max(n_stored, 999):
                 cost = {"nfe_select": audit_size.nfe(run, method, usual, n, k), "nfe_estimate": 0, "nfe_audit": 0}
                 parts.append(extrapolated(usual, n, k).assign(source=FAR, **cost))
@@ -257,115 +309,81 @@ def extrapolated(own: pd.DataFrame, n: int, k: int) -> pd.DataFrame:
     rng, tiled = np.random.default_rng(0), pd.concat([own] * DRAWS, ignore_index=True)
     n_a = rng.binomial(n, tiled["n_a"] / tiled["n"])
     agreeing = rng.binomial(n_a, 1 - measures.p_m(tiled).fillna(0))
-    drawn = audit_size.audited_counts(rng, n, n_a, agreeing, k)
-    audited = {name: getattr(drawn, name) for name in ("n", "n_a", "k", "m", "n_2", "n_1")}
+    simulated = audit_size.audited_counts(rng, n, n_a, agreeing, k)
+    audited = {name: getattr(simulated, name) for name in ("n", "n_a", "k", "m", "n_2", "n_1")}
     return tiled.assign(K=k, **audited, n_wrong=n_a - agreeing, n_differ=-1)  # only the votes for c_A are simulated
-
-
-def _model(run: Run) -> dict[str, object]:
-    """What a card says of a model of another recipe, and how many training batches the Jacobian penalty is expected on."""
-    quality, steps, recipe = model_quality(run), store.card(run).get("steps"), run.train
-    share = recipe.jacobian_frequency * math.ceil(recipe.jacobian_until * recipe.epochs) / recipe.epochs
-    batches = None if steps is None else show.round_half_up(share * steps if recipe.jacobian_weight else 0, 0)
-    shown = ("noisy accuracy %", *(name for name in quality if name.startswith("residual")))
-    return {"recipe": recipe.recipe, "penalised batches": batches} | {name: quality[name] for name in shown}
-
-
-def contraction(run: Run) -> pd.DataFrame:
-    """The recipe `contractive` and its parts: noisy accuracy, votes unlike the full solve's (%) by start and steps."""
-    rows = []
-    for name, recipe in variants.contractive_parts(run).items():
-        other = replace(run, train=recipe)
-        path, card = store.find(other, "agreement-test.csv"), store.card(other)
-        if path and card:
-            ways = filter(_is_compared, few_steps.read(path).itertuples())
-            share = {(way.start, way.steps): 100 * way.differing / way.votes for way in ways}
-            differ = {f"{start}, k = {k}": share.get((start, k)) for start, k in WAYS}
-            rows.append({"recipe": name, "noisy accuracy %": 100 * card["noisy_accuracy"], **differ})
-    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------------------------------------ shown
 
 CAPTIONS = {  # what a table or figure says beyond its title in the notebook
-    "elimination": "With and without correlation elimination. 'images above RS's radius': above {reference}'s on the same noise",
+    "elimination": f"With and without correlation elimination. '{ABOVE}': above {{reference}}'s on the same noise",
     "alpha": "Failure probability alpha, from the same stored votes",
     "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
-    "n": "Votes N: the first of the stored ones, or 'extrapolated', a simulation at measured shares, at two K",
-    "curves": "Certified accuracy for several N at a fixed K. Broken: extrapolated at the measured shares, a simulation",
+    "n": "Votes N: the first of the stored ones, or 'extrapolated' (broken lines), a simulation at measured shares",
     "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f",
-    "start": "Where a copy's solver starts: zero, the clean image's solution, the previous copy's (the paper's SRS), the mean of "
-    "16 pilot copies (centroid), that with corrected logits (calibrated), one state for all images (anchor). Votes from zero and "
-    "anchor need no audit",
+    "start": "Where a copy's solver starts. Votes from zero and anchor need no audit",
     "batch": "Noisy copies that SRS solves side by side, its number of chains",
     "warmup": "Anderson steps of the first batch of SRS; 0: as many as all others, so that even the class c_A may be another",
     "jacobian": "With and without Jacobian regularisation in training",
     "smoothadv": "With and without SmoothAdv in training",
-    "models": "Models of further recipes. 'penalised batches': expected number of training batches with the Jacobian penalty",
-    "parts": "The recipe 'contractive', whole and with one part changed: accuracy of the full solve on noisy test images, and "
-    "votes (%) that differ from the full solve's after k evaluations of f from three starts",
 }
 
 
 def caption(name: str, profile: Profile) -> str:
     """What a table or figure says below it."""
-    run = variants.base(profile)
-    images = {line.table: line.images for line in variants.lines(run)}.get(name, profile.images)
-    where = f"{setting(replace(run, profile=replace(profile, images=images, plan=())))}, K = {variants.usual_k(profile)}"
+    run = base(profile)
+    images = next((line.images for line in lines(run) if line.table == name), profile.images)
+    where = f"{setting(replace(run, profile=replace(profile, images=images, plan=())))}, K = {usual_k(profile)}"
     text = f"{CAPTIONS[name]} ({where}, but for what is varied).".format(reference=profile.reference)
-    if name in (*VARIED, "jacobian", "smoothadv"):
+    if name in VARIED:
         return f"{text} SRS stands under 'audit'; disagreement is with {profile.reference} on the same noise."
-    return f"{text} {show.UNSOUND_NOTE}" if name in ("elimination", "alpha", "k") else text
+    return text if name == "n" else f"{text} {show.UNSOUND_NOTE}"
+
+
+def shown(profile: Profile) -> list[Shown]:
+    """Tables and figures from what is stored."""
+    found = sweeps(read(profile), profile)
+    return [*tables(found, profile), *figures(found, profile)]
 
 
 def tables(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
-    """Every table of `sweeps`; those over N, K and alpha also with ACR alone, a column per value."""
-    digits, shown = {f"{start}, k = {k}": 2 for start, k in WAYS}, []
-    for name, own in ((name, own) for name, own in found.items() if name != "curves"):
-        stem = "contraction_parts" if name == "parts" else f"ablation_{name}"
-        shown.append(show.table(profile, stem, own, caption(name, profile), digits))
-        if name in SWEPT:
-            index = [column for column in ("method", "rule", "K") if column in own and column != SWEPT[name]]
-            wide = own.pivot(index=index, columns=SWEPT[name], values="ACR").map(show.round_down)
-            wide.columns = [f"{SWEPT[name]} = {value:,}" for value in wide]
-            shown.append(show.table(profile, f"{stem}_acr", wide, f"ACR, rounded down. {caption(name, profile)}"))
-    return shown
+    """Every table of `sweeps`."""
+    return [show.table(profile, f"ablation_{name}", own, caption(name, profile)) for name, own in found.items() if name != "curves"]
 
 
 def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
     """ACR against K and alpha, a panel per rule, and certified accuracy against radius for every N, a panel per method."""
-    shown = []
+    made = {}
     for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
         if name in found:
             own = found[name][(found[name]["rule"] != Rule.COHEN) | (name == "alpha")]  # standard RS has no K
             look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
-            drawn = plots.lines(own, x=SWEPT[name], y="ACR", hue="method", panel="rule", **look)
-            shown.append(show.figure(profile, f"ablation_{name}_figure", drawn, caption(name, profile)))
+            made[name] = plots.lines(own, x=SWEPT[name], y="ACR", hue="method", panel="rule", **look)
     if "curves" in found:
-        rows = found["curves"][found["curves"]["K"] <= variants.usual_k(profile)].sort_values(["from", "N"], kind="stable")
+        rows = found["curves"][found["curves"]["K"] <= usual_k(profile)].sort_values(["from", "N"], kind="stable")
         names = [f"N = {n:,}" if source == STORED else f"{FAR}: {n:,}" for source, n in zip(rows["from"], rows["N"])]
-        drawn = plots.accuracy_curves(rows.assign(line=measures.in_order(names)), hue="line", panel="method", title=str)
-        shown.append(show.figure(profile, "ablation_n_figure", drawn, caption("curves", profile)))
-    return shown
+        made["n"] = plots.accuracy_curves(rows.assign(line=measures.in_order(names)), hue="line", panel="method", title=str)
+    return [show.figure(profile, f"ablation_{name}_figure", drawn, caption(name, profile)) for name, drawn in made.items()]
 
 
 def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
     """What the numbers of one table of `sweeps` say: the ends of what is varied, by method."""
     if name not in found:
         return "Nothing is stored for this."
-    own, what, value = found[name], SWEPT.get(name, VARIED.get(name, "recipe")), COST[0] if name in VARIED else "ACR"
+    own, what = found[name], SWEPT.get(name) or VARIED.get(name)
     if name == "elimination":
-        what, value, own = "elimination", "images above RS's radius", own[own["method"] != profile.reference]
-        own = own.groupby(what, sort=False)[[value]].sum().reset_index().assign(method="all SRS methods")
-    elif name == "parts":
-        what, value, own = "recipe", "previous, k = 1", own.assign(method="one evaluation from another copy's solution")
-    elif name not in VARIED:
+        above = own[own["method"] != profile.reference].groupby("elimination", sort=False)[ABOVE].sum()
+        return f"Of all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
+    if what in ("recipe", *SWEPT.values()):
+        value, number, sort = "ACR", show.round_down, what if name in SWEPT else "ACR"
         own = own[own["method"].isin((profile.reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))]
+        about = "ACR of " + own["method"].astype(str)
     else:
-        own = own.assign(method="votes that differ (%), k = " + own["method"].astype(str).str.extract(r"-(\d+)[NAB]")[0])
-    number = show.round_down if value == "ACR" else str if name == "elimination" else partial(show.round_half_up, digits=2)
+        value, number, sort = COST[0], partial(show.round_half_up, digits=2), COST[0]
+        about = "votes that differ (%), k = " + own["method"].astype(str).str.extract(r"-(\d+)[NAB]")[0]
     told = []
-    for method, rows in own.groupby("method", observed=True, sort=False):
-        ends = rows.sort_values(what if name in SWEPT else value, kind="stable").iloc[[0, -1]]
-        told.append(f"{method}: " + " to ".join(f"{number(end[value])} ({what} {end[what]})" for _, end in ends.iterrows()))
-    return f"{'; '.join(told)}." if value != "ACR" else f"ACR: {'; '.join(told)}."
+    for group, rows in own.groupby(about, sort=False):
+        ends = rows.sort_values(sort, kind="stable").iloc[[0, -1]]
+        told.append(f"{group}: " + " to ".join(f"{number(at)} ({what} {of})" for at, of in zip(ends[value], ends[what])))
+    return f"{'; '.join(told)}."

@@ -24,6 +24,14 @@ from srs.smoothing.noise import Copies
 
 AUTHORS = "authors'"  # begins the label of a way of the released code
 BEST_BATCH = 8  # on a CPU the released code is fastest in batches of 50, an eighth of its 400
+COLUMNS = {"label": str, "batch": int, "repetitions": int, "nfe": float, "seconds": float, "ratio": float, "ratio_best": float,
+           "differing": float}  # fmt: skip
+
+
+def contenders_of(run: Run, copies: int) -> tuple[Method, ...]:
+    """The released code's ways, then every method of the run's profile."""
+    methods = run.profile.methods
+    return (*released(copies, min((m.audit for m in methods if m.audit), default=0)), *methods)
 
 
 def released(copies: int, audit: int) -> tuple[Method, ...]:
@@ -41,24 +49,14 @@ def released(copies: int, audit: int) -> tuple[Method, ...]:
     return (*full, replace(full[0], name=f"{full[0].name}, no stop", tol=0.0), *srs, *audits)
 
 
-def contenders_of(run: Run, copies: int) -> tuple[Method, ...]:
-    """The released code's ways, then every method of the run's profile."""
-    methods = run.profile.methods
-    return (*released(copies, min((m.audit for m in methods if m.audit), default=0)), *methods)
-
-
 def compare(
-    run: Run, contenders: tuple[Method, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu",
-    progress: bool = True,
+    run: Run, contenders: tuple[Method, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu", progress: bool = True
 ) -> pd.DataFrame:
-    """Seconds and evaluations of f per vote of each contender on the trained model of a run.
+    """Seconds and evaluations of f per vote of each contender on a run's model, a row each; medians over the repetitions.
 
-    The released code's ways are run as it runs them: on the model unfolded, and freed memory goes back to the system. Starts and
-    the warm-up of chains are not timed; `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
-
-    Every repetition votes on so many noisy `copies` of another image. A row per contender, medians over the repetitions: `label`,
-    `batch`, `repetitions`, `nfe` and `seconds` per vote, `ratio` and `ratio_best` of the first and the second one's seconds over
-    these, `differing` (share of votes unlike the first one's).
+    `ratio` and `ratio_best` are the first and the second one's seconds over a contender's, `differing` is its share of votes unlike
+    the first one's. The released code's ways run as it runs them: on the model unfolded, and freed memory goes back to the system.
+    Starts and warm-up are not timed; `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
     """
     settings.check_count(repetitions, 1, "repetitions")
     inference.check_device(device)
@@ -66,32 +64,30 @@ def compare(
     profile, images = run.profile, data.load(run.profile.data, "test")
     plain = checkpoints.load(store.own(run, store.WEIGHTS), run.model, profile.data).to(device)
     folded = certify.load_model(run, device)
-    seconds, nfe, wrong = np.zeros((3, repetitions, len(contenders)))
+    seconds, nfe, differing = np.zeros((3, repetitions, len(contenders)))
     for i in tqdm(range(repetitions), desc=f"bench {run.id}", unit="image", disable=not progress):
-        idx = profile.evaluated[i % profile.images]
-        x, first = images.x(idx).to(device), None
+        idx, drawn = profile.evaluated[i % profile.images], []
         for j, method in enumerate(contenders):
             ours = method.solver != "released_anderson"
             with contextlib.nullcontext() if ours else memory.as_usual():
-                drawn, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, x, run, idx, copies)
-            first = drawn if first is None else first
-            wrong[i, j] = np.mean(drawn != first)
-    best = min(1, len(contenders) - 1)
+                found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, images.x(idx).to(device), run, idx, copies)
+            drawn.append(found)
+            differing[i, j] = np.mean(found != drawn[0])
+    second = min(1, len(contenders) - 1)
     return pd.DataFrame({
         "label": [m.name for m in contenders], "batch": [m.batch for m in contenders], "repetitions": repetitions,
         "nfe": np.median(nfe / copies, axis=0),
         "seconds": np.median(seconds / copies, axis=0), "ratio": np.median(seconds[:, :1] / seconds, axis=0),
-        "ratio_best": np.median(seconds[:, [best]] / seconds, axis=0), "differing": wrong.mean(axis=0),
+        "ratio_best": np.median(seconds[:, [second]] / seconds, axis=0), "differing": differing.mean(axis=0),
     })  # fmt: skip
 
 
 def _vote(method: Method, model: mdeq.DEQ, x: torch.Tensor, run: Run, idx: int, copies: int) -> tuple[np.ndarray, float, int]:
     """The votes on `copies` noisy copies, and the seconds and evaluations of f that they took; a chain runs for a batch before."""
-    profile, chain = run.profile, method.start == "previous"
-    early = method.batch * chain
+    p, early = run.profile, method.batch * (method.start == "previous")
     settings.check(early <= copies, f"chains of {method.name}", early, f"at most the {copies} copies that are timed")
-    pilot, estimate = (Copies(x, run.sigma, profile.seed, idx, stage) for stage in ("pilot", "estimate"))
-    fixed, _ = votes.fixed_start(model, pilot, method, reference=profile.method(profile.reference), precision=profile.precision)
+    pilot, estimate = (Copies(x, run.sigma, p.seed, idx, stage) for stage in ("pilot", "estimate"))
+    fixed, _ = votes.fixed_start(model, pilot, method, reference=p.method(p.reference), precision=p.precision)
     noisy, spent, began = estimate(np.arange(2 * copies)), [], []  # drawn before the clock runs
 
     def give(samples: np.ndarray) -> torch.Tensor:
@@ -105,7 +101,7 @@ def _vote(method: Method, model: mdeq.DEQ, x: torch.Tensor, run: Run, idx: int, 
         return model.f(z, u)
 
     counted = SimpleNamespace(inject=model.inject, initial=model.initial, f=f, head=model.head)
-    drawn, _ = votes.sample(counted, give, method, np.arange(copies - early, 2 * copies), fixed=fixed, precision=profile.precision)
+    drawn, _ = votes.sample(counted, give, method, np.arange(copies - early, 2 * copies), fixed=fixed, precision=p.precision)
     return drawn[early:], _now(x) - began[0], sum(spent)
 
 
@@ -114,13 +110,6 @@ def _now(x: torch.Tensor) -> float:
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()  # what neighbours take of a CPU is not counted
-
-
-def read(path: Path) -> pd.DataFrame:
-    """The stored timings of a file; raises what `store.read` raises."""
-    numbers = dict.fromkeys(("nfe", "seconds", "ratio", "ratio_best", "differing"), float)
-    columns = {"label": str, "batch": int, "repetitions": int} | numbers
-    return store.read_frame(path, columns, "table of timings", by="bench")
 
 
 def bench(
@@ -140,9 +129,8 @@ def bench(
     if only:
         by_label = {m.name: m for m in contenders}
         contenders = (*contenders[:2], *(settings.pick(label, by_label, "contender") for label in only))
-    timings = compare(run, contenders, repetitions=repetitions, copies=copies, device=device)
     path = (store.tracked if ship else store.measured)(run, "bench.csv")
-    store.save_frame(path, timings)
+    store.save_frame(path, compare(run, contenders, repetitions=repetitions, copies=copies, device=device))
     sealed.write_json(path.with_suffix(".json"), store.provenance(
         run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies, dtype=run.profile.precision,
         methods=[asdict(m) for m in contenders], weights=checkpoints.digest(store.own(run, store.WEIGHTS)),
@@ -156,8 +144,7 @@ def certificate_cost(run: Run, timings: pd.DataFrame, n: int) -> pd.DataFrame:
     They follow from what was measured of a vote and of a vote of its auditor, whose seconds per evaluation also are a start's.
     """
     cost, profile = timings.set_index("label")[["nfe", "seconds"]], run.profile
-    methods = {m.name: m for m in contenders_of(run, int(timings["batch"][0]))}
-    rows = []
+    methods, rows = {m.name: m for m in contenders_of(run, int(timings["batch"][0]))}, []
     for label, vote in cost.iterrows():
         method = settings.pick(label, methods, "timed method")
         total = (profile.n0 + n) * vote

@@ -17,10 +17,10 @@ from srs.smoothing.noise import Copies
 from srs.training import train
 
 
-def prepare(run: Run, *, device: str = "cpu") -> mdeq.DEQ:
+def prepare(run: Run) -> mdeq.DEQ:
     """The trained network of a run; it is trained if it is not there yet."""
-    train.train(run, device=device)
-    return certify.load_model(run, device)
+    train.train(run)
+    return certify.load_model(run)
 
 
 def noisy_copies(run: Run, idx: int, count: int) -> torch.Tensor:
@@ -47,15 +47,8 @@ def copies(run: Run, idx: int, count: int = 6) -> Shown:
 def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
     """Relative residuals |f(z) - z| / |f(z)| of noisy copies, from zero, from the clean image's solution, from another copy's.
 
-    Args:
-        model: any DEQ.
-        run: whose noise level, seed and reference solver.
-        idx: position of the image in the test split.
-        copies: how many copies are solved; as many more are solved first, to start from.
-        steps: evaluations of f that are followed.
-
-    Returns:
-        A row per `start` (zero, clean, previous), `evaluations` and copy, with its `residual` before that evaluation.
+    A row per `start` (zero, clean, previous), `evaluations` of f and copy, with its `residual` before that evaluation. As many
+    further copies are solved first, to start from.
     """
     reference, noisy = run.profile.method(run.profile.reference), noisy_copies(run, idx, 2 * copies)
     solve, clean_image = SOLVERS[reference.solver], data.load(run.profile.data, "test").x(idx)[None]
@@ -82,19 +75,18 @@ def convergence(run: Run, frame: pd.DataFrame, idx: int) -> Shown:
 def start_finding(frame: pd.DataFrame) -> str:
     """How near each start is to the solution, and how many evaluations zero takes to come as near."""
     median = frame.groupby(["start", "evaluations"])["residual"].median().unstack("start")
-    first = median.iloc[0]
-    near = median.index[median["zero"] <= first["previous"]]
+    zero, clean, previous = median.iloc[0][["zero", "clean", "previous"]]
+    near = median.index[median["zero"] <= previous]
     as_near = f"comes as near with evaluation {near[0]}" if len(near) else f"does not come as near within {median.index[-1]}"
     return (
-        f"The median residual begins at {first['zero']:.2g} from zero, {first['clean']:.2g} from the clean image's solution and "
-        f"{first['previous']:.2g} from another copy's; zero {as_near}."
+        f"The median residual begins at {zero:.2g} from zero, {clean:.2g} from the clean image's solution and {previous:.2g} from "
+        f"another copy's; zero {as_near}."
     )
 
 
 def certificates(model: mdeq.DEQ, run: Run, idx: int) -> pd.DataFrame:
     """The image certified by standard RS and by the longest SRS method of the profile, and what each spent."""
-    p, x = run.profile, data.load(run.profile.data, "test").x(idx)
-    rows = []
+    p, x, rows = run.profile, data.load(run.profile.data, "test").x(idx), []
     for method in (p.method(p.reference), max((m for m in p.methods if m.serialized), key=lambda m: m.steps)):
         c = certify.certify_image(model, x, method, p.sampling, sigma=run.sigma, alpha=p.alpha, idx=idx)
         spent = dict(zip(("NFE select", "NFE estimate", "NFE audit"), c.votes.nfe))
@@ -112,8 +104,8 @@ def certificate_table(run: Run, frame: pd.DataFrame, idx: int) -> Shown:
 def cost_finding(frame: pd.DataFrame) -> str:
     """How many times fewer evaluations SRS took, what share the audit has, and what both certified."""
     rs, srs = frame.iloc[0], frame.iloc[1]
-    audit = 100 * srs["NFE audit"] / srs["NFE"]
     return (
-        f"{srs['method']} spent {rs['NFE'] / srs['NFE']:.1f} times fewer evaluations than {rs['method']}, {audit:.0f} % of them "
-        f"on the audit; the radii are {show.round_down(srs['radius'])} and {show.round_down(rs['radius'])}."
+        f"{srs['method']} spent {rs['NFE'] / srs['NFE']:.1f} times fewer evaluations than {rs['method']}, "
+        f"{100 * srs['NFE audit'] / srs['NFE']:.0f} % of them on the audit; the radii are {show.round_down(srs['radius'])} and "
+        f"{show.round_down(rs['radius'])}."
     )

@@ -1,12 +1,6 @@
-"""Everything that needs no network: tables and figures of a profile from what is stored.
-
-As programs of their own these steps would spend more time on starting than on what they make.
-"""
+"""`srs show`: all that notebooks show of a profile's stored results, without a network, in one process or a few."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
-
-import pandas as pd
 
 from srs import profiles, store
 from srs.experiments import ablations, certified_accuracy, consistency, coverage, imagenet, method, simulation, soundness, speed
@@ -14,50 +8,23 @@ from srs.experiments import summary
 from srs.settings import Profile
 from srs.smoothing import engine
 
-Step = Callable[[Profile], object]
-
-
-def from_counts(make: Callable[[pd.DataFrame, Profile], object], profile: Profile) -> object:
-    """What a function makes of a profile's long table of counts."""
-    return make(store.read_counts(profile), profile)
-
-
-def audit_sizes(counted: pd.DataFrame, profile: Profile) -> object:
-    """Tables and figures of audits of another size."""
-    return soundness.size_tables(simulation.audit_sizes(counted, profile), profile)
-
-
-def ablation_tables(profile: Profile) -> object:
-    """Tables and figures of the ablations, from what is stored of them."""
-    found = ablations.sweeps(ablations.read(profile), profile)
-    return ablations.tables(found, profile), ablations.figures(found, profile)
-
-
-def imagenet_table(profile: Profile) -> object:
-    """What was published of ImageNet."""
-    return imagenet.published_table(profile, profiles.OF_IMAGENET[0])
-
-
-MAIN: dict[str, Step] = {  # the longest first
-    "histograms": partial(from_counts, consistency.histograms),
-    "curves": partial(from_counts, certified_accuracy.curves),
-    "certified accuracy": partial(from_counts, certified_accuracy.tables),
-    "consistency": partial(from_counts, consistency.tables),
-    "distance to the paper": partial(from_counts, summary.paper_distance),
-    "kept against speed": partial(from_counts, summary.kept_against_speed),
-    "models": certified_accuracy.quality,
-}
-MORE: dict[str, Step] = {
-    "audit sizes": partial(from_counts, audit_sizes), "rules by image": partial(from_counts, soundness.rules_by_image),
-    "caps": soundness.caps, "exact noise": soundness.exact_noise, "ablations": ablation_tables, "diagrams": method.diagrams,
-    "settings": method.settings_tables, "agreement": speed.agreement, "speed": speed.speed,
-    "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison, "ImageNet": imagenet_table,
+FROM_COUNTS = {  # of the long table; the longest first
+    "histograms": consistency.histograms, "curves": certified_accuracy.curves, "certified accuracy": certified_accuracy.tables,
+    "consistency": consistency.tables, "distance to the paper": summary.paper_distance,
+    "kept against speed": summary.kept_against_speed, "rules by image": soundness.rules_by_image,
+    "audit sizes": lambda counted, p: soundness.size_tables(simulation.audit_sizes(counted, p), p),
 }  # fmt: skip
-LAST: dict[str, Step] = {"coverage": coverage.coverage}  # it looks at what the others made
+STEPS: dict[str, Callable[[Profile], object]] = {
+    "models": certified_accuracy.quality, "caps": soundness.caps, "exact noise": soundness.exact_noise,
+    "ablations": ablations.shown, "diagrams": method.diagrams, "settings": method.settings_tables, "agreement": speed.agreement,
+    "speed": speed.speed, "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison,
+    "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET[0]), "coverage": coverage.coverage,
+}  # fmt: skip
+BRIEF = (*FROM_COUNTS,)[:6] + ("models",)  # the main tables and figures
 
 
 def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
-    """Make what stored results allow, coverage last; yields the name of every step once it is done.
+    """Make what stored results allow, coverage last, which looks at what the others made; yields each step's name once it is done.
 
     Args:
         profile: whose results.
@@ -69,14 +36,17 @@ def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterat
     """
     engine.check(workers, "")
     store.read_counts(profile)  # first: if nothing is stored, say so at once
-    steps = MAIN if brief else MORE | MAIN
-    names = list(steps)
-    for i, _ in engine.compute(lambda: _make, [(steps[name], profile) for name in names], workers=workers):
+    names = BRIEF if brief else (*FROM_COUNTS, *STEPS)[:-1]
+    for i, _ in engine.compute(lambda: make, [(name, profile) for name in names], workers=workers):
         yield names[i]
-    for name, step in ({} if brief else LAST).items():
-        step(profile)
-        yield name
+    if not brief:
+        make("coverage", profile)
+        yield "coverage"
 
 
-def _make(step: Step, profile: Profile) -> None:
-    step(profile)  # what it gives stays where it was made: figures are large
+def make(name: str, profile: Profile) -> None:
+    """Make the tables and figures of a step."""
+    if name in FROM_COUNTS:
+        FROM_COUNTS[name](store.read_counts(profile), profile)
+    else:
+        STEPS[name](profile)

@@ -1,11 +1,11 @@
 """Notebook 41: what a vote costs: disagreement against evaluations of f, cost against the released code, adaptive votes.
 
-Tables and figures are made from stored measurements (`few_steps`, `bench`, `measure_adaptive`) and stored votes only.
+Tables and figures are made from stored measurements (`measure_agreement`, `bench`, `measure_adaptive`) only.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,43 +15,98 @@ from scipy.stats import norm
 from srs import data, sealed, settings, store
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
-from srs.deq import checkpoints, inference
-from srs.experiments import bench, few_steps
+from srs.deq import inference
+from srs.experiments import bench
 from srs.experiments.certified_accuracy import name_of, source_note
-from srs.smoothing.engine import tqdm
-from srs.settings import Profile, Run
+from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive, bounds, certify, votes
 from srs.smoothing.adaptive import Looks
+from srs.smoothing.engine import tqdm
+from srs.smoothing.noise import Copies
 
+WAY = {"start": str, "solver": str, "steps": int, "tol": float, "margin": float}  # what names a way to vote
+POINTS = WAY | {"votes": int, "differing": int, "nfe": float}
+LOOKS = {"method": str, "idx": int, "n": int, "n_a": int}
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)
-ALL = "all"  # a table of certified accuracy asks for every radius at once
 STOPS = ("after fixed steps", "at a residual", "at a lead")
-
 
 # ------------------------------------------------------------------------------------------------ agreement
 
 
-def starts(points: pd.DataFrame) -> pd.DataFrame:
-    """Disagreement in percent after a few of Anderson's steps, a line per start."""
-    plain = points[(points["solver"] == "anderson") & (points["tol"] == 0) & (points["margin"] == 0)]
-    wide = plain.assign(percent=100 * plain["differing"] / plain["votes"]).pivot(index="start", columns="steps", values="percent")
-    wide = wide.rename(columns=lambda k: f"{k} NFE %").reindex(pd.unique(points["start"]))
-    return wide.rename_axis(index="start", columns=None).reset_index()
+def ways(chains: int) -> tuple[Method, ...]:
+    """Every start with Anderson's steps, naive iteration from two, and the two rules that stop a sample early."""
+    base = Method("", "anderson", 1, batch=chains, warmup=10, pilot=16)
+    steps = [replace(base, start=start, steps=k) for start in settings.STARTS for k in (1, 2, 3, 4, 6, 8)]
+    steps += [replace(base, start=start, solver="naive", steps=k) for start in ("zero", "centroid") for k in (2, 4, 8)]
+    stopped = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "centroid", "anchor")]
+    stopped = [replace(m, **{rule: by}) for rule, values in (("tol", (0.3, 0.1, 0.03, 0.01, 0.003)), ("margin", (0.1, 0.2, 0.4, 0.8)))
+               for m in stopped for by in values]  # fmt: skip
+    stopped += [replace(base, start="calibrated", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
+    return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}") for m in (*steps, *stopped))
+
+
+def measure_agreement(
+    run: Run, *, images: int = 25, copies: int = 40, chains: int = 10, chosen: tuple[Method, ...] = (), device: str = "cpu",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Cost and disagreement of `ways` to vote with a run's trained model, read if they are stored, else measured and stored.
+
+    A row per way: what names it, `votes`, `differing` from the reference on the same copies, `nfe` per vote without the start.
+
+    Args:
+        run: a trained run.
+        images, copies: test images, evenly spread, and noisy copies of each.
+        chains: copies solved together; the first of `previous` are its warm-up and are not counted.
+        chosen: of the ways; none: all of them.
+        device, progress: a torch device, and whether to show a progress bar.
+    """
+    settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
+    inference.check_device(device)
+    profile, inputs, source = run.profile, certify.read_inputs(run), data.load(run.profile.data, "test")
+    some, chosen = np.linspace(0, len(source.labels) - 1, images).astype(int), chosen or ways(chains)
+    path = store.measured(run, "agreement-test.csv")
+    key = certify.vote_key(run, device, inputs).shared, data.digest(source, some), images, copies, chains, *chosen
+    made_by = store.provenance(key=settings.fingerprint(*key), run=run.id, device=inference.device_name(device), images=source.source)
+    told = path.with_suffix(".json")
+    if sealed.present(path) and sealed.present(told) and sealed.read_json(told, "provenance", by="").get("key") == made_by["key"]:
+        return store.read_frame(path, POINTS, "table of agreement", by="")
+    model, rows = certify.load_model(run, device, inputs), []
+    reference = replace(profile.method(profile.reference), batch=copies)
+    chosen = [m for m in chosen if m.start != "anchor" or model.anchor is not None]
+    for idx in tqdm(some, desc=f"agreement {run.id}", unit="image", disable=not progress):
+        noisy = partial(Copies, source.x(int(idx)).to(device), run.sigma, profile.seed, int(idx))
+
+        def vote(method: Method, noisy=noisy) -> tuple[np.ndarray, int]:
+            fixed, _ = votes.fixed_start(model, noisy("pilot"), method, reference=reference, precision=profile.precision)
+            drawn, nfe = votes.sample(model, noisy("estimate"), method, np.arange(copies), fixed=fixed, precision=profile.precision)
+            return drawn[chains:], nfe
+
+        standard, _ = vote(reference)
+        for method in chosen:
+            drawn, nfe = vote(method)
+            nfe -= chains * method.warmup if method.start == "previous" else chains * nfe / copies
+            differing = int((drawn != standard).sum())
+            rows.append([*(getattr(method, name) for name in WAY), copies - chains, differing, nfe])
+    points = pd.DataFrame(rows, columns=list(POINTS)).groupby(list(WAY), sort=False).sum().reset_index()
+    points["nfe"] /= points["votes"]
+    store.save_frame(path, points)
+    sealed.write_json(told, made_by)
+    return points
 
 
 def cheapest_votes(points: pd.DataFrame) -> pd.DataFrame:
-    """The ways that no other beats in both cost and disagreement, cheapest first."""
-    ways = few_steps.front(points)
+    """The ways that no other beats in both cost and disagreement (the Pareto front), cheapest first."""
+
+    def stop(way) -> str:
+        return f"residual <= {way.tol:g}" if way.tol else f"lead > {way.margin:g}" if way.margin else f"{way.steps} steps"
+
+    ways = points.sort_values(["nfe", "differing"], kind="stable")
+    ways = ways[ways["differing"] < ways["differing"].cummin().shift(fill_value=np.inf)]
     return pd.DataFrame({
-        "start": ways["start"], "solver": ways["solver"], "stops at": [stops_at(way) for way in ways.itertuples()],
+        "start": ways["start"], "solver": ways["solver"], "stops at": [stop(way) for way in ways.itertuples()],
         "NFE/vote": ways["nfe"], "disagreement %": 100 * ways["differing"] / ways["votes"], "votes": ways["votes"],
     })  # fmt: skip
-
-
-def stops_at(way) -> str:
-    """When a way to vote stops, in words."""
-    return f"residual <= {way.tol:g}" if way.tol else f"lead > {way.margin:g}" if way.margin else f"{way.steps} steps"
 
 
 def agreement_figure(points: pd.DataFrame) -> Figure:
@@ -68,17 +123,11 @@ def agreement_figure(points: pd.DataFrame) -> Figure:
 def agreement(profile: Profile) -> list[Shown]:
     """Figure and tables of agreement of every run that was measured, here or in what is shipped."""
     shown = []
-    for run, points in _measured(profile, "agreement-test", few_steps.read):
-        where = f"{_where(run)}, noisy test images; disagreement is with {profile.reference} on the same copies"
-        told = f"How far a vote may be cut short ({where}). The lowest marks stand for no differing vote at all."
+    for run, points in _measured(profile, "agreement-test", POINTS).items():
+        where = f"({_where(run)}, noisy test images; disagreement is with {profile.reference} on the same copies)"
+        told = f"How far a vote may be cut short {where}. The lowest marks stand for no differing vote at all."
         shown.append(show.figure(profile, name_of("agreement", run), agreement_figure(points), told))
-        told = f"Percent of votes that differ after k of Anderson's steps from each start ({where})."
-        digits = {f"{k} NFE %": 2 for k in points["steps"].unique()}
-        shown.append(show.table(profile, name_of("starts", run), starts(points), told, digits))
-        told = (
-            f"The ways to vote that none beats in both cost and disagreement, of all starts, solvers and rules ({where}). "
-            "NFE of the start itself (pilot, clean image) are not in it."
-        )
+        told = f"The ways to vote that none beats in both cost and disagreement {where}. NFE of the start itself are not in it."
         shown.append(show.table(profile, name_of("cheapest_votes", run), cheapest_votes(points), told))
     return shown
 
@@ -100,10 +149,10 @@ def per_certificate(run: Run, timings: pd.DataFrame, looks: pd.DataFrame | None 
     """
     cost = {n: bench.certificate_cost(run, timings, n) for n in SAMPLES}
     faster = {f"times faster, N = {n}": c["seconds"][1] / c["seconds"] for n, c in cost.items()}
-    rows = pd.DataFrame({"method": timings["label"], "NFE": cost[LARGE_N]["nfe"], "seconds": cost[LARGE_N]["seconds"]} | faster)
-    if looks is not None and looks["method"][0] in set(rows["method"]):
-        name, votes_of = looks["method"][0], decisions(looks, run.profile.radii, sigma=run.sigma, alpha=run.profile.alpha)
-        own = bench.certificate_cost(run, timings, votes_of["mean votes"].iloc[-1]).set_index("label").loc[name]
+    rows = cost[LARGE_N].rename(columns={"label": "method", "nfe": "NFE"}).assign(**faster)
+    if looks is not None and (name := looks["method"][0]) in set(rows["method"]):
+        n = decisions(looks, run.profile.radii, sigma=run.sigma, alpha=run.profile.alpha)["mean votes"].iloc[-1]
+        own = bench.certificate_cost(run, timings, n).set_index("label").loc[name]
         last = {"method": f"{name}, adaptive", "NFE": own["nfe"], "seconds": own["seconds"]}
         rows.loc[len(rows)] = last | {f"times faster, N = {LARGE_N}": rows["seconds"][1] / own["seconds"]}
     return rows[~rows["method"].str.contains("audit")].reset_index(drop=True)
@@ -123,58 +172,44 @@ def srs_finding(run: Run, timings: pd.DataFrame) -> str:
 
 def speed(profile: Profile) -> list[Shown]:
     """The tables of cost of every run that was timed, and what of the authors' cost SRS takes."""
-    shown = []
-    looks = {run.id: stored for run, stored in _measured(profile, "adaptive", read_looks)}
-    for run, timings in _measured(profile, "bench", bench.read):
-        caption = (
-            f"What a vote costs ({_where(run)}), in one process and by turns; medians. Rows \"authors'\" follow the released code: it stops "
-            "a batch once its worst relative residual is below 1e-3, makes two evaluations more than its answer needs, copies its iterates "
-            "and gives memory back; 'no stop' is not what it does. 'times faster': than its MDEQ-30A in batches of that size."
+    shown, looks = [], _measured(profile, "adaptive", LOOKS)
+    for run, timings in _measured(profile, "bench", bench.COLUMNS).items():
+        vote = (
+            f"What a vote costs ({_where(run)}), in one process and by turns; medians. Rows \"authors'\" follow the released code; 'no "
+            "stop' is not what it does. 'times faster': than its MDEQ-30A in batches of that size."
         )
         whole = (
-            f"What a certificate costs at N = {LARGE_N}, from the cost of a vote: n0 = {profile.n0} and N votes, start and audit "
-            f"({_where(run)}). 'times faster': than the authors' MDEQ-30A in the smaller batch. 'adaptive': as many votes as decide all "
-            f"radii of the table of certified accuracy, at most {LARGE_N}. {srs_finding(run, timings)}"
+            f"What a certificate costs at N = {LARGE_N}: n0 = {profile.n0} and N votes, start and audit ({_where(run)}). 'times faster': "
+            "than the authors' MDEQ-30A in the smaller batch. 'adaptive': as many votes as decide all radii of the table of certified "
+            f"accuracy. {srs_finding(run, timings)}"
         )
-        for name, frame, told in (("speed", per_vote(timings), caption), ("cost_by_n", per_certificate(run, timings, looks.get(run.id)), whole)):
+        made = {"speed": (per_vote(timings), vote), "cost_by_n": (per_certificate(run, timings, looks.get(run)), whole)}
+        for name, (frame, caption) in made.items():
             digits = {column: 1 for column in frame if "times" in column} | {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0}
-            shown.append(show.table(profile, name_of(name, run), frame, told, digits))
+            shown.append(show.table(profile, name_of(name, run), frame, caption, digits))
     return shown
 
 
 # ------------------------------------------------------------------------------------------------ adaptive
 
 
-def measure_adaptive(run: Run, method: settings.Method, *, images: int, n: int) -> None:
+def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress: bool = True) -> None:
     """Draw n votes for some images, evenly spread, by a method that needs no audit, and store those for c_A at every look."""
     settings.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
-    profile, inputs = run.profile, certify.read_inputs(run)
-    model, key = certify.load_model(run, inputs=inputs), certify.vote_key(run, inputs=inputs)
-    test, sampling = data.load(profile.data, "test"), replace(profile.sampling, n=n)
-    rows, shared = [], settings.fingerprint(key.shared, method, n)
-    some = np.linspace(0, profile.images - 1, min(images, profile.images)).astype(int)
-    for idx in tqdm([profile.evaluated[i] for i in some], desc=f"adaptive {run.id}", unit="image"):
-        path = store.own(run, f"votes/{method.name}-adaptive-{shared}/{idx:05d}-{key.images[idx]}.npz")
-        if not sealed.present(path):
-            drawn = votes.draw_votes(model, test.x(idx), method, sampling, run.sigma, idx=idx, label=int(test.labels[idx]))
-            votes.write(path, drawn)
-        drawn = votes.read(path)
-        count = adaptive.stored(drawn.estimate, bounds.top_class(drawn.select, sampling.classes))
-        rows += [{"method": method.name, "idx": idx, "n": k, "n_a": count(k)} for k in Looks(n).at]
+    p, images = run.profile, min(images, run.profile.images)
+    part = replace(run, profile=replace(p, images=images, stride=p.stride * (p.images // images), n=n, plan=()))
+    certify.certify(part, methods=(method.name,), count=False, progress=progress)
+    key, rows = certify.vote_key(part), []
+    for idx in part.profile.evaluated:
+        drawn = votes.read(certify.vote_file(part, method, key, idx))
+        count = adaptive.stored(drawn.estimate, bounds.top_class(drawn.select, p.data.classes))
+        rows += [(method.name, idx, k, count(k)) for k in Looks(n).at]
     path = store.measured(run, "adaptive.csv")
-    store.save_frame(path, pd.DataFrame(rows))
-    sealed.write_json(path.with_suffix(".json"), store.provenance(
-        run=run.id, weights=checkpoints.digest_of(inputs.weights), device=inference.device_name("cpu"), images=test.source,
-    ))  # fmt: skip
+    store.save_frame(path, pd.DataFrame(rows, columns=list(LOOKS)))
+    sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, device=inference.device_name("cpu")))
 
 
-def read_looks(path: Path) -> pd.DataFrame:
-    """The votes for c_A at every look, as `measure_adaptive` stores them."""
-    columns = {"method": str, "idx": int, "n": int, "n_a": int}
-    return store.read_frame(path, columns, "table of adaptive votes", by="")
-
-
-def adaptive_method(profile: Profile) -> settings.Method:
+def adaptive_method(profile: Profile) -> Method:
     """The shortest method of a profile that needs no audit and is more than a step: what adaptive votes are shown with."""
     return min((m for m in profile.methods if not m.serialized and m.steps > 1), key=lambda m: m.steps)
 
@@ -183,19 +218,14 @@ def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alp
     """What deciding "is the radius at least r?" costs adaptively against a fixed N, on the same votes; last, all radii at once."""
     seen, looks, rows = stored.pivot(index="idx", columns="n", values="n_a"), Looks(int(stored["n"].max())), []
     for asked in (*((r,) for r in radii), tuple(radii)):
-        stop = settings.Stop(asked, alpha)
-        n = np.array([
-            next(n for n in looks.at if adaptive.enough(n_a[n], n, sigma=sigma, stop=stop, looks=looks)) for _, n_a in seen.iterrows()
-        ])  # fmt: skip
-        fixed, stopped = (
-            (low[:, None] >= norm.cdf(np.array(asked) / sigma)) & (low[:, None] > 0.5)
-            for low in (
-                bounds.lower_confidence_bound(seen[looks.n], looks.n, alpha),
-                bounds.lower_confidence_bound([seen[k].iloc[i] for i, k in enumerate(n)], n, alpha * looks.share(n)),
-            )
-        )
+        stop, need, n = settings.Stop(asked, alpha), norm.cdf(np.array(asked) / sigma), []
+        for _, n_a in seen.iterrows():
+            n.append(next(k for k in looks.at if adaptive.enough(n_a[k], k, sigma=sigma, stop=stop, looks=looks)))
+        n, at_stop = np.array(n), seen[n].to_numpy().diagonal()
+        low = bounds.lower_confidence_bound(seen[looks.n], looks.n, alpha), bounds.lower_confidence_bound(at_stop, n, alpha * looks.share(n))
+        fixed, stopped = ((at_least[:, None] >= need) & (at_least[:, None] > 0.5) for at_least in low)
         rows.append({
-            "r": ALL if len(asked) > 1 else f"{asked[0]:.2f}", "images": len(seen), "certified, fixed N": fixed.sum(),
+            "r": "all" if len(asked) > 1 else f"{asked[0]:.2f}", "images": len(seen), "certified, fixed N": fixed.sum(),
             "certified, adaptive": stopped.sum(), "decided otherwise": (fixed != stopped).sum(), "mean votes": n.mean(),
             "share of N %": 100 * n.mean() / looks.n, "most votes": n.max(),
         })  # fmt: skip
@@ -205,21 +235,20 @@ def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alp
 def adaptive_votes(profile: Profile) -> list[Shown]:
     """The table of adaptive decisions of every run that was measured, here or in what is shipped."""
     shown = []
-    for run, stored in _measured(profile, "adaptive", read_looks):
+    for run, stored in _measured(profile, "adaptive", LOOKS).items():
         caption = (
             f"Deciding whether the radius is at least r, adaptively and with fixed N = {stored['n'].max()}, on the same votes of "
-            f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g}). The adaptive test looks after 100, 125, 156, ... votes: "
-            "half of alpha is for the look at N, the rest in equal parts for those before."
+            f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g})."
         )
         frame = decisions(stored, profile.radii, sigma=run.sigma, alpha=profile.alpha)
         shown.append(show.table(profile, name_of("adaptive", run), frame, caption, {"mean votes": 0}))
     return shown
 
 
-def _measured(profile: Profile, name: str, read: Callable) -> list[tuple[Run, pd.DataFrame]]:
+def _measured(profile: Profile, name: str, columns: Mapping[str, type]) -> dict[Run, pd.DataFrame]:
     """What was measured of each run, here or in what is shipped."""
-    found = ((run, store.find(run, f"{name}.csv")) for run in profile.runs)
-    return [(run, read(path)) for run, path in found if path is not None]
+    found = {run: store.find(run, f"{name}.csv") for run in profile.runs}
+    return {run: store.read_frame(path, columns, f"table {name}", by="") for run, path in found.items() if path is not None}
 
 
 def _where(run: Run) -> str:

@@ -271,7 +271,8 @@ def ways(run: Run) -> pd.DataFrame:
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
     from srs.experiments import bench  # it brings torch, which no other table needs
 
-    theirs = bench.read(store.find(run, "bench.csv"))["nfe"][0] * (profile.n0 + profile.n)
+    timings = store.read_frame(store.find(run, "bench.csv"), bench.COLUMNS, "table of timings", by="bench")
+    theirs = timings["nfe"][0] * (profile.n0 + profile.n)
     faster = theirs / measures.cost(counted, ["method"])["NFE/image"]
     return pd.DataFrame([
         {"votes drawn by": method, "certified by": CERTIFIED_BY[rule], "holds": "yes" if rule.sound else "**no**",

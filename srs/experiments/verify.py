@@ -1,6 +1,5 @@
 """Is what is stored what the weights give, and what is here of a profile: `srs verify` and `srs doctor`."""
 
-import importlib.metadata
 import os
 import platform
 import secrets
@@ -15,8 +14,6 @@ from srs.deq import checkpoints, inference
 from srs.settings import ConfigError, Profile, Run
 from srs.smoothing import certify
 
-COMPARED = tuple(name for name in store.COLUMNS if name != "seconds")
-OPTIONAL = ("distributed", "jupyterlab")
 MAYBE = ("n_wrong", "n_differ")  # -1 where they were not counted
 
 
@@ -26,8 +23,6 @@ class RowDiffers(RuntimeError):
 
 def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: str = "cpu") -> Iterator[str]:
     """Draw rows at random from the counts that are stored or shipped, compute them anew from weights and seeds, and compare.
-
-    Where a row compares its votes with the reference method's, these are drawn, too.
 
     Args:
         profile: whose counts.
@@ -44,35 +39,29 @@ def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: 
     counted, seed = store.read_counts(profile), secrets.randbelow(2**32) if seed is None else seed
     chosen = np.sort(np.random.default_rng(seed).permutation(len(counted))[:rows])
     yield f"{len(chosen)} of {len(counted)} rows of {profile.name}, --seed {seed}"
-    runs = {(run.model.name, run.train.recipe, run.sigma): run for run in profile.runs}
-    differing = 0
-    for stored in counted.iloc[chosen].to_dict("records"):
-        run = runs[tuple(stored[name] for name in store.RUN)]
-        compared = any(stored[name] >= 0 for name in MAYBE)
-        found = recompute(run, stored["method"], stored["idx"], device, compared=compared)
-        taken = {name: stored[name] for name in COMPARED if name not in MAYBE or stored[name] >= 0}
-        wrong = {name: getattr(found, name) for name in taken if getattr(found, name) != taken[name]}
-        told = "; ".join(f"{name} is {value}, stored {taken[name]}" for name, value in wrong.items())
+    runs, differing = {(run.model.name, run.train.recipe, run.sigma): run for run in profile.runs}, 0
+    for row in counted.iloc[chosen].to_dict("records"):
+        run, left_out = runs[tuple(row[name] for name in store.RUN)], [name for name in MAYBE if row[name] < 0]
+        found = recompute(run, row["method"], row["idx"], device, compared=len(left_out) < len(MAYBE))
+        taken = {name: row[name] for name in store.COLUMNS if name not in ("seconds", *left_out)}
+        wrong = [f"{name} is {getattr(found, name)}, stored {value}" for name, value in taken.items() if getattr(found, name) != value]
         differing += bool(wrong)
-        yield f"{run.id} {stored['method']} image {stored['idx']}: {told or 'equal'}"
+        yield f"{run.id} {row['method']} image {row['idx']}: {'; '.join(wrong) or 'equal'}"
     if differing:
         raise RowDiffers(f"{differing} of {len(chosen)} rows differ from what {inference.computed_on(device)} computes")
 
 
-def recompute(run: Run, name: str, idx: int, device: str = "cpu", *, compared: bool = True) -> store.Tally:
-    """The counts of one image under a method of that name, by the weights that are here, else the shipped ones.
-
-    `compared`: with the reference method and the auditor, whose votes are then drawn, too.
-    """
-    if not sealed.present(store.own(run, store.WEIGHTS)):
-        taken, path = checkpoints.take_from_zoo(run), store.own(run, store.WEIGHTS)
-        settings.check(taken, "weight file", str(path), "an existing or a shipped one")
-    method, images = run.profile.method(name), data.load(run.profile.data, "test")
-    draw = certify.voter(run, device, certify.read_inputs(run))
-    reference = run.profile.method(run.profile.reference)
-    each = dict.fromkeys(m for m in (method, reference, method.auditor) if m) if compared else (method,)
-    drawn = {m: draw(images.x(idx), int(images.labels[idx]), idx, m) for m in each}
-    return certify.count_votes(drawn[method], method, run.profile.sampling, drawn.get(reference), drawn.get(method.auditor))
+def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> store.Tally:
+    """The counts of one image by the weights that are here, else the shipped ones; `compared`: with the reference and the auditor."""
+    if not sealed.present(path := store.own(run, store.WEIGHTS)):
+        settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")
+    p, images = run.profile, data.load(run.profile.data, "test")
+    method, reference, draw = p.method(name), p.method(p.reference), certify.voter(run, device, certify.read_inputs(run))
+    drawn = {}
+    for m in (method, reference, method.auditor) if compared else (method,):
+        if m and m not in drawn:
+            drawn[m] = draw(images.x(idx), int(images.labels[idx]), idx, m)
+    return certify.count_votes(drawn[method], method, p.sampling, drawn.get(reference), drawn.get(method.auditor))
 
 
 def doctor(profile: Profile) -> Iterator[str]:
@@ -81,17 +70,14 @@ def doctor(profile: Profile) -> Iterator[str]:
     Args:
         profile: whose runs.
     """
-    found = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
-    others = [f"{name} {importlib.metadata.version(name)}" if name in found else f"no {name}" for name in OPTIONAL]
-    yield f"python {platform.python_version()}, torch {torch.__version__}, {', '.join(others)}"
     here = torch.accelerator.current_accelerator(check_available=True)
     gpus = f"{torch.accelerator.device_count()} x {inference.device_name(here.type)}" if here else "no GPU"
+    yield f"python {platform.python_version()}, torch {torch.__version__}"
     yield f"{inference.device_name('cpu')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {gpus}"
     yield f"{shutil.disk_usage(sealed.root()).free / 1e9:.0f} GB free at {sealed.root()}"
     for split in ("train", "test"):
-        here = data.at_hand(profile.data, split)
-        images = data.load(profile.data, split) if here else None
-        yield f"{profile.data.name} {split}: " + (f"{len(images.labels)} images, {images.source}" if here else "not here")
+        images = data.load(profile.data, split) if data.at_hand(profile.data, split) else None
+        yield f"{profile.data.name} {split}: " + (f"{len(images.labels)} images, {images.source}" if images else "not here")
     for run in profile.every_run:
         weights = store.find(run, store.WEIGHTS)
         where = "shipped" if weights == store.tracked(run, store.WEIGHTS) else "here" if weights else "missing"
