@@ -5,7 +5,7 @@ from srs.experiments import scaling
 
 
 def test_work_over_cores_or_the_driver():
-    cheap = {"driver, per task": 0.5, "worker, per task": 0.0, "evaluation of f, cifar10": 1e-3, "evaluation of f, imagenet": 0.1}
+    cheap = {"driver, per task": 0.5, "evaluation of f, cifar10": 1e-3, "evaluation of f, imagenet": 0.1}
     found = scaling.projection(cheap, cores=100).set_index(["data", "N"])
     # 10,000 images of 30 * 10,100 evaluations: 303 s each; 3 for SRS, first batches of 10, 400 audits of 30: 45.8 s
     assert found.loc[("cifar10", "10,000"), "RS, 100 cores"] == "8 hours"  # 10,000 * 303 / 100 = 30,300 s
@@ -16,3 +16,4 @@ def test_work_over_cores_or_the_driver():
 
 def test_an_evaluation_and_a_task_cost_something():
     assert 0 < scaling.evaluation(profiles.DIGITS_SMALL, profiles.DIGITS, batch=2, times=1) < 1
+    assert 0 < scaling.driver(tasks=3, workers=1, n=100) < 1
