@@ -18,8 +18,7 @@ SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "released_anderson")
 FIXED_STARTS = ("clean", "centroid", "calibrated", "anchor")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")
-GRADIENTS = ("implicit", "phantom", "contractive")
-PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: a GPU rounds products to 10 bits
+GRADIENTS = ("implicit", "contractive")
 AUGMENTS = ("none", "flips", "crops")
 MOST_CLASSES = 2**15  # votes are stored as 16-bit numbers
 
@@ -136,7 +135,7 @@ class Train:
     clip: float = 0.0  # largest norm of a gradient; 0: as it comes
     forward_steps: int = 8  # Broyden
     backward_steps: int = 7
-    gradient: str = "implicit"  # "phantom": differentiate the last step only; "contractive": see `contraction`
+    gradient: str = "implicit"  # "contractive": see `contraction`
     contraction: Contraction = Contraction()
     jacobian_weight: float = 0.5
     jacobian_frequency: float = 0.05
@@ -234,8 +233,6 @@ class Sampling:
     reference: Method = STOP  # solves audited votes again, unless their method has an auditor of its own
     noise: str = "gaussian"  # floating point; "grid": exact on the pixels' own grid, see smoothing.exact
     levels: int = 255  # of the grid
-    precision: str = "float32"  # one of PRECISIONS: another one is another base classifier, faster
-    compiled: bool = False  # whether f and the head are compiled
     stop: Stop | None = None  # of votes that need no audit; None: n of them for every image
 
     def __post_init__(self):
@@ -245,7 +242,6 @@ class Sampling:
         check(self.classes <= MOST_CLASSES, "classes", self.classes, f"at most {MOST_CLASSES:,}: votes are stored in 16 bits")
         check_standard(self.reference, "reference method")
         check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
-        check(self.precision in PRECISIONS, "precision", self.precision, one_of(PRECISIONS))
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
 
     def n_max(self, method: Method) -> int:
@@ -305,8 +301,6 @@ class Profile:
     seed: int = 0
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     noise: str = "gaussian"
-    precision: str = "float32"
-    compiled: bool = False
     adaptive: bool = False  # whether an image without an audit stops as soon as each of the radii is decided
     attacks: object = None  # an attacks.settings.Suite: what notebook 33 tries; None: nothing
     published: bool = False  # whether these are the paper's own settings
@@ -334,8 +328,8 @@ class Profile:
         """What is sampled of each image."""
         reference = self.method(self.reference)
         return Sampling(
-            self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels, self.precision,
-            self.compiled, Stop(self.radii, self.alpha) if self.adaptive else None,
+            self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels,
+            Stop(self.radii, self.alpha) if self.adaptive else None,
         )  # fmt: skip
 
     @property

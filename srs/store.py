@@ -320,13 +320,6 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     return sealed.read(Path(path), "table of certificates", parse, by="certify", plain=True)
 
 
-def write_rows(path: Path, counts: pd.DataFrame, predict: np.ndarray, radius: np.ndarray) -> None:
-    """Write certificates in Cohen et al.'s columns (idx label predict radius correct time), full precision."""
-    correct = (counts["label"] == predict).astype(int)
-    rows = counts[["idx", "label"]].assign(predict=predict, radius=radius, correct=correct, time=counts["seconds"])
-    sealed.write(path, rows.to_csv(sep="\t", index=False, lineterminator="\n").encode())  # no seal: others read these columns
-
-
 # ------------------------------------------------------------------------------------------------ what made it
 
 

@@ -14,6 +14,7 @@ from srs.smoothing.bounds import ABSTAIN, Counts, Rule, RULES, UnsoundRuleWarnin
 
 ALPHA = 0.001
 SOUND = [rule for rule in Rule if rule.sound]
+ROUNDING = 1e-12  # of the beta quantile, which for tiny counts underflows to 0 or to 2e-308
 expects_unsound = pytest.mark.filterwarnings("ignore::srs.smoothing.bounds.UnsoundRuleWarning")
 
 
@@ -30,29 +31,20 @@ def fair_counts(draw, n_max=300):
 # ---------------------------------------------------------------------------------------------- Clopper-Pearson
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.001])
-@pytest.mark.parametrize("trials", [1, 7, 100, 10_000])
-def test_lower_confidence_bound_is_clopper_pearson(trials, alpha):
+@pytest.mark.parametrize("trials", [1, 100, 10_000])
+def test_limits_are_clopper_pearson(trials):
     successes = np.unique(np.linspace(0, trials, 6).astype(int))
-    theirs = [binomtest(int(s), trials, alternative="greater").proportion_ci(1 - alpha, method="exact").low for s in successes]
-    np.testing.assert_allclose(bounds.lower_confidence_bound(successes, trials, alpha), theirs, rtol=1e-9)
+    one = [binomtest(int(s), trials, alternative="greater").proportion_ci(0.999, method="exact").low for s in successes]
+    np.testing.assert_allclose(bounds.lower_confidence_bound(successes, trials, ALPHA), one, rtol=1e-9)
+    two = [binomtest(int(s), trials).proportion_ci(0.95, method="exact") for s in successes]
+    np.testing.assert_allclose(bounds.proportion_interval(successes, trials, 0.95), np.transpose(two), rtol=1e-9)
 
 
-def test_lower_confidence_bound_at_the_edges():
-    assert bounds.lower_confidence_bound(0, 10, 0.1) == 0
+def test_limits_at_the_edges():
     assert bounds.lower_confidence_bound(0, 0, 0.1) == 0
-    assert bounds.lower_confidence_bound(10, 10, 0.1) == pytest.approx(0.1 ** (1 / 10))
+    assert [float(limit) for limit in bounds.proportion_interval(0, 0, 0.95)] == [0, 1]
     between = bounds.lower_confidence_bound([7, 7.5, 8], 10, 0.1)  # N_A^E is not an integer
     assert between[0] < between[1] < between[2]
-
-
-def test_proportion_interval_is_two_sided_clopper_pearson():
-    successes = np.array([0, 3, 50])
-    low, high = bounds.proportion_interval(successes, 50, 0.95)
-    theirs = [binomtest(int(s), 50).proportion_ci(0.95, method="exact") for s in successes]
-    np.testing.assert_allclose(low, [ci.low for ci in theirs], rtol=1e-9)
-    np.testing.assert_allclose(high, [ci.high for ci in theirs], rtol=1e-9)
-    assert [float(limit) for limit in bounds.proportion_interval(0, 0, 0.95)] == [0, 1]
 
 
 def test_high_probability_accuracy_covers_binomial_failures():
@@ -74,12 +66,12 @@ def exact_bound(n_a, k, m, alpha):
 
 @pytest.mark.parametrize("alpha", ["0.5", "0.1", "0.0005"])
 def test_largest_disagreement_by_brute_force_in_all_small_populations(alpha):
-    cases = [(n_a, k, m) for n_a in range(26) for k in range(n_a + 1) for m in range(k + 1)]
+    cases = [(n_a, k, m) for n_a in range(20) for k in range(n_a + 1) for m in range(k + 1)]
     expected = [exact_bound(*case, Fraction(alpha)) for case in cases]
     np.testing.assert_array_equal(bounds.largest_disagreement(*np.array(cases).T, float(alpha)), expected)
 
 
-@pytest.mark.parametrize("n_a", [10**6, 10**8, 10**9, 10**12])
+@pytest.mark.parametrize("n_a", [10**6, 10**9, 10**12])
 def test_rounding_never_makes_the_largest_disagreement_too_small(n_a):
     """Against exact integers: one more disagreement has a probability below alpha."""
     k, rng, most = 300, np.random.default_rng(1), 0
@@ -107,50 +99,40 @@ def test_largest_disagreement_covers_the_truth_for_every_population():
 
 # ---------------------------------------------------------------------------------------------- properties of rules
 
-ROUNDING = 1e-12  # of the beta quantile, which for tiny counts underflows to 0 or to 2e-308
-
 
 @expects_unsound
 @pytest.mark.parametrize("rule", Rule)
-@given(counts=fair_counts())
+@given(counts=fair_counts(), split=st.floats(0.01, 0.99))
 @settings(max_examples=60, deadline=None)
-def test_more_votes_never_lower_the_bound(rule, counts):
+def test_rules_are_monotone_and_sound_ones_below_cohen(rule, counts, split):
     if counts.n_a < counts.n:
         more = Counts(counts.n, counts.n_a + 1, counts.k, counts.m, counts.n_2, counts.n_1)
         assert RULES[rule](more, ALPHA) >= RULES[rule](counts, ALPHA) - ROUNDING
-
-
-@pytest.mark.parametrize("rule", [Rule.THEOREM31, Rule.AUDIT])
-@given(counts=fair_counts())
-@settings(max_examples=60, deadline=None)
-def test_a_disagreement_never_raises_the_bound(rule, counts):
-    if counts.m < counts.k:
+    if counts.m < counts.k and rule in (Rule.THEOREM31, Rule.AUDIT):
         worse = Counts(counts.n, counts.n_a, counts.k, counts.m + 1, counts.n_2, counts.n_1 - 1)
         assert RULES[rule](worse, ALPHA) <= RULES[rule](counts, ALPHA) + ROUNDING
-
-
-@pytest.mark.parametrize("rule", SOUND)
-@given(counts=fair_counts(), split=st.floats(0.01, 0.99))
-@settings(max_examples=60, deadline=None)
-def test_no_sound_rule_is_above_cohen_on_equal_counts(rule, counts, split):
-    p_lower, radius = bounds.certify(rule, counts, 0.5, ALPHA, split)
-    p_cohen, radius_cohen = bounds.certify(Rule.COHEN, counts, 0.5, ALPHA)
-    assert 0 <= p_lower <= p_cohen + ROUNDING <= 1 + ROUNDING
-    assert radius <= radius_cohen + ROUNDING
+    if rule.sound:
+        p_lower, radius = bounds.certify(rule, counts, 0.5, ALPHA, split)
+        p_cohen, radius_cohen = bounds.certify(Rule.COHEN, counts, 0.5, ALPHA)
+        assert 0 <= p_lower <= p_cohen + ROUNDING <= 1 + ROUNDING and radius <= radius_cohen + ROUNDING
 
 
 @given(counts=fair_counts(n_max=3_000), alpha=st.sampled_from([0.1, 0.01, 0.001]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_audit_at_an_equal_split_is_never_below_theorem31(counts, alpha):
     assert bounds.audit(counts, alpha, split=0.5) >= bounds.theorem31(counts, alpha) - ROUNDING
 
 
 @expects_unsound
 @pytest.mark.parametrize("rule", Rule)
-def test_no_votes_certify_nothing(rule):
+def test_no_votes_certify_nothing_and_arrays_give_what_scalars_give(rule):
     assert bounds.certify(rule, Counts(n=1_000, n_a=0), 0.5, ALPHA) == (0, 0)
     if rule in (Rule.THEOREM31, Rule.AUDIT):  # nor do votes of which none was audited
         assert bounds.certify(rule, Counts(n=1_000, n_a=1_000), 0.5, ALPHA) == (0, 0)
+    table = np.array([[100, 90, 40, 3, 38, 35], [100, 0, 0, 0, 0, 0], [50, 50, 50, 0, 50, 50], [10, 9, 2, 1, 2, 1]])
+    alone = [RULES[rule](Counts(*map(int, row)), ALPHA) for row in table]
+    np.testing.assert_array_equal(RULES[rule](Counts(*table.T), ALPHA), alone)
+    assert np.ndim(alone[0]) == 0
 
 
 def test_audit_of_every_vote_leaves_cohen_at_the_rest_of_alpha():
@@ -159,49 +141,32 @@ def test_audit_of_every_vote_leaves_cohen_at_the_rest_of_alpha():
     assert bounds.audit(counts, ALPHA, split=0.75) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_papers_formula_by_hand():
-    # N_2 = 380 of K = 400, 6 disagree; computed with binomtest instead of bounds
+def test_the_papers_formula_by_hand_and_the_warning_of_the_released_one():
+    """N_2 = 380 of K = 400, 6 disagree; computed with binomtest instead of bounds."""
+
     def low(successes, trials):
         test = binomtest(successes, trials, alternative="greater")
         return test.proportion_ci(1 - ALPHA / 2, method="exact").low
 
     share = low(374, 380)
-    counts = Counts(n=10_000, n_a=9_500, n_2=380, n_1=374)
+    counts = Counts(n=10_000, n_a=9_500, k=380, m=6, n_2=380, n_1=374)
     assert low(int(share * 9_500), 10_000) <= bounds.theorem31(counts, ALPHA) <= low(int(share * 9_500) + 1, 10_000)
-    with pytest.warns(UnsoundRuleWarning):
-        released = bounds.released(counts, ALPHA)
+    for _ in range(2):  # at every use
+        with pytest.warns(UnsoundRuleWarning, match="unsound"):
+            released = bounds.certify("released", counts, 0.5, ALPHA)[0]
     assert released == pytest.approx(low(round(share * 9_500), round(share * 10_000)), abs=1e-3)
     assert released > bounds.theorem31(counts, ALPHA) + 0.02
-
-
-def test_released_warns_at_every_use_and_sound_rules_never_do():
-    counts = Counts(n=100, n_a=99, k=50, n_2=50, n_1=50)
-    for _ in range(2):
-        with pytest.warns(UnsoundRuleWarning, match="unsound"):
-            bounds.certify("released", counts, 0.5, ALPHA)
     for rule in SOUND:
         bounds.certify(rule, counts, 0.5, ALPHA)  # warnings are errors here
     assert [rule.value for rule in Rule if not rule.sound] == ["released"]
-
-
-@expects_unsound
-@pytest.mark.parametrize("rule", Rule)
-def test_arrays_give_what_scalars_give(rule):
-    table = np.array([[100, 90, 40, 3, 38, 35], [100, 0, 0, 0, 0, 0], [50, 50, 50, 0, 50, 50], [10, 9, 2, 1, 2, 1]])
-    together = RULES[rule](Counts(*table.T), ALPHA)
-    alone = [RULES[rule](Counts(*map(int, row)), ALPHA) for row in table]
-    np.testing.assert_array_equal(together, alone)
-    assert np.ndim(alone[0]) == 0
 
 
 # ---------------------------------------------------------------------------------------------- radius
 
 
 def test_radius_abstains_at_one_half_and_below():
-    above = np.nextafter(0.5, 1)
-    radii = bounds.radius([0.0, 0.3, 0.5, above, 0.9], 0.25)
-    assert radii[:3].tolist() == [0, 0, 0]
-    assert radii[3] > 0
+    radii = bounds.radius([0.0, 0.3, 0.5, np.nextafter(0.5, 1), 0.9], 0.25)
+    assert radii[:3].tolist() == [0, 0, 0] and radii[3] > 0
     assert radii[4] == pytest.approx(0.25 * norm.ppf(0.9))
 
 
@@ -213,18 +178,11 @@ def test_the_largest_radius_of_each_rule(rule, cap):
     assert bounds.largest_radius(rule, 10_000, 400, 0.12, ALPHA) == pytest.approx(0.24 * cap, abs=5e-4)
 
 
-def test_radius_125_needs_2100_audits_and_15_is_out_of_reach():
-    radii = bounds.largest_radius("theorem31", 10_000, np.array([2_000, 2_100, 10_000]), 0.5, ALPHA)
-    assert radii[0] < 1.25 <= radii[1]
-    assert radii[2] < 1.5
-
-
 @given(value=st.floats(0, 10), digits=st.integers(0, 6))
 def test_round_down_never_rounds_up(value, digits):
     printed = bounds.round_down(value, digits)
     assert printed <= value < printed + 10.0**-digits * (1 + 1e-9)
     assert bounds.round_down(printed, digits) == printed
-    assert float(f"{printed:.{digits}f}") == printed
 
 
 # ---------------------------------------------------------------------------------------------- votes and input
@@ -232,35 +190,25 @@ def test_round_down_never_rounds_up(value, digits):
 
 def test_top_class_breaks_ties_low_and_ignores_abstentions():
     assert bounds.top_class([2, 1, 1, 2, ABSTAIN, ABSTAIN, ABSTAIN], 3) == 1
-    assert bounds.top_class([2, 2, 1], 5) == 2
-    assert bounds.top_class([ABSTAIN, ABSTAIN], 3) == ABSTAIN
-    assert bounds.top_class([], 3) == ABSTAIN
-    assert bounds.count([2, 1, 1, ABSTAIN], 1) == 2
+    assert bounds.top_class([ABSTAIN, ABSTAIN], 3) == bounds.top_class([], 3) == ABSTAIN
+    assert bounds.count([2, 1, 1, ABSTAIN], 1) == 2 and bounds.count([2, ABSTAIN], ABSTAIN) == 0
     with pytest.raises(ValueError, match="votes"):
         bounds.top_class([3], 3)
 
 
-IMPOSSIBLE = {
-    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11},
-    "k is 6": {"n": 9, "n_a": 5, "k": 6},
+REFUSED = {
+    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11}, "k is 6": {"n": 9, "n_a": 5, "k": 6},
     "n_a is -1": {"n": 1, "n_a": -1}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5}, "n_2 is 6": {"n": 9, "n_a": 5, "n_2": 6},
     "n_1 is 4": {"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_a is": {"n": 10, "n_a": np.array([5, 11])},
-    "n_a is of type float64": {"n": 10, "n_a": 5.5},
-}  # fmt: skip
-BAD = {
-    "'theorem32'.*cohen, theorem31, released, audit": {"rule": "theorem32"}, "sigma is 0": {"sigma": 0.0},
-    "sigma is nan": {"sigma": np.nan}, "alpha is 0": {"alpha": 0.0}, "alpha is 1": {"alpha": 1.0}, "split is 1": {"split": 1.0},
+    "n_a is of type float64": {"n": 10, "n_a": 5.5}, "'theorem32'.*cohen, theorem31, released, audit": {"rule": "theorem32"},
+    "sigma is 0": {"sigma": 0.0}, "sigma is nan": {"sigma": np.nan}, "alpha is 0": {"alpha": 0.0}, "alpha is 1": {"alpha": 1.0},
+    "split is 1": {"split": 1.0},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("message, fields", IMPOSSIBLE.items(), ids=IMPOSSIBLE)
-def test_counts_refuse_the_impossible(message, fields):
+@pytest.mark.parametrize("message, change", REFUSED.items(), ids=REFUSED)
+def test_impossible_counts_and_settings_are_refused(message, change):
+    counts = {name: value for name, value in change.items() if name in Counts.__dataclass_fields__}
+    asked = {"rule": "audit", "sigma": 0.5, "alpha": ALPHA, "split": 0.5} | {name: change[name] for name in change.keys() - counts}
     with pytest.raises(ValueError, match=message):
-        Counts(**fields)
-
-
-@pytest.mark.parametrize("message, change", BAD.items(), ids=BAD)
-def test_certify_refuses_bad_settings(message, change):
-    given_settings = {"rule": "audit", "counts": Counts(10, 9), "sigma": 0.5, "alpha": ALPHA, "split": 0.5}
-    with pytest.raises(ValueError, match=message):
-        bounds.certify(**(given_settings | change))
+        bounds.certify(counts=Counts(**counts or {"n": 10, "n_a": 9}), **asked)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,24 +81,22 @@ def no_network(monkeypatch):
 # ---------------------------------------------------------------------------------------------- a data set
 
 
-def test_untrained_model_votes_for_several_classes(finished):
-    """Otherwise nothing below could fail."""
-    tallies = [dict(zip(store.COLUMNS, row)) for rows in finished[1].values() for row in rows]
-    assert any(0 < t["n_a"] < t["n"] for t in tallies)
-    assert any(t["n_differ"] > 0 for t in tallies)
-
-
-def test_tallies_are_the_counts_of_the_votes(finished, monkeypatch):
+def test_tallies_are_the_counts_of_the_votes_and_provenance_says_what_made_them(finished, monkeypatch):
     root, tallies = finished
     monkeypatch.setenv("SRS_ROOT", str(root))
+    every = [dict(zip(store.COLUMNS, row)) for rows in tallies.values() for row in rows]
+    assert any(0 < t["n_a"] < t["n"] for t in every) and any(t["n_differ"] > 0 for t in every)  # else nothing below could fail
     for file, row in zip(vote_files(), tallies["SRS-MDEQ-1A"]):
         drawn, t = votes.read(file), dict(zip(store.COLUMNS, row))
         assert t["idx"] == drawn.idx == int(file.stem.partition("-")[0])
         assert t["n"] == len(drawn.estimate) == 40 and len(drawn.select) == 10
-        assert t["nfe_estimate"] == 20 * 10 + 20 * 1
-        assert t["nfe_audit"] == 30 * t["k"]
+        assert t["nfe_estimate"] == 20 * 10 + 20 * 1 and t["nfe_audit"] == 30 * t["k"]
     assert [row[0] for row in tallies["MDEQ-5A"]] == list(RUN.profile.evaluated)
     assert all(dict(zip(store.COLUMNS, row))["n_differ"] == 0 for row in tallies["MDEQ-30A"])
+    told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
+    assert (told["run"], told["sigma"], told["method"]["name"]) == (RUN.id, RUN.sigma, SRS.name)
+    assert told["weights"] == checkpoints.digest(store.own(RUN, store.WEIGHTS)) and told["sampling"]["n"] == 40
+    assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
 
 
 def test_killed_at_any_image_goes_on_where_it_was(fresh, monkeypatch):
@@ -150,52 +147,15 @@ def test_second_call_draws_nothing(done, no_network):
     assert all_counts() == done
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.001])
-def test_alpha_and_rules_need_no_network(done, no_network, alpha):
-    run = replace(RUN, profile=replace(RUN.profile, alpha=alpha))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UnsoundRuleWarning)  # tables say it; a stored row's name does
-        certify.tally(run)
-    assert all_counts(run) == done
-    rows = {rule: np.genfromtxt(store.own(run, f"rows/{SRS.name}.{rule}.tsv"), names=True) for rule in ("audit", "theorem31", "released-unsound")}
-    stored = synthetic.counted(run, SRS)
-    for rule, table in rows.items():
-        assert table.dtype.names == ("idx", "label", "predict", "radius", "correct", "time")
-        name = rule.removesuffix("-unsound")
-        for t, row in zip(stored, table):
-            c = bounds.Counts(**{k: int(t[k]) for k in ("n", "n_a", "k", "m", "n_2", "n_1")})
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UnsoundRuleWarning)
-                p_lower, radius = bounds.certify(name, c, run.sigma, alpha)
-            assert row["predict"] == (t["c_a"] if p_lower > 0.5 else ABSTAIN)
-            if p_lower > 0.5:
-                assert row["radius"] == radius  # full precision
-    assert not store.own(run, f"rows/{SRS.name}.released.tsv").exists()
-
-
-@pytest.mark.parametrize("change", [dict(n=41), dict(n0=11), dict(seed=1)], ids=lambda c: next(iter(c)))
-def test_other_sampling_is_not_taken_for_the_same(done, change):
-    other_run = replace(RUN, profile=replace(RUN.profile, **change))
-    assert certify.vote_key(other_run) != certify.vote_key(RUN)
-    assert certify.tally(other_run) == []
-
-
-def test_other_weights_and_other_methods_have_votes_of_their_own(done):
+def test_other_settings_weights_and_methods_have_votes_of_their_own(done):
     key = certify.vote_key(RUN)
+    for change in (dict(n=41), dict(n0=11), dict(seed=1)):
+        other = replace(RUN, profile=replace(RUN.profile, **change))
+        assert certify.vote_key(other) != key and certify.tally(other) == []
     changed = [replace(SRS, **{f.name: v}) for f, v in zip(dataclasses.fields(SRS)[2:], (2, "clean", 21, 11, 19))]
     assert len({certify.vote_file(RUN, m, key, 0) for m in (SRS, *changed)}) == 6
     save_untrained(RUN, seed=1)
-    assert certify.vote_key(RUN) != key
-    assert certify.tally(RUN) == []
-
-
-def test_provenance_says_what_made_the_votes(finished, monkeypatch):
-    monkeypatch.setenv("SRS_ROOT", str(finished[0]))
-    told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
-    assert (told["run"], told["sigma"], told["dtype"], told["sampling"]["precision"]) == (RUN.id, RUN.sigma, "float32", "float32")
-    assert told["weights"] == checkpoints.digest(store.own(RUN, store.WEIGHTS))
-    assert told["sampling"]["n"] == 40 and told["sampling"]["seed"] == 0 and told["method"]["name"] == SRS.name
-    assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
+    assert certify.vote_key(RUN) != key and certify.tally(RUN) == []
 
 
 @pytest.mark.parametrize(("arguments", "named"), [
@@ -208,16 +168,14 @@ def test_bad_arguments_are_refused_before_work(fresh, no_network, arguments, nam
     assert not store.own(RUN, "votes").exists()
 
 
-def test_missing_weights_are_refused_before_work(srs_root, no_network):
-    with pytest.raises(ConfigError, match=rf"weight file = .*{RUN.id}/{store.WEIGHTS}.*srs train"):
-        certified()
-    assert not list(srs_root.iterdir())
-
-
-def test_too_few_images_are_refused(fresh):
+def test_missing_weights_and_images_are_refused_before_work(fresh, no_network):
     far = replace(RUN, profile=replace(RUN.profile, stride=1000))
     with pytest.raises(ConfigError, match="digits test images = 360 is refused: want at least 2001"):
         certify.certify(far, methods=("MDEQ-1A",), progress=False)
+    store.own(RUN, store.WEIGHTS).unlink()
+    with pytest.raises(ConfigError, match=rf"weight file = .*{RUN.id}/{store.WEIGHTS}.*srs train"):
+        certified()
+    assert not store.own(RUN, "votes").exists()
 
 
 # ---------------------------------------------------------------------------------------------- counting
@@ -230,8 +188,8 @@ def hand_made(select, estimate, audited, standard, idx=0):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("k", [0, 1, 12, 60])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("k", [0, 12, 60])
 def test_counts_equal_brute_force(seed, k):
     rng, n = np.random.default_rng(seed), 60
     select, estimate = (rng.choice([ABSTAIN, 0, 1, 2], size, p=[0.1, 0.1, 0.6, 0.2]) for size in (9, n))
@@ -299,22 +257,19 @@ def test_radius_is_below_and_near_the_true_one(method, sigma):
         assert found.nfe == model.evaluations == found.votes.nfe.sum()
 
 
-def test_image_on_the_border_is_not_certified():
-    model, x = half_space(0.0)
-    found = certify.certify_image(model, x, STANDARD, SAMPLING, sigma=0.5)
-    assert (found.predict, found.radius) == (ABSTAIN, 0.0) and found.p_lower <= 0.5
-
-
 def test_rule_follows_the_method_and_can_be_chosen():
-    def p_lower(method, rule=None):
-        model, x = half_space(0.5)
-        return certify.certify_image(model, x, method, SAMPLING, sigma=0.5, rule=rule).p_lower
+    def p_lower(method, rule=None, margin=0.5):
+        model, x = half_space(margin)
+        found = certify.certify_image(model, x, method, SAMPLING, sigma=0.5, rule=rule)
+        assert (found.predict == ABSTAIN) == (found.p_lower <= 0.5) == (found.radius == 0)
+        return found.p_lower
 
     assert p_lower(STANDARD) == p_lower(STANDARD, "cohen") == p_lower(STANDARD, Rule.COHEN)
     assert p_lower(CHAIN) == p_lower(CHAIN, "audit")
     assert p_lower(CHAIN, "theorem31") < p_lower(CHAIN, "audit")
     with pytest.warns(UnsoundRuleWarning):
         p_lower(CHAIN, "released")
+    assert p_lower(STANDARD, margin=0.0) <= 0.5  # on the border
 
 
 def test_bad_surrogate_is_caught_by_its_audit():
@@ -331,9 +286,7 @@ def test_bad_surrogate_is_caught_by_its_audit():
 @pytest.mark.parametrize(
     ("change", "error", "named"),
     [
-        (dict(sigma=0.0), ConfigError, "sigma = 0.0"), (dict(sigma=-1.0), ConfigError, "sigma = -1.0"),
-        (dict(sigma=float("nan")), ConfigError, "sigma = nan"),
-        (dict(alpha=0.0), ConfigError, "alpha = 0.0"), (dict(alpha=1.0), ConfigError, "alpha = 1.0"),
+        (dict(sigma=0.0), ConfigError, "sigma = 0.0"), (dict(alpha=0.0), ConfigError, "alpha = 0.0"), (dict(alpha=1.0), ConfigError, "alpha = 1.0"),
         (dict(method=replace(CHAIN, audit=2_001)), ConfigError, "K = 2001"), (dict(idx=-1), ConfigError, r"samples = \(-1, 0\)"),
         (dict(rule="wald"), ValueError, "'wald'"),
         (dict(x=torch.full((1, 2, 2), torch.nan)), ConfigError, "not finite"),

@@ -231,7 +231,7 @@ def other(value):
     if isinstance(value, (int, float)):
         return value + 1
     if isinstance(value, str):
-        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid", "implicit": "phantom", "none": "flips", "float32": "bfloat16"}
+        others = {"anderson": "naive", "zero": "clean", "gaussian": "grid", "implicit": "contractive", "none": "flips"}
         return others.get(value, value + "x")
     return (*value, value[-1])
 

@@ -13,54 +13,45 @@ from srs import profiles, settings
 from srs.smoothing import exact, noise, votes
 from tests.helpers import LinearDEQ
 
-GRIDS = [(0.12, 16), (0.5, 16), (0.25, 255), (1.0, 255)]
+GRIDS = [(0.12, 16), (0.5, 16), (0.25, 255)]
+PI = Decimal("3.1415926535897932384626433833")
 
 
 def generator():
     return np.random.Generator(np.random.Philox(3))
 
 
-def phi_fraction(t: Fraction) -> Fraction:
+def phi(t: Fraction) -> Fraction:
     """Phi(t) in rational arithmetic: its Maclaurin series, which alternates, so the error is below the last term."""
     total, power, factorial, k = Fraction(0), t, 1, 0
     while abs(term := Fraction((-1) ** k * power, factorial * 2**k * (2 * k + 1))) > Fraction(1, 10**30):
         total += term
         k += 1
         power, factorial = power * t * t, factorial * k
-    return Fraction(1, 2) + total / Fraction((2 * exact.PI).sqrt())
+    return Fraction(1, 2) + total / Fraction((2 * PI).sqrt())
 
 
 @pytest.mark.parametrize("sigma, levels", GRIDS)
-def test_thresholds_are_the_normal_distribution(sigma, levels):
+def test_the_table_is_the_normal_distribution_and_its_guide_gives_what_the_thresholds_give(sigma, levels):
     found = exact.table(sigma, levels)
     i = np.arange(-found.reach, found.reach)
     wanted = norm.cdf((i + 0.5) / (levels * sigma))
     np.testing.assert_allclose(found.thresholds / 2.0**64, wanted, rtol=1e-13, atol=1e-19)
-    assert (np.diff(found.thresholds.astype(object)) >= 0).all()
-    symmetric = found.thresholds.astype(object) + found.thresholds[::-1].astype(object)
-    assert set(symmetric) == {2**64}
+    exactly = found.thresholds.astype(object)
+    assert (np.diff(exactly) >= 0).all() and set(exactly + exactly[::-1]) == {2**64}
+    assert norm.sf((found.reach + 0.5) / (levels * sigma)) < 2.0**-65
+    u = generator().integers(0, 2**64, 50_000, np.uint64)
+    drawn = exact.draw(generator(), (50_000,), sigma, levels)
+    np.testing.assert_array_equal(drawn, np.searchsorted(found.thresholds, u, side="right") - found.reach)
+    assert found.unsure.mean() < 0.05
 
 
 def test_thresholds_are_exact_to_the_last_bit():
-    """Against a series of another kind in rational arithmetic, near the middle where that one converges."""
+    """Against a series in rational arithmetic, near the middle where that one converges."""
     found = exact.table(0.12, 16)
     for j in (0, 1, 3, 5):
-        t = Fraction(2 * j + 1, 32) / Fraction(0.12)
-        wanted = phi_fraction(t) * 2**64
+        wanted = phi(Fraction(2 * j + 1, 32) / Fraction(0.12)) * 2**64
         assert abs(Fraction(int(found.thresholds[found.reach + j])) - wanted) <= Fraction(1, 2) + Fraction(1, 10**6)
-
-
-def test_excess_in_the_far_tail():
-    assert float(Decimal("0.5") - exact.excess(Decimal(8))) == pytest.approx(norm.sf(8), rel=1e-12)
-
-
-@pytest.mark.parametrize("sigma, levels", GRIDS)
-def test_guide_gives_what_the_thresholds_give(sigma, levels):
-    found = exact.table(sigma, levels)
-    u = generator().integers(0, 2**64, 50_000, np.uint64)
-    noise = exact.draw(generator(), (50_000,), sigma, levels)
-    np.testing.assert_array_equal(noise, np.searchsorted(found.thresholds, u, side="right") - found.reach)
-    assert found.unsure.mean() < 0.05
 
 
 def test_the_ends_of_the_table():
@@ -68,59 +59,44 @@ def test_the_ends_of_the_table():
         def integers(self, low, high, shape, dtype):
             return np.array([0, 2**64 - 1, 2**63 - 1, 2**63], np.uint64)
 
-    found = exact.table(0.25, 255)
-    noise = exact.draw(Fixed(), (4,), 0.25, 255)
-    assert list(noise) == [-found.reach, found.reach, 0, 0]
-    assert norm.sf((found.reach + 0.5) / (255 * 0.25)) < 2.0**-65
+    reach = exact.table(0.25, 255).reach
+    assert list(exact.draw(Fixed(), (4,), 0.25, 255)) == [-reach, reach, 0, 0]
 
 
 @pytest.mark.parametrize("levels", [16, 255])
-def test_the_sum_lies_on_the_grid_exactly(levels):
+def test_the_sum_is_a_function_of_the_integer_alone(levels):
     whole = torch.randint(0, levels + 1, (3, 8, 8), generator=torch.Generator().manual_seed(1))
-    noise = exact.draw(generator(), (50, 3, 8, 8), 0.5, levels)
-    copies = exact.add(whole.float() / levels, noise, levels)
-    assert copies.dtype == torch.float32
-    wanted = whole.numpy() + noise
-    np.testing.assert_array_equal(np.rint(copies.double().numpy() * levels), wanted)
-    # A function of the integer alone, wherever the image was: the same sum from another image is the same float.
-    np.testing.assert_array_equal(copies.numpy(), wanted.astype(np.float32) / np.float32(levels))
+    drawn = exact.draw(generator(), (50, 3, 8, 8), 0.5, levels)
+    copies = exact.add(whole.float() / levels, drawn, levels)
+    np.testing.assert_array_equal(copies.numpy(), (whole.numpy() + drawn).astype(np.float32) / np.float32(levels))
 
 
 def test_an_image_off_the_grid_is_refused():
     x = torch.full((1, 2, 2), 0.5)
     assert exact.to_grid(x, 16).tolist() == [[[8, 8], [8, 8]]]
-    with pytest.raises(settings.ConfigError, match="multiples of 1/255 for grid noise"):
-        exact.to_grid(x, 255)
-    with pytest.raises(settings.ConfigError):
-        exact.to_grid(x + 1e-4, 16)
+    for wrong, levels in ((x, 255), (x + 1e-4, 16)):
+        with pytest.raises(settings.ConfigError, match=f"multiples of 1/{levels} for grid noise"):
+            exact.to_grid(wrong, levels)
 
 
-def test_total_variation_is_added_up():
-    assert exact.total_variation(1.0, 255) < 3e-16
-    assert exact.added_to_alpha(1.0, 255, 3 * 32 * 32, 10_100) < 1e-8
-
-
-# ---------------------------------------------------------------------------------------------- in the sampler
-
-
-def threshold():
-    """A one-step DEQ that keeps its input: class 1 where the mean pixel is above a half."""
-    return LinearDEQ(torch.tensor([[0.0] * 4, [0.25] * 4]), torch.tensor([0.5, 0.0]))
-
-
-METHOD = settings.Method("m", "naive", 1, start="previous", batch=7, audit=10)
-SAMPLING = settings.Sampling(2, n0=20, n=150, reference=settings.Method("r", "naive", 1), noise="grid", levels=16)
+def test_what_64_bits_add_to_alpha_is_next_to_nothing():
+    assert 0 < exact.added_to_alpha(1.0, 255, 3 * 32 * 32, 10_100) < 1e-8
 
 
 def test_votes_on_grid_noise():
-    x, model = torch.full((1, 2, 2), 11 / 16), threshold()
-    drawn = votes.draw_votes(model, x, METHOD, SAMPLING, 0.25)
+    """A one-step DEQ that keeps its input: class 1 where the mean pixel is above a half."""
+    x, model = torch.full((1, 2, 2), 11 / 16), LinearDEQ(torch.tensor([[0.0] * 4, [0.25] * 4]), torch.tensor([0.5, 0.0]))
+    method = settings.Method("m", "naive", 1, start="previous", batch=7, audit=10)
+    sampling = settings.Sampling(2, n0=20, n=150, reference=settings.Method("r", "naive", 1), noise="grid", levels=16)
+    drawn = votes.draw_votes(model, x, method, sampling, 0.25)
     given = torch.cat([u for _, u in model.calls])
     assert len(given) == 20 + 150 + 10 and (given * 16 == (given * 16).round()).all()
     np.testing.assert_array_equal(drawn.standard, drawn.estimate[drawn.audited])  # the same noise again
     assert 0.8 < (drawn.estimate == 1).mean() < 1
     with pytest.raises(settings.ConfigError, match="off the grid"):
-        votes.draw_votes(model, x + 0.01, METHOD, SAMPLING, 0.25)
+        votes.draw_votes(model, x + 0.01, method, sampling, 0.25)
+    digits = replace(profiles.get_profile("digits"), noise="grid")
+    assert (digits.sampling.noise, digits.sampling.levels) == ("grid", 16)
 
 
 def test_grid_noise_of_a_sample_does_not_depend_on_its_company():
@@ -128,13 +104,3 @@ def test_grid_noise_of_a_sample_does_not_depend_on_its_company():
     together = noise.grid_noise(*where, np.arange(250), sigma=0.5, levels=255)
     alone = noise.grid_noise(*where, np.array([203, 17]), sigma=0.5, levels=255)
     np.testing.assert_array_equal(alone, together[[203, 17]])
-
-
-def test_config_knows_the_kinds_of_noise():
-    with pytest.raises(settings.ConfigError, match="noise"):
-        replace(SAMPLING, noise="laplace")
-    assert settings.Sampling(2).noise == "gaussian" == profiles.get_profile("digits").sampling.noise
-    digits = replace(profiles.get_profile("digits"), noise="grid")
-    assert (digits.sampling.noise, digits.sampling.levels) == ("grid", 16)
-    with pytest.raises(settings.ConfigError, match="noise"):
-        replace(digits, noise="uniform")

@@ -1,5 +1,6 @@
-"""losses: the gradient through a fixed point is the right one, and the Jacobian penalty is unbiased."""
+"""losses: the gradient through a fixed point is the right one, the Jacobian penalty is unbiased, and every loss decreases."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +8,13 @@ import torch
 
 from srs import settings
 from srs.deq import mdeq
-from srs.training.losses import implicit, jacobian_penalty
-from tests.helpers import TINY
+from srs.deq.gradients import implicit
+from srs.deq.solvers import relative_residual
+from srs.profiles import DIGITS
+from srs.settings import Contraction
+from srs.training import losses
+from tests.helpers import digits, TINY
+from tests.test_train import RECIPE, THEN
 
 
 def tanh_layer(seed=0, d=6):
@@ -38,7 +44,7 @@ def test_implicit_gradient_is_that_of_a_long_unroll():
     for a, b in zip(ours, wanted):
         torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-6)
     one_step = torch.autograd.grad((weigh * model.f(z.detach(), u).square()).sum(), (w, u))
-    assert (one_step[0] - wanted[0]).norm() > 0.1 * wanted[0].norm()  # the phantom gradient is another one
+    assert (one_step[0] - wanted[0]).norm() > 0.1 * wanted[0].norm()  # that of the last step alone is another one
 
 
 def test_implicit_gradient_of_an_mdeq_solves_its_adjoint_equation():
@@ -60,12 +66,74 @@ def test_jacobian_penalty_is_unbiased():
     d = 5
     a = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     model = SimpleNamespace(f=lambda z, u: z @ a.mT + u)
-    exact = float(a.detach().square().sum()) / d
     torch.manual_seed(0)
     z = torch.zeros(50_000, d, dtype=torch.float64)
-    estimate = jacobian_penalty(model, z, z)
-    assert estimate.item() == pytest.approx(exact, rel=0.02)  # the standard error is 0.3 to 0.6 %
+    estimate = losses.jacobian_penalty(model, z, z)
+    assert estimate.item() == pytest.approx(float(a.detach().square().sum()) / d, rel=0.02)  # its standard error is 0.3 to 0.6 %
     gradient = torch.autograd.grad(estimate, a)[0]
     torch.testing.assert_close(gradient, 2 * a.detach() / d, atol=0.05, rtol=0.05)
-    few = torch.stack([jacobian_penalty(model, z[:1], z[:1]).detach() for _ in range(4_000)])
-    assert float(few.mean()) == pytest.approx(exact, abs=4 * float(few.std()) / 4_000**0.5)
+
+
+def descend(recipe, steps, **how):
+    """Losses and the model, trained on a few images without dropout."""
+    (x, y), seen = digits(96), []
+    torch.manual_seed(0)
+    model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(steps):
+        value, earlier = losses.loss(model, x, y, recipe, **how)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        seen.append(value.item())
+        assert not earlier.requires_grad
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+    return seen, model.eval(), x
+
+
+LOSSES = {
+    "unrolled": (RECIPE, dict(pretrain=True, penalise=False)),
+    "implicit": (RECIPE, dict(pretrain=False, penalise=False)),
+    "contractive": (THEN, dict(pretrain=False, penalise=False)),
+    "last alone": (replace(THEN, contraction=Contraction(both=False)), dict(pretrain=False, penalise=False)),
+    "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(pretrain=False, penalise=True)),
+}
+
+
+@pytest.mark.parametrize(("recipe", "how"), LOSSES.values(), ids=LOSSES)
+def test_loss_decreases(recipe, how):
+    seen, _, _ = descend(recipe, 15, **how)
+    assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
+
+
+def test_penalty_adds_its_weight():
+    x, y = digits(8)
+    model, found = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).eval(), {}
+    for weight in (0.0, 1.0, 3.0):
+        torch.manual_seed(1)
+        recipe = replace(RECIPE, jacobian_weight=weight)
+        found[weight] = losses.loss(model, x, y, recipe, pretrain=True, penalise=True)[0].item()
+    plain = losses.loss(model, x, y, RECIPE, pretrain=True, penalise=False)[0].item()
+    assert found[0.0] == pytest.approx(plain) and found[1.0] > plain
+    assert found[3.0] - plain == pytest.approx(3 * (found[1.0] - plain), rel=1e-3)
+
+
+def test_every_start_of_a_contractive_recipe_is_drawn():
+    cold, earlier = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
+    torch.manual_seed(0)
+    drawn = [losses.start_anywhere(cold, earlier, THEN) for _ in range(60)]
+    for want in (cold, earlier, earlier.mean(0).expand(4, 3)):
+        assert 8 < sum(torch.equal(z, want) for z in drawn) < 35
+    assert all(torch.equal(losses.start_anywhere(cold, None, THEN), cold) for _ in range(20))
+
+
+def test_a_contractive_recipe_lessens_the_change_of_the_last_step():
+    changes = {}
+    for weight in (0.0, 10.0):
+        recipe = replace(THEN, contraction=Contraction(weight=weight, most_free_steps=2))
+        _, model, x = descend(recipe, 20, pretrain=False, penalise=False)
+        with torch.no_grad():
+            u = model.inject(x)
+            z = model.f(model.f(model.initial(u), u), u)
+            changes[weight] = float(relative_residual(z, model.f(z, u)).mean())
+    assert changes[10.0] < 0.7 * changes[0.0]

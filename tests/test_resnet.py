@@ -74,7 +74,7 @@ def test_resnet_110_has_110_layers_and_1_7_million_parameters():
 @pytest.mark.parametrize(("depth", "data"), [(8, CIFAR10), (14, CIFAR10), (20, DIGITS)])
 def test_logits_are_those_of_the_architecture_written_out(depth, data):
     model, x = network(ResNet("X", depth, (4, 6, 8)), data), images(5, data)
-    want, folded = by_hand(model.state_dict(), x, data, (depth - 2) // 6), inference.fold(model)
+    want, folded = by_hand(model.state_dict(), x, data, (depth - 2) // 6), inference.prepare(model)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     for form in (model, folded):
         torch.testing.assert_close(logits(form, x), want, atol=1e-4, rtol=1e-4)

@@ -77,7 +77,7 @@ def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[s
     """A run's model on a device, its test images, and what results made from them depend on besides settings and code."""
     p, path = run.profile, store.own(run, store.WEIGHTS)
     settings.check(path.is_file(), "weight file", str(path), "an existing file; train first")
-    inference.choose_kernels(tf32=False)
+    inference.choose_kernels()
     memory.keep_freed()
     weights, images = checkpoints.read_tensors(path, "weight file"), data.load(p.data, "test")
     model = checkpoints.load(path, run.model, p.data, state=weights).to(device).requires_grad_(False)

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -47,20 +48,19 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
 def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Data, *, state: dict[str, Tensor] | None = None) -> MDEQ | ResNet:
     """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
-    A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with
-    `module.`, `model.` or, behind a normalisation layer, `1.`. It is read with `weights_only`, so it runs no code.
-    `state` is what the file holds, where it has been read already.
+    A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with `module.`,
+    `model.` or, behind a normalisation layer, `1.`. No code of it is run. `state` is what the file holds, if it has been read.
 
     Raises:
         ConfigError: no such file, one that cannot be read, or weights of another architecture, not finite or complex.
         DamagedFile: the content is wrong; a file of the work folder has been set aside.
     """
     path, loaded = Path(path), network(model, data)
+    own = loaded.state_dict()
     if state is None and path.suffix == ".safetensors":
         state = read_tensors(path, "weight file")
     elif state is None:
-        state = sealed.read(path, "weight file", lambda content: _public(content, path), by="train", plain=True)
-    own = loaded.state_dict()
+        state = sealed.read(path, "weight file", partial(_public, path=path), by="train", plain=True)
     # Older checkpoints do not count batches, which nothing here reads.
     state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
     wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
@@ -105,20 +105,19 @@ def load_anchor(path: Path) -> Tensor:
 
 
 def digest(path: Path) -> str:
-    """Sixteen hex digits of the SHA-256 of a weight file's tensors: what votes record as their model."""
+    """`digest_of` the tensors of a weight file."""
     return digest_of(read_tensors(path, "weight file"))
 
 
 def digest_of(tensors: dict[str, Tensor]) -> str:
-    """The same of tensors that are loaded."""
+    """Sixteen hex digits of the SHA-256 of weights: what votes record as their model."""
     return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()[:16]
 
 
 def take_from_zoo(run: settings.Run) -> bool:
     """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
 
-    Raises:
-        sealed.DamagedFile: what is shipped is damaged, or a pointer of Git LFS; nothing was copied.
+    What is shipped is copied whole or, where any of it is damaged (DamagedFile) or a pointer of Git LFS, not at all.
     """
     shelf = store.tracked(run, store.CARD)
     told = sealed.read_json(shelf, "model card", by="train") if sealed.present(shelf) else {}

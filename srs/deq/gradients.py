@@ -8,13 +8,9 @@ from srs.deq.solvers import broyden
 
 
 def implicit(model: DEQ, z: Tensor, u: Tensor, *, steps: int) -> Tensor:
-    """f(z*, u) with the implicit gradient: the adjoint g = grad + g J is solved by Broyden's method.
+    """f(z*, u) at a solution z* (B, D), with the implicit gradient by u and the weights.
 
-    Args:
-        model: the DEQ.
-        z: a solution, (B, D), without gradient.
-        u: injection, with gradient.
-        steps: evaluations of the vector-Jacobian product.
+    The adjoint g = grad + g J is solved by so many `steps` of Broyden's method, each a vector-Jacobian product.
     """
     z = z.detach().requires_grad_()
     fz = model.f(z, u)

@@ -1,62 +1,21 @@
-"""A trained DEQ as it is run: folded, in some precision, compiled or not. The base classifier is what it is run as.
-
-So both choices are settings of a profile, votes are kept apart by them, and provenance records them.
-"""
+"""A trained DEQ as it is run: folded, by deterministic kernels, on a named device. The base classifier is what it is run as."""
 
 import copy
 import itertools
 import platform
-from collections.abc import Callable
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from srs import settings
-from srs.deq import mdeq, resnet
+from srs.deq import resnet
 from srs.deq.mdeq import Bottleneck, MDEQ, VariationalDropout, WeightNormConv2d
 from srs.deq.resnet import ResNet
-from srs.settings import check, one_of, PRECISIONS
 
 
-class Bfloat16:
-    """A DEQ whose injection and f are computed in bfloat16, by autocast; the solver's sums and the head are float32.
-
-    What f gives is rounded to 8 bits, though it is handed on as float32; logits are not.
-
-    Args:
-        model: the DEQ.
-    """
-
-    def __init__(self, model: mdeq.MDEQ):
-        self.model, self.anchor = model, getattr(model, "anchor", None)
-        self.inject, self.f = partial(_lowered, model.inject), partial(_lowered, model.f)
-        self.initial, self.head = model.initial, model.head
-
-
-def _lowered(call: Callable, *given: Tensor) -> Tensor:
-    with torch.autocast(given[0].device.type, torch.bfloat16):
-        return call(*given).float()
-
-
-def prepare(model: mdeq.MDEQ | mdeq.ResNet, *, precision: str = "float32", compiled: bool = False) -> mdeq.DEQ:
-    """The inference form of a copy of a trained network; ConfigError for an unknown precision.
-
-    Args:
-        model: the network, on its device.
-        precision: "float32"; "tf32", where the device has it, chosen by `votes.sample`; or "bfloat16".
-        compiled: whether f and the head are compiled, for any batch size, which takes a minute before the first vote.
-    """
-    check(precision in PRECISIONS, "precision", precision, one_of(PRECISIONS))
-    model = fold(model)
-    if compiled:  # freezing: weights are laid out for the convolutions once
-        model.f, model.head = (torch.compile(part, dynamic=True, options={"freezing": True}) for part in (model.f, model.head))
-    return Bfloat16(model) if precision == "bfloat16" else model
-
-
-def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
-    """The inference form of a trained network: weight norms become kernels, batch norms part of their convolution.
+def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
+    """The inference form of a copy of a trained network: weight norms become kernels, batch norms part of their convolution.
 
     What it computes is the same up to rounding; nothing is computed anew at every evaluation that the weights fix.
     """
@@ -78,12 +37,9 @@ def fold(model: MDEQ | ResNet) -> MDEQ | ResNet:
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # new parts begin in train mode
 
 
-# ------------------------------------------------------------------------------------------------ devices
-
-
-def choose_kernels(*, tf32: bool) -> None:
-    """Deterministic GPU kernels, in full float32 unless TF32 is asked for; torch's own default rounds convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+def choose_kernels() -> None:
+    """Deterministic GPU kernels in full float32; torch's own default rounds convolutions to 10 bits (TF32)."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 

@@ -47,19 +47,17 @@ class WeightNormConv2d(nn.Conv2d):
         return self.weight_g * self.weight_v / torch.linalg.vector_norm(self.weight_v, dim=(1, 2, 3), keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolution of x."""
         return self._conv_forward(x, self.weight, None)
 
 
 class VariationalDropout(nn.Module):
-    """Dropout with one mask for all evaluations of f within one solve, or the fixed point would not exist."""
+    """Dropout of whole channels, with one mask for all evaluations of f within a solve, or no fixed point would exist."""
 
     def __init__(self, p: float):
         super().__init__()
         self.p, self.mask = p, None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x with whole channels dropped by the current mask; x itself in eval mode."""
         if not self.training or self.p == 0:
             return x
         if self.mask is None:
@@ -81,10 +79,13 @@ class Block(nn.Module):
         self.gn3 = nn.GroupNorm(groups, channels)
 
     def forward(self, z: Tensor, injection: Tensor | None) -> Tensor:
-        """(B, C, H, W) -> the same."""
         h = self.drop(self.conv2(F.relu(self.gn1(self.conv1(z)), inplace=True)))
         h = self.gn2(h if injection is None else h + injection)
         return self.gn3(F.relu(h + z, inplace=True))
+
+
+def _named(**parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))
 
 
 def _down(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
@@ -101,10 +102,6 @@ def _up(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
     """A 1x1 convolution and nearest-neighbour upsampling by 2^times."""
     conv, norm = nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs)
     return _named(conv=conv, gnorm=norm, upsample=nn.Upsample(scale_factor=2**times))
-
-
-def _named(**parts: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(parts))
 
 
 def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
@@ -132,7 +129,6 @@ class Stage(nn.Module):
         )
 
     def forward(self, z: list[Tensor], u: Tensor) -> list[Tensor]:
-        """One evaluation of f on the list of branches, finest first."""
         h = [b["blocks"][0](x, u if i == 0 else None) for i, (b, x) in enumerate(zip(self.branches, z))]
         out = []
         for i, post in enumerate(self.post_fuse_layers):
@@ -156,32 +152,25 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, 4 width, H, W)."""
         h = F.relu(self.bn1(self.conv1(x)), inplace=True)
         h = F.relu(self.bn2(self.conv2(h)), inplace=True)
         return F.relu(self.bn3(self.conv3(h)) + self.downsample(x), inplace=True)
 
 
 class MDEQ(nn.Module):
-    """An MDEQ classifier of images in [0, 1]; normalisation is its first layer, so noise is added before it.
-
-    Args:
-        model: the size.
-        data: shape, classes and normalisation of the images.
-    """
+    """An MDEQ classifier of images in [0, 1]; normalisation is its first layer, so noise is added before it."""
 
     def __init__(self, model: settings.Model, data: settings.Data):
         super().__init__()
         c, head, final = model.channels, model.head_channels, model.final_channels
         self.model, self.data = model, data
-        size = data.shape[1] // 2**model.downsamples
-        self.shapes = [(n, size >> i, data.shape[2] // 2**model.downsamples >> i) for i, n in enumerate(c)]
+        height, width = (side // 2**model.downsamples for side in data.shape[1:])
+        self.shapes = [(n, height >> i, width >> i) for i, n in enumerate(c)]
+        self.sizes = [n * h * w for n, h, w in self.shapes]
         for name, values in (("mean", data.mean), ("std", data.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         strides = [2 if model.downsamples > i else 1 for i in range(2)]
-        self.downsample = nn.Sequential(
-            *_conv_bn_relu(data.shape[0], c[0], 3, strides[0]), *_conv_bn_relu(c[0], c[0], 3, strides[1])
-        )
+        self.downsample = nn.Sequential(*_conv_bn_relu(data.shape[0], c[0], 3, strides[0]), *_conv_bn_relu(c[0], c[0], 3, strides[1]))
         self.stage0 = nn.Sequential(*(_conv_bn_relu(c[0], c[0], 1) if len(c) > 2 else []))
         self.fullstage = Stage(model)
         self.incre_modules = nn.ModuleList(nn.Sequential(Bottleneck(n, w)) for n, w in zip(c, head))
@@ -192,9 +181,8 @@ class MDEQ(nn.Module):
         self.classifier = nn.Linear(final, data.classes)
         for conv in self.modules():  # as the public code begins; weight-normed kernels keep torch's own start
             if isinstance(conv, nn.Conv2d) and not isinstance(conv, WeightNormConv2d):
-                nn.init.normal_(conv.weight, 0, 0.01)
-                if conv.bias is not None:
-                    nn.init.normal_(conv.bias, 0, 0.01)
+                for value in conv.parameters():
+                    nn.init.normal_(value, 0, 0.01)
         self.to(memory_format=torch.channels_last)
 
     def inject(self, x: Tensor) -> Tensor:
@@ -207,7 +195,7 @@ class MDEQ(nn.Module):
 
     def initial(self, u: Tensor) -> Tensor:
         """The zero start (B, D), one state that all rows share."""
-        return u.new_zeros(1, sum(c * h * w for c, h, w in self.shapes)).expand(len(u), -1)
+        return u.new_zeros(1, sum(self.sizes)).expand(len(u), -1)
 
     def f(self, z: Tensor, u: Tensor) -> Tensor:
         """One evaluation of f on the flat state, (B, D) -> (B, D).
@@ -230,8 +218,7 @@ class MDEQ(nn.Module):
 
     def _branches(self, z: Tensor) -> list[Tensor]:
         # The flat state holds each branch with channels last, which is what the convolutions compute in: no copies.
-        parts = z.split([c * h * w for c, h, w in self.shapes], dim=1)
-        return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, self.shapes)]
+        return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(z.split(self.sizes, dim=1), self.shapes)]
 
 
 def build(model: settings.Model | settings.ResNet, data: settings.Data, seed: int) -> MDEQ | ResNet:

@@ -15,8 +15,6 @@ def released_anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: f
     The first evaluation is made twice over, and that at x_k serves its residual alone. From k = 2 on, the whole batch stops
     once its worst relative residual is below `tol`. As there, every step forms all residuals and their inner products anew and
     copies its iterate seven times: the best one, the last one above the tolerance, and all of them are kept.
-
-    Arguments as for `solvers.fixed_point`; `decided` must be None.
     """
     check(decided is None, "decided", decided, "None: the released code stops whole batches")
     b, d = z0.shape

@@ -1,9 +1,8 @@
 """The explicit residual network that Cohen et al. (2019) smooth, behind the same protocol as a DEQ.
 
 An explicit network is a DEQ whose layer forgets its state: f(z, u) = phi(u), the network's last features, whatever z
-is. So its fixed point is reached by one evaluation of f from any start, and one evaluation is one pass of the network:
-standard RS with one evaluation per vote (`settings.EXPLICIT`) is Cohen et al.'s procedure, drawn by the same code, on the
-same noise and with its cost in the same unit as a DEQ's. Names of weights are those of the public checkpoints.
+is. Its fixed point is reached by one evaluation of f, one pass of the network, from any start. So standard RS with one
+evaluation per vote (`settings.EXPLICIT`) is Cohen et al.'s procedure. Names of weights are those of the public checkpoints.
 """
 
 import torch
@@ -27,18 +26,12 @@ class Block(nn.Module):
         self.downsample = nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         h = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(h)) + self.downsample(x), inplace=True)
 
 
 class ResNet(nn.Module):
-    """A residual classifier of small images in [0, 1]; normalisation is its first layer, so noise is added before it.
-
-    Args:
-        model: depth and widths.
-        data: shape, classes and normalisation of the images.
-    """
+    """A residual classifier of small images in [0, 1]; normalisation is its first layer, so noise is added before it."""
 
     def __init__(self, model: settings.ResNet, data: settings.Data):
         super().__init__()

@@ -36,108 +36,75 @@ def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     return (fz - z).norm(dim=1) / (fz.norm(dim=1) + 1e-9)
 
 
-def fixed_point(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
-    """The naive iteration z <- f(z, u).
+class Solver(NamedTuple):
+    """A method: what it keeps of each sample between steps, and its step (k, z, f(z), kept) -> z."""
 
-    Args:
-        f: the layer; sees only the samples that are still unsolved.
-        z0: start, (B, D).
-        u: injection, batch first; its rows follow the unsolved samples.
-        max_steps: evaluations of f that one sample may cost, at least 1.
-        tol: a sample is solved when its relative residual is at most this; 0 spends max_steps.
-        decided: another reason to stop, asked after every step: whether each sample's answer is already known.
+    begin: Callable[[Tensor, int], tuple[Tensor, ...]]
+    step: Callable[[int, Tensor, Tensor, tuple[Tensor, ...]], Tensor]
 
-    Returns:
-        The last iterate, its residual and its cost per sample.
+    def __call__(self, f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
+        """Iterate from z0 (B, D) until every sample is solved.
 
-    Raises:
-        ConfigError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
-    """
-    return _iterate(f, z0, u, _naive_step, (), max_steps, tol, decided)
+        Args:
+            f: the layer; sees only the samples that are still unsolved.
+            z0: start, (B, D).
+            u: injection, batch first; its rows follow the unsolved samples.
+            max_steps: evaluations of f that one sample may cost, at least 1.
+            tol: a sample is solved when its relative residual is at most this; 0 spends max_steps.
+            decided: another reason to stop, asked after every step: whether each sample's answer is already known.
 
-
-def anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
-    """Anderson acceleration (Walker and Ni 2011): the mix of the last f(z) with the least squared residual.
-
-    Arguments, result and errors as for `fixed_point`. Mixing 1, memory 6 and lambda 1e-4, as released.
-    """
-    return _iterate(f, z0, u, _released_mix, _history(z0, max_steps), max_steps, tol, decided)
-
-
-def safe_anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
-    """Anderson acceleration with a least squares that is safe-guarded and does not depend on the scale of z.
-
-    Arguments, result and errors as for `fixed_point`. Where the least squares of a sample is singular or its mix
-    explodes, that sample alone takes the plain step f(z).
-    """
-    return _iterate(f, z0, u, _safe_mix, _history(z0, max_steps), max_steps, tol, decided)
-
-
-def broyden(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
-    """Broyden's good method on g(z) = f(z) - z, the inverse Jacobian kept as -I + sum of u v^T.
-
-    Arguments, result and errors as for `fixed_point`.
-    """
-    b, d = z0.shape
-    left, right = z0.new_zeros(2, b, max(max_steps, 1), d)
-    state = (left, right, torch.zeros_like(z0), torch.zeros_like(z0))
-    return _iterate(f, z0, u, _broyden_step, state, max_steps, tol, decided)
-
-
-SOLVERS = {"naive": fixed_point, "anderson": anderson, "safe_anderson": safe_anderson, "broyden": broyden}
+        Raises:
+            ConfigError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
+        """
+        check(max_steps >= 1, "max_steps", max_steps, "at least 1 evaluation of f")
+        check(tol >= 0, "tol", tol, "a relative residual of 0 or more")
+        check(len(z0) == len(u), "samples of the start", len(z0), f"as many as the injection has, {len(u)}")
+        z, out, kept = z0, z0.clone(), self.begin(z0, max_steps)
+        residual = z0.new_full((len(z0),), torch.inf)
+        steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
+        active = torch.arange(len(z0), device=z0.device)
+        for k in range(max_steps):
+            fz = f(z, u)
+            last = k == max_steps - 1
+            r = relative_residual(z, fz) if tol > 0 or decided or last else None
+            z = self.step(k, z, fz, kept)
+            if r is None:
+                continue
+            unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
+            if decided:
+                unsolved &= ~decided(k, active, z)
+            done = torch.ones_like(unsolved) if last else ~unsolved
+            out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
+            if done.any() and not last:
+                active, z, u = active[unsolved], z[unsolved], u[unsolved]
+                kept = tuple(s[unsolved] for s in kept)
+            if len(active) == 0:
+                break
+        return Solution(out, residual, steps)
 
 
-def _iterate(f, z0, u, step, state, max_steps, tol, decided) -> Solution:
-    check(max_steps >= 1, "max_steps", max_steps, "at least 1 evaluation of f")
-    check(tol >= 0, "tol", tol, "a relative residual of 0 or more")
-    check(len(z0) == len(u), "samples of the start", len(z0), f"as many as the injection has, {len(u)}")
-    z, out = z0, z0.clone()
-    residual = z0.new_full((len(z0),), torch.inf)
-    steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
-    active = torch.arange(len(z0), device=z0.device)
-    for k in range(max_steps):
-        fz = f(z, u)
-        last = k == max_steps - 1
-        r = relative_residual(z, fz) if tol > 0 or decided or last else None
-        z = step(k, z, fz, state)
-        if r is None:
-            continue
-        unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
-        if decided:
-            unsolved &= ~decided(k, active, z)
-        done = torch.ones_like(unsolved) if last else ~unsolved
-        out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
-        if done.any() and not last:
-            active, z, u = active[unsolved], z[unsolved], u[unsolved]
-            state = tuple(s[unsolved] for s in state)
-        if len(active) == 0:
-            break
-    return Solution(out, residual, steps)
-
-
-def _naive_step(k, z, fz, state):
-    return fz
+# ------------------------------------------------------------------------------------------------ Anderson
 
 
 def _history(z0, max_steps):
     b, d = z0.shape
-    m = min(MEMORY, max(max_steps, 1))
+    m = min(MEMORY, max_steps)
     images, residuals = z0.new_zeros(2, b, m, d)  # f(z) of the last steps, and f(z) - z of the same
     return images, residuals, z0.new_zeros(b, m, m)  # and the inner products of the residuals
 
 
-def _released_mix(k, z, fz, state):
-    h = _remember(k, z, fz, state)
-    return _mix(_weights(h, REGULARISATION)[0], state) if k else fz
+def _released_mix(k, z, fz, kept):
+    h = _remember(k, z, fz, kept)
+    return _mix(_weights(h, REGULARISATION)[0], kept) if k else fz
 
 
-def _safe_mix(k, z, fz, state):
-    h = _remember(k, z, fz, state)
+def _safe_mix(k, z, fz, kept):
+    h = _remember(k, z, fz, kept)
     if k == 0:
         return fz
     a, info = _weights(h / h.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None], SCALED)
     safe = (info == 0) & (a.abs().sum(dim=1) < LARGEST_MIX)  # False where a is not a number
-    return torch.where(safe[:, None], _mix(a, state), fz)
+    return torch.where(safe[:, None], _mix(a, kept), fz)
 
 
 def _weights(h, regularisation):
@@ -147,8 +114,8 @@ def _weights(h, regularisation):
     return a / a.sum(dim=1, keepdim=True), info
 
 
-def _remember(k, z, fz, state):
-    images, residuals, gram = state
+def _remember(k, z, fz, kept):
+    images, residuals, gram = kept
     m = images.shape[1]
     slot, n = k % m, min(k + 1, m)
     images[:, slot], residuals[:, slot] = fz, fz - z
@@ -157,15 +124,23 @@ def _remember(k, z, fz, state):
     return gram[:, :n, :n]
 
 
-def _mix(a, state):
-    images = state[0]
+def _mix(a, kept):
+    images = kept[0]
     mix = a.new_zeros(images.shape[:2])  # as wide as the memory: a product with a part of it would copy that first
     mix[:, : a.shape[1]] = a
     return (mix[:, None] @ images)[:, 0]
 
 
-def _broyden_step(k, z, fz, state):
-    left, right, z_last, g_last = state
+# ------------------------------------------------------------------------------------------------ Broyden
+
+
+def _inverse_jacobian(z0, max_steps):
+    left, right = z0.new_zeros(2, len(z0), max_steps, z0.shape[1])
+    return left, right, torch.zeros_like(z0), torch.zeros_like(z0)  # z and g(z) of the step before
+
+
+def _broyden_step(k, z, fz, kept):
+    left, right, z_last, g_last = kept
     g = fz - z
     if k > 0:
         dz, dg = z - z_last, g - g_last
@@ -181,3 +156,17 @@ def _broyden_step(k, z, fz, state):
 def _combine(out, inner, x):
     """sum_i out_i (inner_i . x): the low-rank part of the inverse Jacobian, applied to x."""
     return ((inner @ x[..., None]).mT @ out)[:, 0]
+
+
+# ------------------------------------------------------------------------------------------------ methods
+
+# The naive iteration z <- f(z, u).
+fixed_point = Solver(lambda z0, max_steps: (), lambda k, z, fz, kept: fz)
+# Anderson acceleration (Walker and Ni 2011), the mix of the last f(z) with the least squared residual, as released.
+anderson = Solver(_history, _released_mix)
+# The same, whatever the scale of z; a sample whose least squares is singular, or whose mix explodes, takes the plain step f(z).
+safe_anderson = Solver(_history, _safe_mix)
+# Broyden's good method on g(z) = f(z) - z, the inverse Jacobian kept as -I + sum of u v^T.
+broyden = Solver(_inverse_jacobian, _broyden_step)
+
+SOLVERS = {"naive": fixed_point, "anderson": anderson, "safe_anderson": safe_anderson, "broyden": broyden}

@@ -87,7 +87,7 @@ def _vote(method: Method, model: mdeq.DEQ, x: torch.Tensor, run: Run, idx: int, 
     p, early = run.profile, method.batch * (method.start == "previous")
     settings.check(early <= copies, f"chains of {method.name}", early, f"at most the {copies} copies that are timed")
     pilot, estimate = (Copies(x, run.sigma, p.seed, idx, stage) for stage in ("pilot", "estimate"))
-    fixed, _ = votes.fixed_start(model, pilot, method, reference=p.method(p.reference), precision=p.precision)
+    fixed, _ = votes.fixed_start(model, pilot, method, reference=p.method(p.reference))
     noisy, spent, began = estimate(np.arange(2 * copies)), [], []  # drawn before the clock runs
 
     def give(samples: np.ndarray) -> torch.Tensor:
@@ -101,7 +101,7 @@ def _vote(method: Method, model: mdeq.DEQ, x: torch.Tensor, run: Run, idx: int, 
         return model.f(z, u)
 
     counted = SimpleNamespace(inject=model.inject, initial=model.initial, f=f, head=model.head)
-    drawn, _ = votes.sample(counted, give, method, np.arange(copies - early, 2 * copies), fixed=fixed, precision=p.precision)
+    drawn, _ = votes.sample(counted, give, method, np.arange(copies - early, 2 * copies), fixed=fixed)
     return drawn[early:], _now(x) - began[0], sum(spent)
 
 
@@ -132,7 +132,7 @@ def bench(
     path = (store.tracked if ship else store.measured)(run, "bench.csv")
     store.save_frame(path, compare(run, contenders, repetitions=repetitions, copies=copies, device=device))
     sealed.write_json(path.with_suffix(".json"), store.provenance(
-        run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies, dtype=run.profile.precision,
+        run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies,
         methods=[asdict(m) for m in contenders], weights=checkpoints.digest(store.own(run, store.WEIGHTS)),
     ))  # fmt: skip
     return path

@@ -171,7 +171,7 @@ def keeps(each: np.ndarray, full: np.ndarray, keep: float) -> bool:
 @torch.inference_mode()
 def _every_step(model: mdeq.DEQ, noisy: Sequence[Tensor], start: Tensor | None, steps: int) -> tuple[np.ndarray, Tensor]:
     """The votes after each step of one solve of every copy (steps, images, copies), and the mean solution (D,)."""
-    inference.choose_kernels(tf32=False)
+    inference.choose_kernels()
     drawn, solved = np.empty((steps, len(noisy), len(noisy[0])), np.int16), []
     for i, x in enumerate(noisy):
         u = model.inject(x)

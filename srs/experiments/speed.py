@@ -78,8 +78,8 @@ def measure_agreement(
         noisy = partial(Copies, source.x(int(idx)).to(device), run.sigma, profile.seed, int(idx))
 
         def vote(method: Method, noisy=noisy) -> tuple[np.ndarray, int]:
-            fixed, _ = votes.fixed_start(model, noisy("pilot"), method, reference=reference, precision=profile.precision)
-            drawn, nfe = votes.sample(model, noisy("estimate"), method, np.arange(copies), fixed=fixed, precision=profile.precision)
+            fixed, _ = votes.fixed_start(model, noisy("pilot"), method, reference=reference)
+            drawn, nfe = votes.sample(model, noisy("estimate"), method, np.arange(copies), fixed=fixed)
             return drawn[chains:], nfe
 
         standard, _ = vote(reference)
@@ -202,8 +202,8 @@ def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress:
     key, rows = certify.vote_key(part), []
     for idx in part.profile.evaluated:
         drawn = votes.read(certify.vote_file(part, method, key, idx))
-        count = adaptive.stored(drawn.estimate, bounds.top_class(drawn.select, p.data.classes))
-        rows += [(method.name, idx, k, count(k)) for k in Looks(n).at]
+        c_a = bounds.top_class(drawn.select, p.data.classes)
+        rows += [(method.name, idx, k, bounds.count(drawn.estimate[:k], c_a)) for k in Looks(n).at]
     path = store.measured(run, "adaptive.csv")
     store.save_frame(path, pd.DataFrame(rows, columns=list(LOOKS)))
     sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, device=inference.device_name("cpu")))

@@ -55,51 +55,35 @@ def silent_about_released() -> Iterator[None]:
         yield
 
 
-def _require_share(name: str, value: ArrayLike) -> None:
-    if not np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)):
-        raise ValueError(f"{name} is {value}, but it must lie strictly between 0 and 1.")
-
-
-def _require_all(holds: ArrayLike, message: Callable[[], str]) -> None:
+def _require(holds: ArrayLike, message: Callable[[], str]) -> None:
     if not np.all(holds):
         raise ValueError(message())  # only now: to print the arrays takes longer than to check them
 
 
+def _require_share(name: str, value: ArrayLike) -> None:
+    inside = (np.asarray(value) > 0) & (np.asarray(value) < 1)
+    _require(inside, lambda: f"{name} is {value}, but it must lie strictly between 0 and 1.")
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Vote counts of one image, or arrays of them for many images, in the notation of Theorem 3.1 and of `audit`.
+    """Vote counts of one image, or arrays of them, as in Theorem 3.1 and `audit`; ValueError for impossible ones."""
 
-    Attributes:
-        n: noisy samples drawn for the estimate (N).
-        n_a: votes for c_A among them (N_A).
-        k: votes for c_A, drawn uniformly without replacement, that the standard DEQ solved again.
-        m: of these k, how many the standard DEQ gives to another class.
-        n_2: votes for c_A among K samples drawn uniformly from all N (N_2).
-        n_1: of these n_2, how many the standard DEQ gives to c_A too (N_1).
-
-    Raises:
-        ValueError: a count is not an integer or lies outside its range.
-    """
-
-    n: ArrayLike
-    n_a: ArrayLike
-    k: ArrayLike = 0
-    m: ArrayLike = 0
-    n_2: ArrayLike = 0
-    n_1: ArrayLike = 0
+    n: ArrayLike  # noisy samples drawn for the estimate (N)
+    n_a: ArrayLike  # votes for c_A among them (N_A)
+    k: ArrayLike = 0  # votes for c_A, drawn uniformly without replacement, that the standard DEQ solved again
+    m: ArrayLike = 0  # of these k, how many the standard DEQ gives to another class
+    n_2: ArrayLike = 0  # votes for c_A among K samples drawn uniformly from all N (N_2)
+    n_1: ArrayLike = 0  # of these n_2, how many the standard DEQ gives to c_A too (N_1)
 
     def __post_init__(self) -> None:
-        for name in ("n", "n_a", "k", "m", "n_2", "n_1"):
-            value = np.asarray(getattr(self, name))
-            is_integer = np.issubdtype(value.dtype, np.integer)
-            _require_all(is_integer, lambda: f"{name} is of type {value.dtype}, but counts must be integers.")
-        _require_all(np.greater_equal(self.n, 1), lambda: f"n is {self.n}, but at least 1 sample is needed.")
+        for name, kind in ((name, np.asarray(value).dtype) for name, value in vars(self).items()):
+            _require(np.issubdtype(kind, np.integer), lambda: f"{name} is of type {kind}, but counts must be integers.")
+        _require(np.greater_equal(self.n, 1), lambda: f"n is {self.n}, but at least 1 sample is needed.")
         for name, ceiling in (("n_a", "n"), ("k", "n_a"), ("m", "k"), ("n_2", "n_a"), ("n_1", "n_2")):
             value, top = getattr(self, name), getattr(self, ceiling)
             in_range = np.greater_equal(value, 0) & np.less_equal(value, top)
-            _require_all(
-                in_range, lambda: f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}."
-            )
+            _require(in_range, lambda: f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}.")
 
 
 # ---------------------------------------------------------------------------------------------- confidence bounds
@@ -108,13 +92,8 @@ class Counts:
 def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> np.ndarray:
     """LowerConfBound of Cohen et al. 2019: the one-sided Clopper-Pearson lower limit of a proportion.
 
-    Args:
-        successes: number of successes; real values are allowed, Theorem 3.1's N_A^E is one.
-        trials: number of trials, real values allowed as well.
-        alpha: probability with which the limit may exceed the true proportion.
-
-    Returns:
-        The limit, 0 where there are no successes or no trials.
+    It exceeds the true proportion with probability at most alpha, and is 0 without successes. Real values of successes and
+    trials are allowed: Theorem 3.1's N_A^E is one.
 
     Raises:
         ValueError: alpha is not in (0, 1), or successes are not in [0, trials].
@@ -122,9 +101,7 @@ def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: Array
     _require_share("alpha", alpha)
     successes, trials, alpha = np.broadcast_arrays(*(np.asarray(value, float) for value in (successes, trials, alpha)))
     in_range = (successes >= 0) & (successes <= trials)
-    _require_all(
-        in_range, lambda: f"successes are {successes}, but they must lie between 0 and trials, which are {trials}."
-    )
+    _require(in_range, lambda: f"successes are {successes}, but they must lie between 0 and trials, which are {trials}.")
     some = successes > 0  # beta.ppf is undefined at a = 0, where the limit is 0
     limit = beta.ppf(alpha, np.where(some, successes, 1.0), np.where(some, trials - successes, 0.0) + 1.0)
     return np.where(some, limit, 0.0)[()]
@@ -157,24 +134,13 @@ def _hypergeometric_cdf(m: np.ndarray, n_a: np.ndarray, disagreeing: np.ndarray,
 def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: float) -> np.ndarray:
     """M_U of the rule `audit`: the largest M with P[Hypergeom(N_A, M, k) <= m] >= alpha.
 
+    If M of the N_A votes for c_A disagree and k of them, drawn uniformly without replacement, are audited, of which m
+    disagree, then M <= M_U with probability at least 1 - alpha over the draw, however the votes depend on each other.
     Exact up to N_A of a million or so; beyond, the probability's rounding grows, and M_U may be larger, never smaller.
-
-    If M of N_A votes disagree and k of the N_A, drawn uniformly without replacement, are audited, then
-    M <= M_U with probability at least 1 - alpha over the draw, however the votes depend on each other.
-
-    Args:
-        n_a: votes for c_A.
-        k: audited votes among them.
-        m: audited votes that disagree.
-        alpha: probability with which M may exceed the bound.
-
-    Returns:
-        M_U as integers: n_a without an audit (k = 0), m when every vote was audited (k = n_a).
     """
     _require_share("alpha", alpha)
     n_a, k, m = np.broadcast_arrays(*(np.asarray(value, np.int64) for value in (n_a, k, m)))
-    in_range = (0 <= m) & (m <= k) & (k <= n_a)
-    _require_all(in_range, lambda: f"0 <= m <= k <= n_a must hold, but m={m}, k={k}, n_a={n_a}.")
+    _require((0 <= m) & (m <= k) & (k <= n_a), lambda: f"0 <= m <= k <= n_a must hold, but m={m}, k={k}, n_a={n_a}.")
     # Many images share their counts: each distinct triple is solved once.
     triples, place = np.unique(np.stack([n_a.ravel(), k.ravel(), m.ravel()]), axis=1, return_inverse=True)
     votes, audited, found = triples
@@ -228,15 +194,11 @@ def released(counts: Counts, alpha: float) -> np.ndarray:
 
 
 def audit(counts: Counts, alpha: float, split: float = DEFAULT_SPLIT) -> np.ndarray:
-    """p_lower of our rule: LowerConfBound(N_A - M_U, N, 1 - a2), M_U at level a1, a1 + a2 = alpha.
+    """p_lower of our rule: LowerConfBound(N_A - M_U, N, 1 - a2), M_U at level a1 = split alpha, a1 + a2 = alpha.
 
     Of N i.i.d. standard votes at least N_A - M_U are for c_A, with probability 1 - a1 over the audit's draw;
     the union bound adds the Clopper-Pearson limit's a2. Nothing is assumed about the SRS votes.
-
-    Args:
-        counts: n, n_a, k, m are used.
-        alpha: failure probability of the certificate.
-        split: a1 / alpha. It may depend on the selection sample, never on the estimation sample.
+    The split may depend on the selection sample, never on the estimation sample.
     """
     _require_share("alpha", alpha)
     _require_share("split", split)
@@ -269,19 +231,11 @@ def certify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """p_lower and the certified radius of c_A under a rule; they hold with probability 1 - alpha if it is sound.
 
-    Args:
-        rule: name of the rule, see `Rule`.
-        counts: vote counts.
-        sigma: standard deviation of the noise, in units of [0, 1] pixels.
-        alpha: failure probability.
-        split: share of alpha for the audit; only `audit` uses it.
-
     Raises:
         ValueError: the rule is unknown, sigma is not positive, or alpha or split is not in (0, 1).
     """
     rule = Rule(rule)
-    if not 0 < sigma < np.inf:
-        raise ValueError(f"sigma is {sigma}, but the noise needs a positive, finite standard deviation.")
+    _require(0 < sigma < np.inf, lambda: f"sigma is {sigma}, but the noise needs a positive, finite standard deviation.")
     _require_share("alpha", alpha)
     _require_share("split", split)
     p_lower = audit(counts, alpha, split) if rule is Rule.AUDIT else RULES[rule](counts, alpha)
@@ -293,12 +247,8 @@ def certificates(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """p_lower, the certified class (ABSTAIN where p_lower <= 1/2 or no class was selected) and the radius of rows of counts.
 
+    A count that was not taken (-1) is none, so nothing is certified from it. alpha may be each row's own, see `adaptive.spent`.
     Nothing warns here of `released`: what shows a certificate names its rule.
-
-    Args:
-        counts: a table or structured array with columns c_a, n, n_a, k, m, n_2, n_1; a count that was not taken (-1) is none, so
-            nothing is certified from it.
-        rule, sigma, alpha, split: as for `certify`; alpha may be each row's own, see `adaptive.spent`.
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
     with silent_about_released():
@@ -308,18 +258,14 @@ def certificates(
     return p_lower, np.where(certified, c_a, ABSTAIN), np.where(certified, reach, 0.0)
 
 
-def largest_radius(
-    rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float, split: float = DEFAULT_SPLIT
-) -> np.ndarray:
+def largest_radius(rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float) -> np.ndarray:
     """The largest radius a rule can certify: all N votes for c_A, no disagreement among the K audited ones."""
     k = np.minimum(audit_k, n)
-    return certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha, split)[1]
+    return certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha)[1]
 
 
 def round_down(value: float, digits: int) -> float:
     """A radius as it is printed: rounded down, never up, in decimal (0.3 stays 0.3 at one digit)."""
-    if not np.isfinite(value):
-        return float(value)
     # repr: the shortest decimal that names this float, so that 0.3 is not taken for 0.29999...
     return float(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
@@ -328,33 +274,23 @@ def round_down(value: float, digits: int) -> float:
 
 
 def top_class(votes: ArrayLike, classes: int) -> int:
-    """The class with the most votes; ties go to the lowest index, and no valid vote at all gives ABSTAIN.
-
-    Args:
-        votes: classes, ABSTAIN where the logits were NaN: such a sample votes for no class.
-        classes: number of classes.
-    """
+    """The class with the most votes, the lowest of those with as many; ABSTAIN if every vote abstains."""
     votes = np.asarray(votes, int)
-    _require_all((votes >= ABSTAIN) & (votes < classes), lambda: f"votes must be {ABSTAIN} or lie in [0, {classes}).")
+    _require((votes >= ABSTAIN) & (votes < classes), lambda: f"votes must be {ABSTAIN} or lie in [0, {classes}).")
     valid = votes[votes >= 0]
     return int(np.bincount(valid, minlength=classes).argmax()) if valid.size else ABSTAIN
 
 
 def count(votes: ArrayLike, c: int) -> int:
-    """N_A: the number of votes for class c."""
-    return int(np.count_nonzero(np.asarray(votes) == c))
+    """N_A: the number of votes for class c, none for ABSTAIN."""
+    return int(np.count_nonzero((np.asarray(votes) == c) & (c != ABSTAIN)))
 
 
 # ---------------------------------------------------------------------------------------------- data-set level
 
 
-def proportion_interval(
-    successes: ArrayLike, trials: ArrayLike, confidence: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two-sided Clopper-Pearson interval of a proportion, such as certified accuracy over images.
-
-    Says how well the evaluated images represent the population they were drawn from; (0, 1) without trials.
-    """
+def proportion_interval(successes: ArrayLike, trials: ArrayLike, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two-sided Clopper-Pearson interval of a proportion, such as certified accuracy over images; (0, 1) without trials."""
     _require_share("confidence", confidence)
     tail = (1 - confidence) / 2
     failures = np.asarray(trials) - np.asarray(successes)
@@ -365,22 +301,11 @@ def high_probability_accuracy(correct: ArrayLike, images: int, alpha: float, rho
     """Lower bound, with probability 1 - rho, on the certified accuracy of g over these very images.
 
     Each of `images` certificates fails with probability at most alpha, independently, so some of the `correct`
-    ones may be wrong; Bernstein's inequality bounds how many. Source: Cohen, Rosenfeld, Kolter 2019
-    (arXiv 1902.02918), the appendix on estimating the certified test-set accuracy:
+    ones may be wrong; Bernstein's inequality bounds how many (Cohen, Rosenfeld, Kolter 2019, arXiv 1902.02918, appendix):
     accuracy - alpha - sqrt(2 alpha (1 - alpha) log(1/rho) / images) - log(1/rho) / (3 images).
-
-    Args:
-        correct: images certified at the radius in question and classified rightly.
-        images: evaluated images, at least 1.
-        alpha: failure probability of one certificate.
-        rho: failure probability of this statement.
     """
     _require_share("alpha", alpha)
     _require_share("rho", rho)
-    in_range = (images >= 1) & np.greater_equal(correct, 0) & np.less_equal(correct, images)
-    _require_all(
-        in_range, lambda: f"correct is {correct}, but it must lie between 0 and images, which is {images} (>= 1)."
-    )
     log_term = np.log(1 / rho) / images
     loss = alpha + np.sqrt(2 * alpha * (1 - alpha) * log_term) + log_term / 3
     return np.maximum(np.asarray(correct) / images - loss, 0.0)[()]

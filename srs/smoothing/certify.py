@@ -1,7 +1,7 @@
 """Certify the images of a profile: draw votes that are missing, then count them. One file of votes per image.
 
-A killed run loses at most the images that were at work; `engine` shares images and methods out over processes and machines,
-in any order, with the same files as the result.
+A killed run loses at most the images that were at work; `engine` shares images and methods out, in any order, with the same
+files as the result.
 
 `srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
@@ -13,13 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import torch
 
 from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing import adaptive, bounds, engine, noise, votes
-
 
 VOTES_DEPEND_ON = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes")  # code, below srs/
 
@@ -51,8 +49,9 @@ class Certificate(NamedTuple):
 
     def __repr__(self) -> str:
         """The certificate in one line, without its votes."""
-        held = "abstains" if self.predict == bounds.ABSTAIN else f"class {self.predict} within l2 radius {bounds.round_down(self.radius, 3):.3f}"
-        return f"{held} (p_A >= {bounds.round_down(self.p_lower, 3):.3f}, {self.nfe:,} evaluations of f)"
+        radius, p_lower = (f"{bounds.round_down(value, 3):.3f}" for value in (self.radius, self.p_lower))
+        held = "abstains" if self.predict == bounds.ABSTAIN else f"class {self.predict} within l2 radius {radius}"
+        return f"{held} (p_A >= {p_lower}, {self.nfe:,} evaluations of f)"
 
 
 def certify_image(
@@ -64,10 +63,8 @@ def certify_image(
     Args:
         model: anything with the methods of `mdeq.DEQ`, in eval mode.
         x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
-        method: how votes are drawn.
-        sampling: sample sizes, seed, and the standard solve that audits.
-        sigma: noise level in units of [0, 1] pixels.
-        alpha: failure probability.
+        method, sampling: how votes are drawn; sample sizes, seed, and the standard solve that audits.
+        sigma, alpha: noise level in units of [0, 1] pixels; failure probability.
         rule: another rule of `bounds.Rule`; `cohen` is for independent votes only.
         idx: names the noise streams: give every image its own.
 
@@ -84,11 +81,8 @@ def certify_image(
     t = count_votes(drawn, method, sampling)
     share = adaptive.spent(alpha, t.n, sampling.n_max(method))
     p_lower, radius = bounds.certify(rule, bounds.Counts(t.n, t.n_a, t.k, t.m, t.n_2, t.n_1), sigma, share)
-    certified = t.c_a != bounds.ABSTAIN and p_lower > 0.5
-    return Certificate(
-        t.c_a if certified else bounds.ABSTAIN, float(radius) if certified else 0.0, float(p_lower),
-        int(drawn.nfe.sum()), drawn,
-    )
+    predict, radius = (t.c_a, float(radius)) if t.c_a != bounds.ABSTAIN and p_lower > 0.5 else (bounds.ABSTAIN, 0.0)
+    return Certificate(predict, radius, float(p_lower), int(drawn.nfe.sum()), drawn)
 
 
 def certify(
@@ -113,7 +107,7 @@ def certify(
     Raises:
         ConfigError: an unknown method, workers that cannot be had, a device that is not here, or a missing weight file.
         sealed.DamagedFile: a stored file could not be read; it has been set aside.
-        engine.WorkersLost: a task ended every worker that tried, or the scheduler is gone; what was drawn is stored.
+        engine.WorkersLost: see `engine.compute`; what was drawn is stored.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     engine.check(workers, scheduler, deadline)
@@ -168,15 +162,10 @@ def voter(run: settings.Run, device: str, inputs: Inputs, key: str | None = None
 
 
 def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> list[str]:
-    """Count the stored votes of every method whose images are all there into the run's counts and rows. Needs no network.
+    """Count the stored votes of every method whose images are all there into the run's counts. Needs no network.
 
-    Args:
-        run: which trained model.
-        methods: those that are asked for; empty means all of the profile.
-        key: a `vote_key`; None: of the weights and images that are there now, for votes drawn by this CPU.
-
-    Returns:
-        The names of the methods that were asked for and are counted.
+    The names of those of `methods` that are counted; none stands for all of the profile. `key` None is the `vote_key` of the
+    weights and images that are there now, for votes drawn by this CPU.
     """
     profile, images, key = run.profile, run.profile.evaluated, key or vote_key(run)
     drawn = {m: found for m in profile.methods if (found := _read_all(run, m, key, images))}
@@ -188,8 +177,6 @@ def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key
         made_by[method.name] = sealed.read_json(told, "provenance", by="certify") if sealed.present(told) else {}
     if counted:
         store.write_counts(run, counted, made_by)
-    for method in drawn:
-        _write_rows(run, method, pd.DataFrame(counted[method.name]))
     return [m.name for m in methods or profile.methods if m in drawn]
 
 
@@ -199,13 +186,8 @@ def count_votes(
 ) -> store.Tally:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
 
-    Args:
-        drawn: the votes.
-        method: gives K.
-        sampling: gives seed and number of classes.
-        standard: the reference method's votes on the same noise; None if they were not drawn. If they stopped before these, no
-            comparison is made.
-        auditor: the same of the method's own auditor, whose classifier is certified; not read if it has none.
+    `standard` are the reference method's votes on the same noise, `auditor` those of the method's own auditor, whose classifier is
+    certified. No comparison is made where they were not drawn or stopped before these.
     """
     c_a = bounds.top_class(drawn.select, sampling.classes)
     n = len(drawn.estimate)
@@ -216,9 +198,8 @@ def count_votes(
     order = noise.audit_order(sampling.seed, drawn.idx, n)
     n_2 = int(for_a[order[: method.audit]].sum())
     nfe = [int(v) for v in drawn.nfe]
-    standard, certified = (
-        other if other and len(other.estimate) >= n else None for other in (standard, standard if method.auditor is None else auditor)
-    )
+    others = standard, standard if method.auditor is None else auditor
+    standard, certified = (other if other and len(other.estimate) >= n else None for other in others)
     return store.Tally(
         idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()),
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
@@ -257,7 +238,7 @@ def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = N
     inputs = inputs or read_inputs(run)
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=inputs.weights).to(device)
     model.anchor = None if inputs.anchor is None else inputs.anchor.to(device)
-    return inference.prepare(model, precision=run.profile.precision, compiled=run.profile.compiled)
+    return inference.prepare(model)
 
 
 def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) -> Path:
@@ -269,26 +250,14 @@ def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tupl
     files = [vote_file(run, method, key, idx) for idx in images]
     if not all([sealed.present(file) for file in files]):
         return None
-    sampling = run.profile.sampling
-    return [
-        votes.read(file, lambda v, idx=idx: votes.fits(v, idx, method, sampling)) for file, idx in zip(files, images)
-    ]
-
-
-def _write_rows(run: settings.Run, method: settings.Method, counts: pd.DataFrame) -> None:
-    alpha = adaptive.spent(run.profile.alpha, counts["n"], run.profile.sampling.n_max(method))
-    for rule in bounds.rules_for(method.serialized):
-        _, predict, radius = bounds.certificates(counts, rule, run.sigma, alpha)
-        name = rule if rule.sound else f"{rule}-unsound"
-        store.write_rows(store.own(run, f"rows/{method.name}.{name}.tsv"), counts, predict, radius)
+    return [votes.read(file, lambda v, idx=idx: votes.fits(v, idx, method, run.profile.sampling)) for file, idx in zip(files, images)]
 
 
 def _record_provenance(run: settings.Run, method: settings.Method, key: Key, device: str, inputs: Inputs) -> None:
     p = run.profile
-    path = vote_file(run, method, key, run.profile.evaluated[0]).with_name("provenance.json")
+    path = vote_file(run, method, key, p.evaluated[0]).with_name("provenance.json")
     if not sealed.present(path):
         sealed.write_json(path, store.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
-            weights=checkpoints.digest_of(inputs.weights), dtype=run.profile.precision, device=inference.device_name(device),
-            data=inputs.source,
+            weights=checkpoints.digest_of(inputs.weights), device=inference.device_name(device), data=inputs.source,
         ))

@@ -40,9 +40,8 @@ def check(workers: int, scheduler: str, deadline: float = HOUR) -> None:
     """Refuse a number of workers, a scheduler or a deadline that nothing can be computed with."""
     settings.check_count(workers, 1, "workers")
     settings.check(deadline > 0, "deadline", deadline, "seconds, more than 0")
-    right = "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue"
     here = scheduler.startswith(ADDRESSES) or (scheduler.endswith((".yaml", ".yml")) and Path(scheduler).is_file())
-    settings.check(not scheduler or here, "scheduler", scheduler, right)
+    settings.check(not scheduler or here, "scheduler", scheduler, "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue")
     missing = (workers > 1 or scheduler) and importlib.util.find_spec("distributed") is None
     settings.check(not missing, "workers", scheduler or workers, "1 without Dask; `pip install srs[cluster]` brings it")
 
@@ -53,10 +52,9 @@ def compute(
     """Do every task; yields its number and its result as soon as it is done. Close the generator to end the workers.
 
     Args:
-        prepare: called once in each process that works; gives what is called on tasks, so a model is sent to a worker once.
-        tasks: arguments of each task, read while earlier ones are computed; early ones are done first.
-        workers: processes on this machine, or jobs that a YAML file's queue is asked for. One, and no scheduler: a plain loop.
-        scheduler: a running scheduler's address, or a YAML file of dask-jobqueue.
+        prepare: gives the function that does a task, made once per process.
+        tasks: the arguments of each task, read as workers become free.
+        workers, scheduler: see above.
         deadline: seconds after which a worker that is still at its task is ended, and another one tries.
 
     Raises:
@@ -151,9 +149,8 @@ def _cluster(workers: int, scheduler: str) -> Iterator:
             at = stack.enter_context(_queue(Path(scheduler)))
             at.scale(jobs=workers)
         else:  # loopback only; memory is the system's matter
-            at = stack.enter_context(LocalCluster(
-                n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0,
-            ))  # fmt: skip
+            home = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+            at = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, **home))
         try:
             client = stack.enter_context(Client(at, set_as_default=False))
         except OSError as error:

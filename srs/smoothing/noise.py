@@ -3,8 +3,9 @@
 So RS and SRS see the same noise, and an audit can draw any single copy again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,27 +52,22 @@ def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generat
 
 def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> Tensor:
     """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
-    out = np.empty((len(samples), *shape), np.float32)
-    for rows, rng in _blocks(seed, idx, stage, samples):
-        out[rows] = rng.standard_normal((BLOCK, *shape), np.float32)[samples[rows] % BLOCK]
-    return torch.from_numpy(out)
+    return torch.from_numpy(_by_block(lambda rng, size: rng.standard_normal(size, np.float32), np.float32, shape, seed, idx, stage, samples))
 
 
 def grid_noise(
     shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray, *, sigma: float, levels: int
 ) -> np.ndarray:
     """Exact Gaussian noise of level sigma in whole units of 1/levels (len(samples), *shape), int32; see `exact`."""
-    out = np.empty((len(samples), *shape), np.int32)
-    for rows, rng in _blocks(seed, idx, stage, samples):
-        out[rows] = exact.draw(rng, (BLOCK, *shape), sigma, levels)[samples[rows] % BLOCK]
-    return out
+    return _by_block(partial(exact.draw, sigma=sigma, levels=levels), np.int32, shape, seed, idx, stage, samples)
 
 
-def _blocks(seed: int, idx: int, stage: str, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
-    """The blocks that some samples lie in: where its samples stand, and its stream."""
-    blocks = samples // BLOCK
+def _by_block(draw: Callable, kind: type, shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> np.ndarray:
+    out, blocks = np.empty((len(samples), *shape), kind), samples // BLOCK
     for block in np.unique(blocks):
-        yield blocks == block, stream(seed, idx, stage, int(block))
+        rows = blocks == block
+        out[rows] = draw(stream(seed, idx, stage, int(block)), (BLOCK, *shape))[samples[rows] % BLOCK]
+    return out
 
 
 def audit_order(seed: int, idx: int, n: int) -> np.ndarray:

@@ -1,66 +1,41 @@
-"""Where a noisy copy's solver starts, and when its vote is known before the solver has converged.
-
-A start sees the copies of one image batch after batch, in order.
-"""
+"""Where a noisy copy's solver starts, and when its vote is known before the solver has converged."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class Zero:
-    """The cold start of standard randomized smoothing: votes are independent."""
-
-    shift: Tensor | None = None  # what is added to the logits after each step
-
-    def first(self, cold: Tensor) -> Tensor:
-        """The start of the first batch, given the model's cold start (B, D)."""
-        return cold
-
-    def next(self, cold: Tensor, z: Tensor) -> Tensor:
-        """The start of a later batch, given the last batch's solutions z."""
-        return cold
-
-
-class Fixed(Zero):
+class Fixed(NamedTuple):
     """One state for every copy: given that state, votes are independent.
 
     It is the noise-free image's solution (`clean`, the paper's ablation), the mean solution of a few pilot copies of
     the image (`centroid`; `calibrated` has a shift, too), or one that no image has a part in (`anchor`).
-
-    Args:
-        z: the state (1, D).
-        shift: how far the logits are from the solution's after each step from there, on average over the pilot copies
-            (steps, classes); None for no correction.
     """
 
-    def __init__(self, z: Tensor, shift: Tensor | None = None):
-        self.z, self.shift = z, shift
-
-    def first(self, cold: Tensor) -> Tensor:
-        """The state, for every copy; the cold start if the state is not finite."""
-        return self.z.expand_as(cold) if torch.isfinite(self.z).all() else cold
-
-    def next(self, cold: Tensor, z: Tensor) -> Tensor:
-        """The state, for every copy."""
-        return self.first(cold)
+    z: Tensor  # (1, D)
+    shift: Tensor | None = None  # (steps, classes): how far logits are from the solution's after each step, on the pilot's mean
 
 
-class Previous(Zero):
-    """Slot b of a batch starts where slot b of the batch before ended (SRS, the paper's Algorithm 1)."""
+def begin(cold: Tensor, fixed: Fixed | None, before: Tensor | None) -> Tensor:
+    """The starts (B, D) of a batch: the fixed state, or where each slot of the batch `before` ended, or cold.
 
-    def next(self, cold: Tensor, z: Tensor) -> Tensor:
-        """The last batch's solutions, of which the last batch of all may need fewer; cold where one is not finite."""
-        z = z[: len(cold)]
-        return torch.where(torch.isfinite(z).all(dim=1, keepdim=True), z, cold)  # or the whole chain after it would be lost
+    Slot b starts where slot b of the batch before ended (SRS, the paper's Algorithm 1). A state that is not finite begins
+    again from the cold start, or the whole chain after it would be lost.
+    """
+    if fixed is not None:
+        return fixed.z.expand_as(cold) if torch.isfinite(fixed.z).all() else cold
+    if before is None:
+        return cold
+    z = before[: len(cold)]  # the last batch of all may be smaller
+    return torch.where(torch.isfinite(z).all(dim=1, keepdim=True), z, cold)
 
 
 class Decision:
     """Stops a sample once two iterates in a row give one class, whose probability leads by more than `margin`.
 
     Where the pilot has measured how far each step's logits are from the solution's, the lead alone decides.
-
     What stops early depends on that sample alone, so the vote stays a function of the noisy copy and its start. The
     price is a head per step; the last one computed serves as the vote's logits.
 
@@ -68,7 +43,7 @@ class Decision:
         head: logits (b, classes) of states (b, D).
         count: samples of the batch.
         margin: lead of the largest softmax probability over the second, from 0 to 1.
-        shift: what is added to the logits after each step (steps, classes), see `starts.Fixed`; None for nothing.
+        shift: what is added to the logits after each step (steps, classes), see `Fixed`; None for nothing.
     """
 
     def __init__(self, head: Callable[[Tensor], Tensor], count: int, margin: float, shift: Tensor | None = None):

@@ -1,8 +1,7 @@
 """Votes: the class that the DEQ gives to each noisy copy of an image. The only costly thing here.
 
 RS and SRS share this code and differ only in the start and the number of solver steps. Noise is a function of
-(seed, image, stage, sample), so it does not depend on order, workers or resuming, RS and SRS see the same noise,
-and an audit can draw any single copy again.
+(seed, image, stage, sample), so RS and SRS see the same noise, and an audit can draw any single copy again.
 """
 
 import io
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from srs import sealed
 from srs.deq.inference import choose_kernels
 from srs.deq.mdeq import DEQ
 from srs.deq.released import released_anderson
@@ -25,7 +25,6 @@ from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import adaptive, starts
 from srs.smoothing.bounds import ABSTAIN, count, top_class
 from srs.smoothing.noise import audit_order, Copies
-from srs import sealed
 
 SOLVERS = OURS | {"released_anderson": released_anderson}
 
@@ -46,19 +45,11 @@ class ImageVotes:
 
 @torch.inference_mode()
 def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
-    """The image as float32 (C, H, W); refuses a model or an image whose certificate would not hold.
-
-    An image in another floating type is converted: what is certified is then the nearest float32 image.
-    No evaluation of f is spent.
-
-    Args:
-        model: the DEQ.
-        x: image (C, H, W) or (1, C, H, W) in [0, 1].
-        classes: how many logits the head must give.
+    """The image (C, H, W) as float32, before any evaluation of f; an image in another floating type is converted first.
 
     Raises:
-        ConfigError: not a floating-point image of that shape, pixels outside [0, 1], a network in train mode, or
-            a head of another width.
+        ConfigError: a model or an image whose certificate would not hold: not a floating-point image (C, H, W) or
+            (1, C, H, W), pixels outside [0, 1], a network in train mode or of another type, or not so many logits as `classes`.
     """
     kind = x.dtype if isinstance(x, Tensor) else type(x)
     floating = isinstance(x, Tensor) and x.is_floating_point()
@@ -69,12 +60,12 @@ def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
     check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
     low, high = float(x.min()), float(x.max())
     check(low >= 0 and high <= 1, "image", f"pixels from {low:g} to {high:g}", "pixels in [0, 1], the unit of sigma")
-    held = (model, *getattr(model, "__dict__", {}).values())  # a wrapper such as inference.Bfloat16 holds its network
+    held = (model, *getattr(model, "__dict__", {}).values())  # a wrapper, as those of `adapters`, holds its networks
     networks = [part for part in held if isinstance(part, nn.Module)]
     training = any(part.training for network in networks for part in network.modules())
     check(not training, "model", "a network in train mode", "model.eval(): its votes must depend on the copy alone")
     kinds = {weight.dtype for network in networks for weight in network.parameters()} - {torch.float32}
-    check(not kinds, "weights of the model", kinds, "torch.float32; `precision` says what they are computed in")
+    check(not kinds, "weights of the model", kinds, "torch.float32")
     u = model.inject(x.expand(2, *x.shape))
     logits = tuple(model.head(model.initial(u).contiguous()).shape)
     check(logits == (2, classes), "shape of the logits of two images", logits, f"(2, {classes})")
@@ -83,8 +74,7 @@ def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
 
 @torch.inference_mode()
 def sample(
-    model: DEQ, copies: Callable[[np.ndarray], Tensor], method: Method, samples: np.ndarray, *, fixed: starts.Fixed | None = None,
-    precision: str = "float32",
+    model: DEQ, copies: Callable[[np.ndarray], Tensor], method: Method, samples: np.ndarray, *, fixed: starts.Fixed | None = None
 ) -> tuple[np.ndarray, int]:
     """Votes for the noisy copies of those sample numbers, solved batch after batch.
 
@@ -96,71 +86,54 @@ def sample(
         method: solver, steps, start, batch and warm-up.
         samples: sample numbers, in the order in which they are solved.
         fixed: where every copy starts, from `fixed_start`; None for starts `zero` and `previous`.
-        precision: of `Sampling`; decides whether a GPU may round products to TF32.
 
     Returns:
         Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
     """
-    choose_kernels(tf32=precision == "tf32")
-    solve, nfe, z = SOLVERS[method.solver], 0, None
+    choose_kernels()
     asked = method.start in FIXED_STARTS
     check(asked == (fixed is not None), "fixed", fixed, f"what `fixed_start` gives for the start {method.start}")
-    start = starts.Previous() if method.start == "previous" else fixed or starts.Zero()
-    votes = np.empty(len(samples), np.int16)
+    solve, shift, chain = SOLVERS[method.solver], fixed and fixed.shift, method.start == "previous"
+    votes, nfe, ended = np.empty(len(samples), np.int16), 0, None
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
         u = model.inject(copies(part))
-        cold = model.initial(u)
-        warm = method.start == "previous" and z is None and method.warmup
-        z0 = start.first(cold) if z is None else start.next(cold, z)
-        decision = starts.Decision(model.head, len(part), method.margin, start.shift) if method.margin else None
-        solution = solve(
-            model.f, z0, u, max_steps=method.warmup if warm else method.steps, tol=method.tol, decided=decision
-        )
-        z = solution.z
-        logits = decision.logits if decision else model.head(z) if start.shift is None else model.head(z) + start.shift[-1]
+        z0 = starts.begin(model.initial(u), fixed, ended)
+        steps = method.warmup if chain and ended is None and method.warmup else method.steps
+        decision = starts.Decision(model.head, len(part), method.margin, shift) if method.margin else None
+        z, _, spent = solve(model.f, z0, u, max_steps=steps, tol=method.tol, decided=decision)
+        logits = decision.logits if decision else model.head(z) if shift is None else model.head(z) + shift[-1]
         votes[i : i + method.batch] = predict(logits)
-        nfe += int(solution.steps.sum())
+        nfe += int(spent.sum())
+        ended = z if chain else None
     return votes, nfe
 
 
 @torch.inference_mode()
-def fixed_start(
-    model: DEQ, pilot: Copies, method: Method, *, reference: Method, precision: str = "float32"
-) -> tuple[starts.Fixed | None, int]:
-    """The one state that all copies of an image start from, and the evaluations of f that it cost.
+def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method) -> tuple[starts.Fixed | None, int]:
+    """The one state that all copies of an image start from, and the evaluations of f that it cost; None for other starts.
 
     `clean`: the noise-free image's solution by the reference method. `centroid`: the mean solution of a pilot of
     noisy copies that no stage sees again. `calibrated`: the same state, and the pilot solved once more from there, by
-    the method, to learn what its logits miss on average. `anchor`: the model's own, for every image. None for the
-    other starts. Means are over the pilot copies with a finite solution; without one the start is cold.
-
-    Args:
-        model: the DEQ.
-        pilot: the copies of the image that no stage sees again.
-        method: whose start it is.
-        reference: the full solve.
-        precision: of `Sampling`.
+    the method, to learn what its logits miss on average. `anchor`: the model's own, for every image. Means are over the
+    pilot copies with a finite solution; without one the start is cold.
 
     Raises:
         ConfigError: start `anchor` of a model that has none.
     """
-    choose_kernels(tf32=precision == "tf32")
-    solve = SOLVERS[reference.solver]
-    if method.start == "clean":
-        u = model.inject(pilot.x[None])
-        return starts.Fixed(solve(model.f, model.initial(u), u, max_steps=reference.steps).z), reference.steps
-    if method.start in ("centroid", "calibrated"):
-        u = model.inject(pilot(np.arange(method.pilot)))
-        z = solve(model.f, model.initial(u), u, max_steps=method.warmup).z
-        mean = _finite_mean(z, model.initial(u)[0])[None]
-        shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
-        return starts.Fixed(mean, shift), method.pilot_nfe
+    choose_kernels()
+    if method.start not in FIXED_STARTS:
+        return None, 0
     if method.start == "anchor":
         anchor = getattr(model, "anchor", None)
         check(anchor is not None, "start", "anchor", "a model with an anchor; `srs train` writes one")
         return starts.Fixed(anchor[None]), 0
-    return None, 0
+    clean = method.start == "clean"
+    u = model.inject(pilot.x[None] if clean else pilot(np.arange(method.pilot)))
+    z = SOLVERS[reference.solver](model.f, model.initial(u), u, max_steps=reference.steps if clean else method.warmup).z
+    mean = _finite_mean(z, model.initial(u)[0])[None]
+    shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
+    return starts.Fixed(mean, shift), reference.steps if clean else method.pilot_nfe
 
 
 def _missing(model: DEQ, method: Method, z0: Tensor, u: Tensor, solved: Tensor) -> Tensor:
@@ -176,7 +149,6 @@ def _missing(model: DEQ, method: Method, z0: Tensor, u: Tensor, solved: Tensor) 
 
 
 def _finite_mean(rows: Tensor, otherwise: Tensor) -> Tensor:
-    """The mean of the rows that are finite; `otherwise` if there are none."""
     finite = rows[torch.isfinite(rows).all(dim=1)]
     return finite.mean(dim=0) if len(finite) else otherwise
 
@@ -202,23 +174,16 @@ def draw_votes(
     """
     check_sigma(sigma)
     sampling.check_method(method)
-    x, precision = check_inputs(model, x, sampling.classes), sampling.precision
+    x = check_inputs(model, x, sampling.classes)
     clock = [time.perf_counter()]
-    reference, n0, n = sampling.reference, sampling.n0, sampling.n
-
     copies = partial(Copies, x, sigma, sampling.seed, idx, levels=sampling.levels if sampling.noise == "grid" else None)
-    fixed, nfe_start = fixed_start(model, copies("pilot"), method, reference=reference, precision=precision)
-
-    def solve(method: Method, samples: np.ndarray, stage: str) -> tuple[np.ndarray, int]:
-        where = fixed if method.start in FIXED_STARTS else None
-        return sample(model, copies(stage), method, samples, fixed=where, precision=precision)
-
-    select, nfe_select = solve(method, np.arange(n0), "select")
+    fixed, nfe_start = fixed_start(model, copies("pilot"), method, reference=sampling.reference)
+    select, nfe_select = sample(model, copies("select"), method, np.arange(sampling.n0), fixed=fixed)
     clock.append(time.perf_counter())
     c_a = top_class(select, sampling.classes)
     looks, drawn, nfe_estimate = adaptive.looks_of(method, sampling), [], 0
-    for first, last in pairwise((0, *(looks.at if looks else (n,)))):
-        part, spent = solve(method, np.arange(first, last), "estimate")
+    for first, last in pairwise((0, *(looks.at if looks else (sampling.n,)))):
+        part, spent = sample(model, copies("estimate"), method, np.arange(first, last), fixed=fixed)
         drawn, nfe_estimate = [*drawn, part], nfe_estimate + spent
         n_a = sum(count(part, c_a) for part in drawn)
         # An image of another class than its label's counts for no radius, whatever its votes.
@@ -226,9 +191,8 @@ def draw_votes(
             break
     estimate = np.concatenate(drawn)
     clock.append(time.perf_counter())
-    order = audit_order(sampling.seed, idx, len(estimate))
-    audited = order[estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
-    standard, nfe_audit = solve(method.auditor or reference, audited, "estimate")
+    audited = _audited(estimate, c_a, method, sampling, idx)
+    standard, nfe_audit = sample(model, copies("estimate"), method.auditor or sampling.reference, audited)
     clock.append(time.perf_counter())
     return ImageVotes(
         idx, label, select, estimate, audited.astype(np.int32), standard,
@@ -236,11 +200,16 @@ def draw_votes(
     )
 
 
+def _audited(estimate: np.ndarray, c_a: int, method: Method, sampling: Sampling, idx: int) -> np.ndarray:
+    """The positions of the first K votes for c_A in the audit's order."""
+    order = audit_order(sampling.seed, idx, len(estimate))
+    return order[(estimate[order] == c_a) & (c_a != ABSTAIN)][: method.audit]
+
+
 def fits(votes: ImageVotes, idx: int, method: Method, sampling: Sampling) -> bool:
     """Whether votes are the image's under those settings: as many as asked for, of its classes, audited in its order."""
     c_a, looks = top_class(votes.select, sampling.classes), adaptive.looks_of(method, sampling)
-    order = audit_order(sampling.seed, idx, len(votes.estimate))
-    audited = order[votes.estimate[order] == c_a][: method.audit] if c_a != ABSTAIN else order[:0]
+    audited = _audited(votes.estimate, c_a, method, sampling, idx)
     drawn = np.concatenate([votes.select, votes.estimate, votes.standard])
     return (
         (votes.idx, len(votes.select)) == (idx, sampling.n0) and len(votes.estimate) in (looks.at if looks else (sampling.n,))
@@ -263,12 +232,7 @@ def write(path: Path, votes: ImageVotes) -> None:
 
 
 def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> ImageVotes:
-    """Read one image's votes.
-
-    Raises:
-        ConfigError: the file cannot be opened; it is left as it is.
-        sealed.DamagedFile: its content is not one image's votes, or these do not fit; it has been set aside.
-    """
+    """Read one image's votes; raises what `sealed.read` raises, DamagedFile also where they do not `fit`."""
 
     def parse(body: bytes) -> ImageVotes:
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:

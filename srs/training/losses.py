@@ -19,19 +19,10 @@ from srs.settings import Train
 def loss(
     model: MDEQ, x: Tensor, y: Tensor, recipe: Train, *, pretrain: bool, penalise: bool, earlier: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of noisy images x (B, C, H, W) under a recipe's gradient, with the Jacobian penalty or without.
+    """Cross-entropy of noisy images x (B, C, H, W) of classes y under a recipe's gradient, and the solutions (B, D), detached.
 
-    Args:
-        model: the DEQ.
-        x: noisy images.
-        y: their classes.
-        recipe: gives the gradient and the weights of penalties.
-        pretrain: unroll f from zero, whatever the recipe's gradient.
-        penalise: add the Jacobian penalty.
-        earlier: solutions (B, D) of another batch, which a contractive recipe may start from; None: it starts from zero.
-
-    Returns:
-        The loss and the solutions (B, D), without gradient.
+    `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. A contractive recipe may
+    start from the `earlier` solutions (B, D) of another batch.
     """
     u = model.inject(x)
     z = model.initial(u)
@@ -44,7 +35,7 @@ def loss(
     else:
         with torch.no_grad():
             z = broyden(model.f, z, u, max_steps=recipe.forward_steps).z
-        z = implicit(model, z, u, steps=recipe.backward_steps) if recipe.gradient == "implicit" else model.f(z, u)
+        z = implicit(model, z, u, steps=recipe.backward_steps)
     total = total + F.cross_entropy(model.head(z), y)
     if penalise:
         total = total + recipe.jacobian_weight * jacobian_penalty(model, z, u)

@@ -8,6 +8,7 @@ import io
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,10 +31,8 @@ def train(
     """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
 
     A training that is done is not repeated unless its settings, its images or the code that it runs have changed since. Weights of
-    the same recipe that are shipped with the repository are taken instead of training.
-
-    Every epoch draws its order, noise and dropout from a seed of its own, so a resumed training ends with the
-    same weights as an unbroken one.
+    the same recipe that are shipped with the repository are taken instead of training. Every epoch draws its order, noise and
+    dropout from a seed of its own, so a resumed training ends with the same weights as an unbroken one.
 
     Args:
         run: what to train.
@@ -47,37 +46,40 @@ def train(
         The path of the weights (not yet there after `stop_after`).
     """
     inference.check_device(device)
-    with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"), _threads(threads):
-        return _train(run, device, progress, stop_after, retrain, threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"):
+            return _train(run, device, progress, stop_after, retrain, threads)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
-    recipe, target = run.train, store.own(run, store.WEIGHTS)
-    inference.choose_kernels(tf32=False)
+    recipe, target, first = run.train, store.own(run, store.WEIGHTS), run.first
+    inference.choose_kernels()
     if _is_done(run):
         _remake_anchor(run, device)
         return target
     if not retrain and checkpoints.take_from_zoo(run):
         return target
-    first = run.first
     if first is not None:
         train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
         if not store.own(first, store.WEIGHTS).is_file():
             return target
     memory.keep_freed()
     images = data.load(run.profile.data, "train")
-    trained_on = data.digest(images)
+    trained_on, count = data.digest(images), len(images.labels)
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
     if first is None:
-        model = mdeq.build(network, run.profile.data, run.profile.seed).to(device)
+        model = mdeq.build(network, run.profile.data, run.profile.seed)
     else:
-        model = checkpoints.load(store.own(first, store.WEIGHTS), network, run.profile.data).to(device)
-    optimiser = _optimiser(model, recipe)
+        model = checkpoints.load(store.own(first, store.WEIGHTS), network, run.profile.data)
+    optimiser = _optimiser(model.to(device), recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     done, seconds = _resume(run, model, mean, optimiser, device, trained_on)
-    epochs = range(done, recipe.epochs)
-    for epoch in tqdm(epochs, desc=f"train {run.id}", unit="epoch", disable=not progress):
+    for epoch in tqdm(range(done, recipe.epochs), desc=f"train {run.id}", unit="epoch", disable=not progress):
         began = time.perf_counter()
         _train_epoch(run, model, mean, optimiser, images, epoch, device)
         seconds += time.perf_counter() - began
@@ -87,9 +89,9 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     model = mean.module.eval()
     told = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": len(images.labels), "trained_on": trained_on, "settings": _settings(run), "recipe_key": store.recipe_key(run),
+        "images": count, "trained_on": trained_on, "settings": _settings(run), "recipe_key": store.recipe_key(run),
         "seconds_before": 0.0 if first is None else store.card(first)["seconds"] + store.card(first)["seconds_before"],
-        "steps": recipe.epochs * _steps_per_epoch(recipe, len(images.labels)),
+        "steps": recipe.epochs * _steps_per_epoch(recipe, count),
         "parameters": sum(p.numel() for p in model.parameters()), **card.measure_quality(model, run, device),
     }
     checkpoints.save(model, target)
@@ -115,8 +117,7 @@ def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
             group["lr"] = recipe.lr_end + (recipe.lr - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * step / total))
         picked = order[i * recipe.batch : (i + 1) * recipe.batch]
         pretrain = step < recipe.pretrain_steps
-        x, y = images.x(picked), images.labels[picked].to(device)
-        x = _augment(x, recipe.augment)
+        x, y = _augment(images.x(picked), recipe.augment), images.labels[picked].to(device)
         if isinstance(recipe, AdversarialTrain) and not pretrain:
             x, y = pgd.harden(model, x.to(device), y, run.sigma, recipe.adversarial)
         else:
@@ -150,21 +151,9 @@ def _augment(x: Tensor, kind: str) -> Tensor:
     return padded[torch.arange(b)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-@contextlib.contextmanager
-def _threads(count: int):
-    """Compute with so many threads, whatever the process was told."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _optimiser(model: mdeq.MDEQ, recipe: settings.Train) -> torch.optim.Optimizer:
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
-    return torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    kind = partial(torch.optim.SGD, momentum=0.9) if recipe.optimiser == "sgd" else torch.optim.Adam
+    return kind(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
 
 
 def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> None:
@@ -177,14 +166,12 @@ def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> Non
 
 
 def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
-    if not sealed.present(store.own(run, store.CHECKPOINT)):
+    path = store.own(run, store.CHECKPOINT)
+    if not sealed.present(path):
         return 0, 0.0
-
-    def parse(body: bytes) -> dict:
-        return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
-
-    state = sealed.read(store.own(run, store.CHECKPOINT), "training checkpoint", parse, by="train")
-    if (state["settings"], state.get("trained_on")) != (_settings(run), trained_on):
+    load = partial(torch.load, map_location=device, weights_only=True)
+    state = sealed.read(path, "training checkpoint", lambda body: load(io.BytesIO(body)), by="train")
+    if (state["settings"], state["trained_on"]) != (_settings(run), trained_on):
         return 0, 0.0  # the recipe or the images were changed since: begin anew
     model.load_state_dict(state["model"])
     mean.load_state_dict(state["mean"])
@@ -197,7 +184,10 @@ def _is_done(run: settings.Run) -> bool:
     if not all([sealed.present(store.own(run, name)) for name in (store.CARD, store.WEIGHTS)]):
         return False
     told = sealed.read_json(store.own(run, store.CARD), "model card", by="train")
-    if told.get("settings") != _settings(run) or told.get("shipped") or not _same_images(run, told.get("trained_on")):
+    if told.get("settings") != _settings(run) or told.get("shipped"):
+        return False
+    # Images that are not at hand are not missed.
+    if data.at_hand(run.profile.data, "train") and data.digest(data.load(run.profile.data, "train")) != told.get("trained_on"):
         return False
     checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data)
     return True
@@ -212,11 +202,6 @@ def _remake_anchor(run: settings.Run, device: str) -> None:
             return
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
     checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), path)
-
-
-def _same_images(run: settings.Run, trained_on: str | None) -> bool:
-    """Whether a model was trained on the images that are there now; yes, if none are at hand."""
-    return not data.at_hand(run.profile.data, "train") or data.digest(data.load(run.profile.data, "train")) == trained_on
 
 
 def _settings(run: settings.Run) -> str:
