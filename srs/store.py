@@ -149,20 +149,16 @@ def in_order(values: Iterable) -> pd.Categorical:
 
 
 NOT_DRAWN = ABSTAIN - 1
-ATTACKED = {  # the columns of attacked images, a row per image, radius and method; classes are NOT_DRAWN where nobody was asked
+ATTACKED = {  # the columns of attacked images, a row per image and radius; classes are NOT_DRAWN where nobody was asked
     "idx": int, "label": int, "attack": str, "steps": int,
     "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
     "radius": float,  # allowed
     "distance": float,  # taken
     "base": int,  # the base classifier's answer, without noise
-    "method": str,
-    "n": int,  # votes by the method's own sampling; 0: only the base classifier was attacked
+    "n": int,  # votes of the reference method; 0: only the base classifier was attacked
     "own": int,  # the most frequent class among them
-    "c_a": int,  # the class that the method's stored votes select for the image before the attack
-    "n_confirm": int,  # further votes of the reference method, where its first ones contradicted a certificate
-    "n_c_a": int,  # of them, for c_a
-    "rival": int,  # the most frequent other class among them
-    "n_rival": int,  # of them, for it
+    "n_confirm": int,  # further votes, where the first ones contradicted a certificate
+    "further": str,  # how many of them are for each class, as "0 380 20"; empty if none was drawn
 }  # fmt: skip
 
 

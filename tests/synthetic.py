@@ -160,24 +160,29 @@ def write_measured(run: Run) -> None:
 def write_attacks(run: Run) -> None:
     """Write what the attacks of a run's profile did: the further from the image, the more answers are another class."""
     suite, rng, p = attacks.suite_of(run.profile), _rng(run.id, "attacks"), run.profile
-    known, rows = {name: tallies(run, p.method(name))[: suite.images] for name in suite.methods}, []
+    known, rows = tallies(run, p.method(p.reference))[: suite.images], []
     for attack in suite.attacks:
-        for i, first in enumerate(known[p.reference]):
+        for i, image in enumerate(known):
             for radius in attack.radii or (round(0.2 + 0.1 * i, 3),):
-                base = _answer(rng, first.label, radius, p)
+                base = _answer(rng, image.label, radius, p)
                 confirm = suite.confirm if rng.random() < 0.3 else 0
-                for name in suite.methods:
-                    c_a, n_c_a = known[name][i].c_a, int(rng.binomial(confirm, 0.6))
-                    own, rival = _answer(rng, c_a, 0.7 * radius, p), (c_a + 1) % p.data.classes
-                    votes = (suite.n, own, c_a, confirm, n_c_a, rival, int(rng.binomial(confirm - n_c_a, 0.8)))
-                    rows.append(_attacked(first.idx, first.label, attack, radius, base, name, votes))
+                votes = [_confirmed(rng, image.c_a, radius, confirm, p) for _ in suite.methods][0]  # the others' were drawn before
+                rows.append(_attacked(image.idx, image.label, attack, radius, base, (suite.n, *votes)))
     store.save_frame(store.measured(run, "attacks.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 
 
-def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, method: str, votes: tuple[int, ...]) -> tuple:
+def _confirmed(rng: np.random.Generator, c_a: int, radius: float, confirm: int, p: Profile) -> tuple:
+    """The first votes' class, and how many further ones are for each class."""
+    top = int(rng.binomial(confirm, 0.6))
+    own = _answer(rng, c_a, 0.7 * radius, p)
+    further = {c_a: top, (c_a + 1) % p.data.classes: int(rng.binomial(confirm - top, 0.8))}
+    return own, confirm, " ".join(str(further.get(c, 0)) for c in range(p.data.classes)) if confirm else ""
+
+
+def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, votes: tuple) -> tuple:
     """A row of `store.ATTACKED`."""
     spent = attack.steps * attack.gradient.cost
-    return (idx, label, attack.name, attack.steps, spent, radius, 0.99 * radius, base, method, *votes)
+    return (idx, label, attack.name, attack.steps, spent, radius, 0.99 * radius, base, *votes)
 
 
 def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
@@ -185,18 +190,14 @@ def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:
 
 
 def write_white_box(run: Run) -> None:
-    """Write cosines and attacks of a run and of its hardened one, as few as the profile `smoke` measures."""
+    """Write attacks of a run and of its hardened one, as few as the profile `smoke` measures."""
     suite, p, none = white_box.suite_of(run, steps=2, radii=(0.5,)), run.profile, store.NOT_DRAWN
     images = p.evaluated[: suite.images]
     for other in white_box.both(run).values():
         rng = _rng(other.id, "white box")
-        if other != run:
-            write_card(other, 0.66)
-        named = [(name, state) for state in (1, 4) for name in (white_box.RESIDUAL, *white_box.COMPARED)]
-        cosines = [(idx, state, name, float(1 - rng.beta(1, 4) / state)) for name, state in named for idx in images]
-        store.save_frame(store.measured(other, "cosines.csv"), pd.DataFrame(cosines, columns=["idx", "state", "gradient", "cosine"]))
+        rng.beta(1, 4, 12 * len(images))  # tables of before drew these
         rows = [
-            _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), p.reference, (0, none, 3, 0, 0, 0, 0))
+            _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), (0, none, 0, ""))
             for attack in suite.attacks for idx in images for r in attack.radii
         ]  # fmt: skip
         store.save_frame(store.measured(other, "white_box.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))

@@ -38,8 +38,7 @@ def smoke_only(profile: Profile) -> None:
     explicit.shown(explicit.read(profile), profile)
     attacks.tables(attacks.read(profile), profile)
     soundness.rates(simulation.measure(certificates=100), profile)
-    cosines, attacked = white_box.read(run := profile.runs[0])
-    white_box.quality(run), white_box.nearness(cosines, run), white_box.flips(attacked, run)
+    white_box.shown(white_box.read(profile.runs[0]), profile.runs[0])
 
 
 def certificates(profile: Profile) -> pd.DataFrame:

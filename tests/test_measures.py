@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import beta, norm
 
-from srs.analysis import measures, published
+from srs.analysis import measures
 from srs.smoothing import bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
 from tests.synthetic import counts
@@ -25,9 +25,7 @@ def test_golden_log(shared):
     log = pd.read_csv(shared("golden", "cohen_resnet110_cifar10_sigma0.50.tsv"), sep="\t")
     log = log.assign(model="ResNet", sigma=0.5, correct=(log["correct"] == 1) & (log["predict"] != ABSTAIN))
     found = measures.certified_accuracy(log, np.arange(7) / 4, **ALL).iloc[0]
-    assert found.iloc[:7].round(1).tolist() == [65.2, 54.6, 41.4, 32.0, 23.4, 15.2, 9.4]
-    tracked = published.read("cohen_log").iloc[0][list(found.index)].astype(float)
-    assert (found - tracked).abs().iloc[:7].max() < 0.05 and abs(found["ACR"] - tracked["ACR"]) < 5e-4
+    assert found.iloc[:7].round(1).tolist() == [65.2, 54.6, 41.4, 32.0, 23.4, 15.2, 9.4] and abs(found["ACR"] - 0.538) < 1e-3
 
 
 @pytest.mark.parametrize("sigma", [0.12, 0.5])
@@ -67,12 +65,6 @@ def test_certified_accuracy_counts_all_images_in_the_order_of_categories():
     assert list(measures.certified_accuracy(both, [0], ["method"]).index) == ["Z", "A"]
 
 
-def test_intervals_enclose_what_was_measured():
-    rows = certified(*[(1, 0.5)] * 30, *[(2, 0.5)] * 10)
-    found = measures.confidence(rows, [0.0], 0.001, **ALL).iloc[0]
-    assert found[0.0, "low"] < 0.75 < found[0.0, "high"] and 0 < found[0.0, "sure"] < 0.75
-
-
 def test_rrd_by_hand():
     rs = certified((1, 0.4), (1, 0.4), (1, 0.4), (-1, 0.0), (2, 0.2))
     srs = certified((1, 0.3), (2, 0.4), (-1, 0.0), (1, 0.9), (2, 0.5), method="SRS", needs_audit=True)
@@ -104,10 +96,3 @@ def test_cost_and_speed_up():
     columns = ["NFE/image", "NFE/vote", "seconds/image", "speed-up (NFE)", "speed-up (seconds)"]
     assert found.loc["SRS", columns].tolist() == [33, 2, 1, 10, 2]
     assert found.loc["SRS", "disagreement %"] == 10  # votes that were not compared do not count
-
-
-def test_pairwise_measures_need_the_same_images():
-    one, other = counts({}, {}), counts({}, method="SRS")
-    measures.require_same_images(pd.concat([one, one.assign(method="SRS")]))
-    with pytest.raises(ValueError, match="different images"):
-        measures.require_same_images(pd.concat([one, other]))

@@ -1,6 +1,5 @@
 """Gradients through a DEQ's solver and the PGD that uses them, against closed forms, autograd and a toolbox."""
 
-import math
 import warnings
 
 import numpy as np
@@ -9,11 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from srs import profiles
-from srs.attacks.pgd import harden, loss_gradient, pgd, smoothed_cross_entropy, smoothed_gradient
-from srs.attacks.settings import Adversarial, Attack, Gradient, GRADIENTS, hardened, smoothadv
+from srs.attacks.pgd import harden, pgd, smoothed_gradient
+from srs.attacks.settings import Adversarial, Gradient, smoothadv
 from srs.deq import mdeq
 from srs.deq.solvers import fixed_point
-from srs.settings import ConfigError
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
 
 
@@ -44,13 +42,6 @@ class Linear:
         return (torch.softmax(self.head(z), 1) - F.one_hot(y, len(self.c))) @ self.c
 
 
-class Tanh(Linear):
-    """z = tanh(A z + B x)."""
-
-    def f(self, z, u):
-        return torch.tanh(super().f(z, u))
-
-
 MODEL = Linear()
 X = torch.rand(4, 1, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0])
@@ -58,7 +49,7 @@ EYE = torch.eye(6, dtype=torch.float64)
 
 
 def gradient_of(gradient, model=MODEL, x=X, y=Y):
-    return loss_gradient(model, x, lambda logits: smoothed_cross_entropy(logits, y), gradient)
+    return smoothed_gradient(model, x, y, torch.zeros_like(x)[:, None], gradient)
 
 
 def states(n):
@@ -78,30 +69,22 @@ def exact():
 
 
 @pytest.mark.parametrize("gradient", [
-    Gradient("implicit", 60, backward=40), Gradient("implicit", 40, "broyden", 40), Gradient("adjoint", 150, "naive"),
-    Gradient("adjoint", 200, "broyden", beta=0.5), Gradient("unrolled", 60, unroll=100),
-    Gradient("unrolled", 1, unroll=300, beta=0.5),
+    Gradient("implicit", 60, backward=40), Gradient("implicit", 40, "broyden", 40), Gradient("unrolled", 60, unroll=100),
 ], ids=str)  # fmt: skip
 def test_converged_gradients_are_the_implicit_one(gradient):
-    assert torch.allclose(gradient_of(gradient), exact(), rtol=1e-6, atol=1e-9)
+    z = torch.linalg.solve(EYE - MODEL.a, MODEL.inject(X).mT).mT
+    exact = (torch.linalg.solve((EYE - MODEL.a).mT, MODEL.pull(z, Y).mT).mT @ MODEL.b).view_as(X)
+    assert torch.allclose(gradient_of(gradient), exact, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize(("n", "k", "beta"), [(1, 1, 1.0), (3, 2, 1.0), (5, 3, 0.3)])
-def test_unrolled_gradient_is_the_truncated_series(n, k, beta):
-    z, step = states(n)[-1], (1 - beta) * EYE + beta * MODEL.a
-    series = sum(torch.linalg.matrix_power(step, j) for j in range(k))
-    for _ in range(k):
-        z = z @ step.mT + beta * MODEL.inject(X)
-    want = (MODEL.pull(z, Y) @ series @ MODEL.b * beta).view_as(X)
-    assert torch.allclose(gradient_of(Gradient("unrolled", n, "naive", unroll=k, beta=beta)), want)
-
-
-@pytest.mark.parametrize(("n", "beta"), [(1, 1.0), (4, 1.0), (6, 0.5)])
-def test_simultaneous_adjoint_follows_its_recurrence(n, beta):
-    z, adjoint = states(n), torch.zeros(4, 6, dtype=torch.float64)
-    for t in range(n):
-        adjoint = (1 - beta) * adjoint + beta * (MODEL.pull(z[t], Y) + adjoint @ MODEL.a)
-    assert torch.allclose(gradient_of(Gradient("adjoint", n, "naive", beta=beta)), (adjoint @ MODEL.b).view_as(X))
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 2)])
+def test_unrolled_gradient_is_the_truncated_series(n, k):
+    z, u = torch.zeros(4, 6, dtype=torch.float64), MODEL.inject(X)
+    for _ in range(n + k):
+        z = MODEL.f(z, u)
+    series = sum(torch.linalg.matrix_power(MODEL.a, j) for j in range(k))
+    want = (MODEL.pull(z, Y) @ series @ MODEL.b).view_as(X)
+    assert torch.allclose(gradient_of(Gradient("unrolled", n, "naive", unroll=k)), want)
 
 
 def test_unrolled_gradient_of_an_mdeq_is_autograd_s(srs_root):
@@ -114,22 +97,8 @@ def test_unrolled_gradient_of_an_mdeq_is_autograd_s(srs_root):
     assert leaf.grad.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("gradient", [Gradient("implicit", 60, backward=60), Gradient("adjoint", 200, beta=0.7)], ids=str)
-def test_gradient_of_a_nonlinear_deq_is_that_of_finite_differences(gradient):
-    model = Tanh()
-
-    def loss(x):
-        u = model.inject(x)
-        return F.cross_entropy(model.head(fixed_point(model.f, model.initial(u), u, max_steps=200).z), Y, reduction="sum").item()
-
-    got = gradient_of(gradient, model)
-    for direction in torch.randn(4, *X.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)):
-        slope = (loss(X + 1e-5 * direction) - loss(X - 1e-5 * direction)) / 2e-5
-        assert float((got * direction).sum()) == pytest.approx(slope, rel=1e-6)
-
-
 @pytest.mark.parametrize("gradient, evaluations, cost", [
-    (Gradient("implicit", 7, backward=5), 8, 14), (Gradient("unrolled", 4, unroll=3), 7, 10), (Gradient("adjoint", 6), 7, 14),
+    (Gradient("implicit", 7, backward=5), 8, 14), (Gradient("unrolled", 4, unroll=3), 7, 10),
 ])  # fmt: skip
 def test_cost_is_what_is_spent(monkeypatch, gradient, evaluations, cost):
     spent, f = [], Linear.f
@@ -138,25 +107,7 @@ def test_cost_is_what_is_spent(monkeypatch, gradient, evaluations, cost):
     assert (len(spent), gradient.cost) == (evaluations, cost)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Gradient("exact"), lambda: Gradient(solver="newton"), lambda: Gradient(state=0), lambda: Gradient(beta=0.0),
-    lambda: Attack("x", vectors=-1), lambda: Attack("x", step=0.0), lambda: Attack("x", radii=(-1.0,)),
-    lambda: Adversarial(radius=0.0), lambda: Adversarial(vectors=0), lambda: Adversarial(steps=0),
-])  # fmt: skip
-def test_settings_that_make_no_sense_are_refused(make):
-    with pytest.raises(ConfigError, match="is refused: want"):
-        make()
-
-
 # ---------------------------------------------------------------------------------------------- what is attacked
-
-
-@pytest.mark.parametrize("copies", [1, 3])
-def test_smoothed_loss_is_minus_log_of_the_mean_softmax(copies):
-    logits = torch.randn(2 * copies, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    y = torch.tensor([4, 1])
-    mean = torch.softmax(logits, 1).view(2, copies, 5).mean(1)
-    assert smoothed_cross_entropy(logits, y).item() == pytest.approx(-sum(math.log(mean[i, c]) for i, c in enumerate(y)))
 
 
 def test_smoothed_gradient_is_that_of_the_mean_softmax_over_the_copies():
@@ -220,7 +171,7 @@ def toolbox_pgd(x, gradient, radius, *, steps, step):
 RADIUS = torch.tensor([0.25, 1.5, 3.0])  # reached at once, after 15 steps of 0.1, and never in 20
 
 
-@pytest.mark.parametrize("kind", GRADIENTS)
+@pytest.mark.parametrize("kind", ["implicit", "unrolled"])
 def test_pgd_finds_what_the_toolbox_finds(kind):
     model = LinearDEQ(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(3), 0.5)
     x, y, rule = digits(3)[0], torch.tensor([0, 1, 2]), Gradient(kind, 5, backward=5, unroll=2)
@@ -253,10 +204,7 @@ def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was()
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_hardened_recipe_keeps_the_rest():
-    recipe = hardened(profiles.DIGITS_PAPER, "adversarial", Adversarial(radius=1.0), epochs=2, begin=profiles.DIGITS_PAPER)
-    own = (recipe.recipe, recipe.epochs, recipe.begin, recipe.lr)
-    assert own == ("adversarial", 2, profiles.DIGITS_PAPER, profiles.DIGITS_PAPER.lr)
+def test_the_smoothadv_recipe_is_the_paper_s():
     paper = smoothadv(profiles.PAPER_SMALL)
     assert (paper.recipe, paper.epochs, paper.begin) == ("smoothadv", 120, None)
     rule = paper.adversarial

@@ -11,7 +11,7 @@ import pandas as pd
 
 from srs.smoothing import adaptive, bounds
 from srs.smoothing.bounds import ABSTAIN, Rule
-from srs.store import in_order, require_same_images, RUN
+from srs.store import in_order, RUN  # noqa: F401  # in_order is also asked for here
 
 METHOD = [*RUN, "method"]
 ROW = [*METHOD, "rule"]  # what a line of most tables is about
@@ -26,13 +26,8 @@ def certificates(
 ) -> pd.DataFrame:
     """The certificate of every image: its row once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
 
-    `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2.
-
-    Args:
-        counts: the long table.
-        alpha: failure probability of each certificate.
-        rules: rules for all rows; None: those under which each method's votes are shown, see `bounds.rules_for`.
-        split: share of alpha that the rule `audit` spends on the disagreements.
+    `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2. Without `rules`, each method's votes are shown under those of
+    `bounds.rules_for`. `split` is the share of alpha that the rule `audit` spends on the disagreements.
     """
     parts = []
     for rule in RULES:
@@ -49,10 +44,14 @@ def certificates(
     return found
 
 
-def holding(counts: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
-    """The certificates of every row under the one rule that holds for its votes, whatever they depend on: cohen or audit."""
-    certified = certificates(counts, alpha=alpha)
+def under_its_rule(certified: pd.DataFrame) -> pd.DataFrame:
+    """The rows under the one rule that holds for their votes, whatever they depend on: cohen or audit."""
     return certified[certified["rule"].isin((Rule.COHEN, Rule.AUDIT))]
+
+
+def holding(counts: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
+    """The certificate of every row under the one rule that holds for its votes."""
+    return under_its_rule(certificates(counts, alpha=alpha))
 
 
 def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
@@ -74,7 +73,7 @@ def confidence(certified: pd.DataFrame, radii: Sequence[float], alpha: float, by
     """How sure certified accuracy is, as shares: columns (r, `low`), (r, `high`), (r, `sure`) of each group.
 
     `low` and `high` are the Clopper-Pearson interval over the draw of the images. `sure` bounds the accuracy of g on these very
-    images (Cohen et al. 2019, Bernstein's inequality; `bounds.high_probability_accuracy`).
+    images (Cohen et al. 2019, Bernstein's inequality).
     """
     counts, columns = held(certified, radii, by), {}
     for r in radii:
@@ -86,8 +85,7 @@ def confidence(certified: pd.DataFrame, radii: Sequence[float], alpha: float, by
 def rrd(certified: pd.DataFrame) -> pd.DataFrame:
     """RRD = |r_RS - r_SRS| / r_RS of every image that the reference certifies, rightly or not: column `rrd` beside the SRS rows.
 
-    An SRS certificate for another class than the reference's protects another statement: it counts radius 0, like an
-    abstention, so that the RRD is 1.
+    An SRS certificate for another class than the reference's counts radius 0, so that the RRD is 1.
     """
     standard = certified[(certified["method"] == certified["reference"]) & (certified["radius"] > 0)]
     standard = standard[[*RUN, "idx", "predict", "radius"]]
@@ -111,22 +109,16 @@ def gap(counts: pd.DataFrame, alpha: float) -> pd.Series:
 def cost(counts: pd.DataFrame, by: Sequence[str] = METHOD) -> pd.DataFrame:
     """What each group spends: `disagreement %`, `NFE/vote` (estimation alone), `NFE/image`, `audit NFE`, `seconds/image`.
 
-    NFE are evaluations of f on one noisy copy. The image's are those of selection, estimation and audit. Disagreement is the
-    share of all votes that differ from the reference method's on the same noise; nan where it was not measured.
+    NFE are evaluations of f on one noisy copy. Disagreement is the share of all votes that differ from the reference method's on
+    the same noise; nan where it was not measured.
     """
     nfe = counts[["nfe_select", "nfe_estimate", "nfe_audit"]].clip(lower=0)
-    taken = counts["n_differ"] >= 0
-    columns = pd.DataFrame({
-        "n": counts["n"], "nfe_estimate": nfe["nfe_estimate"], "nfe": nfe.sum(axis=1), "nfe_audit": nfe["nfe_audit"],
-        "differ": counts["n_differ"].where(taken, 0), "compared": counts["n"].where(taken, 0),
-    })  # fmt: skip
-    groups = _grouped(columns, counts, by)
-    total, mean = groups.sum(), groups.mean()
+    differ, compared = counts["n_differ"].clip(lower=0), counts["n"].where(counts["n_differ"] >= 0, 0)
+    columns = nfe.assign(n=counts["n"], differ=differ, compared=compared, nfe=nfe.sum(axis=1), seconds=counts["seconds"])
+    total, mean = (getattr(_grouped(columns, counts, by), how)() for how in ("sum", "mean"))
     return pd.DataFrame({
-        "disagreement %": 100 * total["differ"] / total["compared"].replace(0, np.nan),
-        "NFE/vote": total["nfe_estimate"] / total["n"],
-        "NFE/image": mean["nfe"], "audit NFE": mean["nfe_audit"],
-        "seconds/image": _grouped(counts["seconds"], counts, by).mean(),
+        "disagreement %": 100 * total["differ"] / total["compared"].replace(0, np.nan), "NFE/vote": total["nfe_estimate"] / total["n"],
+        "NFE/image": mean["nfe"], "audit NFE": mean["nfe_audit"], "seconds/image": mean["seconds"],
     })  # fmt: skip
 
 

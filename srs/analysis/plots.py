@@ -27,12 +27,9 @@ BLACK, OLIVE, INDIGO = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55)
 Look = tuple[tuple[float, float, float], object]  # colour, line style
 Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]
 
-# One look in all figures. Rules and the few words that stand for them; standard RS is black wherever it stands beside rules.
-RULE_LOOKS: dict[str, Look] = {
+# One look in all figures: rules; then methods by name without the letter of the solver, standard RS solid, SRS broken.
+LOOKS: dict[str, Look] = {
     "cohen": (BLACK, SOLID), "audit": (COLOURS[2], DASHED), "theorem31": (COLOURS[0], DOTTED), "released": (COLOURS[3], DASHDOT),
-}  # fmt: skip
-# Methods by name without the letter of the solver: standard RS solid, SRS broken, with one colour per number of steps.
-METHOD_LOOKS: dict[str, Look] = {
     "MDEQ-1": (COLOURS[0], SOLID), "MDEQ-5": (COLOURS[1], SOLID), "MDEQ-30": (BLACK, SOLID), "MDEQ-14": (BLACK, SOLID),
     "SRS-MDEQ-1N": (COLOURS[4], DOTTED), "SRS-MDEQ-1": (COLOURS[2], DASHED), "SRS-MDEQ-3": (COLOURS[3], DASHDOT),
     "MDEQ-STOP": (COLOURS[7], SOLID), "MDEQ-ANCHOR-2": (COLOURS[5], SOLID), "MDEQ-ANCHOR-3": (COLOURS[6], SOLID),
@@ -50,20 +47,17 @@ def style():
         "xtick.labelsize": 6, "ytick.labelsize": 6, "xtick.major.size": 2, "ytick.major.size": 2,
         "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.0,
         "axes.grid": True, "grid.linewidth": 0.3, "grid.color": "0.85", "axes.axisbelow": True,
-        "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 200,
+        "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 150,
         "pdf.fonttype": 42,  # TrueType, so that text in the PDF can be searched
     })  # fmt: skip
 
 
 def look(name: str, among: Sequence[str] = ()) -> Look:
     """Colour and line style of a method, a rule, or any other name, which gets its place among all names of the figure."""
-    looks = RULE_LOOKS | METHOD_LOOKS
-    for known in (name, re.sub(r"(?<=\d)[ANB]$", "", name)):
-        if known in looks:
-            return looks[known]
-    rule = next((rule for rule in RULE_LOOKS if re.search(rf"(^|, ){rule}\b", name)), None)
-    if rule:  # "SRS-3A, audit (ours)": lines that differ in the rule
-        return RULE_LOOKS[rule]
+    rules = re.findall(r"(?:^|, )(cohen|audit|theorem31|released)\b", name)  # "SRS-3A, audit (ours)": lines that differ in the rule
+    for known in (name, re.sub(r"(?<=\d)[ANB]$", "", name), *rules):
+        if known in LOOKS:
+            return LOOKS[known]
     line, colour = OTHERS[list(among).index(name) % len(OTHERS) if name in among else 0]
     return colour, DASHED if name.startswith("extrapolated") else line
 
@@ -77,61 +71,48 @@ def grid(
     frame: pd.DataFrame, *, panel: str, hue: str, draw: Draw, x: str, y: str, columns: int = 2, height: float = 1.35,
     title: Callable[[object], str] = str, shared: str = "xy",
 ) -> Figure:
-    """Small multiples: a panel per value of one column, in it what `draw` makes of the rows of each value of another.
+    """Small multiples: a panel per value of a column, in it what `draw` makes of the rows of each value of `hue`.
 
-    Args:
-        frame: the data, one row per mark; categories give the order.
-        panel, hue: columns whose values are panels, and lines with a look of their own, at most MOST_LINES in a panel.
-        draw: draws one line, given its panel, its rows, its label, colour and line style, and its place among how many.
-        x, y: labels of the axes, with units.
-        columns, height: panels side by side, and the height of one in inches.
-        title: of a panel, from its value.
-        shared: axes whose limits all panels have in common: "x", "y", "xy" or "".
+    `draw` is given the panel, the rows, their label, colour and line style, and their place among how many. `x` and `y` label the
+    axes, `title` makes a panel's from its value, and the axes in `shared` have their limits in common.
     """
-    panels = dict(list(frame.groupby(panel, observed=True, sort=_is_ordered(frame[panel]))))
+    panels = _groups(frame, panel)
     columns = min(columns, len(panels))
     high = -(-len(panels) // columns)
     with style():
         fig = Figure(figsize=(WIDTH, max(2.1, height * high + 0.6)), layout="constrained")
         axes = fig.subplots(high, columns, sharex="x" in shared, sharey="y" in shared, squeeze=False).ravel()
+        legend = {}
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for i, (ax, (value, rows)) in enumerate(zip(axes, panels.items())):
-            named = {str(name): own for name, own in rows.groupby(hue, observed=True, sort=_is_ordered(rows[hue]))}
-            if len(named) > MOST_LINES:
-                raise ValueError(f"a panel of {len(named)} lines is refused: want at most {MOST_LINES}; split {', '.join(named)}")
+            named = _groups(rows, hue)
             for place, (name, own) in enumerate(named.items()):
-                colour, line = look(name, list(named))
-                draw(ax, own, {"label": name, "color": colour, "linestyle": line}, (place, len(named)))
+                colour, line = look(str(name), list(map(str, named)))
+                draw(ax, own, {"label": str(name), "color": colour, "linestyle": line}, (place, len(named)))
             ax.set_title(title(value))
             if i >= len(panels) - columns:
                 ax.tick_params(labelbottom=True)
+            for handle, label in zip(*ax.get_legend_handles_labels()):
+                legend.setdefault(label, handle)
         fig.supxlabel(x, fontsize=7)
         fig.supylabel(y, fontsize=7)
-        add_legend(fig, 3)
+        if legend:  # each name once, in as many columns as fit the width
+            fit = int(WIDTH / (LEGEND_HANDLE + LEGEND_LETTER * max(map(len, legend))))
+            fig.legend(legend.values(), legend, loc="outside upper center", ncols=max(1, min(3, fit)))
     return fig
 
 
-def _is_ordered(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(column)
-
-
-def add_legend(fig: Figure, columns: int) -> None:
-    """One legend above all panels, each name once, in as many columns at most as fit the width of the figure."""
-    found = {}
-    for ax in fig.axes:
-        found |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels()) if label not in found}
-    if found:
-        wide = LEGEND_HANDLE + LEGEND_LETTER * max(map(len, found))
-        columns = max(1, min(columns, int(fig.get_figwidth() / wide)))
-        fig.legend(found.values(), found, loc="outside upper center", ncols=columns)
+def _groups(frame: pd.DataFrame, by: str) -> dict:
+    """The rows of each value, in the order of categories or numbers, else of first appearance."""
+    ordered = isinstance(frame[by].dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(frame[by])
+    return dict(list(frame.groupby(by, observed=True, sort=ordered)))
 
 
 def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", title: Callable = sigma_title) -> Figure:
     """Certified accuracy against radius: the share of images classified rightly with a radius of at least r.
 
-    `certified` are rows of `measures.certificates`; a wrong image or an abstention has no radius. A grey band is the 95 %
-    Clopper-Pearson interval of standard RS (black) over the draw of its images, where there are fewer than FEW.
+    A grey band is the 95 % Clopper-Pearson interval of the black line over the draw of its images, where they are fewer than FEW.
     """
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
         radius = np.sort(own.loc[own["correct"], "radius"].to_numpy())
@@ -152,10 +133,7 @@ def lines(
     frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: tuple[str, str], log: str = "x", title: Callable = str,
     shared: str = "xy",
 ) -> Figure:
-    """A quantity against a setting: columns `x` and `y`, a line with points per value of `hue`, a panel per value of `panel`.
-
-    `labels` of both axes have units; `log` are the axes with a logarithmic scale, `shared` those with common limits.
-    """
+    """A quantity against a setting, a line with points per value of `hue`; `log` are the axes with a logarithmic scale."""
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
         ax.plot(own[x], own[y], marker="o", markersize=2.5, **style)
 
@@ -167,32 +145,26 @@ def lines(
     return fig
 
 
-def histograms(
-    frame: pd.DataFrame, *, value: str, bins: int, label: str, hue: str = "method", panel: str = "sigma",
-    high: float | None = None,
-) -> Figure:
+def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: float | None = None) -> Figure:
     """How a per-image quantity is distributed: a panel per noise level, a bar per method and bin, in percent of its images.
 
-    The bins are equal, from 0 or the least value to `high` or the largest; a panel says how many values lie above.
+    The bins are equal, from 0 or the least value to the largest or `high`; the last one holds all that lies above.
     """
     frame = frame.dropna(subset=[value])
     low = min(0.0, frame[value].min()) if len(frame) else 0.0
     top = frame[value].max() if high is None else high
     edges = np.linspace(low, top if top > low else low + 1.0, bins + 1)
-    images = frame.groupby([panel, hue], observed=True).size().groupby(panel, observed=True).max()
+    images = frame.groupby(["sigma", "method"], observed=True).size().groupby("sigma", observed=True).max()
 
     def draw(ax: Axes, own: pd.DataFrame, style: dict, place: tuple[int, int]) -> None:
         i, count = place
         width = (edges[1] - edges[0]) / count
+        share = 100 * np.histogram(own[value].clip(upper=edges[-1]), edges)[0] / len(own)
         left = edges[:-1] + width * (0.05 * count + 0.9 * i)
-        share = 100 * np.histogram(own[value], edges)[0] / len(own)
         ax.bar(left, share, 0.9 * width, align="edge", label=style["label"], color=style["color"], linewidth=0)
-        if above := int((own[value] > edges[-1]).sum()):
-            text = f"{above} of {style['label']} above {edges[-1]:g}"
-            ax.text(0.98, 0.95 - 0.15 * i, text, transform=ax.transAxes, ha="right", va="top", fontsize=5)
 
     look = {"columns": 1, "height": 0.95, "title": lambda sigma: f"{sigma_title(sigma)}, {images[sigma]} images"}
-    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=label, y="images (%)", **look)
+    fig = grid(frame, panel="sigma", hue="method", draw=draw, x=label, y="images (%)", **look)
     fig.axes[0].set_xlim(edges[0], edges[-1])
     return fig
 

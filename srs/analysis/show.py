@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 import pandas as pd
-import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
@@ -24,11 +23,8 @@ from srs import sealed, store
 RULE_LABELS = {
     Rule.COHEN: "cohen", Rule.AUDIT: "audit (ours)", Rule.THEOREM31: "theorem31 (paper)", Rule.RELEASED: "released (unsound)",
 }  # fmt: skip
-UNSOUND_NOTE = (
-    "Rows under 'released (unsound)' follow the authors' code, whose certificates do not hold: they are shown for "
-    "comparison with the published tables only."
-)
-DOWN = {"ACR": 3, "radius": 3}  # columns of radii: decimals, rounded down
+UNSOUND_NOTE = "Rows under 'released (unsound)' follow the authors' code; their certificates do not hold."
+DOWN = ("ACR", "radius")  # columns of radii, rounded down to three decimals
 DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
     "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2,
     "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0,
@@ -52,7 +48,7 @@ class Shown:
 
 
 def round_down(value: float, digits: int = 3) -> str:
-    """A radius as printed: rounded down, never up, in decimal."""
+    """A radius as printed: rounded down in decimal."""
     return round_half_up(value, digits, ROUND_FLOOR)
 
 
@@ -72,32 +68,30 @@ def outward(low: float, high: float) -> str:
 def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()) -> pd.DataFrame:
     """The table as printed: its index as first columns, every cell text, numbers rounded by the name of their column.
 
-    A cell that is already text stays. `digits` are decimals of columns that DIGITS does not know (else one where the name ends
-    in % or begins with "r="), `down` are columns of radii besides those of DOWN.
+    `digits` are decimals of columns that DIGITS does not know (else one where the name ends in % or begins with "r="), `down`
+    columns of radii besides those of DOWN.
     """
     if frame.index.names != [None]:
         frame = frame.reset_index()
-    known, lowered = DIGITS | dict(digits or {}), DOWN | dict.fromkeys(down, 3)
-    return pd.DataFrame({str(name): [_cell(str(name), value, known, lowered) for value in frame[name]] for name in frame.columns})
+    known, lowered = DIGITS | dict(digits or {}), {*DOWN, *down}
 
+    def cell(column: str, value: object) -> str:
+        if isinstance(value, str) or pd.isna(value):
+            return RULE_LABELS.get(value, value) if isinstance(value, str) else ""
+        if column in lowered:
+            return round_down(value)
+        if column == "sigma":
+            return f"{value:.2f}"
+        if column.startswith("residual"):
+            return f"{value:.1e}"
+        known_or_share = column in known or column.startswith("r=") or column.endswith("%")
+        return round_half_up(value, known.get(column, 1)) if known_or_share else str(value)
 
-def _cell(column: str, value: object, digits: Mapping[str, int], down: Mapping[str, int]) -> str:
-    if isinstance(value, str) or pd.isna(value):
-        return RULE_LABELS.get(value, value) if isinstance(value, str) else ""
-    if column in down:
-        return round_down(value, down[column])
-    if column == "sigma":
-        return f"{value:.2f}"
-    if column.startswith("residual"):
-        return f"{value:.1e}"
-    if column in digits or column.startswith("r=") or column.endswith("%"):
-        return round_half_up(value, digits.get(column, 1))
-    return str(value)
+    return pd.DataFrame({str(name): [cell(str(name), value) for value in frame[name]] for name in frame.columns})
 
 
 def table(
-    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None,
-    down: Sequence[str] = (),
+    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()
 ) -> Shown:
     """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
     caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits, down)
@@ -121,16 +115,9 @@ def figure(profile: Profile, name: str, drawn: Figure, caption: str) -> Shown:
         for kind, metadata in silent.items():
             file = io.BytesIO()
             drawn.savefig(file, format=kind, metadata=metadata)
-            content[kind] = file.getvalue() if kind == "pdf" else _with_palette(file)
+            content[kind] = file.getvalue()
             sealed.write(store.shown(profile, f"{name}.{kind}"), content[kind])
     return Shown(name, f"{profile.note} {caption}".strip(), png=content["png"])
-
-
-def _with_palette(png: io.BytesIO) -> bytes:
-    """The picture in 256 colours of its own: a third of the bytes, so that a report of fifty figures stays small."""
-    small = io.BytesIO()
-    PIL.Image.open(png).convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE).save(small, "png", optimize=True)
-    return small.getvalue()
 
 
 def finding(sentence: str) -> Markdown:

@@ -1,11 +1,10 @@
 """Attack the images of a run and store what became of them: one file per attack and group of images, then one table of all.
 
-An attacked image is classified by fresh votes, drawn as each method draws them; the noise of attacks, of predictions and of
-certificates is never the same. A killed run loses at most the images that were attacked together.
+Fresh votes of the reference method classify an attacked image; the noise of attacks, of predictions and of certificates is never
+the same. A killed run loses at most the images that were attacked together.
 """
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,9 @@ MODULES = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smo
 
 
 def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:
-    """Attacked images (B, R, C, H, W), a radius of `radii` (B, R) after the other.
+    """Attacked images (B, R, C, H, W) of x (B, C, H, W), away from classes y (B,), within each of `radii` (B, R).
 
-    Args:
-        model: the DEQ, in eval mode.
-        x, y: images (B, C, H, W), and the classes (B,) to be left.
-        noisy: noise (B, m, C, H, W) of level sigma, the same in every step; one copy of 0 attacks the base classifier.
-        radii, attack: how far, and how.
+    `noisy` is noise (B, m, C, H, W) of level sigma, the same in every step; one copy of 0 attacks the base classifier.
     """
     count = radii.shape[1]
     owner = torch.arange(len(x), device=x.device).repeat_interleave(count)
@@ -52,25 +47,13 @@ def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: T
 
 
 def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float, e: Tensor, *, together: int) -> np.ndarray:
-    """Votes (P, n) on attacked images (P, C, H, W) with noise e (P, n, C, H, W), as `votes.sample` draws them for each alone.
-
-    With start `previous`, an image's n votes are dealt out in five batches, the first of them warmed up. About as many noisy
-    copies as `together` are solved at once.
-    """
+    """Votes (P, n) of standard RS on images (P, C, H, W) with noise e (P, n, C, H, W), `together` copies at a time."""
     n = e.shape[1]
-    batch = max(1, min(method.batch, n // 5)) if method.serialized else n
-    out = np.empty((len(images), n), np.int16)
-    for i in range(0, len(images), max(1, together // batch)):
-        some, own = (t[i : i + max(1, together // batch)] for t in (images, e))
-        width = len(some) * batch  # one batch of every image beside the other, so that each slot keeps its image
 
-        def noisy(numbers: np.ndarray) -> Tensor:
-            image, sample = numbers % width // batch, numbers // width * batch + numbers % batch
-            return some[image] + sigma * own[image, sample]
+    def noisy(numbers: np.ndarray) -> Tensor:
+        return images[numbers // n] + sigma * e[numbers // n, numbers % n]
 
-        drawn, _ = votes.sample(model, noisy, replace(method, batch=width), np.arange(len(some) * n))
-        out[i : i + len(some)] = drawn.reshape(-1, len(some), batch).swapaxes(0, 1).reshape(len(some), n)
-    return out
+    return votes.sample(model, noisy, replace(method, batch=together), np.arange(len(images) * n))[0].reshape(len(images), n)
 
 
 def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[str, ...]]:
@@ -87,31 +70,20 @@ def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[s
 def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
     """Do the attacks on a run that are not yet stored, and write the table `name` of all of them; returns where it is.
 
-    The run's votes must have been drawn and counted unless `suite.n` is 0.
-
-    Raises:
-        ConfigError: weights or counts are missing, or a setting does not fit.
-        sealed.DamagedFile: a stored file could not be read; it has been set aside.
+    ConfigError if weights or counts are missing; DamagedFile if a stored file could not be read: it has been set aside.
     """
     inference.check_device(device)
     p = run.profile
     settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
-    settings.check(suite.images <= p.images, "attacked images", suite.images, f"at most the {p.images} evaluated ones")
-    settings.check(p.reference in suite.methods, "methods", suite.methods, f"{p.reference} among them")
-    settings.check(suite.n % 5 == 0, "n", suite.n, "a multiple of 5, for the batches of serialized methods")
-    for m in map(p.method, suite.methods):
-        # A truncated solver's votes are about another classifier than the one that is attacked and audited by.
-        right = m.start == "previous" or m.name == p.reference
-        settings.check(right, "attacked method", m.name, f"{p.reference}, or one that starts from previous solutions")
     model, loaded, made_from = load(run, device)
     held = certificates(run, suite)
     images, tables = p.evaluated[: suite.images], []
     for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
-        where = store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{attack_key(run, suite, attack, held, made_from)}")
+        key = attack_key(run, suite, attack, held, made_from)
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, each a file: what is computed together rounds together.
         for group in (list(images[i : i + size]) for i in range(0, len(images), size)):
-            path = where / f"{group[0]:05d}-{group[-1]:05d}.csv"
+            path = store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{key}/{group[0]:05d}-{group[-1]:05d}.csv")
             if not sealed.present(path):
                 labels = dict(zip(group, loaded.labels[group].tolist()))
                 own = held[held["idx"].isin(group)]
@@ -143,47 +115,38 @@ def _attack_group(
     model: mdeq.DEQ, run: settings.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
 ) -> pd.DataFrame:
     """Attack some images together, then draw the votes on each: the rows of the table."""
-    p, shape = run.profile, tuple(x.shape[1:])
-    reference, methods = p.method(p.reference), suite.methods if suite.n else (p.reference,)
-    selected = {(method, i): c_a for method, i, c_a in zip(held["method"], held["idx"], held["c_a"])}
+    p, images = run.profile, list(labels)
+    reference = p.method(p.reference)
+    selected = held[held["method"] == p.reference].set_index("idx")["c_a"].to_dict()
     held = held[held["predict"] != ABSTAIN]
     sound = held[held["rule"].isin(list(map(str, measures.SOUND)))].groupby("idx")["radius"].max()
-    radii = np.array([attack.radii or (EDGE * sound.get(i, 0.0),) for i in labels])  # (B, R)
-    count = radii.shape[1]
+    radii = np.array([attack.radii or (EDGE * sound.get(i, 0.0),) for i in images])  # (B, R)
 
-    def draw(stage: str, first: int, samples: int) -> Tensor:
+    def draw(stage: str, first: int, samples: int, of: list[int] = images) -> Tensor:
         numbers, seed = first + np.arange(samples), p.seed + OWN_NOISE
-        return torch.stack([noise.noise(shape, seed, i, stage, numbers) for i in labels]).to(x)  # (B, samples, C, H, W)
+        return torch.stack([noise.noise(tuple(x.shape[1:]), seed, i, stage, numbers) for i in of]).to(x)
 
     # Away from what the smoothed classifier says; where that is not the label, the image is lost already.
-    away = [c_a if (c_a := selected.get((p.reference, i), ABSTAIN)) >= 0 else label for i, label in labels.items()]
+    away = [c_a if (c_a := selected.get(i, ABSTAIN)) >= 0 else label for i, label in labels.items()]
     copies = run.sigma * draw("select", 0, attack.vectors) if attack.vectors else torch.zeros_like(x)[:, None]
-    images = attack_images(model, x, torch.tensor(away, device=x.device), copies, torch.from_numpy(radii), attack)
-    moved = (images.double() - x.double()[:, None]).flatten(2).norm(dim=2).cpu().numpy()  # (B, R)
-    flat = images.flatten(0, 1)
+    moved = attack_images(model, x, torch.tensor(away, device=x.device), copies, torch.from_numpy(radii), attack)
+    distance = (moved.double() - x.double()[:, None]).flatten(2).norm(dim=2).cpu().numpy()  # (B, R)
+    flat = moved.flatten(0, 1)
     z = solve(model, model.inject(flat), Gradient(solver=reference.solver, state=reference.steps))
-    base = votes.predict(model.head(z)).reshape(moved.shape)
-    own = np.full((len(methods), *moved.shape), NOT_DRAWN)
-    further = {}  # votes by place (b, r)
+    base, own = votes.predict(model.head(z)).reshape(radii.shape), np.full(radii.shape, NOT_DRAWN)
     if suite.n:
-        e = draw("estimate", 0, suite.n).repeat_interleave(count, 0)
-        for k, name in enumerate(methods):
-            drawn = vote(model, flat, p.method(name), run.sigma, e, together=suite.copies)
-            own[k] = np.apply_along_axis(bounds.top_class, -1, drawn, p.data.classes).reshape(moved.shape)
-        for (b, r), answer in np.ndenumerate(own[methods.index(p.reference)]):
-            certified = held[(held["idx"] == list(labels)[b]) & (held["radius"] > moved[b, r])]
-            if (certified["predict"] != answer).any():
-                further[b, r] = None
-        if further:
-            b, r = map(list, zip(*further))
-            e = draw("estimate", suite.n, suite.confirm)[b]
-            further = dict(zip(further, vote(model, images[b, r], reference, run.sigma, e, together=suite.copies)))
+        e = draw("estimate", 0, suite.n).repeat_interleave(radii.shape[1], 0)
+        first = vote(model, flat, reference, run.sigma, e, together=suite.copies)
+        own = np.apply_along_axis(bounds.top_class, 1, first, p.data.classes).reshape(radii.shape)
     spent, rows = attack.steps * attack.gradient.cost * max(1, attack.vectors), []
-    for (b, (i, label)), r, (k, method) in product(enumerate(labels.items()), range(count), enumerate(methods)):
-        c_a, confirm = selected.get((method, i), NOT_DRAWN), further.get((b, r), np.empty(0, np.int16))
-        rival = bounds.top_class(confirm[confirm != c_a], p.data.classes)
+    for b, r in np.ndindex(radii.shape):
+        certified, further = held[(held["idx"] == images[b]) & (held["radius"] > distance[b, r])], np.empty(0, np.int16)
+        if (certified["predict"] != own[b, r]).any():
+            e = draw("estimate", suite.n, suite.confirm, [images[b]])
+            further = vote(model, moved[b, r][None], reference, run.sigma, e, together=suite.copies)[0]
+        told = " ".join(map(str, np.bincount(further[further >= 0], minlength=p.data.classes))) if len(further) else ""
         rows.append((
-            i, label, attack.name, attack.steps, spent, radii[b, r], moved[b, r], base[b, r], method, suite.n, own[k, b, r], c_a,
-            len(confirm), bounds.count(confirm, c_a), rival, bounds.count(confirm[confirm != c_a], rival),
+            images[b], labels[images[b]], attack.name, attack.steps, spent, radii[b, r], distance[b, r], base[b, r], suite.n, own[b, r],
+            len(further), told,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(ATTACKED))

@@ -1,15 +1,14 @@
 """What attacks a model and what hardens it, as settings: gradients, attacks, adversarial training. Standard library only.
 
-A DEQ's answer comes from a solver, so how its loss is differentiated is a choice, and a bad choice makes a model look
-robust that is not (Yang, Pang, Liu 2022). Distances are l2, in units of [0, 1] pixels. Attacked images are not clipped
-to [0, 1]: a certificate speaks of all of R^d, so the attacker may go anywhere within the radius.
+A DEQ's answer comes from a solver, so how its loss is differentiated is a choice, and a bad choice makes a model look robust that
+is not (Yang, Pang, Liu 2022). Distances are l2, in units of [0, 1] pixels. Attacked images are not clipped to [0, 1]: a certificate
+speaks of all of R^d.
 """
 
 from dataclasses import dataclass
 
-from srs.settings import check, check_count, one_of, SOLVERS, Train
+from srs.settings import Train
 
-GRADIENTS = ("implicit", "unrolled", "adjoint")
 RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper's attack tables
 
 
@@ -18,7 +17,7 @@ class Gradient:
     """How the loss is differentiated through the solver, at the state z_n that n = `state` evaluations of f lead to.
 
     `implicit`: the implicit function theorem at z_n, its linear system solved by Broyden's method. `unrolled`: `unroll` more
-    damped steps of f, differentiated. `adjoint`: the simultaneous adjoint iteration alongside z_0, ..., z_n.
+    steps of f, differentiated.
     """
 
     kind: str = "implicit"
@@ -26,19 +25,11 @@ class Gradient:
     solver: str = "anderson"
     backward: int = 30  # `implicit`: vector-Jacobian products
     unroll: int = 1
-    beta: float = 1.0
-
-    def __post_init__(self):
-        check(self.kind in GRADIENTS, "gradient", self.kind, one_of(GRADIENTS))
-        check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
-        for what in ("state", "backward", "unroll"):
-            check_count(getattr(self, what), 1, what)
-        check(0 < self.beta <= 1, "beta", self.beta, "a share of the new, above 0 and at most 1")
 
     @property
     def cost(self) -> int:
         """Evaluations of f and vector-Jacobian products that one gradient takes."""
-        return self.state + {"implicit": 2 + self.backward, "unrolled": 2 * self.unroll, "adjoint": 2 + self.state}[self.kind]
+        return self.state + (2 + self.backward if self.kind == "implicit" else 2 * self.unroll)
 
 
 @dataclass(frozen=True)
@@ -52,12 +43,6 @@ class Attack:
     step: float = 0.1
     radii: tuple[float, ...] = RADII  # none: just inside each image's own largest certified radius
 
-    def __post_init__(self):
-        check_count(self.vectors, 0, f"vectors of {self.name}")
-        check_count(self.steps, 0, f"steps of {self.name}")
-        check(self.step > 0, f"step of {self.name}", self.step, "a positive length")
-        check(all(r >= 0 for r in self.radii), f"radii of {self.name}", self.radii, "radii of 0 or more")
-
 
 NO_ATTACK = Attack("none", steps=0, radii=(0.0,))
 
@@ -68,15 +53,11 @@ class Suite:
 
     attacks: tuple[Attack, ...]
     images: int  # the first of the profile's evaluated images
-    n: int  # votes that predict an attacked image; 0: the base classifier alone is attacked, away from the label
+    n: int  # votes of the reference method that predict an attacked image; 0: the base classifier alone, away from the label
     runs: tuple[tuple[str, float], ...] = ()  # model and sigma of the runs of recipe `paper` that are attacked; none: all
-    methods: tuple[str, ...] = ("MDEQ-30A", "SRS-MDEQ-1A", "SRS-MDEQ-3A")  # how those votes are drawn
-    confirm: int = 400  # further votes of the reference method wherever the first contradict a certificate
+    methods: tuple[str, ...] = ("MDEQ-30A", "SRS-MDEQ-1A", "SRS-MDEQ-3A")  # whose certificates are tested
+    confirm: int = 400  # further votes wherever the first contradict a certificate
     copies: int = 384  # noisy copies that are attacked together
-
-    def __post_init__(self):
-        for what, least in (("images", 1), ("n", 0), ("confirm", 1)):
-            check_count(getattr(self, what), least, what)
 
 
 def paper_attacks(
@@ -84,7 +65,7 @@ def paper_attacks(
 ) -> tuple[Attack, ...]:
     """The paper's attacks (none, PGD on the base classifier, Smooth-PGD with m copies), and one at the certificates' edge."""
     exact = Gradient("implicit", state=10, backward=10)
-    cheap = Gradient("unrolled", state=3, unroll=3)  # how near it comes to the exact one is measured in notebook 34
+    cheap = Gradient("unrolled", state=3, unroll=3)  # notebook 34 sets such gradients against the exact one
     return (
         NO_ATTACK,
         Attack("PGD", gradient=exact, steps=steps, radii=radii),
@@ -101,11 +82,6 @@ class Adversarial:
     steps: int = 2
     vectors: int = 4
     gradient: Gradient = Gradient("unrolled", state=3, unroll=3)
-
-    def __post_init__(self):
-        check(self.radius > 0, "radius", self.radius, "a positive l2 radius")
-        check_count(self.steps, 1, "steps")
-        check_count(self.vectors, 1, "noise vectors")
 
     @property
     def step(self) -> float:

@@ -24,26 +24,18 @@ def quality(profile: Profile) -> Shown:
     ))  # fmt: skip
 
 
-def identity(run: Run) -> dict[str, object]:
-    """The cells that say which run a line is about."""
-    return {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma}
-
-
 def model_quality(run: Run) -> dict[str, object]:
     """What a run's model card says, as cells; nan where it says nothing."""
-    card, full = store.card(run), run.profile.method(run.profile.reference).steps
+    card, full, nan = store.card(run), run.profile.method(run.profile.reference).steps, float("nan")
     residual, agreement = card.get("residual", {}), card.get("agreement", {})
     return {
         "parameters": card.get("parameters"),
-        "clean accuracy %": 100 * card.get("clean_accuracy", float("nan")),
-        "noisy accuracy %": 100 * card.get("noisy_accuracy", float("nan")),
-        "residual after 1 step": residual.get("1"),
-        f"residual after {full} steps": residual.get(str(full)),
-        f"votes as after {full} steps, 1 step %": 100 * agreement.get("1", float("nan")),
-        f"votes as after {full} steps, 5 steps %": 100 * agreement.get("5", float("nan")),
-        "training steps": card.get("steps"),
-        "training seconds": card.get("seconds"),
-    }
+        **{f"{kind} accuracy %": 100 * card.get(f"{kind}_accuracy", nan) for kind in ("clean", "noisy")},
+        "residual after 1 step": residual.get("1"), f"residual after {full} steps": residual.get(str(full)),
+        f"votes as after {full} steps, 1 step %": 100 * agreement.get("1", nan),
+        f"votes as after {full} steps, 5 steps %": 100 * agreement.get("5", nan),
+        "training steps": card.get("steps"), "training seconds": card.get("seconds"),
+    }  # fmt: skip
 
 
 def published(data: str) -> pd.DataFrame:
@@ -93,59 +85,36 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Three tables for each run: certified accuracy, what it costs, how sure it is."""
-    captions = {
-        accuracy: f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE}",
-        cost: f"What a certificate costs. 'disagreement' and speed-ups: beside {profile.reference} on the same noise. NFE are "
-        "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation.",
-        confidence: "How sure the certified accuracy is, for the rules that hold. The Clopper-Pearson interval is over the "
-        "images' draw. The last statement is about these very images: a certificate may fail with probability alpha "
-        "(Cohen et al. 2019).",
-    }
-    if profile.adaptive:
-        captions[accuracy] += " An image stops before its own radius is known well, so ACR is smaller than with fixed N."
-    frames = {build: build(counts, profile) for build in captions}
-    names = {accuracy: "certified_accuracy", cost: "cost", confidence: "confidence"}
-    return [
-        show.table(profile, name_of(names[build], run), of_run(frame, run).drop(columns=RUN), (
-            f"{captions[build]} {setting(run)}.{_published_note(run) if build is accuracy else ''}"
-        )) for run in certified_runs(counts, profile) for build, frame in frames.items()
-    ]  # fmt: skip
-
-
-def _published_note(run: Run) -> str:
-    known = published(run.profile.data.name)
-    if (run.model.name, run.sigma) not in known.index.droplevel("method"):
-        return ""
-    images = "ImageNet" if run.profile.data.name == "imagenet" else "CIFAR-10"
-    other = "" if run.profile.data.name in ("cifar10", "imagenet") else " They are of other data and of larger models than ours."
     n, k, alpha = PUBLISHED_SETTINGS.values()
-    cap = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, run.sigma, alpha))
-    return (
-        f" Rows '{PUBLISHED}' are the paper's own (500 {images} images, N = {n}, one A100).{other} At the paper's settings "
-        f"Theorem 3.1 certifies no radius above {cap}: published SRS entries beyond {cap} are within the released formula's "
-        "reach only."
-    )
-
-
-def order_finding(counts: pd.DataFrame) -> str:
-    """How often a longer solve from zero is better at r = 0: the paper's order of the rows of standard RS."""
-    certified = measures.certificates(counts[~counts["needs_audit"]], alpha=PUBLISHED_SETTINGS["alpha"], rules=[Rule.COHEN])
-    at_zero = measures.certified_accuracy(certified, [0.0], METHOD)["r=0.00"].unstack("method")
-    steps = at_zero.columns.astype(str).to_series().str.extract(r"^MDEQ-(\d+)[ANB]$")[0].dropna().astype(int).sort_values()
-    if len(steps) < 2:
-        return "This profile has no truncated solves from zero to compare."
-    rising = (at_zero[list(steps.index)].diff(axis=1).iloc[:, 1:] > 0).all(axis=1).sum()
-    order = " < ".join(steps.index)
-    return f"Certified accuracy at r = 0 rises with every further step, {order}, in {rising} of {len(at_zero)} models."
+    reach = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, 1.0, alpha))
+    parts = {
+        "certified_accuracy": (accuracy(counts, profile), (
+            f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE} Rows "
+            f"'{PUBLISHED}' are the paper's own ({'ImageNet' if 'imagenet' in profile.data.name else 'CIFAR-10'}, N = {n}, "
+            f"K = {k}), with which Theorem 3.1 certifies no radius above {reach} sigma."
+        )),
+        "cost": (cost(counts, profile), (
+            f"What a certificate costs. 'disagreement' and speed-ups: beside {profile.reference} on the same noise. NFE are "
+            "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
+        )),
+        "confidence": (confidence(counts, profile), (
+            "How sure the certified accuracy is. The Clopper-Pearson interval is over the images' draw. The last statement is about "
+            "these very images: a certificate may fail with probability alpha (Cohen et al. 2019)."
+        )),
+    }  # fmt: skip
+    return [
+        show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), f"{caption} {setting(run)}.")
+        for run in certified_runs(counts, profile) for kind, (frame, caption) in parts.items()
+    ]  # fmt: skip
 
 
 def kept_finding(counts: pd.DataFrame, profile: Profile) -> str:
     """How much of standard RS's ACR the best SRS row keeps under each rule, over all models."""
+    if not counts["needs_audit"].any():
+        return "This profile has no SRS rows."
     acr = measures.certified_accuracy(measures.certificates(counts, alpha=profile.alpha), [0.0])["ACR"].reset_index()
     standard = acr[acr["method"] == profile.reference].set_index(RUN)["ACR"]
     srs = acr[acr["method"].isin(counts.loc[counts["needs_audit"], "method"])]
-    if srs.empty:
-        return "This profile has no SRS rows."
     best = srs.groupby([*RUN, "rule"], observed=True)["ACR"].max().unstack("rule")
     kept = best.mean() / standard.reindex(best.index).mean()  # a mean of ratios would hang on the smallest radius
     told = ", ".join(f"{100 * kept[rule]:.0f} % under {show.RULE_LABELS[rule]}" for rule in map(Rule, best.columns))
@@ -156,23 +125,22 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Curves of certified accuracy of every model size and recipe: all methods, and one set of SRS votes under all rules."""
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
-        family, band = family_name(model, recipe), f" Grey band: 95 % interval of a black line of fewer than {plots.FEW} images."
-        where = f"A panel per noise level (MDEQ-{family} on {profile.data.name}, {images_of(own)}, N = {profile.n}).{band}"
-        sound, srs = own[own["rule"].isin([Rule.COHEN, Rule.AUDIT])], best_of_the_paper(own)
+        family, srs = family_name(model, recipe), best_of_the_paper(own)
+        where = (
+            f"A panel per noise level (MDEQ-{family} on {profile.data.name}, {images_of(own)}, N = {profile.n}). Grey band: 95 % "
+            f"interval of a black line of fewer than {plots.FEW} images."
+        )
         for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):
-            drawn = plots.accuracy_curves(sound[sound["method"].isin(names)], hue="method")
+            drawn = plots.accuracy_curves(measures.under_its_rule(own[own["method"].isin(names)]), hue="method")
             shown.append(show.figure(profile, f"curves_{family}" + f"_{i + 1}" * bool(i), drawn, (
-                "Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken lines: SRS under 'audit'. "
-                f"{where}"
+                f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken lines: SRS under 'audit'. {where}"
             )))  # fmt: skip
         if srs:
             some = own[own["method"].isin([profile.reference, srs])].sort_values(["method", "rule", "sigma", "idx"])
             line = some["method"].astype(str).str.replace("-MDEQ", "") + ", " + some["rule"].map(show.RULE_LABELS).astype(str)
             drawn = plots.accuracy_curves(some.assign(line=measures.in_order(line)), hue="line")
-            shown.append(show.figure(profile, f"curves_rules_{family}", drawn, (
-                "What the certification rule makes of the same SRS votes. 'released (unsound)' is what the authors' code "
-                f"computes; its certificates do not hold. {where}"
-            )))  # fmt: skip
+            told = f"What the certification rule makes of the same SRS votes. {show.UNSOUND_NOTE} {where}"
+            shown.append(show.figure(profile, f"curves_rules_{family}", drawn, told))
     return shown
 
 
@@ -185,14 +153,19 @@ def best_of_the_paper(counts: pd.DataFrame) -> str | None:
 # ------------------------------------------------------------------------------------------------ names
 
 
-def certified_runs(counts: pd.DataFrame, profile: Profile) -> list[Run]:
-    """The runs of the profile that have counts."""
-    return [run for run in profile.runs if len(of_run(counts, run))]
+def identity(run: Run) -> dict[str, object]:
+    """The cells that say which run a line is about."""
+    return {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma}
 
 
 def of_run(frame: pd.DataFrame, run: Run) -> pd.DataFrame:
     """The rows of one run."""
     return frame[(frame[RUN].astype(object) == list(identity(run).values())).all(axis=1)]
+
+
+def certified_runs(counts: pd.DataFrame, profile: Profile) -> list[Run]:
+    """The runs of the profile that have counts."""
+    return [run for run in profile.runs if len(of_run(counts, run))]
 
 
 def family_name(model: str, recipe: str) -> str:
@@ -201,7 +174,7 @@ def family_name(model: str, recipe: str) -> str:
 
 
 def name_of(kind: str, run: Run) -> str:
-    """The stable name of a run's table; the paper's recipe goes without saying."""
+    """The stable name of a run's table."""
     return family_name(f"{kind}_{run.model.name}_s{run.sigma:.2f}", run.train.recipe)
 
 
@@ -219,11 +192,14 @@ def source_note(run: Run) -> str:
     return " (JPEG copies of the images)" if "JPEG" in store.card(run).get("data", "") else ""
 
 
+def model_of(run: Run, images: int) -> str:
+    """The words in which a caption names a run's model and how many test images it was asked of."""
+    named = f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {run.profile.data.name}{source_note(run)}"
+    return f"{named}, sigma = {run.sigma:.2f}, {images} test images"
+
+
 def setting(run: Run) -> str:
     """The words in which a caption names a run."""
     p = run.profile
     votes = f"at most N = {p.n} votes, as many as the radii of the table need" if p.adaptive else f"N = {p.n}"
-    return (
-        f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {p.data.name}{source_note(run)}, sigma = {run.sigma:.2f}, "
-        f"{p.images} test images, {votes}, alpha = {p.alpha:g}"
-    )
+    return f"{model_of(run, p.images)}, {votes}, alpha = {p.alpha:g}"

@@ -13,24 +13,17 @@ from srs.smoothing.bounds import Rule
 from srs.training import train
 
 SIGMA = 1.0  # of the published table; its source names none
+N, K, ALPHA = PUBLISHED_SETTINGS.values()
 
 
 def published(full: Profile) -> pd.DataFrame:
-    """The paper's ImageNet table, and the largest radius that each rule can give at its settings.
-
-    Args:
-        full: the profile of the paper's ImageNet settings; its methods that the paper has are the rows.
-    """
+    """The paper's ImageNet table, and the largest radius that each rule can give at the settings of the profile `full`."""
     known = certified_accuracy.published(full.data.name).xs(SIGMA, level="sigma").droplevel("model")
-    methods = [m for m in full.methods if m.name in known.index]
-    known = known.loc[[m.name for m in methods]]
-    rules = [Rule.THEOREM31 if m.serialized else Rule.COHEN for m in methods]
-    n, k, alpha = PUBLISHED_SETTINGS.values()
-    caps = [float(bounds.largest_radius(rule, n, k, SIGMA, alpha)) for rule in rules]
-    radii = {f"r={r:.2f}": r for r in full.radii}
-    rows = [row for _, row in known.iterrows()]
-    beyond = [", ".join(name for name, r in radii.items() if r > cap and row[name]) for cap, row in zip(caps, rows)]
-    seconds = known["seconds/image"]
+    known = known.loc[[m.name for m in full.methods if m.name in known.index]]
+    rules = [Rule.THEOREM31 if full.method(name).serialized else Rule.COHEN for name in known.index]
+    caps = [float(bounds.largest_radius(rule, N, K, SIGMA, ALPHA)) for rule in rules]
+    radii, seconds = {f"r={r:.2f}": r for r in full.radii}, known["seconds/image"]
+    beyond = [", ".join(name for name, r in radii.items() if r > cap and row[name]) for cap, (_, row) in zip(caps, known.iterrows())]
     return known[list(radii)].map("{:g}".format).assign(**{
         "seconds/image": seconds.map("{:.2f}".format), "speed-up (seconds)": seconds[full.reference] / seconds,
         "rule": list(map(str, rules)), "largest radius of the rule": list(map(show.round_down, caps)),
@@ -40,9 +33,8 @@ def published(full: Profile) -> pd.DataFrame:
 
 def published_table(profile: Profile, full: Profile) -> Shown:
     """The table of what was published, in a profile's folder; it needs no image."""
-    n, k, _ = PUBLISHED_SETTINGS.values()
     return show.table(profile, "imagenet_published", published(full), (
-        f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {n:,}, K = {k}, one A100): certified accuracy in percent at l2 "
+        f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent at l2 "
         f"radius r. Its source does not name sigma; only {SIGMA:g} reaches r = 3 with so many samples. The last columns are "
         "ours: how far a rule reaches if all votes are for one class, and the SRS entries that Theorem 3.1 cannot have given."
     ))  # fmt: skip
@@ -51,12 +43,11 @@ def published_table(profile: Profile, full: Profile) -> Shown:
 def published_finding(table: pd.DataFrame) -> str:
     """How many of the published SRS entries lie beyond the theorem's reach."""
     srs = table[table["rule"] == Rule.THEOREM31]
-    printed = srs.filter(like="r=").astype(float)
-    beyond = srs["entries beyond it"].str.count("r=").sum()
+    positive = (srs.filter(like="r=").astype(float) > 0).to_numpy().sum()
     return (
-        f"With K = {PUBLISHED_SETTINGS['k']} audited votes Theorem 3.1 certifies no radius above "
-        f"{srs['largest radius of the rule'].iloc[0]} at sigma {SIGMA:g}, so {beyond} of the {(printed > 0).to_numpy().sum()} "
-        "published SRS entries above 0 cannot come from it; notebook 40 says where they come from."
+        f"With K = {K} audited votes Theorem 3.1 certifies no radius above {srs['largest radius of the rule'].iloc[0]} at sigma "
+        f"{SIGMA:g}, so {srs['entries beyond it'].str.count('r=').sum()} of the {positive} published SRS entries above 0 cannot "
+        "come from it; notebook 40 says where they come from."
     )
 
 
@@ -66,14 +57,9 @@ def at_hand(images: settings.Data) -> bool:
 
 
 def check(sample: Profile, *, device: str = "cpu") -> list[Shown]:
-    """Run the whole pipeline on a sample: load, train, certify; returns its main tables, each with the sample's note.
-
-    Raises:
-        ConfigError: the sample's images are not at hand, or do not fit.
-    """
+    """Run the whole pipeline on a sample: load, train, certify; returns its tables. ConfigError if the images are not at hand."""
     for run in sample.runs:
         train.train(run, device=device)
         certify.certify(run, device=device)
     counted = store.read_counts(sample)
-    certified_accuracy.curves(counted, sample), consistency.histograms(counted, sample)
     return [*certified_accuracy.tables(counted, sample), *consistency.tables(counted, sample)]
