@@ -30,7 +30,6 @@ SMOKE = replace(  # large enough to tell mistakes apart; sixteenths show how per
     attacks=replace(profiles.PROFILES["smoke"].attacks, runs=(("SMALL", 0.5),)),
 )  # fmt: skip
 PROFILES = {"cifar10": profiles.PROFILES["cifar10"], "smoke": SMOKE}
-TIMED = r"\(seconds\)|ratio"  # columns of exact_noise, anew each time
 
 
 def smoke_only(profile: Profile) -> None:
@@ -60,7 +59,6 @@ def root_of(profile: Profile) -> Iterator[None]:
         warnings.filterwarnings("ignore", "not certified|nothing is stored")
         patch.setenv("SRS_ROOT", folder)
         patch.delenv("SRS_DATA", raising=False)
-        patch.setattr(soundness, "PIXELS", 1_000)
         patch.setattr(store, "read_run", functools.cache(store.read_run))  # every table asks for the same counts
         patch.setattr(show, "figure", lambda profile, name, *_: sealed.write(store.shown(profile, f"{name}.pdf"), b""))
         undrawn = Figure()
@@ -86,7 +84,6 @@ def made(name: str) -> dict[str, pd.DataFrame]:
                 smoke_only(profile)
             remake.make(step, profile)
         frames = {path.name.removesuffix(".csv"): read(path) for path in store.shown(profile, "x").parent.glob("*.csv")}
-        frames["exact_noise"] = frames["exact_noise"].filter(regex=f"^(?!.*({TIMED}))")
         return frames | {"certificates": certificates(profile)}
 
 

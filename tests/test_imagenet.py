@@ -52,13 +52,13 @@ def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
     shown = [build(FULL).set_index("setting").iloc[:, 0] for build in (method.architecture, method.training, method.sampling)]
     column = {name: value for part in shown for name, value in part.items()}
     wanted = {
-        "channels per branch": "32, 64, 128, 256", "head channels": "28, 56, 112, 224", "final channels": "2,048", "input halved (times)": "2",
-        "dropout (variational)": "0.02", "expansion in the residual block": "5", "epochs": "100", "batch size": "128",
-        "unrolled pre-training (steps)": "510,000", "unrolled layers": "5", "optimiser": "sgd", "learning rate": "0.04", "weight decay": "2e-05",
-        "forward solver steps (Broyden)": "14", "backward solver steps (Broyden)": "14", "Jacobian penalty: weight": "2.5",
-        "Jacobian penalty: share of batches": "0.08", "N (estimation)": "10,000", "n0 (selection)": "100", "test images": "500",
+        "channels": "32, 64, 128, 256", "head channels": "28, 56, 112, 224", "final channels": "2,048", "downsamples": "2",
+        "dropout": "0.02", "expansion": "5", "epochs": "100", "batch": "128",
+        "pretrain steps": "510,000", "pretrain layers": "5", "optimiser": "sgd", "lr": "0.04", "weight decay": "2e-05",
+        "forward steps": "14", "backward steps": "14", "jacobian weight": "2.5",
+        "jacobian frequency": "0.08", "n": "10,000", "n0": "100", "images": "500",
     }  # fmt: skip
-    assert {name: column[name] for name in wanted} == wanted | {"dropout (variational)": column["dropout (variational)"]}
+    assert {name: column[name] for name in wanted} == wanted | {"dropout": column["dropout"]}
     assert [m.name for m in FULL.methods] == [m.name for m in SAMPLE.methods] == [
         "MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B", "MDEQ-STOP",
     ]  # fmt: skip

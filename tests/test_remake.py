@@ -21,7 +21,7 @@ def test_the_main_tables_and_figures_are_made_in_one_go(srs_root, capsys):
     synthetic.write_profile(SMOKE)
     assert list(remake.remake(SMOKE, brief=True)) == list(remake.BRIEF)
     made = {path.name for path in store.shown(SMOKE, "x").parent.iterdir()}
-    figures = {"curves_SMALL.pdf", "rrd_hist_SMALL.pdf", "kept_against_speed.png"}
+    figures = {"curves_SMALL.pdf", "rrd_hist_SMALL.pdf"}
     assert {"certified_accuracy_SMALL_s0.50.csv", "mean_rrd.csv", "model_quality.csv"} | figures <= made
 
 

@@ -20,9 +20,10 @@ from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, smoothadv
 from srs.deq import inference
+from srs.experiments import simulation
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
-from srs.smoothing import audit_size, bounds, certify, noise, votes
+from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import Rule
 from srs.training import train
 
@@ -298,7 +299,7 @@ def of_n(own: pd.DataFrame, run: Run) -> pd.DataFrame:
         usual = own[(own["method"] == method.name) & (own["n"] == n_stored)]
         for k, n in product(dict.fromkeys((usual_k(run.profile), PAPER_K) if method.serialized else (0,)), NS):
             if n > max(n_stored, 999):
-                cost = {"nfe_select": audit_size.nfe(run, method, usual, n, k), "nfe_estimate": 0, "nfe_audit": 0}
+                cost = {"nfe_select": simulation.nfe(run, method, usual, n, k), "nfe_estimate": 0, "nfe_audit": 0}
                 parts.append(extrapolated(usual, n, k).assign(source=FAR, **cost))
     found = pd.concat(parts, ignore_index=True)
     return found.assign(N=found["n"], **{"from": measures.in_order(found["source"])})
@@ -309,7 +310,7 @@ def extrapolated(own: pd.DataFrame, n: int, k: int) -> pd.DataFrame:
     rng, tiled = np.random.default_rng(0), pd.concat([own] * DRAWS, ignore_index=True)
     n_a = rng.binomial(n, tiled["n_a"] / tiled["n"])
     agreeing = rng.binomial(n_a, 1 - measures.p_m(tiled).fillna(0))
-    simulated = audit_size.audited_counts(rng, n, n_a, agreeing, k)
+    simulated = simulation.audited_counts(rng, n, n_a, agreeing, k)
     audited = {name: getattr(simulated, name) for name in ("n", "n_a", "k", "m", "n_2", "n_1")}
     return tiled.assign(K=k, **audited, n_wrong=n_a - agreeing, n_differ=-1)  # only the votes for c_A are simulated
 

@@ -1,6 +1,5 @@
 """Notebook 80: certified accuracy beside other ways to certify an l2 radius, and what of the paper is regenerated."""
 
-import bisect
 import re
 from collections.abc import Mapping, Sequence
 
@@ -13,17 +12,16 @@ from srs.analysis.published import SIGMA
 from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy
 from srs.profiles import PROFILES
-from srs.settings import Profile, Run
+from srs.settings import Profile
 from srs.smoothing.bounds import Rule
 
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 OURS = "this repository"
-UNSTATED = "smoothing, as published"  # whether a published SRS row is the theorem's or the released formula's
+UNSTATED = "smoothing, as published"  # the paper does not say by which formula
 LIPSCHITZ = {"r=0.00": 0.0, **{f"r={k}/255": k / 255 for k in (36, 72, 108)}, "r=1.00": 1.0}  # the radii of that literature
-SMOOTHING = {f"r={k / 4:.2f}": k / 4 for k in range(7)}
+SMOOTHING = {f"r={k / 4:.2f}": k / 4 for k in range(7)}  # the radii that the paper prints
 OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # columns of the list for data sets that show other items
-
-# ------------------------------------------------------------------------------------------------ comparison
+ENDINGS = {"T": ".csv", "F": ".pdf"}  # of the files of tables and figures
 
 
 def lipschitz(profile: Profile) -> pd.DataFrame:
@@ -44,21 +42,17 @@ def paper_rows(radii: Mapping[str, float]) -> pd.DataFrame:
     """The paper's rows on CIFAR-10 at other radii than it prints, see `enclosed`; its SRS rows claim no rule."""
     known = certified_accuracy.published("cifar10").reset_index()
     known = known[known["method"].isin(COMPARED) & known["r=0.00"].notna()]
-    printed = known[list(SMOOTHING)].to_numpy()
-    cells = {name: [enclosed(row, list(SMOOTHING.values()), r) for row in printed] for name, r in radii.items()}
     rule = np.where(known["method"].str.startswith("SRS"), UNSTATED, Rule.COHEN)
-    return pd.DataFrame({
-        "method": known["method"] + " " + known["model"], "certificate": rule, "sigma": known["sigma"],
-        "data": published.PAPER_DATA, **cells, "ACR": known["ACR"].map("{:g}".format), "source": published.PAPER,
-    })  # fmt: skip
+    told = {"method": known["method"] + " " + known["model"], "certificate": rule, "ACR": known["ACR"].map("{:g}".format)}
+    cells = {name: known[list(SMOOTHING)].apply(lambda row: enclosed(row, r), axis=1) for name, r in radii.items()}
+    return known[["sigma"]].assign(**told, **cells, data=published.PAPER_DATA, source=published.PAPER)
 
 
-def enclosed(percent: Sequence[float], radii: Sequence[float], r: float) -> str:
-    """Certified accuracy at r from a row printed at other radii: it never rises, so its neighbours bound it ("low to high")."""
-    i = bisect.bisect_left(radii, r)
-    if i == len(radii):
-        return ""
-    return f"{percent[i]:g}" if radii[i] == r else f"{percent[i]:g} to {percent[i - 1]:g}"
+def enclosed(percent: Sequence[float], r: float) -> str:
+    """Certified accuracy at r from entries at SMOOTHING: it never rises, so its neighbours bound it ("low to high")."""
+    low = next(share for share, at in zip(percent, SMOOTHING.values()) if at >= r)
+    high = min(share for share, at in zip(percent, SMOOTHING.values()) if at <= r)
+    return f"{low:g}" if r in SMOOTHING.values() else f"{low:g} to {high:g}"
 
 
 def own_rows(profile: Profile, radii: Mapping[str, float]) -> pd.DataFrame:
@@ -69,19 +63,15 @@ def own_rows(profile: Profile, radii: Mapping[str, float]) -> pd.DataFrame:
         if rows is not None:
             longest = sorted((m for m in run.profile.methods if m.serialized), key=lambda m: m.steps)[-1:]
             some = rows[rows["method"].isin([run.profile.reference, *(m.name for m in longest)])]
+            name = some["method"] + f" {run.model.name}" + f", {run.train.recipe}" * (run.train.recipe != "paper")
             images = f"{store.card(run).get('data', profile.data.name)}, {some['idx'].nunique()} images"
-            found.append(some.assign(run=i, line=some["method"] + f" {_network(run)}", data=images))
+            found.append(some.assign(run=i, method=measures.in_order(name), data=images))
     if not found:
         return pd.DataFrame()
-    rows = pd.concat(found)
-    certified = measures.holding(rows.assign(line=measures.in_order(rows["line"])), alpha=profile.alpha)
-    table = measures.certified_accuracy(certified, list(radii.values()), ["run", "line", "rule", "sigma", "data"])
-    table.columns = [*radii, "ACR"]
-    return table.reset_index().rename(columns={"line": "method", "rule": "certificate"}).assign(source=OURS)
-
-
-def _network(run: Run) -> str:
-    return run.model.name + ("" if run.train.recipe == "paper" else f", {run.train.recipe}")
+    certified = pd.concat([measures.holding(rows, alpha=profile.alpha) for rows in found])
+    by = ["run", "method", "rule", "sigma", "data"]
+    table = measures.certified_accuracy(certified, list(radii.values()), by).set_axis([*radii, "ACR"], axis=1)
+    return table.reset_index().rename(columns={"rule": "certificate"}).assign(source=OURS)
 
 
 def comparison(profile: Profile) -> list[Shown]:
@@ -90,16 +80,12 @@ def comparison(profile: Profile) -> list[Shown]:
         f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}); 'data' says "
         "on what they were measured. Published SRS rows do not say by which formula."
     )
-    deterministic = (
-        "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose certificates are "
-        "deterministic (at r=0.00 their clean accuracy). 'a to b': the source gives other radii, and certified accuracy never "
-        f"rises with the radius. {ours}"
-    )
-    smoothed = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, N = 100,000. {ours}"
-    return [
-        show.table(profile, "comparison_lipschitz", lipschitz(profile), deterministic),
-        show.table(profile, "comparison_smoothing", smoothing(profile), smoothed),
-    ]
+    captions = {
+        lipschitz: "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose "
+        "certificates are deterministic. 'a to b': the source gives other radii, and certified accuracy never rises with r.",
+        smoothing: f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, N = 100,000.",
+    }
+    return [show.table(profile, f"comparison_{make.__name__}", make(profile), f"{told} {ours}") for make, told in captions.items()]
 
 
 def lipschitz_finding(table: pd.DataFrame) -> str:
@@ -111,23 +97,6 @@ def lipschitz_finding(table: pd.DataFrame) -> str:
     where = {"is ahead at": ahead, "is behind at": behind, "cannot be told from it by the printed entries at": ~(ahead | behind)}
     told = ", ".join(f"{verb} {', '.join(at[at].index)}" for verb, at in where.items() if at.any())
     return f"The best network with a bounded Lipschitz constant, set against the paper's best row at sigma = {SIGMA}, {told}."
-
-
-def smoothing_finding(table: pd.DataFrame) -> str:
-    """Our largest ACR with and without serialized votes, beside the published row of the same training."""
-    ours = table[table["source"] == OURS]
-    if ours.empty:
-        return f"This profile has no counts at sigma = {SIGMA}."
-    best = ours.assign(ACR=ours["ACR"].astype(float)).sort_values("ACR", ascending=False).drop_duplicates("certificate")
-    told = [f"{show.round_down(row.ACR)} ({row.method}, {show.RULE_LABELS[Rule(row.certificate)]})" for row in best.itertuples()]
-    gaussian = table.set_index("method").loc["Gaussian", "ACR"]
-    return (
-        f"Our largest ACR at sigma = {SIGMA} is {' and '.join(told)} on {best['data'].iloc[0]}; the published row 'Gaussian' has "
-        f"{gaussian} on CIFAR-10."
-    )
-
-
-# ------------------------------------------------------------------------------------------------ coverage
 
 
 def wanted(profile: Profile, item: pd.Series) -> str:
@@ -145,24 +114,22 @@ def items(profile: Profile) -> pd.DataFrame:
 
     def state(item: pd.Series) -> str:
         name = wanted(profile, item)
-        if not name or not store.shown(profile, name + {"T": ".csv", "F": ".pdf"}[item["item"][0]]).is_file():
+        if not name or not store.shown(profile, name + ENDINGS[item["item"][0]]).is_file():
             return f"not made: {name}" if name else "not in this profile"
         return "published figures only" if item["imagenet"] not in ("", name) else "yes"
 
-    paper = published.read("items")
-    return pd.DataFrame({
-        "item": paper["item"], "shows": paper["shows"], "content known": paper["known"], "made by": paper["notebook"],
-        "as": paper["artefact"] + paper["imagenet"].map(lambda name: f", {name}" if name else ""),
-        "in profiles": paper.apply(lambda item: ", ".join(name for name, p in PROFILES.items() if wanted(p, item)), axis=1),
-        f"in {profile.name} now": paper.apply(state, axis=1),
-    })  # fmt: skip
+    paper = published.read("items").rename(columns={"known": "content known", "notebook": "made by"})
+    artefact = paper["artefact"] + paper["imagenet"].map(lambda name: f", {name}" if name else "")
+    where = paper.apply(lambda item: ", ".join(name for name, p in PROFILES.items() if wanted(p, item)), axis=1)
+    told = {"as": artefact, "in profiles": where, f"in {profile.name} now": paper.apply(state, axis=1)}
+    return paper[["item", "shows", "content known", "made by"]].assign(**told)
 
 
 def finding(table: pd.DataFrame) -> str:
     """How many of the items that a profile should have are there, and which are not; a table of `items`."""
     now = table.iloc[:, -1]
-    own, lacking = int((now != "not in this profile").sum()), table[now.str.startswith("not made")]
-    told = "; ".join(lacking["item"] + " (" + lacking.iloc[:, -1].str.removeprefix("not made: ") + ")")
+    own, lacking = (now != "not in this profile").sum(), table["item"][now.str.startswith("not made")]
+    told = "; ".join(f"{item} ({now[i].removeprefix('not made: ')})" for i, item in lacking.items())
     there = f"this profile should have {own}, and {own - len(lacking)} are there"
     return f"Of the paper's {len(table)} tables and figures {there}{f'; not made: {told}' if told else ''}."
 
@@ -175,11 +142,6 @@ def coverage(profile: Profile) -> Shown:
 
 
 def require_complete(profile: Profile) -> None:
-    """Refuse a profile that lacks any table or figure that it should have.
-
-    Raises:
-        ConfigError: something has not been made.
-    """
-    table = items(profile)
-    complete = not table.iloc[:, -1].str.startswith("not made").any()
-    settings.check(complete, f"coverage of {profile.name}", finding(table), "everything that the profile should have")
+    """Refuse a profile that lacks any table or figure that it should have (ConfigError)."""
+    told = finding(items(profile))
+    settings.check("not made" not in told, f"coverage of {profile.name}", told, "everything that the profile should have")

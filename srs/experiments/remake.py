@@ -11,16 +11,15 @@ from srs.smoothing import engine
 FROM_COUNTS = {  # of the long table; the longest first
     "histograms": consistency.histograms, "curves": certified_accuracy.curves, "certified accuracy": certified_accuracy.tables,
     "consistency": consistency.tables, "distance to the paper": summary.paper_distance,
-    "kept against speed": summary.kept_against_speed, "rules by image": soundness.rules_by_image,
     "audit sizes": lambda counted, p: soundness.size_tables(simulation.audit_sizes(counted, p), p),
 }  # fmt: skip
 STEPS: dict[str, Callable[[Profile], object]] = {
-    "models": certified_accuracy.quality, "caps": soundness.caps, "exact noise": soundness.exact_noise,
+    "models": certified_accuracy.quality, "caps": soundness.caps,
     "ablations": ablations.shown, "diagrams": method.diagrams, "settings": method.settings_tables, "agreement": speed.agreement,
     "speed": speed.speed, "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison,
     "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET[0]), "coverage": coverage.coverage,
 }  # fmt: skip
-BRIEF = (*FROM_COUNTS,)[:6] + ("models",)  # the main tables and figures
+BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures
 
 
 def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:

@@ -1,19 +1,15 @@
-"""What a reader sees first: five findings and one figure that open the report, the distance to the paper, the README's table."""
+"""What a reader sees first: five findings that open the report, the distance to the paper, the README's table."""
 
 import math
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from srs import profiles, sealed, store
-from srs.analysis import measures, plots, show
+from srs.analysis import measures, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
-from srs.experiments import certified_accuracy, scaling, soundness
+from srs.experiments import bench, certified_accuracy, scaling, soundness
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
 from srs.smoothing.bounds import Rule
@@ -21,35 +17,25 @@ from srs.smoothing.bounds import Rule
 SIGMA = 0.5  # the paper's main noise level
 RADII = (0.25, 0.5, 1.0)
 PAPER_REFERENCE = "MDEQ-30A"
-NEARLY = 0.95  # of the ACR: what a better buy must keep
-MOST_NAMED = 2  # models named in a sentence, those with the largest lead
-PROJECTION = re.compile(r"(<!-- scaling: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-BESIDE = re.compile(r"(<!-- beside: (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-BLOCK = re.compile(r"(<!-- rows: (\S+) (\S+) (\S+) (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+NEARLY = 95  # percent of the ACR: what a better buy must keep
+BLOCK = re.compile(r"(<!-- (rows|scaling|beside): ([^>]*?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 CERTIFIED_BY = {
     Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
     Rule.AUDIT: "`audit` (ours)",
 }  # fmt: skip
 
 
-class Finding(NamedTuple):
-    """A question, its answer with numbers, and the table in which they stand."""
-
-    question: str
-    answer: str
-    table: str
-
-
-def findings(counted: pd.DataFrame, profile: Profile) -> list[Finding]:
-    """The findings that open the report, from a profile's counts and, of when SRS pays, from its table `audit_size_pays`."""
-    run, told = main_run(counted, profile), [Finding("How accurate is it?", *accuracy_finding(counted, profile))]
-    standard = kept(at_main_sigma(counted, profile), profile).query("method == @profile.reference")
-    if best_of_the_paper(counted) and standard["ACR"].any():  # a model that certifies nothing has nothing to be compared
+def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, str]]:
+    """Questions, their answers with numbers, and the tables in which they stand; of when SRS pays, from `audit_size_pays`."""
+    table = name_of("certified_accuracy", main_run(counted, profile))
+    told = [("How accurate is it?", accuracy_finding(counted, profile), table)]
+    standard = counted[counted["method"] == profile.reference]
+    if best_of_the_paper(counted) and measures.certificates(standard, alpha=profile.alpha)["correct"].any():
         told += [
-            Finding("What does SRS keep?", kept_finding(counted, profile), name_of("cost", run)),
-            Finding("Do the authors' certificates hold?", released_finding(counted, profile), "mean_rrd"),
-            Finding("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
-            Finding("What is our rule worth?", soundness.gain_finding(counted, profile), "audit_gain"),
+            ("What does SRS keep?", certified_accuracy.kept_finding(counted, profile), table),
+            ("Do the authors' certificates hold?", released_finding(counted, profile), "mean_rrd"),
+            ("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
+            ("What is our rule worth?", soundness.gain_finding(counted, profile), table),
         ]
     return told
 
@@ -63,48 +49,35 @@ def main_run(counted: pd.DataFrame, profile: Profile) -> Run:
     return max((run for run in runs if run.sigma == at), key=lambda run: acr[tuple(certified_accuracy.identity(run).values())])
 
 
-# ------------------------------------------------------------------------------------------------ the findings
+def standard_method(own: pd.DataFrame, profile: Profile) -> str:
+    """The reference, or the method without an audit that stands in for it where its votes were not drawn."""
+    plain = own[~own["needs_audit"]]
+    return profile.reference if profile.reference in set(plain["method"]) else str(plain["method"].iloc[0])
 
 
-def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]:
-    """Certified accuracy of standard RS and of the paper's best SRS, and how far from the paper's entries it lies; its table."""
+def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> str:
+    """Certified accuracy of standard RS and of the paper's best SRS, and how far from the paper's entries it lies."""
     run, radii = main_run(counted, profile), (0.0, *RADII)
     own = certified_accuracy.of_run(counted, run)
     methods = [method for method in (standard_method(own, profile), best_of_the_paper(own)) if method]
     rows = measures.certified_accuracy(measures.holding(own, alpha=profile.alpha), radii, ["method"]).drop(columns="ACR")
     told = [f"{method} {' / '.join(show.round_half_up(value, 1) for value in rows.loc[method])} %" for method in methods]
     sentence = (
-        f"Certified accuracy at r = {', '.join(f'{r:g}' for r in radii)} ({_named(run)}, {own['idx'].nunique()} images): "
-        f"{'; by audit '.join(told)}."
+        f"Certified accuracy at r = {', '.join(f'{r:g}' for r in radii)} ({profile.data.name}, {run.model.name} "
+        f"{run.train.recipe}, sigma {run.sigma:g}, {own['idx'].nunique()} images): {'; by audit '.join(told)}."
     )
     away = distance(counted, profile)
     if away.empty:
-        return sentence, name_of("certified_accuracy", run)
-    away = certified_accuracy.of_run(away, run).query("method == @methods[0]").set_index("statement").filter(like="r=")
-    points, spans = away.loc["distance"], away.loc["its 95 % interval"].str.split(" to ")
-    inside = sum(float(low) <= 0 <= float(high) for low, high in spans)
-    sentence += (
-        f" Ours minus the paper's {PAPER_REFERENCE}: {points.min():+.1f} to {points.max():+.1f} points over all radii; the "
-        f"95 % interval of the difference holds 0 at {inside} of {len(points)}."
-    )
-    return sentence, "paper_distance"
-
-
-def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """How much faster the paper's best SRS is, and what of standard RS's ACR it keeps under each rule."""
-    srs = best_of_the_paper(counted)
-    rows = kept(counted[counted["method"].isin([srs, profile.reference])], profile, by=[]).set_index("rule")
-    rows = rows[rows["method"] == srs]
-    told = ", ".join(f"{share:.0f} % under {rule}" for rule, share in rows["kept"].items())
-    faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than {profile.reference}"
-    return f"{faster} and keeps of its ACR {told}."
+        return sentence
+    away = certified_accuracy.of_run(away, run).query("method == @methods[0] and statement == 'distance'").filter(like="r=").iloc[0]
+    return f"{sentence} Ours minus the paper's {PAPER_REFERENCE}: {away.min():+.1f} to {away.max():+.1f} points over all radii."
 
 
 def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
     """How many SRS certificates exceed standard RS's on the same noise, by rule."""
     both = measures.rrd(measures.certificates(counted, alpha=profile.alpha))
-    above = (both["radius"] > both["radius_rs"]).groupby(soundness.labels(both["rule"]), observed=True)
-    told = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
+    above = (both["radius"] > both["radius_rs"]).groupby(both["rule"], observed=True)
+    told = ", ".join(f"{count} under {show.RULE_LABELS[rule]}" for rule, count in above.sum().items())
     return (
         f"Of {above.size().max()} SRS certificates, those with a larger radius than {profile.reference} certifies on the same "
         f"noise: {told}. The authors' code does not pay for wrong votes, so nothing backs its radii."
@@ -112,100 +85,28 @@ def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
 
 
 def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """Where SRS certifies more than plain RS at equal cost, by rule, N, K and model, and the better buy elsewhere."""
+    """In how many rows SRS certifies more than plain RS at equal cost, and the better buy without an audit."""
     told = []
     for n, name in ((profile.n, "audit_size_pays"), (soundness.N, "audit_size_pays_large_n")):
         path = store.shown(profile, f"{name}.csv")
         if path.is_file():
             table = pd.read_csv(path, keep_default_na=False)
-            won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
-            most = won.sort_values("lead", ascending=False)[:MOST_NAMED]
-            where = [f"{r['method']} on {r['recipe']} {r['sigma']:g} with K = {r['pays for K']}" for _, r in most.iterrows()]
-            told.append(f"in {len(won)} of {len(table)} rows at N = {n:,}" + f" ({'; '.join(where)})" * bool(where))
+            told.append(f"in {(table['pays for K'] != 'none').sum()} of {len(table)} rows at N = {n:,}")
     pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
-    return f"{pays}{better_buy(counted, profile)}"
+    rows, buys = kept(counted[counted["sigma"] == main_run(counted, profile).sigma], profile), []
+    for (model, recipe), own in rows[rows["ACR"] > 0].groupby(["model", "recipe"], observed=True):
+        best = own.loc[own["times"].where((own["kept"] >= NEARLY) & (own["rule"] == Rule.COHEN)).idxmax()]
+        buys.append(f"{best['method']} on {model} {recipe} ({best['times']:.1f} times fewer evaluations, {best['kept']:.0f} % kept)")
+    what = f"which keeps {NEARLY} % of {profile.reference}'s ACR without an audit"
+    return f"{pays}The better buy, {what}, is {' and '.join(buys)}."
 
 
-def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
-    """The fastest votes without an audit that keep nearly all of standard RS's ACR, on each model of the main noise level."""
-    rows, srs, told = kept(at_main_sigma(counted, profile), profile), best_of_the_paper(counted), []
-    for (model, recipe), own in rows[rows["ACR_rs"] > 0].groupby(["model", "recipe"], observed=True):
-        plain = own[own["rule"] == show.RULE_LABELS[Rule.COHEN]].set_index("method")
-        audited = own[own["rule"] == show.RULE_LABELS[Rule.AUDIT]].set_index("method").loc[srs]
-        best = plain.loc[plain["times"].where(plain["kept"] >= 100 * NEARLY).idxmax()]
-        told.append(
-            f"{best.name} on {model} {recipe} ({best['times']:.1f} times fewer evaluations, {best['kept']:.0f} % kept; {srs} "
-            f"{audited['times']:.1f} times, {audited['kept']:.0f} %)"
-        )
-    kept_share = f"{100 * NEARLY:.0f} % of {profile.reference}'s ACR"
-    return f"The better buy, which keeps {kept_share} without an audit, is {' and '.join(told)}."
-
-
-def standard_method(own: pd.DataFrame, profile: Profile) -> str:
-    """The reference, or the method without an audit that stands in for it where its votes were not drawn."""
-    plain = own[~own["needs_audit"]]
-    return profile.reference if profile.reference in set(plain["method"]) else str(plain["method"].iloc[0])
-
-
-def at_main_sigma(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """The counts of all models at the noise level of `main_run`."""
-    return counted[counted["sigma"] == main_run(counted, profile).sigma]
-
-
-def _named(run: Run) -> str:
-    return f"{run.profile.data.name}, {run.model.name} {run.train.recipe}, sigma {run.sigma:g}"
-
-
-# ------------------------------------------------------------------------------------------------ the figure
-
-
-def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd.DataFrame:
-    """What every method keeps of standard RS's ACR under each rule (percent), and how many times fewer evaluations it spends.
-
-    Ratios are of means over the images of each group `by`, so of all runs together if it is empty.
-    """
-    method = [*by, "method"]
-    certified = measures.certificates(counted, alpha=profile.alpha)
-    rows = measures.certified_accuracy(certified, [0.0], [*method, "rule"]).reset_index()
-    rows = rows.merge(measures.cost(counted, method)["NFE/image"].reset_index(), on=method)
-    standard = rows[rows["method"] == profile.reference].drop(columns="method")
-    how = {"on": list(by)} if by else {"how": "cross"}
-    both = rows.merge(standard, **how, suffixes=("", "_rs"))
-    share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
-    return both.assign(kept=100 * share, times=times, rule=soundness.labels(both["rule"]))
-
-
-def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """The figure of the first screen: accuracy kept against speed, ours, the paper's rule and the authors' code.
-
-    There is none where the reference was not drawn.
-    """
-    rows = kept(own := at_main_sigma(counted, profile), profile)
-    if rows.empty:
-        return []
-    rows = rows.assign(panel=measures.in_order(rows["model"].astype(str) + ", " + rows["recipe"].astype(str)))
-    axes = {"x": "times fewer evaluations", "y": f"ACR kept (% of {profile.reference}'s)"}
-    drawn = plots.grid(rows, panel="panel", hue="rule", draw=_points, columns=1, height=2.0, **axes)
-    caption = (
-        f"Accuracy kept against speed at sigma {own['sigma'].iloc[0]:g} ({profile.data.name}, {own['idx'].nunique()} images): a "
-        "point per method and rule. Round: standard votes, which need no audit. Square and triangle: SRS votes under our rule "
-        "and under the paper's. Cross: the same votes by the authors' code, whose certificates do not hold."
-    )
-    return [show.figure(profile, "kept_against_speed", drawn, caption)]
-
-
-def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None:
-    own, marker = own.dropna(subset=["kept"]), {"s": 12, "marker": soundness.MARKERS[look["label"]], "linewidths": 0.8}
-    ax.scatter(own["times"], own["kept"], color=look["color"], label=look["label"], **marker)
-    if look["label"] in (show.RULE_LABELS[Rule.COHEN], show.RULE_LABELS[Rule.AUDIT]):
-        for method, x, y in zip(own["method"].astype(str), own["times"], own["kept"]):
-            ax.annotate(method.replace("MDEQ-", ""), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=4.5)
-    ax.set_xscale("log")
-    ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
-    ax.minorticks_off()
-
-
-# ------------------------------------------------------------------------------------------------ beside the paper
+def kept(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """What every row keeps of standard RS's ACR (percent), and how many times fewer evaluations it spends."""
+    rows = measures.certified_accuracy(measures.holding(counted, alpha=profile.alpha), [0.0])[["ACR"]].reset_index()
+    rows = rows.merge(measures.cost(counted)["NFE/image"].reset_index(), on=measures.METHOD)
+    both = rows.merge(rows[rows["method"] == profile.reference], on=RUN, suffixes=("", "_rs"))
+    return both.assign(kept=100 * both["ACR"] / both["ACR_rs"], times=both["NFE/image_rs"] / both["NFE/image"])
 
 
 def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -219,16 +120,14 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     sure = measures.confidence(certified, profile.radii, profile.alpha)
     for key in ours.index:
         model, _, sigma, method, _ = key
-        method = ours_for[method]
-        if (model, sigma, method) in known.index and known.loc[(model, sigma, method)].filter(like="r=").notna().all():
-            theirs = {f"r={r:.2f}": known.loc[(model, sigma, method), f"r={r:.2f}"] for r in profile.radii}
-            ends = {name: sure.loc[key, r][["low", "high"]] for name, r in zip(theirs, profile.radii)}
-            named = dict(zip(ROW, key))
-            rows += [
-                named | {"statement": "as published"} | theirs,
-                named | {"statement": "distance"} | {name: ours.loc[key, name] - entry for name, entry in theirs.items()},
-                named | {"statement": "its 95 % interval"} | {name: _span(*(100 * ends[name] - theirs[name])) for name in theirs},
-            ]
+        entry = (model, sigma, ours_for[method])
+        if entry in known.index and known.loc[entry].filter(like="r=").notna().all():
+            theirs = {f"r={r:.2f}": known.loc[entry, f"r={r:.2f}"] for r in profile.radii}
+            away = {name: ours.loc[key, name] - value for name, value in theirs.items()}
+            ends = zip(theirs.items(), profile.radii)
+            spans = {name: _span(*(100 * sure.loc[key, r][["low", "high"]] - value)) for (name, value), r in ends}
+            cells = {"as published": theirs, "distance": away, "its 95 % interval": spans}
+            rows += [dict(zip(ROW, key)) | {"statement": statement} | own for statement, own in cells.items()]
     return pd.DataFrame(rows)
 
 
@@ -242,26 +141,21 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
     frame = distance(counted, profile)
     if frame.empty:
         return []
-    caption = (
-        f"certified accuracy beside the paper's ({certified_accuracy.images_of(at_main_sigma(counted, profile))} here, 500 "
-        f"there): its entries in percent, ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that "
-        "difference over the draw of our images. SRS stands under 'audit'; by which formula the paper's SRS entries were made is "
-        "not said. An interval that holds 0 shows no difference. "
-        f"{standard_method(counted, profile)} stands beside the paper's {PAPER_REFERENCE}."
-    )
     constant = [name for name in RUN if frame[name].nunique() == 1]
-    caption = f"{', '.join(f'{name} {frame[name].iloc[0]}' for name in constant)}: {caption}" if constant else caption
-    return [show.table(profile, "paper_distance", frame.drop(columns=constant), caption)]
-
-
-# ------------------------------------------------------------------------------------------------ the README's table
+    where = "".join(f"{name} {frame[name].iloc[0]}, " for name in constant)
+    return [show.table(profile, "paper_distance", frame.drop(columns=constant), (
+        f"{where}{certified_accuracy.images_of(counted)}: certified accuracy beside the paper's on 500, its entries in percent, "
+        f"ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that difference over the draw of our "
+        f"images. SRS stands under 'audit'; the paper does not say by which formula. {standard_method(counted, profile)} stands "
+        f"beside the paper's {PAPER_REFERENCE}."
+    ))]  # fmt: skip
 
 
 def ways(run: Run) -> pd.DataFrame:
     """Six ways to certify: who draws the votes, who certifies, whether that holds, certified accuracy, and the cost.
 
-    They are the full solve, the solve that audits, the paper's best SRS under three rules, and the cheapest votes without an audit
-    that differ from the full solve's in less than one of twenty. Cost is against the authors' MDEQ-30A, as `bench` measured it.
+    The last one is the cheapest without an audit whose votes differ from the full solve's in less than one of twenty. Cost is
+    against the authors' MDEQ-30A, as `bench` measured it.
     """
     profile, counted = run.profile, store.read_run(run)
     srs, cost = best_of_the_paper(counted), measures.cost(counted[~counted["needs_audit"]], ["method"])
@@ -269,8 +163,6 @@ def ways(run: Run) -> pd.DataFrame:
     audited = [(srs, rule) for rule in (Rule.RELEASED, Rule.THEOREM31, Rule.AUDIT)]
     chosen = [(profile.reference, Rule.COHEN), (STOP.name, Rule.COHEN), *audited, (cheap, Rule.COHEN)]
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
-    from srs.experiments import bench  # it brings torch, which no other table needs
-
     timings = store.read_frame(store.find(run, "bench.csv"), bench.COLUMNS, "table of timings", by="bench")
     theirs = timings["nfe"][0] * (profile.n0 + profile.n)
     faster = theirs / measures.cost(counted, ["method"])["NFE/image"]
@@ -284,31 +176,31 @@ def ways(run: Run) -> pd.DataFrame:
 def beside(profile: Profile) -> pd.DataFrame:
     """Certified accuracy in percent of a profile's one run without an audit, with its interval, below the paper's full solve."""
     counted = store.read_counts(profile)
-    sure = certified_accuracy.confidence(counted, profile).set_index("statement")[[f"r={r:.2f}" for r in profile.radii]].iloc[:2]
+    sure = certified_accuracy.confidence(counted, profile).set_index("statement").filter(like="r=").iloc[:2]
     run, images = main_run(counted, profile), counted["idx"].nunique()
     theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), sure.columns]
-    both = pd.concat([theirs.map("{:.0f}".format).to_frame().T, sure.map(lambda cell: show.round_half_up(cell, 1) if isinstance(cell, float) else cell)])
+    printed = sure.map(lambda cell: cell if isinstance(cell, str) else show.round_half_up(cell, 1))
+    both = pd.concat([theirs.map("{:.0f}".format).to_frame().T, printed])
     both.insert(0, f"{images} images", [f"the paper's {PAPER_REFERENCE}", f"our {counted['method'].iloc[0]}", sure.index[1]])
     return both
 
 
 def filled(text: str) -> str:
-    """The text with every block `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew; so are the others' kinds."""
+    """The text with every block `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew; `beside`, `scaling` too."""
 
     def fill(found: re.Match) -> str:
-        run = profiles.get_run(found[2], found[3], float(found[4]), found[5])
-        printed, aligned = show.cells(ways(run), {"times fewer evaluations": 1}), ["left"] * 3 + ["right"] * 4
-        return found[1] + printed.to_markdown(index=False, disable_numparse=True, colalign=aligned) + found[6]
+        kind, (profile, *run), left = found[2], found[3].split(), 1
+        if kind == "beside":
+            table = beside(profiles.get_profile(profile))
+        else:
+            run = profiles.get_run(profile, run[0], float(run[1]), run[2])
+            table = scaling.projection(scaling.read(run)) if kind == "scaling" else ways(run)
+        if kind == "rows":
+            table, left = show.cells(table, {"times fewer evaluations": 1}), 3
+        aligned = ["left"] * left + ["right"] * (table.shape[1] - left)
+        return found[1] + table.to_markdown(index=False, disable_numparse=True, colalign=aligned) + found[4]
 
-    def project(found: re.Match) -> str:
-        rows = scaling.projection(scaling.read(profiles.get_run(found[2], found[3], float(found[4]), found[5])))
-        return found[1] + rows.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 5) + found[6]
-
-    def compare(found: re.Match) -> str:
-        rows = beside(profiles.get_profile(found[2]))
-        return found[1] + rows.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * (rows.shape[1] - 1)) + found[3]
-
-    return BESIDE.sub(compare, PROJECTION.sub(project, BLOCK.sub(fill, text)))
+    return BLOCK.sub(fill, text)
 
 
 def refresh() -> None:
