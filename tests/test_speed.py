@@ -112,30 +112,30 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors():
 # ---------------------------------------------------------------------------------------------- agreement
 
 
-def test_points_count_what_differs_from_the_reference_and_are_measured_once(model, monkeypatch):
+def test_points_count_what_differs_from_the_reference_and_are_drawn_once(model, monkeypatch):
     every, size = speed.ways(4), dict(images=2, copies=12, chains=4, progress=False)
     assert {m.start for m in every} == {"zero", "previous", "clean", "centroid", "calibrated", "anchor"}
     some = tuple(m for m in every if m.steps in (1, 3) or (m.start == "zero" and (m.tol == 0.1 or m.margin == 0.4)))
     with pytest.raises(ConfigError, match="copies"):
         speed.measure_agreement(RUN, **size | dict(copies=7))
-    assert "anchor" not in set(speed.measure_agreement(RUN, **size, chosen=some[:1] + some[-3:])["start"])  # there is none yet
+    monkeypatch.setattr(speed, "ways", lambda chains: some)
     checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), store.own(RUN, store.ANCHOR))
-    points = speed.measure_agreement(RUN, **size, chosen=some)
+    points = speed.measure_agreement(RUN, **size)
     plain = (points["tol"] == 0) & (points["margin"] == 0)
     assert (points["votes"] == 2 * 8).all() and (points["nfe"] == points["steps"])[plain].all() and points["nfe"].between(1, 30).all()
     wide = points[plain & (points["solver"] == "anderson")].pivot(index="steps", columns="start", values="differing")
     assert wide["anchor"].equals(wide["zero"].rename("anchor"))  # an anchor at zero is a start at zero
     network, images, want = certify.load_model(RUN), data.load(PROFILE.data, "test"), 0
-    for idx in np.linspace(0, len(images.labels) - 1, 2).astype(int):
-        noisy = Copies(images.x(int(idx)), RUN.sigma, PROFILE.seed, int(idx), "estimate")
+    for idx in (0, 2 * PROFILE.stride):
+        noisy = Copies(images.x(idx), RUN.sigma, PROFILE.seed, idx, "estimate")
         few, full = (votes.sample(network, noisy, Method("m", "anderson", k), np.arange(4, 12))[0] for k in (1, 30))
         want += int((few != full).sum())
     assert wide.loc[1, "zero"] == want > 0
-    monkeypatch.setattr(votes, "sample", lambda *a, **k: pytest.fail("measured again"))
-    pd.testing.assert_frame_equal(speed.measure_agreement(RUN, **size, chosen=some), points)
+    monkeypatch.setattr(votes, "draw_votes", lambda *a, **k: pytest.fail("drawn again"))
+    pd.testing.assert_frame_equal(speed.measure_agreement(RUN, **size), points)
     save_untrained(RUN, seed=1)
     with pytest.raises(pytest.fail.Exception):
-        speed.measure_agreement(RUN, **size, chosen=some)
+        speed.measure_agreement(RUN, **size)
 
 
 def test_the_cheapest_ways_are_those_that_nothing_beats():

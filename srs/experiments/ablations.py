@@ -32,6 +32,8 @@ KEY = ["recipe", "method", "n", "K"]
 KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
 KINDS |= store.KINDS | {"K": np.int64}
 SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
+STARTS = {"zero": "MDEQ", "clean": "SRS-CLEAN", "previous": "SRS-MDEQ", "centroid": "SRS-CENTROID", "calibrated": "SRS-CALIBRATED",
+          "anchor": "MDEQ-ANCHOR"}  # and the methods' names
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
 NS = (100, 200, 400, 1_000, 10_000, 100_000)  # of which the last three are the paper's
 ALPHAS = (0.0001, 0.001, 0.01, 0.1)
@@ -70,7 +72,7 @@ def lines(run: Run) -> list[Line]:
     """Every line of every table, in their order; "main" stands for the tables of the rules and of alpha."""
     profile, own, n, k = run.profile, run.train, run.profile.n, usual_k(run.profile)
     main = (profile.method(profile.reference), *(m for m in profile.methods if m.serialized))
-    three = [_changed(profile, solver, 3, srs=True) for solver in ("anderson", "naive")]  # what the paper varies N with
+    three = [_variant(profile, f"SRS-MDEQ-3{SUFFIX[name]}", srs=True, solver=name) for name in ("anderson", "naive")]  # as in the paper
     found = [("main", "", own, m, n, m.audit) for m in main]
     found += [("k", "", own, m, n, size) for m in main for size in sorted({k, *(size for size in KS if size <= n)})]
     found += [("n", "", own, m, size, min(k, size)) for m in (main[0], *three) for size in sorted({n, *(size for size in NS if size <= n)})]
@@ -93,38 +95,27 @@ def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
 
     Nothing is audited of votes that are not the main tables' own: the full solve's stored votes tell what an audit finds.
     """
-    def srs(steps: int, name: str, **changes: int) -> Method:
-        return _changed(profile, "anderson", steps, srs=True, name=f"SRS-MDEQ-{steps}A-{name}", **changes)
-
-    sizes = [size for size in (10, 25, 50, 100, 400) if size <= profile.n // 2]  # with fewer than two batches nothing is serialized
-    warm = {steps: [first for first in (0, 1, 5, 10, 30) if first != steps] for steps in (1, 3)}
-    return {
-        "solver": [(name, _changed(profile, name, k, srs=chain)) for k, chain in ((5, False), (30, False), (3, True)) for name in SUFFIX],
-        "start": [(method.start, method) for k in (1, 3) for method in _starts(profile, k)],
-        "batch": [(str(size), srs(k, f"B{size}", batch=size)) for k in (1, 3) for size in sizes],
-        "warmup": [(str(first), srs(k, f"W{first}", warmup=first)) for k in (1, 3) for first in warm[k]],
-    }
-
-
-def _starts(profile: Profile, steps: int) -> list[Method]:
-    zero, previous = (_changed(profile, "anderson", steps, srs=srs) for srs in (False, True))
-    anchor = replace(profile.method(profile.reference), name=f"MDEQ-ANCHOR-{steps}A", steps=steps, start="anchor")
-    clean = replace(anchor, name=f"SRS-CLEAN-{steps}A", start="clean")
-    centroid = replace(clean, name=f"SRS-CENTROID-{steps}A", start="centroid", warmup=10)
-    calibrated = replace(centroid, name=f"SRS-CALIBRATED-{steps}A", start="calibrated")
-    return [_stored(profile, method) for method in (zero, clean, previous, centroid, calibrated, anchor)]
+    found, sizes = {"solver": [], "start": [], "batch": [], "warmup": []}, (10, 25, 50, 100, 400)
+    sizes = [size for size in sizes if 2 * size <= profile.n]  # with fewer than two batches nothing is serialized
+    for k, kind in ((5, "MDEQ"), (30, "MDEQ"), (3, "SRS-MDEQ")):
+        for name, letter in SUFFIX.items():
+            found["solver"].append((name, _variant(profile, f"{kind}-{k}{letter}", srs=kind != "MDEQ", solver=name, steps=k)))
+    for k in (1, 3):
+        for start, kind in STARTS.items():
+            pilot = {"warmup": 10} if start in ("centroid", "calibrated") else {}
+            method = _variant(profile, f"{kind}-{k}A", srs=start == "previous", start=start, steps=k, **pilot)
+            found["start"].append((start, method))
+        for table, letter, values in (("batch", "B", sizes), ("warmup", "W", [steps for steps in (0, 1, 5, 10, 30) if steps != k])):
+            for value in values:
+                method = _variant(profile, f"SRS-MDEQ-{k}A-{letter}{value}", srs=True, steps=k, **{table: value})
+                found[table].append((str(value), method))
+    return found
 
 
-def _changed(profile: Profile, solver: str, steps: int, *, srs: bool, **changes: object) -> Method:
-    """Standard RS or SRS with another solver and number of steps, or with other changed fields."""
-    parent, name = ("SRS-MDEQ-3A", f"SRS-MDEQ-{steps}") if srs else (profile.reference, f"MDEQ-{steps}")
-    changed = {"name": name + SUFFIX[solver], "solver": solver, "steps": steps, "audit": 0} | changes
-    return _stored(profile, replace(profile.method(parent), **changed))
-
-
-def _stored(profile: Profile, method: Method) -> Method:
-    """The profile's own method where it votes in the same way, since its votes are stored."""
-    return next((m for m in profile.methods if replace(m, name=method.name, audit=0) == method), method)
+def _variant(profile: Profile, name: str, *, srs: bool, **changes: object) -> Method:
+    """Standard RS or SRS with changed fields; the profile's own method where that votes in the same way, since its votes are stored."""
+    method = replace(profile.method("SRS-MDEQ-3A" if srs else profile.reference), name=name, audit=0, **changes)
+    return next((m for m in profile.methods if replace(m, name=name, audit=0) == method), method)
 
 
 def further_recipes(run: Run) -> dict[str, Train]:

@@ -34,10 +34,10 @@ def copies(run: Run, idx: int, count: int = 6) -> Shown:
     images = torch.cat([data.load(run.profile.data, "test").x(idx)[None], noisy_copies(run, idx, count)]).clip(0, 1)
     with plots.style():
         fig = Figure(figsize=(plots.WIDTH, plots.WIDTH / (count + 1) + 0.25), layout="constrained")
-        for ax, image in zip(fig.subplots(1, count + 1), images.permute(0, 2, 3, 1).numpy()):
+        titles = ["clean", plots.sigma_title(run.sigma), *[""] * (count - 1)]
+        for ax, image, title in zip(fig.subplots(1, count + 1), images.permute(0, 2, 3, 1).numpy(), titles):
             ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set_axis_off()
-        for ax, title in zip(fig.axes, ("clean", plots.sigma_title(run.sigma))):
             ax.set_title(title)
     caption = f"Test image {idx} and its first noisy copies at sigma {run.sigma:g}, clipped to [0, 1] for display only."
     return show.figure(run.profile, "quickstart_noisy_copies", fig, caption)

@@ -5,24 +5,20 @@ Tables and figures are made from stored measurements (`measure_agreement`, `benc
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from srs import data, sealed, settings, store
+from srs import sealed, settings, store
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
-from srs.deq import inference
 from srs.experiments import bench
 from srs.experiments.certified_accuracy import name_of, source_note
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive, bounds, certify, votes
 from srs.smoothing.adaptive import Looks
-from srs.smoothing.engine import tqdm
-from srs.smoothing.noise import Copies
 
 WAY = {"start": str, "solver": str, "steps": int, "tol": float, "margin": float}  # what names a way to vote
 POINTS = WAY | {"votes": int, "differing": int, "nfe": float}
@@ -43,56 +39,31 @@ def ways(chains: int) -> tuple[Method, ...]:
     stopped = [replace(m, **{rule: by}) for rule, values in (("tol", (0.3, 0.1, 0.03, 0.01, 0.003)), ("margin", (0.1, 0.2, 0.4, 0.8)))
                for m in stopped for by in values]  # fmt: skip
     stopped += [replace(base, start="calibrated", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
-    return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}") for m in (*steps, *stopped))
+    return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}-{m.tol:g}-{m.margin:g}") for m in (*steps, *stopped))
 
 
 def measure_agreement(
-    run: Run, *, images: int = 25, copies: int = 40, chains: int = 10, chosen: tuple[Method, ...] = (), device: str = "cpu",
-    progress: bool = True,
+    run: Run, *, images: int = 25, copies: int = 40, chains: int = 10, device: str = "cpu", progress: bool = True
 ) -> pd.DataFrame:
-    """Cost and disagreement of `ways` to vote with a run's trained model, read if they are stored, else measured and stored.
+    """Draw votes in all `ways` with a run's trained model, and store their cost and disagreement with the reference method's.
 
-    A row per way: what names it, `votes`, `differing` from the reference on the same copies, `nfe` per vote without the start.
-
-    Args:
-        run: a trained run.
-        images, copies: test images, evenly spread, and noisy copies of each.
-        chains: copies solved together; the first of `previous` are its warm-up and are not counted.
-        chosen: of the ways; none: all of them.
-        device, progress: a torch device, and whether to show a progress bar.
+    A row per way: what names it, `votes`, `differing`, and `nfe` per vote without the start. Of the `copies` of each image the first
+    `chains`, which `previous` begins with, are not counted.
     """
     settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
-    inference.check_device(device)
-    profile, inputs, source = run.profile, certify.read_inputs(run), data.load(run.profile.data, "test")
-    some, chosen = np.linspace(0, len(source.labels) - 1, images).astype(int), chosen or ways(chains)
-    path = store.measured(run, "agreement-test.csv")
-    key = certify.vote_key(run, device, inputs).shared, data.digest(source, some), images, copies, chains, *chosen
-    made_by = store.provenance(key=settings.fingerprint(*key), run=run.id, device=inference.device_name(device), images=source.source)
-    told = path.with_suffix(".json")
-    if sealed.present(path) and sealed.present(told) and sealed.read_json(told, "provenance", by="").get("key") == made_by["key"]:
-        return store.read_frame(path, POINTS, "table of agreement", by="")
-    model, rows = certify.load_model(run, device, inputs), []
-    reference = replace(profile.method(profile.reference), batch=copies)
-    chosen = [m for m in chosen if m.start != "anchor" or model.anchor is not None]
-    for idx in tqdm(some, desc=f"agreement {run.id}", unit="image", disable=not progress):
-        noisy = partial(Copies, source.x(int(idx)).to(device), run.sigma, profile.seed, int(idx))
-
-        def vote(method: Method, noisy=noisy) -> tuple[np.ndarray, int]:
-            fixed, _ = votes.fixed_start(model, noisy("pilot"), method, reference=reference)
-            drawn, nfe = votes.sample(model, noisy("estimate"), method, np.arange(copies), fixed=fixed)
-            return drawn[chains:], nfe
-
-        standard, _ = vote(reference)
-        for method in chosen:
-            drawn, nfe = vote(method)
-            nfe -= chains * method.warmup if method.start == "previous" else chains * nfe / copies
-            differing = int((drawn != standard).sum())
-            rows.append([*(getattr(method, name) for name in WAY), copies - chains, differing, nfe])
+    reference, anchored = replace(run.profile.method(run.profile.reference), batch=copies), sealed.present(store.own(run, store.ANCHOR))
+    every = [m for m in ways(chains) if m.start != "anchor" or anchored]
+    part = _part(run, images, n0=1, n=copies, methods=(reference, *every))
+    certify.certify(part, count=False, device=device, progress=progress)
+    key, rows = certify.vote_key(part, device), []
+    for idx in part.profile.evaluated:
+        standard, *drawn = (votes.read(certify.vote_file(part, m, key, idx)) for m in part.profile.methods)
+        for method, own in zip(every, drawn):
+            first = chains * (method.warmup if method.start == "previous" else own.nfe[1] / copies)
+            differing = int((own.estimate != standard.estimate)[chains:].sum())
+            rows.append([*(getattr(method, name) for name in WAY), copies - chains, differing, own.nfe[1] - first])
     points = pd.DataFrame(rows, columns=list(POINTS)).groupby(list(WAY), sort=False).sum().reset_index()
-    points["nfe"] /= points["votes"]
-    store.save_frame(path, points)
-    sealed.write_json(told, made_by)
-    return points
+    return _save(run, "agreement-test", points.assign(nfe=points["nfe"] / points["votes"]), key)
 
 
 def cheapest_votes(points: pd.DataFrame) -> pd.DataFrame:
@@ -193,20 +164,17 @@ def speed(profile: Profile) -> list[Shown]:
 # ------------------------------------------------------------------------------------------------ adaptive
 
 
-def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress: bool = True) -> None:
+def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress: bool = True) -> pd.DataFrame:
     """Draw n votes for some images, evenly spread, by a method that needs no audit, and store those for c_A at every look."""
     settings.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
-    p, images = run.profile, min(images, run.profile.images)
-    part = replace(run, profile=replace(p, images=images, stride=p.stride * (p.images // images), n=n, plan=()))
+    part = _part(run, images, n=n)
     certify.certify(part, methods=(method.name,), count=False, progress=progress)
     key, rows = certify.vote_key(part), []
     for idx in part.profile.evaluated:
         drawn = votes.read(certify.vote_file(part, method, key, idx))
-        c_a = bounds.top_class(drawn.select, p.data.classes)
+        c_a = bounds.top_class(drawn.select, part.profile.data.classes)
         rows += [(method.name, idx, k, bounds.count(drawn.estimate[:k], c_a)) for k in Looks(n).at]
-    path = store.measured(run, "adaptive.csv")
-    store.save_frame(path, pd.DataFrame(rows, columns=list(LOOKS)))
-    sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, device=inference.device_name("cpu")))
+    return _save(run, "adaptive", pd.DataFrame(rows, columns=list(LOOKS)), key)
 
 
 def adaptive_method(profile: Profile) -> Method:
@@ -243,6 +211,19 @@ def adaptive_votes(profile: Profile) -> list[Shown]:
         frame = decisions(stored, profile.radii, sigma=run.sigma, alpha=profile.alpha)
         shown.append(show.table(profile, name_of("adaptive", run), frame, caption, {"mean votes": 0}))
     return shown
+
+
+def _part(run: Run, images: int, **changes: object) -> Run:
+    """The run on some of its images, evenly spread, with other fields of its profile changed."""
+    p, images = run.profile, min(images, run.profile.images)
+    return replace(run, profile=replace(p, images=images, stride=p.stride * (p.images // images), plan=(), **changes))
+
+
+def _save(run: Run, name: str, measured: pd.DataFrame, key: certify.Key) -> pd.DataFrame:
+    path = store.measured(run, f"{name}.csv")
+    store.save_frame(path, measured)
+    sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, images=list(key.images)))
+    return measured
 
 
 def _measured(profile: Profile, name: str, columns: Mapping[str, type]) -> dict[Run, pd.DataFrame]:

@@ -1,5 +1,6 @@
 """Is what is stored what the weights give, and what is here of a profile: `srs verify` and `srs doctor`."""
 
+import contextlib
 import os
 import platform
 import secrets
@@ -70,32 +71,23 @@ def doctor(profile: Profile) -> Iterator[str]:
     Args:
         profile: whose runs.
     """
+    yield f"python {platform.python_version()}, torch {torch.__version__}"
     here = torch.accelerator.current_accelerator(check_available=True)
     gpus = f"{torch.accelerator.device_count()} x {inference.device_name(here.type)}" if here else "no GPU"
-    yield f"python {platform.python_version()}, torch {torch.__version__}"
     yield f"{inference.device_name('cpu')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {gpus}"
     yield f"{shutil.disk_usage(sealed.root()).free / 1e9:.0f} GB free at {sealed.root()}"
     for split in ("train", "test"):
         images = data.load(profile.data, split) if data.at_hand(profile.data, split) else None
         yield f"{profile.data.name} {split}: " + (f"{len(images.labels)} images, {images.source}" if images else "not here")
     for run in profile.every_run:
-        weights = store.find(run, store.WEIGHTS)
+        weights, votes = store.find(run, store.WEIGHTS), "missing"
         where = "shipped" if weights == store.tracked(run, store.WEIGHTS) else "here" if weights else "missing"
-        yield f"  {run.id:<28} weights {where:<8} votes {_votes(run):<12} counts {_counts(run)}"
-
-
-def _votes(run: Run) -> str:
-    want = [(idx, method) for idx in run.profile.evaluated for method in run.profile.methods]
-    try:
-        key = certify.vote_key(run)
-    except (ConfigError, sealed.DamagedFile):  # no weights here, or no images
-        return "missing"
-    return f"{sum(sealed.present(certify.vote_file(run, method, key, idx)) for idx, method in want)} of {len(want)}"
-
-
-def _counts(run: Run) -> str:
-    try:
-        rows = store.read_run(run)
-    except (ConfigError, sealed.DamagedFile) as error:
-        return str(error)
-    return "missing" if rows is None else f"of {len(rows)} rows"
+        with contextlib.suppress(ConfigError, sealed.DamagedFile):  # no weights here, or no images
+            key, want = certify.vote_key(run), [(m, idx) for m in run.profile.methods for idx in run.profile.evaluated]
+            votes = f"{sum(sealed.present(certify.vote_file(run, m, key, idx)) for m, idx in want)} of {len(want)}"
+        try:
+            rows = store.read_run(run)
+            counts = "missing" if rows is None else f"of {len(rows)} rows"
+        except (ConfigError, sealed.DamagedFile) as error:
+            counts = str(error)
+        yield f"  {run.id:<28} weights {where:<8} votes {votes:<12} counts {counts}"
