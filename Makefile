@@ -149,7 +149,6 @@ $(call notebook,40_soundness): srs/experiments/simulation.py
 $(call notebook,32_ablations): $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE)
 $(call notebook,33_attacks): $(CERTIFIED) $(SAMPLE) $(wildcard srs/attacks/*.py)
 $(call notebook,34_white_box): $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(wildcard srs/attacks/*.py)
-$(call notebook,35_imagenet): $(SAMPLE)
 $(call notebook,36_explicit): $(CERTIFIED) $(EXPLICIT)
 $(call notebook,41_speed): $(CERTIFIED) $(SAMPLE) srs/experiments/bench.py
 $(call notebook,05_method 35_imagenet): srs/profiles.py srs/settings.py

@@ -237,7 +237,7 @@ PROFILES = {
         ),
     )
 }
-OF_IMAGENET = PROFILES["imagenet"], PROFILES["imagenet_sample"]  # shown beside every profile
+OF_IMAGENET = PROFILES["imagenet"]  # shown beside every profile
 
 
 def get_profile(name: str) -> Profile:

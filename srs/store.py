@@ -157,8 +157,7 @@ ATTACKED = {  # the columns of attacked images, a row per image and radius; clas
     "base": int,  # the base classifier's answer, without noise
     "n": int,  # votes of the reference method; 0: only the base classifier was attacked
     "own": int,  # the most frequent class among them
-    "n_confirm": int,  # further votes, where the first ones contradicted a certificate
-    "further": str,  # how many of them are for each class, as "0 380 20"; empty if none was drawn
+    "further": str,  # how many further votes are for each class, as "0 380 20"; drawn where the first ones contradict a certificate
 }  # fmt: skip
 
 

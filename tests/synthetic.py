@@ -176,7 +176,7 @@ def _confirmed(rng: np.random.Generator, c_a: int, radius: float, confirm: int, 
     top = int(rng.binomial(confirm, 0.6))
     own = _answer(rng, c_a, 0.7 * radius, p)
     further = {c_a: top, (c_a + 1) % p.data.classes: int(rng.binomial(confirm - top, 0.8))}
-    return own, confirm, " ".join(str(further.get(c, 0)) for c in range(p.data.classes)) if confirm else ""
+    return own, " ".join(str(further.get(c, 0)) for c in range(p.data.classes)) if confirm else ""
 
 
 def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, votes: tuple) -> tuple:
@@ -197,7 +197,7 @@ def write_white_box(run: Run) -> None:
         rng = _rng(other.id, "white box")
         rng.beta(1, 4, 12 * len(images))  # tables of before drew these
         rows = [
-            _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), (0, none, 0, ""))
+            _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), (0, none, ""))
             for attack in suite.attacks for idx in images for r in attack.radii
         ]  # fmt: skip
         store.save_frame(store.measured(other, "white_box.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))

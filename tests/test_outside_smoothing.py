@@ -18,51 +18,34 @@ WEIGHT = torch.tensor([[4.0, 0.0], [-2.0, 3.4], [-2.0, -3.4]])
 BIAS = -WEIGHT.sum(1) / 2
 
 
-@pytest.fixture(scope="module")
-def theirs():
-    """Their smoothed classifier of the same linear model."""
+def test_bounds_radii_and_certificates_are_theirs(monkeypatch):
+    """Both draw noise of their own: certificates may differ by sampling only, here by five standard errors of a difference."""
     with warnings.catch_warnings():  # it imports much that is not ours, and some of it warns
         warnings.simplefilter("ignore")
         from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 3))
         network[1].weight.data, network[1].bias.data = WEIGHT.clone(), BIAS.clone()
-        return PyTorchRandomizedSmoothing(
+        theirs = PyTorchRandomizedSmoothing(
             model=network, loss=torch.nn.CrossEntropyLoss(), input_shape=(1, 1, 2), nb_classes=3, sample_size=100,
             scale=SIGMA, alpha=ALPHA, device_type="cpu",
         )  # fmt: skip
-
-
-@pytest.mark.parametrize("n", [1, 10, 100, 4_000])
-def test_lower_bound_and_radius_are_theirs(theirs, monkeypatch, n):
-    for n_a in np.unique(np.linspace(0, n, 15).astype(int)):
-        bound, radius = bounds.certify("cohen", Counts(n=n, n_a=int(n_a)), SIGMA, ALPHA)
-        assert float(bound) == pytest.approx(theirs._lower_confidence_bound(int(n_a), n), abs=1e-12)
-        monkeypatch.setattr(theirs, "_prediction_counts", lambda *_, **__: np.array([0.0, n_a, 0.0]))
-        predicted, wanted = theirs.certify(np.zeros((1, 1, 1, 2), np.float32), n=n)
-        if n_a:
-            assert predicted[0] == (1 if bound > 0.5 else ABSTAIN)
-        assert float(radius) == pytest.approx(float(wanted[0]), abs=1e-12)
-
-
-def test_certificates_of_one_model_agree(theirs):
-    """Both draw noise of their own: bounds may differ by sampling only, here by five standard errors of a difference."""
-    rng = np.random.default_rng(0)
-    x = rng.random((12, 1, 1, 2), np.float32)
+    x = np.random.default_rng(0).random((12, 1, 1, 2), np.float32)
     np.random.seed(0)  # their noise comes from numpy's global stream
     predicted, radius = theirs.certify(x, n=N, batch_size=N)
-    sampling = Sampling(3, n0=100, n=N, reference=STANDARD)
-    model = LinearDEQ(WEIGHT, BIAS)
-    certified = 0
+    model, sampling, certified = LinearDEQ(WEIGHT, BIAS), Sampling(3, n0=100, n=N, reference=STANDARD), 0
     for i, image in enumerate(torch.from_numpy(x)):
         ours = certify.certify_image(model, image, STANDARD, sampling, sigma=SIGMA, alpha=ALPHA, idx=i)
-        p = ours.p_lower
-        slack = 5 * (2 * p * (1 - p) / N) ** 0.5
-        low, high = bounds.radius(p - slack, SIGMA), bounds.radius(min(p + slack, 1 - 1e-9), SIGMA)
+        slack = 5 * (2 * ours.p_lower * (1 - ours.p_lower) / N) ** 0.5
+        low, high = (bounds.radius(min(p, 1 - 1e-9), SIGMA) for p in (ours.p_lower - slack, ours.p_lower + slack))
         assert low <= radius[i] <= high
-        if low > 0:
-            certified += 1
-            assert ours.predict == predicted[i]
-        elif high == 0:
-            assert ours.predict == predicted[i] == ABSTAIN
+        assert ours.predict == predicted[i] or low == 0 < high
+        certified += low > 0
     assert certified >= 4
+    for n, n_a in [(n, int(n_a)) for n in (1, 10, 100, 4_000) for n_a in np.unique(np.linspace(0, n, 15).astype(int))]:
+        bound, reach = bounds.certify("cohen", Counts(n=n, n_a=n_a), SIGMA, ALPHA)
+        assert float(bound) == pytest.approx(theirs._lower_confidence_bound(n_a, n), abs=1e-12)
+        monkeypatch.setattr(theirs, "_prediction_counts", lambda *_, n_a=n_a, **__: np.array([0.0, n_a, 0.0]))
+        answer, wanted = theirs.certify(np.zeros((1, 1, 1, 2), np.float32), n=n)
+        assert not n_a or answer[0] == (1 if bound > 0.5 else ABSTAIN)
+        assert float(reach) == pytest.approx(float(wanted[0]), abs=1e-12)

@@ -65,7 +65,7 @@ def test_success_is_counted_among_images_that_were_right(srs_root):
     answers = {("none", 0, 0.0): 9, ("none", 1, 0.0): 3, ("none", 2, 0.0): 3}  # by gradient, image and radius; the label is 3
     for name, by_image in {READY: ((9, 9), (3, 4), (3, 3)), unrolled: ((9, 9), (4, 3), (3, 4))}.items():
         answers |= {(name, i, r): base for i, bases in enumerate(by_image) for r, base in zip((0.5, 1.0), bases)}
-    plain = dict(label=3, nfe=7, distance=0.5, n=0, own=0, n_confirm=0, further="")
+    plain = dict(label=3, nfe=7, distance=0.5, n=0, own=0, further="")
     rows = [plain | dict(attack=name, idx=i, radius=r, steps=int(r > 0), base=base) for (name, i, r), base in answers.items()]
     for one in white_box.both(run).values():
         store.save_frame(store.measured(one, "white_box.csv"), pd.DataFrame(rows))

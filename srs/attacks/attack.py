@@ -56,28 +56,21 @@ def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float,
     return votes.sample(model, noisy, replace(method, batch=together), np.arange(len(images) * n))[0].reshape(len(images), n)
 
 
-def load(run: settings.Run, device: str) -> tuple[mdeq.DEQ, data.Images, tuple[str, ...]]:
-    """A run's model on a device, its test images, and what results made from them depend on besides settings and code."""
-    p, path = run.profile, store.own(run, store.WEIGHTS)
-    settings.check(path.is_file(), "weight file", str(path), "an existing file; train first")
-    inference.choose_kernels()
-    memory.keep_freed()
-    weights, images = checkpoints.read_tensors(path, "weight file"), data.load(p.data, "test")
-    model = checkpoints.load(path, run.model, p.data, state=weights).to(device).requires_grad_(False)
-    return model, images, (checkpoints.digest_of(weights), data.digest(images, p.evaluated), inference.computed_on(device))
-
-
 def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
     """Do the attacks on a run that are not yet stored, and write the table `name` of all of them; returns where it is.
 
     ConfigError if weights or counts are missing; DamagedFile if a stored file could not be read: it has been set aside.
     """
     inference.check_device(device)
-    p = run.profile
+    p, weight_file, tables = run.profile, store.own(run, store.WEIGHTS), []
     settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
-    model, loaded, made_from = load(run, device)
-    held = certificates(run, suite)
-    images, tables = p.evaluated[: suite.images], []
+    settings.check(weight_file.is_file(), "weight file", str(weight_file), "an existing file; train first")
+    inference.choose_kernels()
+    memory.keep_freed()
+    weights, loaded = checkpoints.read_tensors(weight_file, "weight file"), data.load(p.data, "test")
+    model = checkpoints.load(weight_file, run.model, p.data, state=weights).to(device).requires_grad_(False)
+    made_from = checkpoints.digest_of(weights), data.digest(loaded, p.evaluated), inference.computed_on(device)
+    held, images = certificates(run, suite), p.evaluated[: suite.images]
     for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
         key = attack_key(run, suite, attack, held, made_from)
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
@@ -96,13 +89,13 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
 
 def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
     """What the images are attacked against: every certificate by a method of the suite, the unsound rule's too, and `c_a`."""
-    columns, p = ["idx", "method", "rule", "c_a", "predict", "radius"], run.profile
+    columns = ["idx", "method", "rule", "c_a", "predict", "radius"]
     if not suite.n:
         return pd.DataFrame(columns=columns)
     counted = store.read_run(run)
     settings.check(counted is not None, "result file", run.id, "counts of this run; `make` or `srs certify` makes them")
-    counted = counted[counted["method"].isin(suite.methods) & counted["idx"].isin(p.evaluated[: suite.images])]
-    return measures.certificates(counted, alpha=p.alpha)[columns].astype({"method": str, "rule": str})
+    counted = counted[counted["method"].isin(suite.methods) & counted["idx"].isin(run.profile.evaluated[: suite.images])]
+    return measures.certificates(counted, alpha=run.profile.alpha)[columns].astype({"method": str, "rule": str})
 
 
 def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFrame, made_from: tuple[str, ...]) -> str:
@@ -146,7 +139,6 @@ def _attack_group(
             further = vote(model, moved[b, r][None], reference, run.sigma, e, together=suite.copies)[0]
         told = " ".join(map(str, np.bincount(further[further >= 0], minlength=p.data.classes))) if len(further) else ""
         rows.append((
-            images[b], labels[images[b]], attack.name, attack.steps, spent, radii[b, r], distance[b, r], base[b, r], suite.n, own[b, r],
-            len(further), told,
+            images[b], labels[images[b]], attack.name, attack.steps, spent, radii[b, r], distance[b, r], base[b, r], suite.n, own[b, r], told,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(ATTACKED))

@@ -95,7 +95,7 @@ def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float =
 
 def soundness(tested: pd.DataFrame) -> pd.DataFrame:
     """How many points lie within a certificate, and how many of those are proven flipped, by run, method and rule."""
-    images, confirmed = tested["idx"].where(tested["predict"] != ABSTAIN), tested["within"] & (tested["n_confirm"] > 0)
+    images, confirmed = tested["idx"].where(tested["predict"] != ABSTAIN), tested["within"] & (tested["further"] != "")
     return tested.assign(images=images, confirmed=confirmed).groupby(ROW, observed=True).agg(**{
         "certified images": ("images", "nunique"), "points within a certified radius": ("within", "sum"),
         "tested with further votes": ("confirmed", "sum"), "flipped": ("flipped", "sum"),
@@ -114,7 +114,7 @@ def soundness_finding(tested: pd.DataFrame) -> str:
     sound, released = (tested[tested["within"] & ((tested["rule"] == Rule.RELEASED) == so)] for so in (False, True))
     return (
         f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: "
-        f"{sound['flipped'].sum()} points are flipped. Further votes decided {(sound['n_confirm'] > 0).sum()} times. Of "
+        f"{sound['flipped'].sum()} points are flipped. Further votes decided {(sound['further'] != '').sum()} times. Of "
         f"'{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of {len(released)} tests are flipped."
     )
 

@@ -1,16 +1,14 @@
-"""Notebook 35: what the paper published of ImageNet, and the pipeline once on a few images. Notebook 05 has its settings."""
+"""Notebook 35: what the paper published of ImageNet. Notebook 05 has its settings."""
 
 import pandas as pd
 
-from srs import settings, store
 from srs.analysis import show
 from srs.analysis.show import Shown
-from srs.experiments import certified_accuracy, consistency
+from srs.experiments import certified_accuracy
 from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
 from srs.settings import Profile
-from srs.smoothing import bounds, certify
+from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
-from srs.training import train
 
 SIGMA = 1.0  # of the published table; its source names none
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
@@ -49,17 +47,3 @@ def published_finding(table: pd.DataFrame) -> str:
         f"{SIGMA:g}, so {srs['entries beyond it'].str.count('r=').sum()} of the {positive} published SRS entries above 0 cannot "
         "come from it; notebook 40 says where they come from."
     )
-
-
-def at_hand(images: settings.Data) -> bool:
-    """Whether SRS_DATA has a folder of test images of a data set."""
-    return any(store.brought(images.name, split).is_dir() for split in ("test", "val"))
-
-
-def check(sample: Profile, *, device: str = "cpu") -> list[Shown]:
-    """Run the whole pipeline on a sample: load, train, certify; returns its tables. ConfigError if the images are not at hand."""
-    for run in sample.runs:
-        train.train(run, device=device)
-        certify.certify(run, device=device)
-    counted = store.read_counts(sample)
-    return [*certified_accuracy.tables(counted, sample), *consistency.tables(counted, sample)]

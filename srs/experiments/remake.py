@@ -17,7 +17,7 @@ STEPS: dict[str, Callable[[Profile], object]] = {
     "models": certified_accuracy.quality, "caps": soundness.caps,
     "ablations": ablations.shown, "diagrams": method.diagrams, "settings": method.settings_tables, "agreement": speed.agreement,
     "speed": speed.speed, "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison,
-    "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET[0]), "coverage": coverage.coverage,
+    "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET), "coverage": coverage.coverage,
 }  # fmt: skip
 BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures
 
