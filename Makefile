@@ -226,9 +226,9 @@ readme: | $(ENV)  ## refresh the pictures and the table that the README shows, f
 	$(PY) -m srs readme
 
 clean:  ## remove what PROFILE computed
-	rm -rf $(WORK) $(SHOWN) figures/scratch/$(PROFILE)
+	rm -rf $(WORK) $(SHOWN)
 
 distclean:  ## remove what every profile computed, and .venv
-	rm -rf $(foreach p,$(call answer,profile),data/$(p) figures/$(p)) $(TRIAL) figures/scratch docs .venv
+	rm -rf $(foreach p,$(call answer,profile),data/$(p) figures/$(p)) $(TRIAL) docs .venv
 
 endif

@@ -61,15 +61,13 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
             for flag, (default, kind) in RUN_FLAGS.items() if p.annotation is Run else [("profile", RUN_FLAGS["profile"])]:
                 parser.add_argument(f"--{flag}", default=default, type=kind, help=f"default: {default}")
             continue
-        default = None if p.default is p.empty else p.default
-        given = {"default": default, "help": told.get(p.name, ""), "required": p.default is p.empty}
+        kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
+        given = {"default": None if p.default is p.empty else p.default, "help": told.get(p.name, ""), "required": p.default is p.empty}
         if p.annotation is bool:
             given["action"] = argparse.BooleanOptionalAction
         elif str(p.annotation).startswith("tuple"):
-            kinds = p.annotation.__args__
             given |= {"nargs": "*" if kinds[-1] is Ellipsis else len(kinds), "type": kinds[0]}
         else:
-            kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
             given["type"] = kinds[0]
         parser.add_argument(f"--{p.name.replace('_', '-')}", **given)
 
@@ -83,8 +81,7 @@ def arguments(function: Callable, given: dict[str, object]) -> dict[str, object]
         elif p.annotation is Profile:
             chosen[p.name] = profiles.get_profile(given["profile"])
         else:
-            value = given[p.name]
-            chosen[p.name] = tuple(value) if isinstance(value, list) else value
+            chosen[p.name] = tuple(given[p.name]) if isinstance(given[p.name], list) else given[p.name]
     return chosen
 
 

@@ -1,11 +1,8 @@
 """Images and labels: the bundled digits, CIFAR-10, ImageNet, or any folder of images under SRS_DATA.
 
-An image folder is SRS_DATA/<name>/{train,test}/<class>/**; ImageNet's own `val` counts as test. Where there is
-none, CIFAR-10 is torchvision's download with its checksum. Small images are decoded once and packed; large ones stay
-files, which are decoded when they are asked for.
-
-Images stand in the order of their classes' names, then of their own. What begins with a dot and what is not named as an
-image is none. Whatever else could shift an image or a pixel is refused with the file's name.
+An image folder is SRS_DATA/<name>/{train,test}/<class>/**; ImageNet's own `val` counts as test. Where there is none, CIFAR-10 is
+torchvision's download with its checksum. Small images are decoded once and packed; large ones when they are asked for. Images
+stand in the order of their classes' names, then of their own; what is hidden or not named as an image is none.
 """
 
 import hashlib
@@ -38,12 +35,7 @@ EIGHT_BITS = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL'
 
 
 class Files:
-    """Pixels (N, C, H, W) of image files, uint8, decoded when they are asked for: ImageNet does not fit in memory.
-
-    Args:
-        files: the files.
-        decode: gives the pixels (C, H, W) of a file.
-    """
+    """Pixels (N, C, H, W) of image files, uint8, decoded when they are asked for: ImageNet does not fit in memory."""
 
     def __init__(self, files: Sequence[str], decode: Callable[[str], Tensor]):
         self.files, self.decode = np.asarray(files), decode
@@ -71,22 +63,15 @@ class Images(NamedTuple):
 
     def x(self, i) -> Tensor:
         """Images i in [0, 1], float32; ConfigError names a position that there is not."""
-        if not isinstance(i, slice):
-            asked = torch.as_tensor(i).flatten()
-            inside = not asked.is_floating_point() and bool(((asked >= 0) & (asked < len(self.labels))).all())
-            right = f"a position from 0 to {len(self.labels) - 1}"
-            settings.check(inside or asked.dtype == torch.bool or not len(asked), "image", i, right)
+        if isinstance(i, (int, np.integer)):
+            settings.check(0 <= i < len(self.labels), "image", i, f"a position from 0 to {len(self.labels) - 1}")
         picked = self.pixels[i]
         picked = picked.decoded() if isinstance(picked, Files) else picked
         return picked.float() / 255 if picked.dtype == torch.uint8 else picked
 
 
 def load(data: settings.Data, split: str) -> Images:
-    """The images and labels of a split of a data set, checked.
-
-    Raises:
-        ConfigError: an unknown split, a missing folder, or images of the wrong shape or not finite.
-    """
+    """The images and labels of a split of a data set; ConfigError for a missing folder or images of the wrong shape."""
     settings.check(split in SPLITS, "split", split, settings.one_of(SPLITS))
     part = "test" if split == "test" else "train"
     images = _digits(part) if data.name == "digits" else _folder_or_download(data, part)
@@ -95,15 +80,14 @@ def load(data: settings.Data, split: str) -> Images:
         keep = held_out if split == "val" else ~held_out
         images = images._replace(pixels=images.pixels[keep], labels=images.labels[keep])
     settings.check(len(images.labels) > 0, f"{data.name} {split}", 0, "at least one image")
-    eight_bits = isinstance(images.pixels, Files) or images.pixels.dtype == torch.uint8
-    for i in range(1 if eight_bits else len(images.labels)):
-        check_image(images.x(i), data)
+    shape = tuple(images.x(0).shape)
+    settings.check(shape == data.shape, "image shape", shape, f"{data.shape} for {data.name}")
     return images
 
 
 def image_folder(folder: Path, channels: int = 3) -> Images:
     """The images of any folder that has a folder per class, all of the first one's size; 1 channel is grey."""
-    names = [entry.name for entry in _visible(folder) if entry.is_dir()] if folder.is_dir() else []
+    names = _folders(folder) if folder.is_dir() else []
     files = _files(folder / names[0], set()) if names else []
     settings.check(bool(files), "image folder", str(folder), "one with a folder of images per class")
     first = _read(files[0])
@@ -134,14 +118,6 @@ def seen_file(run: settings.Run) -> Path:
     return store.own(run, f"votes/images-{settings.fingerprint(run.profile.data, run.profile.evaluated)}.json")
 
 
-def check_image(x: Tensor, data: settings.Data) -> None:
-    """Refuse an image that does not have the data set's shape or has pixels that are not finite or not in [0, 1]."""
-    settings.check(tuple(x.shape) == data.shape, "image shape", tuple(x.shape), f"{data.shape} for {data.name}")
-    settings.check(bool(torch.isfinite(x).all()), "image", "a pixel that is not finite", "finite pixels in [0, 1]")
-    low, high = float(x.min()), float(x.max())
-    settings.check(low >= 0 and high <= 1, "image range", (low, high), "pixels in [0, 1]; normalisation is a model layer")
-
-
 def _digits(part: str) -> Images:
     # The file alone, because importing scikit-learn takes as long as a small training: 64 pixels of 0 to 16 and a label.
     packed = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
@@ -161,10 +137,8 @@ def _folder_or_download(data: settings.Data, part: str) -> Images:
     folder = _place(data, part)
     if folder.is_dir():
         return _packed(folder, data, part)
-    settings.check(
-        data.name == "cifar10" and sealed.environment("SRS_DATA") is None, "data folder", str(folder),
-        "an existing folder with one folder of images per class; point SRS_DATA at its grandparent",
-    )
+    right = "an existing folder with one folder of images per class; point SRS_DATA at its grandparent"
+    settings.check(data.name == "cifar10" and sealed.environment("SRS_DATA") is None, "data folder", str(folder), right)
     from torchvision.datasets import CIFAR10
 
     try:
@@ -229,21 +203,11 @@ def _folder(folder: Path, data: settings.Data) -> Images:
 
 
 def _classes(folder: Path, data: settings.Data) -> dict[str, int]:
-    """The class folders in the order of their names, and the label of each.
-
-    Numbers from 0 are labels. CIFAR-10 has names of its own; elsewhere the order of the names gives the label.
-    """
-    names = [entry.name for entry in _visible(folder) if entry.is_dir()]
+    """The class folders in the order of their names, and the label of each: a number from 0, else the place in that order."""
+    names = _folders(folder)
     if data.name == "cifar10" and not _numbered(names):
-        right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
-        settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
+        settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], ", ".join(CIFAR10_CLASSES) + ", or 0 to 9")
     settings.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
-    for other in SPLITS:  # or a label would mean one class in training and another in testing
-        beside = folder.parent / other
-        if data.name != "cifar10" and beside != folder and beside.is_dir():
-            theirs = [entry.name for entry in _visible(beside) if entry.is_dir()]
-            differing = sorted(set(names) ^ set(theirs)) if len(theirs) == len(names) else []
-            settings.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
     return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
 
 
@@ -252,34 +216,35 @@ def _numbered(names: list[str]) -> bool:
     return all(n.isascii() and n.isdecimal() for n in names) and sorted(map(int, names)) == list(range(len(names)))
 
 
-def _visible(folder: Path | str) -> list[os.DirEntry]:
-    """What lies in a folder, sorted by name, but what is hidden; a link must lead somewhere."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        settings.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
-    for entry in found:
-        if entry.is_symlink():
-            settings.check(os.path.exists(entry.path), "link", entry.path, "one that leads to an image or a folder")
-    return found
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, but of hidden ones."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and _leads(path) and path.is_dir())
+
+
+def _leads(path: str | Path) -> bool:
+    """True; refuses a link that leads nowhere."""
+    settings.check(not os.path.islink(path) or os.path.exists(path), "link", str(path), "one that leads to an image or a folder")
+    return True
 
 
 def _files(folder: Path, seen: set[str]) -> list[str]:
     """The images of a class at any depth, folder by folder; `seen` holds the folders that were read before."""
-    found, todo = [], [str(folder)]
-    while todo:
-        where = todo.pop()
+
+    def refuse(error: OSError) -> None:
+        settings.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
+
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(where)
         settings.check(real not in seen, "folder", where, "none that is linked twice, or its images would count twice")
         seen.add(real)
-        for entry in _visible(where):
-            if entry.is_dir():
-                todo.append(entry.path)
-            elif entry.name.lower().endswith(ENDINGS):
-                settings.check(entry.is_file(), "image file", entry.path, "a plain file")
-                found.append((where, entry.name))
-    return [os.path.join(*parts) for parts in sorted(found)]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(where, name)
+            if _leads(path) and name.lower().endswith(ENDINGS) and not name.startswith("."):
+                settings.check(os.path.isfile(path), "image file", path, "a plain file")
+                found.append(path)
+    return sorted(found, key=os.path.split)
 
 
 def _read(path: str) -> Image.Image:
@@ -310,17 +275,16 @@ def _lost(image: Image.Image) -> str:
 def digest(images: Images, which: Sequence[int] | None = None) -> str:
     """Sixteen hex digits of the pixels and labels of some images; of a whole split of files, their names and sizes instead."""
     whole = hashlib.sha256()
-    if which is not None:
+    if which is None:
+        whole.update(images.labels.numpy().tobytes())
+    if which is None and isinstance(images.pixels, Files):  # decoding ImageNet takes hours
+        files = images.pixels.files.tolist()
+        base = os.path.commonpath(files)
+        whole.update(ascii([(os.path.relpath(file, base), os.stat(file).st_size) for file in files]).encode())
+    elif which is None:
+        whole.update(images.pixels.numpy().tobytes())
+    else:
         for i in which:
             whole.update(images.x(int(i)).numpy().tobytes())
         whole.update(images.labels[list(which)].numpy().tobytes())
-    else:
-        whole.update(images.labels.numpy().tobytes())
-        if isinstance(images.pixels, Files):  # decoding ImageNet takes hours
-            files = images.pixels.files.tolist()
-            base = os.path.commonpath(files)
-            listed = [(os.path.relpath(file, base), os.stat(file).st_size) for file in files]
-            whole.update(ascii(listed).encode())
-        else:
-            whole.update(images.pixels.numpy().tobytes())
     return whole.hexdigest()[:16]

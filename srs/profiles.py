@@ -1,19 +1,15 @@
 """What is run: models, training recipes, sampling methods and profiles. Standard library only.
 
-The dataclasses are those of `settings`, and stand here too. Names from outside (notebook parameters, command lines,
-make) enter through `get_profile`, `get_run` and `read_parameters`, which refuse what they do not know before any work
-starts.
-
-`python -m srs.profiles digits` prints what make asks.
+Names from outside (notebook parameters, command lines, make) enter through `get_profile`, `get_run` and `read_parameters`, which
+refuse what they do not know. `python -m srs.profiles digits` prints what make asks.
 """
 
-import ast
 import dataclasses
+import hashlib
 import json
-import os
 import re
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +27,7 @@ DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
 
 
 def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
-    """The six rows of the paper's CIFAR-10 tables, and the solve that audits.
-
-    `batch` is a matter of speed for standard RS, `chains` is not for SRS.
-    """
+    """The six rows of the paper's CIFAR-10 tables, and the solve that audits; `batch` matters for speed alone, `chains` for votes."""
     stop = replace(STOP, batch=batch)
     srs = dict(start="previous", batch=chains, warmup=warmup, audit=audit, auditor=stop)
     return (
@@ -186,13 +179,7 @@ PROFILES = {
             "cifar10", CIFAR10, tuple(map(as_counted, CIFAR_RUNS)), CIFAR_MORE, "MDEQ-30A", images=20, stride=250, n0=100, n=1_000, ablation_images=5,
             attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)), trains_more=False,
         ),
-        # More images, without an audit. Those of `cifar10` are among them.
-        Profile(
-            "cifar10_more", CIFAR10, tuple(Run(SMALL, CIFAR_CONTRACTIVE_AT[sigma], sigma) for sigma in (0.25, 0.5)), NO_AUDIT, "MDEQ-STOP",
-            images=100, stride=50, n0=100, n=1_000,
-        ),
-        # Goes on from `contractive`. 500 images as in the paper; each stops once the radii of the table are decided. So many votes
-        # as the full solve's would take two cores an hour more, so there are the cheapest sound ones alone.
+        # 500 images as in the paper by the cheapest sound votes; each stops once the radii of the table are decided.
         Profile(
             "cifar10_long", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5, methods=NO_AUDIT[1:]),), NO_AUDIT, "MDEQ-STOP",
             images=500, stride=10, n0=100, n=10_000, adaptive=True,
@@ -261,52 +248,24 @@ def list_runs(profile: Profile) -> list[str]:
     return [run.id for run in profile.every_run]
 
 
-def read_parameters(namespace: dict, **known: object) -> None:
+def read_parameters(namespace: dict, **known: type) -> None:
     """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
-
-    Other values than a result is made with send tables and figures to figures/scratch, unless make, which knows what
-    each profile wants, asked for them.
 
     Args:
         namespace: the notebook's `globals()`, in its first code cell after the parameters.
-        known: each parameter that the notebook has: its type if no result depends on it, else the value that results are
-            made with. int passes for float.
+        known: the type of each parameter that the notebook has; int passes for float.
 
     Raises:
-        ConfigError: an unknown name in a cell of parameters; a parameter is missing or of another type.
+        ConfigError: papermill's latest cell sets an unknown name; a parameter is missing or of another type.
     """
-    for name in _assigned(namespace.get("In", ()), known):
+    injected = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
+    for name in re.findall(r"^(\w+) = ", injected[-1], re.M) if injected else ():
         check(name in known, "parameter", name, one_of(known))
-    other = []
-    for name, standard in known.items():
+    for name, kind in known.items():
         check(name in namespace, "parameters", sorted(known.keys() & namespace), f"{name} among them")
-        kind, value = standard if isinstance(standard, type) else type(standard), namespace[name]
+        value = namespace[name]
         right = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
         check(right, name, value, f"a {kind.__name__}")
-        other += [f"{name} = {value!r}"] if standard is not kind and value != standard else []
-    os.environ["SRS_SCRATCH"] = "1" if other and not os.environ.get("SRS_MAKE") else ""
-    if os.environ["SRS_SCRATCH"]:
-        print(f"Not what results are made with: {', '.join(other)}. Tables and figures go to figures/scratch.")
-
-
-def _assigned(cells: Sequence[str], known: Container[str]) -> list[str]:
-    """What the latest cell of parameters and papermill's latest assign, of all the cells that IPython has run.
-
-    A cell of parameters assigns and does nothing else, a known name among others. What other cells define, or IPython
-    starts with, is nobody's parameter.
-    """
-    own, injected = [], []
-    for cell in cells:
-        try:
-            body = ast.parse(cell).body
-        except SyntaxError:  # a magic command
-            continue
-        names = [t.id for line in body if isinstance(line, ast.Assign) for t in line.targets if isinstance(t, ast.Name)]
-        if cell.startswith("# Parameters\n"):
-            injected = names
-        elif len(names) == len(body) and any(name in known for name in names):
-            own = names
-    return own + injected
 
 
 # ------------------------------------------------------------------------------------------------ what make asks
@@ -315,48 +274,40 @@ LEAVES = {"10_train": ("weights.safetensors", "anchor.safetensors", "card.json")
 
 
 def notebooks(profile: Profile) -> list[str]:
-    """The notebooks that show a profile's results; without the audited methods there is nothing to compare RS with."""
-    if not any(m.audit for m in profile.methods):
+    """The notebooks that show a profile's results; most of them begin with the model of the paper's recipe."""
+    if "SMALL-s0.50-paper" not in list_runs(profile):
         return ["30_certified_accuracy"]
     attacks = ["33_attacks", *["34_white_box"] * profile.trains_more] if profile.attacks else []
     more = ["35_imagenet", "36_explicit", "40_soundness", "41_speed", "80_coverage", "90_report"]
     return ["00_quickstart", "05_method", "30_certified_accuracy", "31_consistency", "32_ablations", *attacks, *more]
 
 
-def lost(profile: Profile) -> list[Path]:
-    """The executed notebooks of which a result is gone, or has another size than `note` wrote down."""
-    found = []
-    for executed in sorted((sealed.root() / "data" / profile.name / "notebooks").glob("*.ipynb")):
-        sizes, noted = _left(profile, executed.stem), _noted(profile, executed.stem)
-        try:
-            whole = sizes is not None and (not noted.is_file() or json.loads(noted.read_text()) == sizes)
-        except ValueError:
-            whole = False
-        found += [] if whole else [executed.relative_to(sealed.root())]
-    return found
-
-
 def note(profile: Profile, name: str) -> None:
-    """Write down the sizes of what a notebook left that was just executed."""
-    sealed.write(_noted(profile, name), (json.dumps(_left(profile, name), indent=1) + "\n").encode())
+    """Write down the digests of what a notebook left that was just executed: a run's files, tables and figures by their captions."""
+    work, (step, _, run) = sealed.root() / "data" / profile.name, name.partition("-")
+    left = [work / run / file for file in LEAVES.get(step, ())]
+    for shown in set(re.findall(r'"\*([\w.]+)\.\* ', (work / "notebooks" / f"{name}.ipynb").read_text())):
+        left += [file for file in (sealed.root() / "figures" / profile.name).glob(f"{shown}.*") if file.stem == shown]
+    digests = {str(file.relative_to(sealed.root())): _digest(file) for file in sorted(left)}
+    sealed.write(work / "settings" / f"{name}.made.json", (json.dumps(digests, indent=1) + "\n").encode())
 
 
-def _left(profile: Profile, name: str) -> dict[str, int] | None:
-    """The sizes of a run's files, and of tables and figures whose captions the executed notebook shows; None if one is gone."""
-    work, figures = sealed.root() / "data" / profile.name, sealed.root() / "figures" / profile.name
-    step, _, run = name.partition("-")
-    files = [work / run / file for file in LEAVES.get(step, ())]
-    for shown in sorted(set(re.findall(r'"\*([\w.]+)\.\* ', (work / "notebooks" / f"{name}.ipynb").read_text()))):
-        paths = {path.suffix: path for path in figures.glob(f"{shown}.*") if path.stem == shown}
-        kinds = next((kinds for kinds in ((".pdf", ".png"), (".csv", ".md", ".tex")) if paths.keys() >= set(kinds)), ())
-        files += [paths[kind] for kind in kinds] or [figures / shown]
-    if not all(file.is_file() for file in files):
-        return None
-    return {str(file.relative_to(sealed.root())): file.stat().st_size for file in files}
+def lost(profile: Profile) -> list[Path]:
+    """The executed notebooks of which a result is gone, or is not what `note` saw."""
+
+    def whole(executed: Path) -> bool:
+        try:
+            digests = json.loads((work / "settings" / f"{executed.stem}.made.json").read_text())
+            return all(_digest(sealed.root() / file) == digest for file, digest in digests.items())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    work = sealed.root() / "data" / profile.name
+    return [path.relative_to(sealed.root()) for path in sorted((work / "notebooks").glob("*.ipynb")) if not whole(path)]
 
 
-def _noted(profile: Profile, name: str) -> Path:
-    return sealed.root() / "data" / profile.name / "settings" / f"{name}.made.json"
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def write_stamps(profile: Profile) -> None:
@@ -382,10 +333,7 @@ def answers(profile: Profile) -> Iterator[str]:
 
 
 def main(profile: str, *what: str) -> None:
-    """Answer make: `python -m srs.profiles PROFILE` prints words.
-
-    With a third word it writes: `stamps` the files of settings, `note NAME` what an executed notebook left.
-    """
+    """Answer make in words; with a third word, write: `stamps` the files of settings, `note NAME` what a notebook left."""
     if what:
         {"stamps": write_stamps, "note": note}[what[0]](get_profile(profile), *what[1:])
         return

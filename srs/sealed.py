@@ -22,7 +22,7 @@ from srs.settings import check, ConfigError
 
 T = TypeVar("T")
 TRACKED = ("zoo", "results")  # folders of data/ that git keeps
-HOUR = 3600  # a temporary file of another machine is nobody's any more when it is this old
+HOUR = 3600  # a temporary file is nobody's any more when it is this old
 
 
 class DamagedFile(RuntimeError):
@@ -60,11 +60,7 @@ def belongs(path: Path) -> str:
 
 
 def present(path: Path) -> bool:
-    """Whether the file is there.
-
-    Raises:
-        ConfigError: there is something else in its place, or no permission to look.
-    """
+    """Whether the file is there; ConfigError where something else is in its place, or one may not look."""
     try:
         with _told(path, "a file that can be read", FileNotFoundError):
             path.stat()
@@ -94,32 +90,18 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         ConfigError: a full disk, no permission, or a folder of that name.
     """
-    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     with _told(path, f"space and permission to write in {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"{path.name}.*.part"):
+        for old in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed
             with contextlib.suppress(FileNotFoundError):
-                if _left_behind(old, path.name):
+                if time.time() - old.stat().st_mtime > HOUR:
                     old.unlink()
         try:
             part.write_bytes(content)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-
-
-def _left_behind(part: Path, name: str) -> bool:
-    """Whether who wrote a temporary file was killed; of another machine's processes only its age tells."""
-    host, _, process = part.name.removeprefix(name + ".").rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname() or not process.isdigit():
-        return time.time() - part.stat().st_mtime > HOUR
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's
-        pass
-    return False
 
 
 def write_changed(path: Path, content: bytes) -> None:
@@ -153,8 +135,7 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
     """What a file holds, once its seal was checked.
 
     Args:
-        path: the file.
-        what: it is, in words.
+        path, what: the file, and what it is in words.
         parse: makes the result of the content without its seal; any error of it means that the content is wrong.
         by: the command that makes the file; empty if only a notebook does.
         plain: the file has no seal, or `parse` checks it.
@@ -192,9 +173,9 @@ def damaged(path: Path, what: str, by: str) -> DamagedFile:
         with contextlib.suppress(FileNotFoundError):  # another process was first
             path.replace(aside)
         return DamagedFile(f"{told}; it was set aside as {aside.name}: run again to remake it, by {_command(path, by)}")
-    if place and place[0] in TRACKED:
-        return DamagedFile(f"{told}; it was left as it is: `git checkout -- {Path('data', *place)}` brings it back")
-    return DamagedFile(f"{told}; it was left as it is: get a new copy, or make one by {_command(path, by)}")
+    tracked = place and place[0] in TRACKED
+    back = f"`git checkout -- {Path('data', *place)}` brings it back" if tracked else f"get a new copy, or make one by {_command(path, by)}"
+    return DamagedFile(f"{told}; it was left as it is: {back}")
 
 
 def was_set_aside(path: Path) -> bool:
@@ -207,9 +188,6 @@ def _command(path: Path, by: str) -> str:
     place = _place(path)
     make = f"`make PROFILE={place[0]}`" if in_work(path) and len(place) > 2 else "`make`"
     return f"{make} or `srs {by}`" if by else make
-
-
-# ------------------------------------------------------------------------------------------------ JSON
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -240,12 +218,7 @@ def _canonical(content: dict) -> bytes:
 
 @contextlib.contextmanager
 def alone(path: Path, work: str) -> Iterator[None]:
-    """Hold a lock file; while another process holds it, say which one and wait. The kernel frees it with its holder.
-
-    Args:
-        path: the lock file; it stays, empty of meaning.
-        work: what is done under the lock, in words.
-    """
+    """Hold a lock file; while another process holds it, say which one and wait. The kernel frees it with its holder."""
     with _told(path, f"space and permission to write in {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a+")

@@ -1,7 +1,4 @@
-"""What can be set: frozen dataclasses with everything that a run depends on. Standard library only.
-
-Every one refuses values that make no sense when it is made, in one sentence, before any work starts.
-"""
+"""What can be set: frozen dataclasses that refuse what makes no sense, in one sentence. Standard library only."""
 
 import dataclasses
 import hashlib
@@ -20,7 +17,6 @@ STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")
 GRADIENTS = ("implicit", "contractive")
 AUGMENTS = ("none", "flips", "crops")
-MOST_CLASSES = 2**15  # votes are stored as 16-bit numbers
 
 
 def check(ok: bool, what: str, value: object, right: str) -> None:
@@ -36,16 +32,9 @@ def plain(value: object) -> object:
     return float(str(value)) if isinstance(value.item(), float) else value.item()
 
 
-def take_plain(record: object) -> None:
-    """Make the numpy scalars of a frozen dataclass plain, so that equal settings are filed under equal keys."""
-    for field in dataclasses.fields(record):
-        object.__setattr__(record, field.name, plain(getattr(record, field.name)))
-
-
 def check_count(value: object, least: int, what: str) -> None:
     """Refuse what is not a whole number of at least `least`."""
-    value = plain(value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(plain(value), int) and not isinstance(plain(value), bool)
     check(whole and value >= least, what, value, f"a whole number, at least {least}")
 
 
@@ -98,12 +87,11 @@ class Model:
 class ResNet:
     """The size of an explicit residual network for small images (He et al. 2016; depth 110 in Cohen et al. 2019)."""
 
-    name: str  # without a dash, for run ids
+    name: str
     depth: int  # 6 n + 2: a convolution, three stages of n blocks of two, a linear layer
     widths: tuple[int, int, int] = (16, 32, 64)
 
     def __post_init__(self):
-        take_plain(self)
         check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
 
 
@@ -145,7 +133,6 @@ class Train:
     ema: float = 0.0  # the weights kept are their running mean, which this much of is left after a step; 0: the last ones
 
     def __post_init__(self):
-        take_plain(self)
         check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
         check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
         check(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
@@ -169,7 +156,6 @@ class Method:
     auditor: "Method | None" = None  # solves audited votes again; its classifier is certified; None: the sampling's reference
 
     def __post_init__(self):
-        take_plain(self)
         check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
         check(self.start in STARTS, "start", self.start, one_of(STARTS))
         warmup = 1 if self.start in ("centroid", "calibrated") else 0
@@ -182,11 +168,7 @@ class Method:
 
     @property
     def serialized(self) -> bool:
-        """Whether the start depends on the image, so that a certificate needs an audit.
-
-        From the starts `zero` and `anchor`, which are the same for every image, votes are those of a classifier of its
-        own, which plain randomized smoothing certifies.
-        """
+        """Whether the start depends on the image, so that a certificate needs an audit; plain randomized smoothing certifies others."""
         return self.start not in ("zero", "anchor")
 
     @property
@@ -196,10 +178,8 @@ class Method:
 
 
 def check_standard(method: Method, what: str) -> None:
-    """Refuse what votes are not audited by: a solve whose answer depends on anything but the copy, or needs an audit itself.
-
-    An anchor is one state for all copies, but its owner chooses it: audited from there, votes that start there always agree.
-    """
+    """Refuse what votes are not audited by: a solve whose answer depends on anything but the copy, or needs an audit itself."""
+    # An anchor is one state for all copies, but its owner chooses it: audited from there, votes that start there always agree.
     check(method.start == "zero" and method.auditor is None, what, method.name, "one that starts from zero, without an auditor")
 
 
@@ -216,7 +196,6 @@ class Stop:
     missed: float = 0.001  # a radius is given up once all N votes would certify it with at most this probability
 
     def __post_init__(self):
-        take_plain(self)
         check(len(self.radii) > 0 and min(self.radii) >= 0, "radii", self.radii, "at least one, each of them 0 or more")
         for what in ("alpha", "missed"):
             check(0 < getattr(self, what) < 1, what, getattr(self, what), "a probability strictly between 0 and 1")
@@ -236,10 +215,9 @@ class Sampling:
     stop: Stop | None = None  # of votes that need no audit; None: n of them for every image
 
     def __post_init__(self):
-        take_plain(self)
         for what, least in (("n0", 1), ("n", 1), ("classes", 2)):
             check_count(getattr(self, what), least, what)
-        check(self.classes <= MOST_CLASSES, "classes", self.classes, f"at most {MOST_CLASSES:,}: votes are stored in 16 bits")
+        check(self.classes <= 2**15, "classes", self.classes, "at most 32,768: votes are stored in 16 bits")
         check_standard(self.reference, "reference method")
         check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
@@ -249,7 +227,7 @@ class Sampling:
         return self.n if self.stop and not method.serialized else 0
 
     def check_method(self, method: Method) -> None:
-        """Refuse a method whose audit is larger than the sample."""
+        """Refuse an audit that is larger than the sample."""
         check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
 
 
@@ -280,8 +258,7 @@ class Run:
     @property
     def first(self) -> "Run | None":
         """The run whose weights this one begins with; None if they are random."""
-        begin = self.train.begin
-        return begin and replace(self, train=begin, sigma=self.train.begin_sigma or self.sigma)
+        return self.train.begin and replace(self, train=self.train.begin, sigma=self.train.begin_sigma or self.sigma)
 
 
 @dataclass(frozen=True)
@@ -311,13 +288,12 @@ class Profile:
     undrawn: tuple[Method, ...] = ()  # the reference of a run that leaves it out: `runs` sets it
 
     def __post_init__(self):
-        take_plain(self)
         check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
         check(self.images >= 1, "images", self.images, "at least 1 image")
         self.method(self.reference)
         for m in self.methods:
             self.sampling.check_method(m)
-            # An auditor's votes on all copies say how many of the method's are wrong.
+            # Its votes on all copies say how many of the method's are wrong.
             check(m.auditor in (None, *self.methods), f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
         for run in self.plan:
             check(0 <= run.images <= self.images, f"images of {run.id}", run.images, f"1 to {self.images}")
@@ -326,11 +302,8 @@ class Profile:
     @property
     def sampling(self) -> Sampling:
         """What is sampled of each image."""
-        reference = self.method(self.reference)
-        return Sampling(
-            self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels,
-            Stop(self.radii, self.alpha) if self.adaptive else None,
-        )  # fmt: skip
+        stop, reference = Stop(self.radii, self.alpha) if self.adaptive else None, self.method(self.reference)
+        return Sampling(self.data.classes, self.n0, self.n, self.seed, reference, self.noise, self.data.levels, stop)
 
     @property
     def evaluated(self) -> tuple[int, ...]:

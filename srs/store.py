@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-import os
 import platform
 import warnings
 from collections.abc import Iterable, Mapping
@@ -35,11 +34,6 @@ def own(run: Run, name: str) -> Path:
     return sealed.root() / "data" / run.profile.name / run.id / name
 
 
-def measured(run: Run, name: str) -> Path:
-    """The same for a table of what was measured besides; apart, where a notebook was given other parameters by hand."""
-    return own(run, f"scratch/{name}" if _by_hand() else name)
-
-
 def tracked(run: Run, name: str) -> Path:
     """Where the shipped copy of a file of a run lies."""
     where = f"zoo/{run.profile.data.name}" if name in MODEL else f"results/{run.profile.name}"
@@ -48,18 +42,12 @@ def tracked(run: Run, name: str) -> Path:
 
 def find(run: Run, name: str) -> Path | None:
     """A file of a run, from here, else as shipped; None if there is neither."""
-    here = own if name in (*MODEL, COUNTS) else measured
-    return next((path for path in (here(run, name), tracked(run, name)) if sealed.present(path)), None)
+    return next((path for path in (own(run, name), tracked(run, name)) if sealed.present(path)), None)
 
 
 def shown(profile: Profile, name: str) -> Path:
     """A table or figure that the reader sees."""
-    return sealed.root() / "figures" / ("scratch" if _by_hand() else "") / profile.name / name
-
-
-def _by_hand() -> bool:
-    """Whether a notebook was given other parameters than results are made with; `profiles.read_parameters` finds it."""
-    return bool(os.environ.get("SRS_SCRATCH"))
+    return sealed.root() / "figures" / profile.name / name
 
 
 def executed(profile: Profile, name: str) -> Path:
@@ -125,14 +113,7 @@ def save_frame(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -> pd.DataFrame:
-    """A stored table of measurements; raises what `sealed.read` raises.
-
-    Args:
-        path: the file.
-        columns: names and types of those that it must have.
-        what: it is, in words.
-        by: the command that makes it.
-    """
+    """A stored table of measurements with these columns, of these types; raises what `sealed.read` raises."""
     return sealed.read(path, what, lambda body: _parse(body, columns), by=by)
 
 
@@ -162,14 +143,9 @@ ATTACKED = {  # the columns of attacked images, a row per image and radius; clas
 
 
 def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
-    """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED.
-
-    Raises:
-        ConfigError: there is no such table.
-        DamagedFile: it does not parse; it has been set aside.
-    """
+    """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED."""
     path = find(run, f"{name}.csv")
-    settings.check(path is not None, "attack results", str(measured(run, f"{name}.csv")), "an existing file; `make` makes one")
+    settings.check(path is not None, "attack results", str(own(run, f"{name}.csv")), "an existing file; `make` makes one")
     return read_frame(path, ATTACKED, "table of attacked images", by="")
 
 
@@ -202,13 +178,7 @@ COLUMNS = tuple(KINDS)
 
 
 def write_counts(run: Run, counted: Mapping[str, Iterable[Tally]], made_by: Mapping[str, dict]) -> None:
-    """Write the counts of a run, a row per image and method, and what made them.
-
-    Args:
-        run: which trained model.
-        counted: the counts of every method by its name.
-        made_by: their `provenance` by the method's name.
-    """
+    """Write the counts of a run by the methods' names, a row per image and method, and the `provenance` that made them."""
     rows = [pd.DataFrame(tallies, columns=COLUMNS).sort_values("idx").assign(method=name) for name, tallies in counted.items()]
     save_frame(own(run, COUNTS), pd.concat(rows)[["method", *COLUMNS]])
     sealed.write_json(own(run, "counts.json"), dict(made_by))
@@ -223,7 +193,6 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     Raises:
         ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
         DamagedFile: counts are damaged.
-        ValueError: the methods of a run were not evaluated on the same images.
     """
     runs = runs or profile.runs
     found = {run: rows for run in runs if (rows := read_run(run)) is not None}
@@ -286,20 +255,13 @@ def label(run: Run, method: settings.Method, tallies) -> pd.DataFrame:
     rows = pd.DataFrame(tallies)
     named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
              "reference": run.profile.reference, "needs_audit": method.serialized, "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
-    for i, (name, value) in enumerate(named.items()):
-        rows.insert(i, name, value)
-    return rows
+    return rows.assign(**named)[[*named, *rows.columns]]
 
 
 def require_same_images(counts: pd.DataFrame) -> None:
-    """Pairwise measures compare image by image.
-
-    Raises:
-        ValueError: the methods of a run were evaluated on different images.
-    """
+    """Raise ValueError where the methods of a run were evaluated on different images: pairwise measures compare image by image."""
     for run, own_rows in counts.groupby(RUN, observed=True):
-        images = {method: tuple(rows["idx"]) for method, rows in own_rows.groupby("method", observed=True)}
-        if len(set(images.values())) > 1:
+        if len({tuple(rows["idx"]) for _, rows in own_rows.groupby("method", observed=True)}) > 1:
             raise ValueError(f"the counts of {run} are of different images per method: certify its methods again")
 
 
@@ -326,27 +288,16 @@ def provenance(**facts: object) -> dict:
 
 @functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
 def code_digest(*places: str) -> str:
-    """Sixteen hex digits of what modules or folders of this package compute: they change with the code, not with its comments."""
+    """The digest of modules or folders of this package: it changes with the code, not with its comments."""
     home = Path(__file__).parent
-    files = [file for place in places for file in ([home / f"{place}.py"] if (home / f"{place}.py").is_file() else sorted((home / place).glob("*.py")))]
+    files = [file for place in places for file in ([*home.glob(f"{place}.py")] or sorted((home / place).glob("*.py")))]
     return digest_of_code(*(file.read_text(encoding="utf-8") for file in files))
 
 
 def digest_of_code(*sources: str) -> str:
-    """Sixteen hex digits of what Python sources compute, the same under every release of Python that reads them."""
-    return hashlib.sha256("".join(map(_plain_code, map(ast.parse, sources))).encode()).hexdigest()[:16]
-
-
-def _plain_code(node: object) -> str:
-    """A syntax tree as text without docstrings, places and empty fields, in which releases of Python differ; so does `ast.dump`."""
-    if isinstance(node, list):
-        return f"[{', '.join(map(_plain_code, node))}]"
-    if not isinstance(node, ast.AST):
-        return ascii(node)
-    values = dict(ast.iter_fields(node))
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-        values["body"] = node.body[1:]
-    if isinstance(node, ast.JoinedStr):
-        values["values"] = [part for part in node.values if getattr(part, "value", None) != ""]  # Python 3.12 adds empty ones
-    told = (f"{name}={_plain_code(values[name])}" for name in sorted(values) if values[name] not in (None, []))
-    return f"{type(node).__name__}({', '.join(told)})"
+    """Sixteen hex digits of Python sources without their comments and docstrings."""
+    trees = [ast.parse(source) for source in sources]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256("\0".join(map(ast.unparse, trees)).encode()).hexdigest()[:16]

@@ -108,7 +108,7 @@ def write_everything(profile: Profile) -> None:
     for run in profile.runs:
         write_measured(run)
     base = ablations.base(profile)
-    store.save_frame(store.measured(base, ablations.NAME), recounted(base))
+    store.save_frame(store.own(base, ablations.NAME), recounted(base))
     for run in attacks.runs_of(profile):
         write_attacks(run)
     write_white_box(profile.runs[0])
@@ -134,7 +134,7 @@ def write_agreement(run: Run) -> None:
     spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
     points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
     frame = pd.DataFrame(points, columns=list(speed.POINTS))
-    store.save_frame(store.measured(run, "agreement-test.csv"), frame)
+    store.save_frame(store.own(run, "agreement-test.csv"), frame)
 
 
 def write_measured(run: Run) -> None:
@@ -144,7 +144,7 @@ def write_measured(run: Run) -> None:
     ways = bench.contenders_of(run, 400)
     nfe = [float(m.steps + 2 * (m.solver == "released_anderson")) for m in ways]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
-    store.save_frame(store.measured(run, "bench.csv"), pd.DataFrame([
+    store.save_frame(store.own(run, "bench.csv"), pd.DataFrame([
         {"label": m.name, "batch": m.batch, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
          "ratio_best": seconds[1] / s, "differing": float(rng.uniform(0, 0.3) / k)}
         for m, k, s in zip(ways, nfe, seconds)
@@ -154,7 +154,7 @@ def write_measured(run: Run) -> None:
     for idx, p_a in zip(run.profile.evaluated, rng.beta(4, 1, run.profile.images)):
         n_a = np.cumsum(rng.random(looks[-1]) < p_a)
         votes_for += [("MDEQ-5A", idx, n, int(n_a[n - 1])) for n in looks]
-    store.save_frame(store.measured(run, "adaptive.csv"), pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
+    store.save_frame(store.own(run, "adaptive.csv"), pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
 
 
 def write_attacks(run: Run) -> None:
@@ -168,7 +168,7 @@ def write_attacks(run: Run) -> None:
                 confirm = suite.confirm if rng.random() < 0.3 else 0
                 votes = [_confirmed(rng, image.c_a, radius, confirm, p) for _ in suite.methods][0]  # the others' were drawn before
                 rows.append(_attacked(image.idx, image.label, attack, radius, base, (suite.n, *votes)))
-    store.save_frame(store.measured(run, "attacks.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
+    store.save_frame(store.own(run, "attacks.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 
 
 def _confirmed(rng: np.random.Generator, c_a: int, radius: float, confirm: int, p: Profile) -> tuple:
@@ -200,7 +200,7 @@ def write_white_box(run: Run) -> None:
             _attacked(idx, 3, attack, r, _answer(rng, 3, r, p), (0, none, ""))
             for attack in suite.attacks for idx in images for r in attack.radii
         ]  # fmt: skip
-        store.save_frame(store.measured(other, "white_box.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
+        store.save_frame(store.own(other, "white_box.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:

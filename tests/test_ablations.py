@@ -106,7 +106,7 @@ def test_every_line_of_every_table_is_counted_once_and_main_tables_stay(srs_root
     assert {line.table for line in lines} == {"main", "k", "n", "solver", "start", "batch", "warmup", "jacobian", "smoothadv"}
 
     monkeypatch.setattr(votes, "draw_votes", lambda *_, **__: pytest.fail("votes were drawn"))
-    path = store.measured(RUN, ablations.NAME)
+    path = store.own(RUN, ablations.NAME)
     measured = path.read_bytes()
     path.unlink()
     ablations.measure(PROFILE, progress=False)
@@ -167,7 +167,7 @@ def stored(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(tmp_path_factory.mktemp("stored")))
         synthetic.write_profile(replace(DIGITS, plan=tuple(run for run in DIGITS.plan if run.id == BASE.id)))
-        store.save_frame(store.measured(BASE, ablations.NAME), synthetic.recounted(BASE))
+        store.save_frame(store.own(BASE, ablations.NAME), synthetic.recounted(BASE))
         counted = ablations.read(DIGITS)
     return counted, ablations.sweeps(counted, DIGITS)
 

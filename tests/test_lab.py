@@ -11,7 +11,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -92,10 +91,3 @@ def test_notebooks_run_twice_in_a_browser_and_git_stays_clean(lab):
         browser.close()
     for words in (["diff"], ["add", "-u"], ["status", "--porcelain"]):  # a commit takes nothing of what was run
         assert subprocess.check_output(["git", *words], cwd=folder, text=True) == ""
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_tracked_notebook_is_as_jupyterlab_writes_it(path):
-    stored = nbformat.read(path, nbformat.NO_CONVERT)
-    assert nbformat.writes(stored) + "\n" == path.read_text()
-    assert stored.metadata.kernelspec.display_name == "Python 3 (ipykernel)"

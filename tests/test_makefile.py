@@ -1,75 +1,286 @@
-"""The Makefile's targets, without running them."""
+"""What make does, in a copy of the checkout where a stub stands for Python: its order, where it removes, when it remakes."""
 
+import json
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from tests.helpers import alive, comes_true
 
 from srs import profiles
 
 ROOT = Path(__file__).parents[1]
+RUN = profiles.get_run("smoke", "SMALL", 0.5)
+NAME = "near/here che\u0301 ck"
+
+# Stands for the environment's Python: writes down its arguments, and leaves what papermill's notebooks would leave.
+STUB = """
+import json, os, pathlib, sys
+with open(os.environ["STUB_LOG"], "a") as log:
+    log.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1:3] == ["-m", "papermill"]:
+    out = pathlib.Path(next(word for word in sys.argv if word.endswith(".part.ipynb")))
+    left = [*map(pathlib.Path, json.loads(os.environ["STUB_LEAVES"]).get(out.name.removesuffix(".ipynb.part.ipynb"), ()))]
+    out.write_text(json.dumps([f"*{path.stem}.* Its caption." for path in left if "figures" in path.parts]))
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"made by": out.name}))
+"""
+LEAVES = {
+    f"10_train-{RUN.id}": [f"data/smoke/{RUN.id}/{name}" for name in ("weights.safetensors", "anchor.safetensors", "card.json")],
+    f"20_certify-{RUN.id}": [f"data/smoke/{RUN.id}/counts.csv"],
+    "30_certified_accuracy": [f"figures/smoke/certified_accuracy_SMALL_s0.50.{end}" for end in ("csv", "md", "tex")],
+}
+NOTEBOOKS = [f"data/smoke/notebooks/{name}.ipynb" for name in LEAVES]
+
+
+class Checkout:
+    """A copy of what make reads, in a folder whose path has a space and a letter that is not ASCII, or a copy of a copy."""
+
+    def __init__(self, folder: Path, source: Path = ROOT):
+        self.folder, self.log, self.stub = folder, folder.parent / "log", folder.parent / "stub"
+        folder.mkdir(parents=True)
+        for part in ("srs", "notebooks") if source is ROOT else ("srs", "notebooks", "data/smoke", "figures/smoke"):
+            shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("Makefile", "requirements.lock"):
+            shutil.copy2(source / part, folder / part)
+        (folder / ".venv").symlink_to(sys.prefix)
+        self.log.touch()
+        # A first line with #! takes no path with a space, so the shell finds Python.
+        self.stub.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(STUB)} \"$@\"\n")
+        self.stub.chmod(0o755)
+
+    def make(self, *words: str, env: dict = {}, cwd: Path | None = None) -> subprocess.CompletedProcess:
+        """Run make with the stub."""
+        return subprocess.run(self.command(*words), **self.place(env, cwd), capture_output=True, text=True, timeout=120)
+
+    def command(self, *words: str) -> list[str]:
+        return ["make", "-j1", f"PYTHON3={sys.executable}", f"PY={shlex.quote(str(self.stub))}", "ENV=", *words]
+
+    def place(self, env: dict, cwd: Path | None = None) -> dict:
+        known = {"PATH": "/usr/bin:/bin", "MAKEFLAGS": "", "STUB_LOG": str(self.log), "STUB_LEAVES": json.dumps(LEAVES)}
+        return {"cwd": cwd or self.folder, "env": known | env}
+
+    def executed(self) -> list[str]:
+        """The notebooks that were executed since this was last asked."""
+        lines = self.log.read_text().splitlines()
+        self.log.write_text("")
+        words = [word for line in lines for word in line.split() if word.endswith(".part.ipynb")]
+        return [Path(word).name.removesuffix(".ipynb.part.ipynb") for word in words]
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Checkout:
+    return Checkout(tmp_path / NAME)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A checkout in which one run is trained, certified and shown."""
+    checkout = Checkout(tmp_path_factory.mktemp("finished") / "here")
+    assert checkout.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+    assert checkout.executed() == [*LEAVES]
+    return checkout.folder
+
+
+@pytest.fixture
+def made(tmp_path, finished) -> Checkout:
+    """A copy of it."""
+    return Checkout(tmp_path / NAME, finished)
+
+
+# ---------------------------------------------------------------------------------------------- without running
 
 
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["make", f"PYTHON3={sys.executable}", *words], cwd=ROOT, capture_output=True, text=True, timeout=60,
-        env={"PATH": "/usr/bin:/bin", "MAKEFLAGS": ""} | environment,
-    )  # fmt: skip
+    env = {"PATH": "/usr/bin:/bin", "MAKEFLAGS": ""} | environment
+    return subprocess.run(["make", f"PYTHON3={sys.executable}", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
 
 
-def test_no_rule_stands_twice_and_help_lists_what_the_readme_names():
-    done = make("help")
-    assert done.returncode == 0 and not done.stderr
-    assert {"all", "test", "tables", "lab", "clean"} <= {line.split()[0] for line in done.stdout.splitlines()}
+def test_help_lists_the_targets_empty_variables_are_unset_and_all_cores_are_used():
+    plain = make("help", OMP_NUM_THREADS="1")
+    assert plain.returncode == 0 and not plain.stderr  # no rule stands twice
+    assert {"all", "test", "tables", "lab", "clean"} <= {line.split()[0] for line in plain.stdout.splitlines()}
+    assert "PROFILE=digits " in plain.stdout and plain.stdout == make("help", PROFILE="", JOBS="", WORKERS="").stdout
+    assert f"JOBS={len(os.sched_getaffinity(0))} " in plain.stdout
 
 
-def test_empty_variables_are_unset_and_all_cores_are_used():
-    plain, empty = make("help").stdout, make("help", PROFILE="", JOBS="", WORKERS="").stdout
-    assert "PROFILE=digits " in plain and plain == empty
-    assert f"JOBS={len(os.sched_getaffinity(0))} " in make("help", OMP_NUM_THREADS="1").stdout
-
-
-@pytest.mark.parametrize(
-    ("environment", "set_to"),
-    [
-        ({"PIP_INDEX_URL": "https://mirror/simple"}, {"UV_DEFAULT_INDEX": "https://mirror/simple"}),
-        ({"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://own"}, {"UV_DEFAULT_INDEX": "https://own"}),
-        ({"HOME": "/proc/nowhere"}, {"HOME": f"{ROOT}/data/home"}),
-        ({"HOME": ""}, {"HOME": f"{ROOT}/data/home"}),
-        ({"HOME": "/tmp"}, {"HOME": "/tmp"}),
-    ],
-)
+@pytest.mark.parametrize(("environment", "set_to"), [
+    ({"PIP_INDEX_URL": "https://mirror/simple", "HOME": "/tmp"}, {"UV_DEFAULT_INDEX": "https://mirror/simple", "HOME": "/tmp"}),
+    ({"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://own"}, {"UV_DEFAULT_INDEX": "https://own"}),
+    ({"HOME": "/proc/nowhere"}, {"HOME": f"{ROOT}/data/home"}),
+])  # fmt: skip
 def test_uv_has_pip_s_index_and_a_home(environment, set_to):
     database = make("--dry-run", "--print-data-base", "help", **environment).stdout.splitlines()
     set_here = dict(line.replace(" := ", " = ").split(" = ", 1) for line in database if " = " in line or " := " in line)
     assert {name: set_here[name] for name in set_to} == set_to
 
 
-def test_unknown_profile_is_refused_in_one_sentence():
-    done = make("all", "PROFILE=nonsense")
-    assert done.returncode != 0
-    assert "PROFILE=nonsense is refused: want one of digits" in done.stderr
-
-
-@pytest.mark.parametrize("profile", ["digits", "cifar10", "paper", "imagenet", "imagenet_sample"])
+@pytest.mark.parametrize("profile", [name for name in profiles.PROFILES if name != "smoke"])  # whose white box has no model
 def test_every_run_is_trained_before_it_is_certified_and_shown(profile):
     done = make("--dry-run", "--always-make", "-j1", "all", f"PROFILE={profile}")
     assert done.returncode == 0, done.stderr
     steps = [line.split("-p profile")[0].split()[-1] for line in done.stdout.splitlines() if "papermill" in line]
-    names = [Path(step).name.removesuffix(".part.ipynb") for step in steps]
-    for run in (name.removeprefix("20_certify-") for name in names if name.startswith("20_certify-")):
-        shown = "36_explicit.ipynb" if run.startswith("ResNet") else "30_certified_accuracy.ipynb"
-        assert names.index(f"10_train-{run}") < names.index(f"20_certify-{run}") < names.index(shown)
-    assert names[-2:] == ["80_coverage.ipynb", "90_report.ipynb"]  # coverage looks at what all others left
+    names, p = [Path(step).name.removesuffix(".part.ipynb").removesuffix(".ipynb") for step in steps], profiles.get_profile(profile)
+    for run in p.every_run:
+        shown = "36_explicit" if run in p.explicit else "30_certified_accuracy"
+        assert names.index(f"10_train-{run.id}") < names.index(f"20_certify-{run.id}") < names.index(shown)
+    assert set(profiles.notebooks(p)) <= set(names)
+    assert names[-1] == profiles.notebooks(p)[-1] and (len(profiles.notebooks(p)) == 1 or names[-2] == "80_coverage")
 
 
-@pytest.mark.parametrize("profile", [name for name, p in profiles.PROFILES.items() if not any(m.audit for m in p.methods)])
-def test_a_profile_without_the_paper_s_methods_ends_with_the_main_tables(profile):
-    done = make("--dry-run", "--always-make", "-j1", "all", f"PROFILE={profile}")
-    steps = [line.split("-p profile")[0].split()[-1] for line in done.stdout.splitlines() if "papermill" in line]
-    names = [Path(step).name.removesuffix(".part.ipynb") for step in steps]
-    runs = [run.id for run in profiles.get_profile(profile).runs]
-    assert names[-1] == "30_certified_accuracy.ipynb"
-    assert sorted(names[:-1]) == sorted(f"{step}-{run}.ipynb" for step in ("10_train", "20_certify") for run in runs)
+# ---------------------------------------------------------------------------------------------- removals
+
+
+@pytest.mark.parametrize(("target", "given"), [("test", "SRS_ROOT={near}"), ("clean", "SRS_ROOT={near}"), ("distclean", "")])
+def test_nothing_outside_what_was_computed_is_removed(checkout, target, given):
+    near = checkout.folder.parent
+    kept = [near / path for path in ("here/theirs", "data/smoke-test/theirs", "data/digits/theirs")]
+    kept += [checkout.folder / path for path in ("data/zoo/x", "data/results/x", "figures/readme/x")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = checkout.make(target, *filter(None, [given.format(near=near)]))
+    assert done.returncode == 0, done.stderr
+    assert [path for path in kept if not path.exists()] == []
+
+
+@pytest.mark.parametrize("name", [" ", "..", "digits cifar10"])
+def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
+    kept = [checkout.folder / path for path in ("data/zoo/x", "data/digits/x", "figures/digits/x")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = checkout.make("clean", f"PROFILE={name}")
+    assert done.returncode != 0 and "is refused: want one of digits" in done.stderr
+    assert all(path.exists() for path in kept)
+
+
+# ---------------------------------------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize(("notebook", "which", "how"), [(name, -1, "removed") for name in LEAVES] + [(name, 0, "cut short") for name in LEAVES])
+def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook, which, how):
+    file = made.folder / LEAVES[notebook][which]
+    whole = file.read_bytes()
+    file.unlink() if how == "removed" else file.write_bytes(whole[:-9])  # as a full disk does
+    assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+    assert notebook in made.executed() and file.read_bytes() == whole
+    made.make(NOTEBOOKS[-1], "PROFILE=smoke")
+    assert made.executed() == []
+
+
+def test_a_damaged_note_of_what_was_made_and_a_removed_settings_file_cost_one_run_at_most(made):
+    notes = [*(made.folder / "data/smoke/settings").glob("*.made.json")]
+    for note, damaged in zip(notes, ("{", "[]", ""), strict=True):
+        note.write_text(damaged)
+    settings = made.folder / f"data/smoke/settings/{RUN.id}.train.json"
+    before = settings.read_text()
+    settings.unlink()
+    counts = []
+    for _ in range(2):
+        assert made.make(NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+        counts.append(len(made.executed()))
+    assert counts == [3, 0] and settings.read_text() == before
+
+
+@pytest.mark.parametrize(("file", "remade"), [
+    ("srs/training/losses.py", 3), ("srs/deq/solvers.py", 3), ("srs/smoothing/votes.py", 2), ("srs/analysis/measures.py", 1),
+    ("srs/experiments/certified_accuracy.py", 1), ("srs/experiments/attacks.py", 0),
+])  # fmt: skip
+def test_a_change_remakes_what_depends_on_it_and_no_more(made, file, remade):
+    assert made.make("-W", file, NOTEBOOKS[-1], "PROFILE=smoke").returncode == 0
+    assert made.executed() == [*LEAVES][len(LEAVES) - remade :]
+
+
+# ---------------------------------------------------------------------------------------------- machines
+
+
+@pytest.mark.parametrize("words", [["-C", "{folder}"], ["-f", "{folder}/Makefile"]])
+def test_make_is_called_from_another_folder(checkout, tmp_path, words):
+    data = checkout.folder / "data/digits/x"
+    data.parent.mkdir(parents=True)
+    data.touch()
+    done = checkout.make(*(word.format(folder=checkout.folder) for word in words), "clean", cwd=tmp_path)
+    assert done.returncode == 0 and not data.exists(), done.stderr
+
+
+def test_an_old_python_is_refused_before_the_environment_is_touched(checkout, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 9, 18, 'final', 0)")
+    (checkout.folder / ".venv").unlink()
+    theirs = checkout.folder / ".venv/theirs"
+    theirs.parent.mkdir()
+    theirs.touch()
+    done = checkout.make("test-code", "ENV=.venv/ready", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode != 0 and theirs.exists()
+    assert "want Python 3.11 or newer" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("target", ["lab", "test-notebooks", NOTEBOOKS[0]])
+def test_a_foreign_kernel_of_the_same_name_is_not_taken(checkout, tmp_path, target):
+    foreign = tmp_path / "foreign/kernels/python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "Foreign", "language": "python"}))
+    looks = "from jupyter_client import kernelspec as k; print('found', k.KernelSpecManager().find_kernel_specs()['python3'])"
+    checkout.stub.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(looks)}\n")
+    done = checkout.make(target, "PROFILE=smoke", env={"JUPYTER_PATH": str(foreign.parents[1])})
+    found = [line for line in done.stdout.splitlines() if line.startswith("found ")]
+    assert found and all(line == f"found {checkout.folder}/.venv/share/jupyter/kernels/python3" for line in found)
+
+
+# ---------------------------------------------------------------------------------------------- signals
+
+# Says who runs: this kernel, its papermill, its workers. All of them would go on for minutes.
+SLOW = """
+import json, os, pathlib, time
+from srs.smoothing import engine
+folder = pathlib.Path(os.environ["STUB_LOG"]).parent
+def sleep(i):
+    (folder / f"worker-{os.getpid()}").touch()
+    time.sleep(120)
+def tasks():
+    yield 1,
+    yield 2,
+    while len(workers := [int(path.name.partition("-")[2]) for path in folder.glob("worker-*")]) < 2:
+        time.sleep(0.1)
+    ids = {"kernel": [os.getpid()], "papermill": [os.getppid()], "workers": workers}
+    path = pathlib.Path(os.environ["STUB_LOG"])
+    path.with_suffix(".part").write_text(json.dumps(ids))
+    path.with_suffix(".part").replace(path)
+    yield 3,
+list(engine.compute(lambda: sleep, tasks(), workers=2))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize(("who", "name"), [("make", "SIGTERM"), ("papermill", "SIGKILL")])
+def test_nothing_runs_on(checkout, who, name):
+    kernel = {"name": "python3", "display_name": "", "language": "python"}
+    slow = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLOW)], metadata={"kernelspec": kernel})
+    nbformat.write(slow, checkout.folder / "notebooks/05_method.ipynb")
+    checkout.stub = Path(sys.executable)
+    place = checkout.place({"PYTHONPATH": str(checkout.folder), "HOME": str(checkout.folder.parent)})
+    target = "data/smoke/notebooks/05_method.ipynb"
+    command = checkout.command(target, "PROFILE=smoke")
+    make = subprocess.Popen(command, **place, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    ids = {}
+    try:
+        assert comes_true(lambda: checkout.log.read_text() != "" or make.poll() is not None, 60)
+        assert make.poll() is None, make.stderr.read()
+        ids = json.loads(checkout.log.read_text()) | {"make": [make.pid]}
+        os.kill(ids[who][0], getattr(signal, name))
+        assert comes_true(lambda: make.poll() is not None, 10), "make runs on"
+        assert comes_true(lambda: not any(alive(pid) for pids in ids.values() for pid in pids), 10)
+        assert make.returncode != 0 and not (checkout.folder / target).exists()
+    finally:
+        for pid in [make.pid, *(pid for pids in ids.values() for pid in pids)]:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        make.wait()
+        make.stderr.close()

@@ -16,7 +16,7 @@ from srs.settings import ABSTAIN, ConfigError, Method, Sampling
 from srs.smoothing import smooth
 from tests.helpers import three_classes
 
-SEEDS, SIGMA = range(20), 0.25
+SEEDS, SIGMA = range(5), 0.25
 SRS = Method("SRS-3A", "anderson", 3, start="previous", batch=50, warmup=10, audit=100)
 IMAGE = torch.tensor([[[0.8, 0.2], [0.5, 0.4]]])
 

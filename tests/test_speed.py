@@ -148,7 +148,7 @@ def test_a_profile_s_tables_are_made_from_what_is_stored():
     assert speed.agreement(PROFILE) == speed.speed(PROFILE) == speed.adaptive_votes(PROFILE) == []
     measured = timings(*((m.name, 10, m.steps) for m in bench.contenders_of(RUN, 400)))
     for name, frame in (("agreement-test", POINTS), ("bench", measured)):
-        store.save_frame(store.measured(RUN, f"{name}.csv"), frame)
+        store.save_frame(store.own(RUN, f"{name}.csv"), frame)
     made = {s.name: s for s in (*speed.agreement(PROFILE), *speed.speed(PROFILE))}
     assert set(made) == {f"{name}_SMALL_s0.50" for name in ("agreement", "cheapest_votes", "speed", "cost_by_n")}
     assert store.shown(PROFILE, "agreement_SMALL_s0.50.pdf").is_file() and len(made["speed_SMALL_s0.50"].frame) == len(measured)
@@ -161,7 +161,7 @@ def test_adaptive_decisions_stand_beside_those_of_fixed_n(monkeypatch):
     method = speed.adaptive_method(PROFILE)
     assert not method.serialized and method.steps == 5
     speed.measure_adaptive(RUN, method, images=2, n=120, progress=False)
-    path = store.measured(RUN, "adaptive.csv")
+    path = store.own(RUN, "adaptive.csv")
     stored, before = store.read_frame(path, speed.LOOKS, "votes", by=""), path.read_bytes()
     assert stored["idx"].unique().tolist() == [0, 2 * PROFILE.stride]
     for row in speed.decisions(stored, (0.0, 0.5), sigma=0.5, alpha=0.001).to_dict("records"):

@@ -68,7 +68,7 @@ def test_success_is_counted_among_images_that_were_right(srs_root):
     plain = dict(label=3, nfe=7, distance=0.5, n=0, own=0, further="")
     rows = [plain | dict(attack=name, idx=i, radius=r, steps=int(r > 0), base=base) for (name, i, r), base in answers.items()]
     for one in white_box.both(run).values():
-        store.save_frame(store.measured(one, "white_box.csv"), pd.DataFrame(rows))
+        store.save_frame(store.own(one, "white_box.csv"), pd.DataFrame(rows))
     table = white_box.success(white_box.read(run)).set_index(["model", "gradient"])
     assert table.loc[(HARD, READY), ["images", "r=0.50", "r=1.00", "all radii"]].tolist() == [2, 0, 50, 25]
     assert table.loc[(PLAIN, unrolled), "all radii"] == 50

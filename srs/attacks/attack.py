@@ -82,7 +82,7 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
                 own = held[held["idx"].isin(group)]
                 store.save_frame(path, _attack_group(model, run, suite, attack, loaded.x(group).to(device), labels, own))
             tables.append(store.read_frame(path, ATTACKED, "table of attacked images", by=""))
-    target = store.measured(run, f"{name}.csv")
+    target = store.own(run, f"{name}.csv")
     store.save_frame(target, pd.concat(tables))
     return target
 

@@ -1,7 +1,6 @@
 """Other people's models as a DEQ: a network that maps images to logits, and a DEQ that was written for torchdeq."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +9,15 @@ from srs import settings
 from srs.deq import mdeq
 
 Parts = Tensor | tuple[Tensor, ...]
+Map = Callable[[Tensor], Tensor]
 
 
-@dataclass
 class Adapted:
     """A DEQ put together from functions, as `mdeq.DEQ` describes them, and the networks that they belong to."""
 
-    inject: Callable[[Tensor], Tensor]
-    initial: Callable[[Tensor], Tensor]
-    f: Callable[[Tensor, Tensor], Tensor]
-    head: Callable[[Tensor], Tensor]
-    networks: nn.ModuleList
-    anchor: Tensor | None = None
-    explicit: bool = False  # whether f is a whole network, which forgets its state
-
-    def __post_init__(self):
+    def __init__(self, inject: Map, initial: Map, f: Callable[[Tensor, Tensor], Tensor], head: Map, networks: list[nn.Module], explicit: bool):
+        self.inject, self.initial, self.f, self.head = inject, initial, f, head
+        self.networks, self.anchor, self.explicit = nn.ModuleList(networks), None, explicit  # explicit: f forgets its state
         self.networks.training = False  # the list's own mode, which every new module has; what counts is that of its parts
 
 
@@ -39,7 +32,7 @@ def from_network(network: nn.Module, classes: int) -> Adapted:
         settings.check(given.shape == z.shape, "shape of the logits", tuple(given.shape), f"{tuple(z.shape)}, as `classes` says")
         return given
 
-    return Adapted(lambda x: x, zeros, logits, lambda z: z, nn.ModuleList([network]), explicit=True)
+    return Adapted(lambda x: x, zeros, logits, lambda z: z, [network], explicit=True)
 
 
 def from_torchdeq(
@@ -57,13 +50,13 @@ def from_torchdeq(
         module: the network that owns these functions, where they are neither its methods nor modules, to check its mode.
     """
     owners = (part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in (module, inject, f, head))
-    networks = nn.ModuleList(owner for owner in owners if isinstance(owner, nn.Module))
+    networks = [owner for owner in owners if isinstance(owner, nn.Module)]
     settings.check(len(networks) > 0, "module", module, "the network that inject, f and head belong to: it must be in eval mode")
     u, z = _Flat(), _Flat()
     return Adapted(
-        inject=lambda x: u.pack(inject(x)), initial=lambda flat: z.pack(initial(u.unpack(flat))),
-        f=lambda state, flat: z.pack(f(z.unpack(state), u.unpack(flat))), head=lambda state: head(z.unpack(state)),
-        networks=networks,
+        lambda x: u.pack(inject(x)), lambda flat: z.pack(initial(u.unpack(flat))),
+        lambda state, flat: z.pack(f(z.unpack(state), u.unpack(flat))), lambda state: head(z.unpack(state)),
+        networks, explicit=False,
     )  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def measure(
         if sealed.present(store.own(other, store.WEIGHTS)):
             own = [line for line in every if line.train == recipe]
             found += _count(other, own, draw, stored=run.profile.methods if other == run else ())
-    path = store.measured(run, NAME)
+    path = store.own(run, NAME)
     store.save_frame(path, pd.concat(found))
     facts = {"run": run.id, "device": inference.device_name(device), "votes": certify.vote_key(run, device).shared}
     sealed.write_json(path.with_suffix(".json"), store.provenance(**facts))

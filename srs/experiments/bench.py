@@ -129,7 +129,7 @@ def bench(
     if only:
         by_label = {m.name: m for m in contenders}
         contenders = (*contenders[:2], *(settings.pick(label, by_label, "contender") for label in only))
-    path = (store.tracked if ship else store.measured)(run, "bench.csv")
+    path = (store.tracked if ship else store.own)(run, "bench.csv")
     store.save_frame(path, compare(run, contenders, repetitions=repetitions, copies=copies, device=device))
     sealed.write_json(path.with_suffix(".json"), store.provenance(
         run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies,

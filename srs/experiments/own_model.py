@@ -63,7 +63,7 @@ def certify_folder(
         device: a torch device.
         out: the table; a call that was interrupted goes on.
     """
-    own, source, classes = given(model, images, channels, device)
+    own, source, classes = _given(model, images, channels, device)
     words = re.fullmatch(r"(\w+)-(\w+)-(\d+)", method)
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
     chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
@@ -75,16 +75,38 @@ def certify_folder(
         yield f"certified accuracy at r = {r:.2f}: {100 * (radius >= r).mean():.1f} %"
 
 
-def given(model: str, images: str, channels: int, device: str) -> tuple[object, data.Images, int]:
+def tune_folder(
+    *, model: str = "cifar10/SMALL-s0.50", images: str = "", sigma: float = 0.5, n: int = 1_000, most: int = 20,
+    channels: int = 3, device: str = "cpu",
+) -> str:
+    """Say which method should certify your model.
+
+    Args:
+        model: FILE.py:FUNCTION, which gives the model; or the name of a zoo model.
+        images: a folder with a folder of training images per class; empty: those that the zoo model was trained on.
+        sigma: noise level in units of [0, 1] pixels.
+        n: noisy copies that a certificate will take.
+        most: images that are looked at, evenly spread over the folder.
+        channels: 3 for colour, 1 for grey.
+        device: a torch device.
+    """
+    own, source, classes = _given(model, images, channels, device)
+    some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()
+    found = tune(own, source.x(some), source.labels[some], classes=classes, sigma=sigma, n=n)
+    lacks = found.method.start == "anchor" and getattr(own, "anchor", None) is None
+    return f"{found}\nto start there, give your model the attribute `anchor`: that of srs.tune(...).model" if lacks else str(found)
+
+
+def _given(model: str, images: str, channels: int, device: str) -> tuple[object, data.Images, int]:
     """The model, the images and the number of classes that a command line names; no folder: what a zoo model learned."""
     inference.check_device(device)
-    (file, _, function), data_set = model.rpartition(":"), model.partition("/")[0]
+    file, _, function = model.rpartition(":")
     check(bool(images or not file), "images", images, "a folder with a folder of images per class")
     check(not file or Path(file).is_file(), "model", model, "FILE.py:FUNCTION with a file that is there, or a zoo model")
     if images:
         source = data.image_folder(Path(images), channels)
     else:
-        source = data.load(settings.pick(data_set, profiles.DATASETS, "data set"), "train")
+        source = data.load(settings.pick(model.partition("/")[0], profiles.DATASETS, "data set"), "train")
     own = settings.pick(function, runpy.run_path(file), "function")() if file else load(model, device)
     return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
 
@@ -116,14 +138,13 @@ def tune(
         copies: noisy copies of each image.
         keep: share of the full solve's mean radius that the choice must reach.
     """
-    model, noisy, rows = as_deq(model, classes), [], []
-    explicit = getattr(model, "explicit", False)
-    for i, x in enumerate(images):
-        noisy.append(Copies(check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate")(np.arange(copies)))
+    model, labels, rows = copy.copy(as_deq(model, classes)), np.asarray(labels), []
+    own = [Copies(check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate") for i, x in enumerate(images)]
+    noisy = [draw(np.arange(copies)) for draw in own]
 
-    def add(method: Method, drawn: np.ndarray, wrong: float = 0.0) -> dict:
+    def add(method: Method, drawn: np.ndarray, wrong: float = 0.0) -> None:
         """Note the cost of a method, and the radius that n votes of the measured shares would certify."""
-        top = np.array([bounds.top_class(own, classes) for own in drawn])
+        top = np.array([bounds.top_class(each, classes) for each in drawn])
         share = ((drawn == top[:, None]).sum(axis=1) + 0.5) / (drawn.shape[1] + 1)  # Jeffreys: few copies never show a share of 1
         n_a = np.rint(n * share).astype(int)
         k = np.minimum(method.audit, n_a)
@@ -131,41 +152,40 @@ def tune(
         radius = bounds.certify(bounds.rules_for(method.serialized)[0], counts, sigma, alpha)[1]
         longer = 2 * method.batch * (method.warmup - method.steps) if method.serialized else 0  # the first batch of each stage
         cost = (n0 + n) * method.steps + longer + method.audit * (method.auditor.steps if method.auditor else 0)
-        each = np.where(top == np.asarray(labels), radius, 0.0)
-        rows.append({"method": method, "NFE": cost, "radius": float(each.mean()), "each": each})
-        return rows[-1]
+        rows.append({"method": method, "NFE": cost, "each": np.where(top == labels, radius, 0.0)})
 
-    if explicit:
-        full = add(settings.EXPLICIT, _every_step(model, noisy, None, 1)[0][0])
+    if getattr(model, "explicit", False):
+        add(settings.EXPLICIT, _every_step(model, noisy, None, 1)[0][0])
     else:
         zero, mean = _every_step(model, noisy, None, STEPS)
-        full = [add(Method(f"zero-anderson-{k}", "anderson", k), drawn) for k, drawn in enumerate(zero, start=1)][-1]
-    settings.check(full["radius"] > 0, "mean radius", 0.0, "images that the model classifies rightly at this noise level")
-    if not explicit:
+        for k, drawn in enumerate(zero, start=1):
+            add(Method(f"zero-anderson-{k}", "anderson", k), drawn)
+    full = rows[-1]["each"]
+    check(full.mean() > 0, "mean radius", 0.0, "images that the model classifies rightly at this noise level")
+    if not getattr(model, "explicit", False):
         # What audits is what is certified: the full solve, or the shortest from zero that keeps its radius.
-        auditors = {full["method"], next(row["method"] for row in rows if row is full or keeps(row["each"], full["each"], keep))}
-        model = copy.copy(model)
+        auditors = {rows[-1]["method"], next(row["method"] for row in rows if keeps(row["each"], full, keep))}
         model.anchor = mean if getattr(model, "anchor", None) is None else model.anchor
         for k, drawn in enumerate(_every_step(model, noisy, model.anchor, SHARED_STEPS)[0], start=1):
             add(Method(f"anchor-anderson-{k}", "anderson", k, start="anchor"), drawn)
         for k in (1, 3):
             srs = Method(f"previous-anderson-{k}", "anderson", k, start="previous", batch=CHAINS, warmup=10, audit=min(AUDIT, n))
-            drawn = np.stack([votes.sample(model, lambda some, x=x: x[some], srs, np.arange(copies))[0] for x in noisy])
+            drawn = np.stack([votes.sample(model, draw, srs, np.arange(copies))[0] for draw in own])
             for auditor in auditors:
                 wrong = float(np.mean((drawn != zero[auditor.steps - 1])[:, CHAINS:]))  # the first batch is the chains' warm-up
                 name = f"{srs.name} audited by {auditor.name}"
                 add(replace(srs, name=name, batch=100, auditor=auditor), drawn[:, CHAINS:], wrong)
-    table = pd.DataFrame(rows).drop(columns="each").assign(kept=[row["radius"] / full["radius"] for row in rows])
-    enough = table[[row is full or keeps(row["each"], full["each"], keep) for row in rows]]
-    enough = enough.sort_values(["NFE", "radius"], ascending=[True, False])
-    full_at = next(i for i, row in enumerate(rows) if row is full)
-    return Choice(enough["method"].iloc[0], model, table, _answer(table, enough, full_at))
+    table = pd.DataFrame(rows)
+    table["radius"] = table["each"].map(np.mean)
+    table["kept"] = table["radius"] / full.mean()
+    enough = table[[keeps(each, full, keep) for each in table["each"]]].sort_values(["NFE", "radius"], ascending=[True, False])
+    return Choice(enough["method"].iloc[0], model, table.drop(columns="each"), _answer(table, enough))
 
 
 def keeps(each: np.ndarray, full: np.ndarray, keep: float) -> bool:
     """Whether radii per image lie a standard error above that share of the full solve's: few images mislead."""
     over = each - keep * full
-    return bool(over.mean() >= over.std(ddof=1) / len(over) ** 0.5)
+    return each is full or bool(over.mean() >= over.std(ddof=1) / len(over) ** 0.5)
 
 
 @torch.inference_mode()
@@ -186,40 +206,19 @@ def _every_step(model: mdeq.DEQ, noisy: Sequence[Tensor], start: Tensor | None, 
     return drawn, torch.cat(solved).mean(dim=0)
 
 
-def _answer(table: pd.DataFrame, enough: pd.DataFrame, full: int) -> str:
-    """The choice in words, and what other ways cost; `enough` are the rows that keep the radius, cheapest first."""
+def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
+    """The choice in words, the full solve, and the cheapest way from each start; `enough`: rows that keep the radius, cheapest first."""
 
-    def told(at: int) -> str:
-        radius, kept = bounds.round_down(table["radius"][at], 3), 100 * table["kept"][at]
-        cost = f"{table['method'][at].name}: {table['NFE'][at]:,} evaluations of f per image"
-        return f"{cost}, expected radius {radius:.3f}, {kept:.0f} % of the full solve's"
+    def told(rows: pd.DataFrame) -> str:
+        if rows.empty:
+            return "none keeps the radius"
+        row = rows.iloc[0]
+        radius, cost = bounds.round_down(row["radius"], 3), f"{row['method'].name}: {row['NFE']:,} evaluations of f per image"
+        return f"{cost}, expected radius {radius:.3f}, {100 * row['kept']:.0f} % of the full solve's"
 
     if len(table) == 1:
-        return f"plain {told(0)}; an explicit network has no solver to shorten"
-    start = table["method"].map(lambda method: method.start)
-    first = {name: next((at for at in enough.index if start[at] == name), None) for name in ("zero", "anchor")}
-    lines = {"cheapest sound method": enough.index[0], "full solve": full, "from zero": first["zero"],
-             "from a shared start": first["anchor"], "with an audit": table["radius"][start == "previous"].idxmax()}  # fmt: skip
-    return "\n".join(f"{title}: {'too few steps to keep the radius' if at is None else told(at)}" for title, at in lines.items())
-
-
-def tune_folder(
-    *, model: str = "cifar10/SMALL-s0.50", images: str = "", sigma: float = 0.5, n: int = 1_000, most: int = 20,
-    channels: int = 3, device: str = "cpu",
-) -> str:
-    """Say which method should certify your model.
-
-    Args:
-        model: FILE.py:FUNCTION, which gives the model; or the name of a zoo model.
-        images: a folder with a folder of training images per class; empty: those that the zoo model was trained on.
-        sigma: noise level in units of [0, 1] pixels.
-        n: noisy copies that a certificate will take.
-        most: images that are looked at, evenly spread over the folder.
-        channels: 3 for colour, 1 for grey.
-        device: a torch device.
-    """
-    own, source, classes = given(model, images, channels, device)
-    some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()
-    found = tune(own, source.x(some), source.labels[some], classes=classes, sigma=sigma, n=n)
-    lacks = found.method.start == "anchor" and getattr(own, "anchor", None) is None
-    return f"{found}\nto start there, give your model the attribute `anchor`: that of srs.tune(...).model" if lacks else str(found)
+        return f"plain {told(table)}; an explicit network has no solver to shorten"
+    start, starts = enough["method"].map(lambda method: method.start), {"zero": "from zero", "anchor": "from a shared start", "previous": "with an audit"}
+    lines = {"cheapest sound method": enough, "full solve": table.iloc[STEPS - 1 :]}
+    lines |= {title: enough[start == name] for name, title in starts.items()}
+    return "\n".join(f"{title}: {told(rows)}" for title, rows in lines.items())

@@ -30,7 +30,7 @@ def measure(run: Run, *, tasks: int = 200, workers: int = 2) -> Path:
     torch.set_num_threads(1)
     found = {f"evaluation of f, {p.data.name}": evaluation(p.runs[0].model, p.data) for p in PUBLISHED}
     found["driver, per task"] = driver(tasks, workers)
-    store.save_frame(path := store.measured(run, "scaling.csv"), pd.DataFrame(found.items(), columns=["what", "value"]))
+    store.save_frame(path := store.own(run, "scaling.csv"), pd.DataFrame(found.items(), columns=["what", "value"]))
     return path
 
 

@@ -220,7 +220,7 @@ def _part(run: Run, images: int, **changes: object) -> Run:
 
 
 def _save(run: Run, name: str, measured: pd.DataFrame, key: certify.Key) -> pd.DataFrame:
-    path = store.measured(run, f"{name}.csv")
+    path = store.own(run, f"{name}.csv")
     store.save_frame(path, measured)
     sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, images=list(key.images)))
     return measured
