@@ -256,10 +256,14 @@ def read_parameters(namespace: dict, **known: type) -> None:
         known: the type of each parameter that the notebook has; int passes for float.
 
     Raises:
-        ConfigError: papermill's latest cell sets an unknown name; a parameter is missing or of another type.
+        ConfigError: the latest cell of parameters or papermill's sets an unknown name; a parameter is missing or of another type.
     """
-    injected = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
-    for name in re.findall(r"^(\w+) = ", injected[-1], re.M) if injected else ():
+    cells = {}
+    for cell in namespace.get("In", ()):
+        names, injected = re.findall(r"^(\w+) = ", cell, re.M), cell.startswith("# Parameters\n")
+        if injected or known.keys() & names and re.fullmatch(r"(#.*\n|\w+ = .*\n)+", f"{cell}\n"):  # others' names are no parameters
+            cells[injected] = names
+    for name in (*cells.get(False, ()), *cells.get(True, ())):
         check(name in known, "parameter", name, one_of(known))
     for name, kind in known.items():
         check(name in namespace, "parameters", sorted(known.keys() & namespace), f"{name} among them")

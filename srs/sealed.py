@@ -22,7 +22,7 @@ from srs.settings import check, ConfigError
 
 T = TypeVar("T")
 TRACKED = ("zoo", "results")  # folders of data/ that git keeps
-HOUR = 3600  # a temporary file is nobody's any more when it is this old
+HERE, HOUR = socket.gethostname().encode().hex(), 3600
 
 
 class DamagedFile(RuntimeError):
@@ -90,18 +90,26 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         ConfigError: a full disk, no permission, or a folder of that name.
     """
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f"{path.name}.{HERE}-{os.getpid()}-{secrets.token_hex(4)}.part")
     with _told(path, f"space and permission to write in {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed
+        for old in path.parent.glob(f"{path.name}.*.part"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - old.stat().st_mtime > HOUR:
+                if _abandoned(old):
                     old.unlink()
         try:
             part.write_bytes(content)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _abandoned(part: Path) -> bool:
+    """Whether who wrote a temporary file was killed; of another machine's processes only its age tells."""
+    host, process = part.name.split(".")[-2].split("-")[:2]
+    if host == HERE and Path("/proc/self").exists():
+        return not Path("/proc", process).exists()
+    return time.time() - part.stat().st_mtime > HOUR
 
 
 def write_changed(path: Path, content: bytes) -> None:

@@ -88,11 +88,15 @@ def test_parameters_of_the_wrong_type_are_refused(change):
         read_parameters({k: v for k, v in GIVEN.items() if k != name}, **TYPES)
 
 
-def test_an_unknown_name_among_papermill_s_parameters_is_refused():
-    cells = ["profile = 'digits'", "# Parameters\nprofile = 'smoke'\nalpha = None\n"]
+CELL = "profile = 'digits'  # of which\n# the noise\nsigma = 0.5"
+
+
+@pytest.mark.parametrize("cells", [[f"{CELL}\nalpha = 0.5"], [CELL, "# Parameters\nprofile = 'smoke'\nalpha = None\n", "k = 5"]])
+def test_an_unknown_name_is_refused_where_parameters_are_set(cells):
     with pytest.raises(ConfigError, match="parameter = 'alpha' is refused: want one of profile"):
         read_parameters(GIVEN | {"In": ["", *cells, "profiles.read_parameters(globals(), profile=str)"]}, **TYPES)
-    read_parameters(GIVEN | {"In": ["", *cells, "# Parameters\nprofile = 'smoke'\n", "k = 5"]}, **TYPES)  # put right, and played with
+    right = [*cells, CELL, "# Parameters\nprofile = 'smoke'\n", "k = 5", "x, label = 1, 2\nname = 'x'\nprint(name)"]
+    read_parameters(GIVEN | {"In": ["", *right], "k": 5, "name": "x"}, **TYPES)  # put right; other cells' names are nobody's parameters
 
 
 # ---------------------------------------------------------------------------------------------- ids
