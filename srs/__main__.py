@@ -31,6 +31,11 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
 OWN = {"certify": "srs.experiments.own_model:certify_folder"}  # with --images: the same for a model and images of the user's own
 RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
 
+COMMON = {  # help texts, where a docstring has no other
+    "device": "a torch device", "progress": "whether to show how far it is", "workers": "processes that share the work",
+    "scheduler": "tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue",
+}  # fmt: skip
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command that a command line names; a refusal is one sentence and exit code 2."""
@@ -55,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
     """Give a parser a flag for each parameter of a function, with its type, its default and the help text of its docstring."""
-    told = argument_texts(inspect.getdoc(function))
+    told = COMMON | argument_texts(inspect.getdoc(function))
     for p in inspect.signature(function).parameters.values():
         if p.annotation in (Run, Profile):
             for flag, (default, kind) in RUN_FLAGS.items() if p.annotation is Run else [("profile", RUN_FLAGS["profile"])]:
