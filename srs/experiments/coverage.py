@@ -77,15 +77,16 @@ def own_rows(profile: Profile, radii: Mapping[str, float]) -> pd.DataFrame:
 def comparison(profile: Profile) -> list[Shown]:
     """Both tables of comparison; without counts they hold the published rows alone."""
     ours = (
-        f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}); 'data' says "
-        "on what they were measured. Published SRS rows do not say by which formula."
+        f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}), measured "
+        "on 'data'. Published SRS rows do not say by which formula."
     )
     captions = {
         lipschitz: "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose "
         "certificates are deterministic. 'a to b': the source gives other radii, and certified accuracy never rises with r.",
         smoothing: f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, N = 100,000.",
     }
-    return [show.table(profile, f"comparison_{make.__name__}", make(profile), f"{told} {ours}") for make, told in captions.items()]
+    made = ((make, make(profile), f"{told} {ours}") for make, told in captions.items())
+    return [show.table(profile, f"comparison_{make.__name__}", frame, caption) for make, frame, caption in made]
 
 
 def lipschitz_finding(table: pd.DataFrame) -> str:
@@ -94,7 +95,7 @@ def lipschitz_finding(table: pd.DataFrame) -> str:
     cells = table[table["source"] == published.PAPER][list(LIPSCHITZ)]
     low, high = (cells.map(lambda cell: float(cell.split(" to ")[end])).max() for end in (0, -1))
     ahead, behind = best > high, best < low
-    where = {"is ahead at": ahead, "is behind at": behind, "cannot be told from it by the printed entries at": ~(ahead | behind)}
+    where = {"is ahead at": ahead, "is behind at": behind, "cannot be told from it by printed entries at": ~(ahead | behind)}
     told = ", ".join(f"{verb} {', '.join(at[at].index)}" for verb, at in where.items() if at.any())
     return f"The best network with a bounded Lipschitz constant, set against the paper's best row at sigma = {SIGMA}, {told}."
 
@@ -110,7 +111,7 @@ def wanted(profile: Profile, item: pd.Series) -> str:
 
 
 def items(profile: Profile) -> pd.DataFrame:
-    """A line per item of the paper: what it shows, what makes it in which profiles, whether it lies in this profile's folder."""
+    """A line per item of the paper: what it shows, what makes it in which profiles, whether it is made in this one."""
 
     def state(item: pd.Series) -> str:
         name = wanted(profile, item)
@@ -137,7 +138,7 @@ def finding(table: pd.DataFrame) -> str:
 def coverage(profile: Profile) -> Shown:
     """The table of coverage, to be made after everything that it looks for."""
     frame = items(profile)
-    caption = f"The paper's tables (T) and figures (F), in the order of its pages, and what shows the same here. {finding(frame)}"
+    caption = f"The paper's tables (T) and figures (F), in the order of its pages, and what shows the same. {finding(frame)}"
     return show.table(profile, "coverage", frame, caption)
 
 

@@ -18,9 +18,6 @@ from srs.analysis.show import Shown
 from srs.deq import mdeq
 from srs.settings import Model, Profile, ResNet, Train
 
-# ------------------------------------------------------------------------------------------------ settings
-
-
 def compared(profile: Profile) -> list[Profile]:
     """The profile that was asked for, then those that always stand beside it."""
     return [profile, *(p for p in profiles.PROFILES.values() if p.published and p.name != profile.name)]
@@ -34,7 +31,8 @@ def architecture(profile: Profile) -> pd.DataFrame:
             own = {"input": " x ".join(map(str, p.data.shape)), "classes": str(p.data.classes), **_cells(model)}
             if isinstance(model, Model):
                 own |= {"branches": str(len(model.channels)), "groups": f"{model.groups} ({model.groups // 2} after fusion)"}
-            columns[f"{p.name}: {model.name}"] = own | dict(zip(("dimension of z", "parameters"), map(_text, counted(model, p.data))))
+            sizes = zip(("dimension of z", "parameters"), map(_text, counted(model, p.data)))
+            columns[f"{p.name}: {model.name}"] = own | dict(sizes)
     return side_by_side(columns)
 
 
@@ -126,14 +124,14 @@ def settings_tables(profile: Profile) -> list[Shown]:
         architecture: "Sizes of the models; a list has an entry per resolution, each half the one before.",
         training: "Training recipes. Dropout is the model's own unless the recipe has another. '-': not used.",
         sampling: "What is sampled and certified. n0 noisy copies select the class, n others estimate its probability.",
-        methods: "How votes are drawn. 'steps': evaluations of f per vote; 'audit': K; 'batch': copies or chains solved together. A "
-        "run may draw fewer methods, and may be audited by the reference.",
+        methods: "How votes are drawn. 'steps': evaluations of f per vote; 'audit': K; 'batch': copies or chains solved "
+        "together. A run may draw fewer methods, and may be audited by the reference.",
     }
-    note = f"The paper's own settings are {others}."
-    return [show.table(profile, f"settings_{make.__name__}", make(profile), f"{told} {note}") for make, told in captions.items()]
+    return [
+        show.table(profile, f"settings_{make.__name__}", make(profile), f"{told} The paper's own settings are {others}.")
+        for make, told in captions.items()
+    ]
 
-
-# ------------------------------------------------------------------------------------------------ diagrams
 
 GREEN, BLUE, ORANGE = "#d5ebe0", "#cfe0ec", plots.COLOURS[1]
 
@@ -203,14 +201,14 @@ def vote_conversion() -> Figure:
 def diagrams(profile: Profile) -> list[Shown]:
     """Both diagrams; they are the same for every profile."""
     smoothing = (
-        "(a) Standard randomized smoothing of a DEQ: each noisy copy is solved from zero with D evaluations of f; the N votes are "
-        "independent. (b) SRS: copies are solved in batches; in each of B chains the solver starts from the chain's solution of "
-        "the batch before (orange), so S evaluations do. The first batch is warmed up."
+        "(a) Standard randomized smoothing of a DEQ: each noisy copy is solved from zero with D evaluations of f; the N votes "
+        "are independent. (b) SRS: copies are solved in batches; in each of B chains the solver starts from the chain's "
+        "solution of the batch before (orange), so S evaluations do. The first batch is warmed up."
     )
     conversion = (
-        "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of wrong "
-        "votes; that share of the N_A votes is given up, and what is left bounds p_A. Each bound may fail with probability alpha/2. "
-        "The rule 'audit' audits votes for c_A only and bounds the number of wrong ones exactly."
+        "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
+        "wrong votes; that share of the N_A votes is given up, and what is left bounds p_A. Each bound may fail with "
+        "probability alpha/2. The rule 'audit' audits votes for c_A only and bounds the number of wrong ones exactly."
     )
     return [
         show.figure(profile, "diagram_srs", standard_and_srs(), smoothing),

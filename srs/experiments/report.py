@@ -21,7 +21,7 @@ NOTEBOOKS = (  # of the page, in its order
     "30_certified_accuracy", "31_consistency", "40_soundness", "41_speed", "00_quickstart", "05_method", "32_ablations",
     "33_attacks", "34_white_box", "36_explicit", "35_imagenet", "80_coverage",
 )  # fmt: skip
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn", "papermill", "nbconvert")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "papermill", "nbconvert")
 
 
 def build(profile: Profile, stored: str = "") -> Path:
@@ -35,7 +35,7 @@ def build(profile: Profile, stored: str = "") -> Path:
         ConfigError: no notebook of the profile has been executed, or no run of it is certified.
     """
     there = {name: path for name in NOTEBOOKS if (path := store.executed(profile, name)).is_file()}
-    settings.check(there != {}, "executed notebooks", str(store.executed(profile, "any").parent), "at least one; `make` makes them")
+    settings.check(there != {}, "executed notebooks", str(store.executed(profile, "").parent), "at least one; see `make`")
     others = [profiles.get_profile(name) for name in stored.split() if name != profile.name]
     others = [other for other in others if store.shown(other, "paper_distance.csv").is_file()]
     sections = {f"{other.name}, from stored counts": findings(other) + stored_results(other) for other in others}
@@ -122,9 +122,9 @@ th, td {{ padding: 2px 6px; border-bottom: 1px solid #ddd; text-align: left; }} 
 </head>
 <body>
 <p><b>{note}</b></p>
-<p>Serialized randomized smoothing for deep equilibrium models. Every number is made from stored votes. SRS votes are certified by
-three rules: <b>audit</b> (ours), <b>theorem31</b> (the paper's Theorem 3.1), and <b>released (unsound)</b>, the formula of the
-authors' code, whose certificates do not hold.</p>
+<p>Serialized randomized smoothing for deep equilibrium models. Every number is made from stored votes. SRS votes are certified
+by three rules: <b>audit</b> (ours), <b>theorem31</b> (the paper's Theorem 3.1), and <b>released (unsound)</b>, the formula of
+the authors' code, whose certificates do not hold.</p>
 <ul>{contents}</ul>
 {body}
 </body>

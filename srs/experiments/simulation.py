@@ -24,6 +24,7 @@ VOTES_AT_ONCE = 2_000_000  # keeps the working arrays at tens of megabytes
 # N, K, and how many times the certificates: the paper's sizes, and small ones that are cheap enough for so many that alpha =
 # 0.001 can be told from alpha + 3 standard errors.
 SIZES = ((N := 10_000, 400, 1), (1_000, 100, 4))
+N0 = 100
 AUDIT_KS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
 DRAWS = 10  # simulated audits of each image, over which radii are averaged
 RS, OWN_RS = "RS at that NFE", "its auditor's RS"  # mean radius of plain RS with as many samples as the same NFE buys
@@ -52,8 +53,8 @@ def half_space(p_a: float = 0.747) -> Problem:
 def linear(scores: tuple[float, ...] = (0.5, 0.0, -1.0, -1.2)) -> Problem:
     """h = argmax W x for a W with orthonormal rows, described by the scores W x at the point; scores[TOP] is largest.
 
-    The scores' noise W e is N(0, sigma^2 I) in whatever dimension. Swapping two scores is a reflection that maps h to itself, so
-    p_a > p_c on the side where score a > score c: g = h, and the smallest margin / |w_a - w_c| = sqrt 2 is g's true radius.
+    The scores' noise W e is N(0, sigma^2 I) in whatever dimension. Swapping two scores is a reflection that maps h to itself,
+    so p_a > p_c on the side where score a > score c: g = h, and the smallest margin / |w_a - w_c| = sqrt 2 is g's true radius.
     """
 
     def votes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -93,17 +94,12 @@ class Surrogate:
 MILD, STRONG = Surrogate(over=0.2), Surrogate(over=0.4, under=0.01, persistence=0.99)
 SETTINGS = tuple((problem, surrogate) for problem in (half_space(), linear()) for surrogate in (MILD, STRONG))
 
-# ------------------------------------------------------------------------------------------------ failure rates
-
-
-def simulate(
-    problem: Problem, surrogate: Surrogate, *, n: int, audit_k: int, certificates: int, n0: int = 100, seed: int = 0
-) -> pd.DataFrame:
-    """Counts of `certificates` repetitions as rows of the long table: of standard votes and of the surrogate's on their noise."""
+def simulate(problem: Problem, surrogate: Surrogate, *, n: int, audit_k: int, certificates: int, seed: int = 0) -> pd.DataFrame:
+    """Counts of many certificates as rows of the long table: of standard votes and of the surrogate's on their noise."""
     rng, drawn, size = np.random.default_rng(seed), [], max(1, VOTES_AT_ONCE // n)
     for done in range(0, certificates, size):
         rows = min(size, certificates - done)
-        first = problem.votes(rng, (rows, n0))
+        first = problem.votes(rng, (rows, N0))
         c_standard, c_srs = (  # ties go to the lowest class, as in bounds.top_class
             np.stack([(votes == c).sum(axis=1) for c in range(problem.classes)]).argmax(axis=0)
             for votes in (first, surrogate.votes(rng, first))
@@ -121,16 +117,15 @@ def simulate(
     return both.assign(**known, K=audit_k, label=TOP)
 
 
-def failure_rates(
-    counts: pd.DataFrame, *, alphas: tuple[float, ...] = ALPHAS, split: float = bounds.DEFAULT_SPLIT
-) -> pd.DataFrame:
+def failure_rates(counts: pd.DataFrame, *, alphas: tuple = ALPHAS, split: float = bounds.DEFAULT_SPLIT) -> pd.DataFrame:
     """How often each rule's certificate is false: R > true radius, or R > 0 for a wrong c_A. A row per setting, rule and alpha.
 
     `lower` and `upper` are one-sided 99 % Clopper-Pearson limits, `radius` is a mean in which abstentions count 0.
     """
     certified = pd.concat([measures.certificates(counts, alpha=a, split=split).assign(alpha=a) for a in alphas])
     false = certified["radius"] > certified["true radius"].where(certified["c_a"] == TOP, 0.0)
-    groups = certified.assign(false=false).groupby(["problem", "errors", "n", "K", "true radius", "rule", "alpha"], observed=True)
+    by = ["problem", "errors", "n", "K", "true radius", "rule", "alpha"]
+    groups = certified.assign(false=false).groupby(by, observed=True)
     rates = groups.agg(certificates=("false", "size"), failures=("false", "sum"), radius=("radius", "mean")).reset_index()
     rates["rate"] = rates["failures"] / rates["certificates"]
     rates["lower"], rates["upper"] = bounds.proportion_interval(rates["failures"], rates["certificates"], 0.98)
@@ -138,10 +133,7 @@ def failure_rates(
 
 
 def verdicts(rates: pd.DataFrame) -> np.ndarray:
-    """`holds` if upper <= alpha + 3 standard errors, `refuted` if lower > alpha, else `undecided`.
-
-    A rule that fails in exactly alpha of the cases is undecided in about one run of four.
-    """
+    """`holds` if upper <= alpha + 3 standard errors, `refuted` if lower > alpha, else `undecided`."""
     alpha = rates["alpha"]
     allowed = alpha + 3 * np.sqrt(alpha * (1 - alpha) / rates["certificates"])
     return np.select([rates["lower"] > alpha, rates["upper"] <= allowed], ["refuted", "holds"], "undecided")
@@ -157,15 +149,12 @@ def measure(*, certificates: int = 10_000) -> pd.DataFrame:
     ], ignore_index=True)  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ audits of another size
-
-
 def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] = ()) -> pd.DataFrame:
-    """What an audit of K votes certifies and costs, a row per N (the profile's and the paper's, or `ns`), run, SRS method and K.
+    """What an audit of K votes certifies and costs: a row per N (the profile's and the paper's, or `ns`), run, method and K.
 
-    An audit is simulated on the measured disagreements, at measured cost. Its alternative is plain RS with fewer samples: by the
-    reference (RS), and by the method's own auditor where its votes are counted (OWN_RS). Radii are means over all images, an
-    abstention counting 0. A run without the reference's votes has no rows.
+    An audit is simulated on the measured disagreements, at measured cost. Its alternative is plain RS with fewer samples: by
+    the reference (RS), and by the method's own auditor where its votes are counted (OWN_RS). Radii are means over all images,
+    an abstention counting 0. A run without the reference's votes has no rows.
     """
     parts = []
     for n in dict.fromkeys(ns or (profile.n, N)):
@@ -203,17 +192,19 @@ def nfe(run: Run, method: Method, own: pd.DataFrame, n: int, k: int | np.ndarray
 
 
 def _sizes(run: Run, name: str, counts: dict[str, pd.DataFrame], n: int) -> pd.DataFrame:
-    rng, own, method, reference = np.random.default_rng(0), counts[name], run.profile.method(name), run.profile.sampling.reference
+    rng, own = np.random.default_rng(0), counts[name]
+    method, reference = run.profile.method(name), run.profile.sampling.reference
+    share = {which: (rows["n_a"].clip(lower=0) / rows["n"]).to_numpy() for which, rows in counts.items()}
     p_m = measures.p_m(own).fillna((own["m"] / own["k"]).where(own["k"] > 0)).to_numpy()
     lost = np.tile(np.nan_to_num(p_m, nan=1.0), DRAWS)  # nothing known: no vote is taken for right
     n_a = np.tile(own["n_a"].clip(lower=0), DRAWS)
     agreeing = n_a - np.rint(lost * n_a).astype(int)
     if n != run.profile.n:  # votes and disagreements at the measured shares
-        n_a = rng.binomial(n, np.tile(_share(own), DRAWS))
+        n_a = rng.binomial(n, np.tile(share[name], DRAWS))
         agreeing = rng.binomial(n_a, 1 - lost)
     auditor = method.auditor if method.auditor and method.auditor.name in counts else reference
     rs_nfe, own_nfe = (int(nfe(run, plain, counts[plain.name], n, 0)) for plain in (reference, auditor))
-    rs, own_rs = _share(counts[reference.name]), _share(counts[auditor.name])
+    rs, own_rs = share[reference.name], share[auditor.name]
     cost, points = nfe(run, method, own, n, np.arange(n + 1)), []
     for k in (k for k in AUDIT_KS if k <= n):
         audited = audited_counts(rng, n, n_a, agreeing, k)
@@ -224,10 +215,6 @@ def _sizes(run: Run, name: str, counts: dict[str, pd.DataFrame], n: int) -> pd.D
     whole = {"p_m %": 100 * pd.Series(p_m).mean(), "RS: NFE": rs_nfe, DEAREST: np.searchsorted(cost, rs_nfe, side="right") - 1}
     frame = pd.DataFrame(points, columns=["K", "NFE", "radius", RS, OWN_RS])
     return frame.assign(**whole, **{"RS: radius": _rs_radius(run, rs, n, rng)})
-
-
-def _share(counts: pd.DataFrame) -> np.ndarray:
-    return (counts["n_a"].clip(lower=0) / counts["n"]).to_numpy()
 
 
 def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) -> float:

@@ -69,7 +69,7 @@ def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> str:
     away = distance(counted, profile)
     if away.empty:
         return sentence
-    away = certified_accuracy.of_run(away, run).query("method == @methods[0] and statement == 'distance'").filter(like="r=").iloc[0]
+    away = certified_accuracy.of_run(away, run).set_index(["method", "statement"]).filter(like="r=").loc[methods[0], "distance"]
     return f"{sentence} Ours minus the paper's {PAPER_REFERENCE}: {away.min():+.1f} to {away.max():+.1f} points over all radii."
 
 
@@ -93,24 +93,21 @@ def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
             table = pd.read_csv(path, keep_default_na=False)
             told.append(f"in {(table['pays for K'] != 'none').sum()} of {len(table)} rows at N = {n:,}")
     pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
-    rows, buys = kept(counted[counted["sigma"] == main_run(counted, profile).sigma], profile), []
-    for (model, recipe), own in rows[rows["ACR"] > 0].groupby(["model", "recipe"], observed=True):
-        best = own.loc[own["times"].where((own["kept"] >= NEARLY) & (own["rule"] == Rule.COHEN)).idxmax()]
-        buys.append(f"{best['method']} on {model} {recipe} ({best['times']:.1f} times fewer evaluations, {best['kept']:.0f} % kept)")
+    plain = counted[(counted["sigma"] == main_run(counted, profile).sigma) & ~counted["needs_audit"]]
+    acr = measures.certified_accuracy(measures.certificates(plain, alpha=profile.alpha), [0.0], measures.METHOD)["ACR"]
+    faster, buys = measures.speed_up(measures.cost(plain), profile.reference)["speed-up (NFE)"], []
+    for (model, recipe, sigma), own in acr.groupby(RUN, observed=True):
+        kept = 100 * own.droplevel(RUN) / own[model, recipe, sigma, profile.reference]
+        if kept.notna().all():  # the reference certifies something
+            times = faster[model, recipe, sigma]
+            best = times.where(kept >= NEARLY).idxmax()
+            buys.append(f"{best} on {model} {recipe} ({times[best]:.1f} times fewer evaluations, {kept[best]:.0f} % kept)")
     what = f"which keeps {NEARLY} % of {profile.reference}'s ACR without an audit"
-    return f"{pays}The better buy, {what}, is {' and '.join(buys)}."
-
-
-def kept(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """What every row keeps of standard RS's ACR (percent), and how many times fewer evaluations it spends."""
-    rows = measures.certified_accuracy(measures.holding(counted, alpha=profile.alpha), [0.0])[["ACR"]].reset_index()
-    rows = rows.merge(measures.cost(counted)["NFE/image"].reset_index(), on=measures.METHOD)
-    both = rows.merge(rows[rows["method"] == profile.reference], on=RUN, suffixes=("", "_rs"))
-    return both.assign(kept=100 * both["ACR"] / both["ACR_rs"], times=both["NFE/image_rs"] / both["NFE/image"])
+    return f"{pays}The better buy, {what}, is {' and '.join(buys) or 'unknown'}."
 
 
 def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """The paper's entries, ours minus theirs in points, and the difference's interval; no row where the paper has other data."""
+    """The paper's entries, ours minus theirs in points, and that difference's interval; none for other data."""
     known = certified_accuracy.published(profile.data.name).sort_index()
     if profile.data.name not in ("cifar10", "imagenet"):  # CIFAR-10's stand beside other small images, but at no distance
         known = known.iloc[:0]
@@ -144,10 +141,10 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
     constant = [name for name in RUN if frame[name].nunique() == 1]
     where = "".join(f"{name} {frame[name].iloc[0]}, " for name in constant)
     return [show.table(profile, "paper_distance", frame.drop(columns=constant), (
-        f"{where}{certified_accuracy.images_of(counted)}: certified accuracy beside the paper's on 500, its entries in percent, "
-        f"ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that difference over the draw of our "
-        f"images. SRS stands under 'audit'; the paper does not say by which formula. {standard_method(counted, profile)} stands "
-        f"beside the paper's {PAPER_REFERENCE}."
+        f"{where}{certified_accuracy.images_of(counted)}: certified accuracy beside the paper's on 500, its entries in "
+        f"percent, ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that difference over our "
+        f"images. SRS stands under 'audit'; the paper does not say by which formula. {standard_method(counted, profile)} "
+        f"stands beside the paper's {PAPER_REFERENCE}."
     ))]  # fmt: skip
 
 
@@ -164,8 +161,7 @@ def ways(run: Run) -> pd.DataFrame:
     chosen = [(profile.reference, Rule.COHEN), (STOP.name, Rule.COHEN), *audited, (cheap, Rule.COHEN)]
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
     timings = store.read_frame(store.find(run, "bench.csv"), bench.COLUMNS, "table of timings", by="bench")
-    theirs = timings["nfe"][0] * (profile.n0 + profile.n)
-    faster = theirs / measures.cost(counted, ["method"])["NFE/image"]
+    faster = timings["nfe"][0] * (profile.n0 + profile.n) / measures.cost(counted, ["method"])["NFE/image"]
     return pd.DataFrame([
         {"votes drawn by": method, "certified by": CERTIFIED_BY[rule], "holds": "yes" if rule.sound else "**no**",
          **accuracy.loc[(method, str(rule))].drop("ACR").to_dict(), "times fewer evaluations": faster[method]}
@@ -174,7 +170,7 @@ def ways(run: Run) -> pd.DataFrame:
 
 
 def beside(profile: Profile) -> pd.DataFrame:
-    """Certified accuracy in percent of a profile's one run without an audit, with its interval, below the paper's full solve."""
+    """Certified accuracy in percent of a profile's one run without an audit, and its interval, below the paper's."""
     counted = store.read_counts(profile)
     sure = certified_accuracy.confidence(counted, profile).set_index("statement").filter(like="r=").iloc[:2]
     run, images = main_run(counted, profile), counted["idx"].nunique()
@@ -186,7 +182,7 @@ def beside(profile: Profile) -> pd.DataFrame:
 
 
 def filled(text: str) -> str:
-    """The text with every block `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->` made anew; `beside`, `scaling` too."""
+    """The text with its blocks made anew: `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->`, `beside`, `scaling`."""
 
     def fill(found: re.Match) -> str:
         kind, (profile, *run), left = found[2], found[3].split(), 1
