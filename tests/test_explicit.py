@@ -2,24 +2,15 @@
 
 from dataclasses import replace
 
-import pytest
 from tests import synthetic
 
-from srs import profiles, settings, store
+from srs import profiles, settings
 from srs.experiments import explicit
-from srs.training import train
 from srs.smoothing import certify
+from srs.training import train
 
 SMOKE = profiles.get_profile("smoke")
 RUN = SMOKE.explicit[0]
-
-
-@pytest.fixture
-def root(srs_root):
-    """Made-up counts and cards of the profile `smoke` and of its explicit network."""
-    synthetic.write_profile(SMOKE)
-    synthetic.write_profile(SMOKE, explicit=True)
-    return srs_root
 
 
 def test_a_profile_without_explicit_networks_makes_nothing(srs_root):
@@ -30,18 +21,16 @@ def test_a_profile_without_explicit_networks_makes_nothing(srs_root):
     assert not list(srs_root.rglob("*"))
 
 
-def test_only_what_is_missing_is_trained_and_certified(root, monkeypatch):
+def test_what_is_missing_is_made_and_the_finding_follows_the_counts(srs_root, monkeypatch):
     done = []
     monkeypatch.setattr(train, "train", lambda run, **_: done.append(("train", run.id)))
     monkeypatch.setattr(certify, "certify", lambda run, **_: done.append(("certify", run.id)))
-    explicit.measure(SMOKE)
-    assert done == []
-    store.own(RUN, store.COUNTS).unlink()
+    synthetic.write_profile(SMOKE)
     explicit.measure(SMOKE)
     assert done == [("train", RUN.id), ("certify", RUN.id)]
-
-
-def test_the_finding_follows_the_counts(root):
+    synthetic.write_profile(SMOKE, explicit=True)
+    explicit.measure(SMOKE)
+    assert len(done) == 2
     before = explicit.finding(explicit.read(SMOKE))
     worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.tallies(RUN, settings.EXPLICIT)]
     synthetic.write_counts(RUN, settings.EXPLICIT, worse)

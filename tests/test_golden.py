@@ -54,7 +54,7 @@ def certificates(profile: Profile) -> pd.DataFrame:
 
 @contextmanager
 def root_of(profile: Profile) -> Iterator[None]:
-    """A new SRS_ROOT that holds a profile's counts and nothing else; figures are not drawn."""
+    """A new SRS_ROOT that holds a profile's counts; figures are not drawn."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "not certified|nothing is stored")
         patch.setenv("SRS_ROOT", folder)

@@ -1,7 +1,6 @@
 """The paper's measures as questions to one long table of counts: certificates, certified accuracy, ACR, RRD, p_m, gap, cost.
 
-The table has a row per image and method of every run. All functions are pure: a table in, a table out. An abstention is never
-correct and counts radius 0 in certified accuracy and ACR.
+The table has a row per image and method of every run. An abstention is never correct and counts radius 0.
 """
 
 from collections.abc import Sequence
@@ -70,10 +69,9 @@ def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequ
 
 
 def confidence(certified: pd.DataFrame, radii: Sequence[float], alpha: float, by: Sequence[str] = ROW) -> pd.DataFrame:
-    """How sure certified accuracy is, as shares: columns (r, `low`), (r, `high`), (r, `sure`) of each group.
+    """How sure certified accuracy is, as shares (r, name): `low` to `high`, the Clopper-Pearson interval over images.
 
-    `low` and `high` are the Clopper-Pearson interval over the draw of the images. `sure` bounds the accuracy of g on these very
-    images (Cohen et al. 2019, Bernstein's inequality).
+    `sure` bounds the accuracy of g on these very images (Cohen et al. 2019, Bernstein's inequality).
     """
     counts, columns = held(certified, radii, by), {}
     for r in radii:

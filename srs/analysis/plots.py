@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from srs.smoothing import bounds
 
 WIDTH = 3.3  # inches, a column of the paper
-MOST_LINES = 6  # in a panel
 FEW = 100  # images: a curve of standard RS over fewer has its 95 % interval drawn
 LEGEND_HANDLE, LEGEND_LETTER = 0.42, 0.046  # inches that a line of a legend takes beside its text, and per letter
 RADIUS = r"$\ell_2$ radius ([0, 1] pixels)"
@@ -73,26 +72,23 @@ def grid(
 ) -> Figure:
     """Small multiples: a panel per value of a column, in it what `draw` makes of the rows of each value of `hue`.
 
-    `draw` is given the panel, the rows, their label, colour and line style, and their place among how many. `x` and `y` label the
-    axes, `title` makes a panel's from its value, and the axes in `shared` have their limits in common.
+    `draw` is given the panel, the rows, their label, colour and line style, and their place among how many.
     """
     panels = _groups(frame, panel)
     columns = min(columns, len(panels))
     high = -(-len(panels) // columns)
     with style():
-        fig = Figure(figsize=(WIDTH, max(2.1, height * high + 0.6)), layout="constrained")
+        fig, legend = Figure(figsize=(WIDTH, max(2.1, height * high + 0.6)), layout="constrained"), {}
         axes = fig.subplots(high, columns, sharex="x" in shared, sharey="y" in shared, squeeze=False).ravel()
-        legend = {}
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for i, (ax, (value, rows)) in enumerate(zip(axes, panels.items())):
             named = _groups(rows, hue)
             for place, (name, own) in enumerate(named.items()):
-                colour, line = look(str(name), list(map(str, named)))
-                draw(ax, own, {"label": str(name), "color": colour, "linestyle": line}, (place, len(named)))
+                colour, line = look(name, list(named))
+                draw(ax, own, {"label": name, "color": colour, "linestyle": line}, (place, len(named)))
             ax.set_title(title(value))
-            if i >= len(panels) - columns:
-                ax.tick_params(labelbottom=True)
+            ax.tick_params(labelbottom=i >= len(panels) - columns or "x" not in shared)
             for handle, label in zip(*ax.get_legend_handles_labels()):
                 legend.setdefault(label, handle)
         fig.supxlabel(x, fontsize=7)
@@ -170,6 +166,6 @@ def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: 
 
 
 def in_sixes(names: Iterable[str]) -> list[list[str]]:
-    """The names in groups that a panel can show."""
+    """The names in groups of the six lines that a panel can show."""
     names = list(names)
-    return [names[i : i + MOST_LINES] for i in range(0, len(names), MOST_LINES)]
+    return [names[i : i + 6] for i in range(0, len(names), 6)]

@@ -1,7 +1,6 @@
 """Attack the images of a run and store what became of them: one file per attack and group of images, then one table of all.
 
-Fresh votes of the reference method classify an attacked image; the noise of attacks, of predictions and of certificates is never
-the same. A killed run loses at most the images that were attacked together.
+Fresh votes of the reference classify an attacked image; noise of attacks, predictions and certificates is never the same.
 """
 
 from dataclasses import replace

@@ -1,8 +1,6 @@
 """What attacks a model and what hardens it, as settings: gradients, attacks, adversarial training. Standard library only.
 
-A DEQ's answer comes from a solver, so how its loss is differentiated is a choice, and a bad choice makes a model look robust that
-is not (Yang, Pang, Liu 2022). Distances are l2, in units of [0, 1] pixels. Attacked images are not clipped to [0, 1]: a certificate
-speaks of all of R^d.
+Distances are l2, in units of [0, 1] pixels. Attacked images are not clipped to [0, 1]: a certificate speaks of all of R^d.
 """
 
 from dataclasses import dataclass
@@ -16,11 +14,10 @@ RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper's attack tables
 class Gradient:
     """How the loss is differentiated through the solver, at the state z_n that n = `state` evaluations of f lead to.
 
-    `implicit`: the implicit function theorem at z_n, its linear system solved by Broyden's method. `unrolled`: `unroll` more
-    steps of f, differentiated.
+    A bad choice makes a model look robust that is not (Yang, Pang, Liu 2022).
     """
 
-    kind: str = "implicit"
+    kind: str = "implicit"  # function theorem at z_n, by Broyden's method; or "unrolled": `unroll` more steps of f
     state: int = 30
     solver: str = "anderson"
     backward: int = 30  # `implicit`: vector-Jacobian products

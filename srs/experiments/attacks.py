@@ -26,7 +26,6 @@ class FalseCertificate(AssertionError):
 
 class Attacked(NamedTuple):
     """What was stored of a profile's attacks."""
-
     points: pd.DataFrame  # a row per attacked image and radius
     certified: pd.DataFrame  # the certificates of the same images, under every rule
     tested: pd.DataFrame  # a row per point and certificate, see `put_to_the_test`
@@ -63,14 +62,10 @@ def read(profile: Profile) -> Attacked:
     return Attacked(points, certified, put_to_the_test(points, certified, profile.data.classes))
 
 
-# ------------------------------------------------------------------------------------------------ soundness
-
-
 def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """Every point beside every certificate of its image: columns `within`, `flipped`, `changed`.
+    """Every point beside every certificate of its image.
 
-    `within`: its distance is less than the certified radius. `flipped`: so it is, and further votes prove that the class is
-    another. `changed`: the first votes are for another class than c_A.
+    Columns: `within` the certified radius, there proven `flipped`, first votes for another class than c_A (`changed`).
     """
     certificates = certified[[*IMAGE, "method", "rule", "c_a", "predict", "radius"]].rename(columns={"radius": "certified"})
     both = points.merge(certificates, on=IMAGE)
@@ -85,9 +80,8 @@ def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int)
 def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float = FLIP_ALPHA) -> np.ndarray:
     """Whether votes prove that c_A is not what the smoothed classifier answers at a point.
 
-    If it were, no other class would be likelier than c_A, so that each one's votes among its own and c_A's would be at
-    most Binomial(n, 1/2). The two-sided binomial test (Hung and Fithian 2019, as in Cohen et al.'s Predict) is taken of
-    the most frequent other class, Bonferroni-corrected for having chosen it.
+    If it were, each other class's votes among its own and c_A's would be at most Binomial(n, 1/2). The two-sided binomial test
+    (as in Cohen et al.'s Predict) is taken of the most frequent other class, Bonferroni-corrected for having chosen it.
     """
     n_c_a, n_rival = np.asarray(n_c_a), np.asarray(n_rival)
     return (n_rival > n_c_a) & (2 * binom.sf(n_rival - 1, n_rival + n_c_a, 0.5) * (classes - 1) <= alpha)
@@ -117,9 +111,6 @@ def soundness_finding(tested: pd.DataFrame) -> str:
         f"{sound['flipped'].sum()} points are flipped. Further votes decided {(sound['further'] != '').sum()} times. Of "
         f"'{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of {len(released)} tests are flipped."
     )
-
-
-# ------------------------------------------------------------------------------------------------ accuracy that is left
 
 
 def of_radii(table: pd.DataFrame) -> pd.DataFrame:
@@ -165,9 +156,6 @@ def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
     wide = by_radius(groups["sum"].astype(str) + " of " + groups["size"].astype(str)).unstack("images")
     kinds = pd.MultiIndex.from_product([wide.columns.levels[0], ["certified", "not certified"]], names=[None, "images"])
     return wide.reindex(columns=kinds).astype(object).fillna("0 of 0").stack("images", future_stack=True).reset_index()
-
-
-# ------------------------------------------------------------------------------------------------ what is shown
 
 
 def tables(attacked: Attacked, profile: Profile) -> list[Shown]:

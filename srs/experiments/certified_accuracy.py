@@ -18,9 +18,8 @@ def quality(profile: Profile) -> Shown:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
     frame = pd.DataFrame([identity(run) | model_quality(run) for run in profile.runs])
     return show.table(profile, "model_quality", frame, (
-        f"The trained models of profile '{profile.name}': accuracy on clean and on noisy test images at the training sigma, mean "
-        "relative residual of the solver on noisy images, and how many votes of a solver stopped early are those of the full "
-        "solve, from a zero start. Empty cells: no model card was found."
+        f"The trained models of profile '{profile.name}': accuracy on test images, mean relative residual on noisy ones, and how "
+        "many votes of a solver stopped early are those of the full solve. Empty cells: no model card was found."
     ))  # fmt: skip
 
 
@@ -126,10 +125,7 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
         family, srs = family_name(model, recipe), best_of_the_paper(own)
-        where = (
-            f"A panel per noise level (MDEQ-{family} on {profile.data.name}, {images_of(own)}, N = {profile.n}). Grey band: 95 % "
-            f"interval of a black line of fewer than {plots.FEW} images."
-        )
+        where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}. Grey: 95 % interval of a black line of few images."
         for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):
             drawn = plots.accuracy_curves(measures.under_its_rule(own[own["method"].isin(names)]), hue="method")
             shown.append(show.figure(profile, f"curves_{family}" + f"_{i + 1}" * bool(i), drawn, (
@@ -148,9 +144,6 @@ def best_of_the_paper(counts: pd.DataFrame) -> str | None:
     """SRS-MDEQ-3A where it was drawn, else the last SRS method; None without any."""
     srs = list(dict.fromkeys(counts.loc[counts["needs_audit"], "method"]))
     return "SRS-MDEQ-3A" if "SRS-MDEQ-3A" in srs else srs[-1] if srs else None
-
-
-# ------------------------------------------------------------------------------------------------ names
 
 
 def identity(run: Run) -> dict[str, object]:
@@ -179,12 +172,9 @@ def name_of(kind: str, run: Run) -> str:
 
 
 def images_of(counts: pd.DataFrame) -> str:
-    """How many images were certified, per noise level where that differs."""
+    """How many images were certified at a noise level."""
     images = counts.groupby("sigma", observed=True)["idx"].nunique()
-    if images.nunique() == 1:
-        return f"{images.iloc[0]} images"
-    sigmas = {n: ", ".join(map("{:g}".format, own.index)) for n, own in images.groupby(images, sort=False)}
-    return " and ".join(f"{n} images at sigma {which}" for n, which in sigmas.items())
+    return f"{images.min()} to {images.max()} images" if images.nunique() > 1 else f"{images.min()} images"
 
 
 def source_note(run: Run) -> str:
@@ -201,5 +191,4 @@ def model_of(run: Run, images: int) -> str:
 def setting(run: Run) -> str:
     """The words in which a caption names a run."""
     p = run.profile
-    votes = f"at most N = {p.n} votes, as many as the radii of the table need" if p.adaptive else f"N = {p.n}"
-    return f"{model_of(run, p.images)}, {votes}, alpha = {p.alpha:g}"
+    return f"{model_of(run, p.images)}, {'at most ' * p.adaptive}N = {p.n} votes, alpha = {p.alpha:g}"

@@ -40,27 +40,17 @@ def read(profile: Profile) -> pd.DataFrame:
     return measures.holding(own.assign(network=measures.in_order(own["network"])), alpha=profile.alpha)
 
 
-def accuracy(certified: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """Certified accuracy and ACR of every line at each sigma."""
-    return measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]).reset_index()
-
-
-def cost(certified: pd.DataFrame) -> pd.DataFrame:
-    """Size of every line, accuracy without a certificate, and what a certificate costs."""
-    spent = measures.cost(certified, LINE)[["NFE/image", "seconds/image"]]
-    return certified.groupby(LINE, observed=True)[QUALITY].first().join(spent).reset_index()
-
-
 def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
     """Two tables, certified accuracy and cost; none for a profile without explicit networks."""
     if certified.empty:
         return []
     where = f"{profile.data.name}, the same {profile.images} test images and noise, N = {profile.n}, alpha = {profile.alpha:g}"
+    spent = measures.cost(certified, LINE)[["NFE/image", "seconds/image"]]
     return [
-        show.table(profile, "explicit_baseline", accuracy(certified, profile), (
+        show.table(profile, "explicit_baseline", measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]), (
             f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r."
         )),
-        show.table(profile, "explicit_cost", cost(certified), (
+        show.table(profile, "explicit_cost", certified.groupby(LINE, observed=True)[QUALITY].first().join(spent), (
             f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet "
             "and of one layer for a DEQ, so compare seconds. 'noisy accuracy' is that of the base classifier."
         )),

@@ -1,7 +1,7 @@
 """Notebook 34: do a DEQ's gradients mislead the attacker? Intermediate-state gradients against exact ones (Yang, Pang, Liu 2022).
 
-A black-box solver hides how the answer came about, so an attacker who differentiates only at its end may be misled. Here the loss
-is differentiated at the solver's intermediate states instead, on a DEQ and on the same DEQ trained against such attacks.
+An attacker who differentiates only at the end of a black-box solver may be misled. Here the loss is differentiated at
+intermediate states instead, on a DEQ and on the same DEQ trained against such attacks.
 """
 
 from dataclasses import replace
@@ -59,13 +59,11 @@ def measure(
 
 
 def read(run: Run) -> pd.DataFrame:
-    """How each attack (`gradient`) on both models (`model`) turned out: a row per image that the base classifier had right and radius.
-
-    `flipped` is 100 where the base classifier answers another class, else 0; ConfigError if nothing is stored.
-    """
+    """A row per attack (`gradient`) on either model, radius and image that the base classifier had right: `flipped` is 100 or 0."""
     parts = [store.read_attacks(one, "white_box").assign(model=name) for name, one in both(run).items()]
     points = pd.concat(parts, ignore_index=True).rename(columns={"attack": "gradient"})
-    points = points.assign(**{name: measures.in_order(points[name]) for name in KEY}, flipped=100.0 * (points["base"] != points["label"]))
+    points = points.assign(flipped=100.0 * (points["base"] != points["label"]))
+    points = points.assign(**{name: measures.in_order(points[name]) for name in KEY})
     had = points[(points["gradient"] == NO_ATTACK.name) & (points["flipped"] == 0)][["model", "idx"]]
     return points[points["steps"] > 0].merge(had, on=["model", "idx"])
 
