@@ -28,9 +28,6 @@ def fair_counts(draw, n_max=300):
     return Counts(n=n, n_a=n_a, k=k, m=m, n_2=k, n_1=k - m)
 
 
-# ---------------------------------------------------------------------------------------------- Clopper-Pearson
-
-
 @pytest.mark.parametrize("trials", [1, 100, 10_000])
 def test_limits_are_clopper_pearson(trials):
     successes = np.unique(np.linspace(0, trials, 6).astype(int))
@@ -53,9 +50,6 @@ def test_high_probability_accuracy_covers_binomial_failures():
     loss = 1 - bounds.high_probability_accuracy(images, images, alpha, rho)
     failed = np.random.default_rng(0).binomial(images, alpha, 20_000) / images
     assert 0 < np.mean(failed > loss) <= rho
-
-
-# ---------------------------------------------------------------------------------------------- hypergeometric
 
 
 def exact_bound(n_a, k, m, alpha):
@@ -95,9 +89,6 @@ def test_largest_disagreement_covers_the_truth_for_every_population():
     upper = bounds.largest_disagreement(n_a, k, np.arange(k + 1), alpha)
     misses = [hypergeom.pmf(np.arange(k + 1), n_a, M, k)[upper < M].sum() for M in range(n_a + 1)]
     assert 0.9 * alpha < max(misses) <= alpha
-
-
-# ---------------------------------------------------------------------------------------------- properties of rules
 
 
 @expects_unsound
@@ -161,9 +152,6 @@ def test_the_papers_formula_by_hand_and_the_warning_of_the_released_one():
     assert [rule.value for rule in Rule if not rule.sound] == ["released"]
 
 
-# ---------------------------------------------------------------------------------------------- radius
-
-
 def test_radius_abstains_at_one_half_and_below():
     radii = bounds.radius([0.0, 0.3, 0.5, np.nextafter(0.5, 1), 0.9], 0.25)
     assert radii[:3].tolist() == [0, 0, 0] and radii[3] > 0
@@ -183,9 +171,6 @@ def test_round_down_never_rounds_up(value, digits):
     printed = bounds.round_down(value, digits)
     assert printed <= value < printed + 10.0**-digits * (1 + 1e-9)
     assert bounds.round_down(printed, digits) == printed
-
-
-# ---------------------------------------------------------------------------------------------- votes and input
 
 
 def test_top_class_breaks_ties_low_and_ignores_abstentions():

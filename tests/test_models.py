@@ -33,9 +33,6 @@ def logits(model, x, key, z0=None):
     return model.head(solution.z), solution.z
 
 
-# ---------------------------------------------------------------------------------------------- the authors' model
-
-
 @pytest.fixture(scope="module")
 def golden():
     """The authors' inputs and outputs, and our MDEQ with their weights."""
@@ -67,9 +64,6 @@ def test_warm_logits_are_the_authors(golden, key):
     np.testing.assert_allclose(safe, stored["logits/anderson-30"], atol=1e-3, rtol=0)
 
 
-# ---------------------------------------------------------------------------------------------- regression
-
-
 def regression_outputs() -> dict[str, np.ndarray]:
     """Logits of a seeded model with weights from numpy's own stream, which torch's versions do not change."""
     model = mdeq.build(Model("TINY", (8, 16, 32), (2, 4, 8), 16, dropout=0.1, expansion=1), DIGITS, 0).eval()
@@ -98,22 +92,18 @@ def test_logits_are_what_they_were_when_the_model_conformed():
             np.testing.assert_allclose(value, stored[key], atol=1e-3 if "broyden" in key else 1e-4, rtol=0, err_msg=key)
 
 
-# ---------------------------------------------------------------------------------------------- size and shape
-
-
 @pytest.mark.parametrize(("model", "millions"), [(SMALL, 0.25), (LARGE, 11.1)], ids=["SMALL", "LARGE"])
 def test_parameter_count_is_the_paper_s(model, millions):
-    count = sum(p.numel() for p in MDEQ(model, CIFAR10).parameters())
-    assert count == pytest.approx(millions * 1e6, rel=0.02)
+    assert sum(p.numel() for p in MDEQ(model, CIFAR10).parameters()) == pytest.approx(millions * 1e6, rel=0.02)
 
 
-def test_any_size_builds_and_runs():
-    for branches, halved in ((1, 0), (2, 1), (3, 0), (4, 0)):
-        channels, head = ([first << i for i in range(branches)] for first in (16, 2))
-        model = mdeq.build(Model("X", channels, head, 12, 0.1, expansion=1, downsamples=halved), DIGITS, 0).eval()
-        answer, z = logits(model, digits(2)[0], "anderson-3")
-        assert answer.shape == (2, 10) and answer.isfinite().all()
-        assert z.shape == (2, sum((16 << i) * (8 >> halved + i) ** 2 for i in range(branches)))
+@pytest.mark.parametrize(("branches", "halved"), [(1, 0), (2, 1), (4, 0)])
+def test_any_size_builds_and_runs(branches, halved):
+    channels, head = ([first << i for i in range(branches)] for first in (16, 2))
+    model = mdeq.build(Model("X", channels, head, 12, 0.1, expansion=1, downsamples=halved), DIGITS, 0).eval()
+    answer, z = logits(model, digits(2)[0], "anderson-3")
+    assert answer.shape == (2, 10) and answer.isfinite().all()
+    assert z.shape == (2, sum((16 << i) * (8 >> halved + i) ** 2 for i in range(branches)))
 
 
 def test_a_state_that_all_rows_share_is_convolved_once_and_gives_what_its_copies_give():
@@ -133,26 +123,6 @@ def test_a_state_that_all_rows_share_is_convolved_once_and_gives_what_its_copies
     torch.testing.assert_close(*grads)
 
 
-def test_each_branch_feeds_every_other():
-    model = mdeq.build(DIGITS_SMALL, DIGITS, 0).eval()
-    u = model.inject(digits(1)[0])
-    z = torch.randn(1, model.initial(u).shape[1], generator=torch.Generator().manual_seed(0))
-    parts = [n * h * w for n, h, w in model.shapes]
-    base = model.f(z, u).split(parts, 1)
-    for i in range(len(parts)):
-        moved = [p.clone() for p in z.split(parts, 1)]
-        moved[i] += torch.randn(moved[i].shape, generator=torch.Generator().manual_seed(1))
-        out = model.f(torch.cat(moved, 1), u).split(parts, 1)
-        assert all((a - b).abs().max() > 1e-3 for a, b in zip(out, base))
-
-
-def test_normalisation_is_the_first_layer():
-    model = mdeq.build(DIGITS_SMALL, DIGITS, 0).eval()
-    same = mdeq.build(DIGITS_SMALL, replace(DIGITS, mean=(0.0,), std=(1.0,)), 0).eval()
-    x, _ = digits(3)
-    torch.testing.assert_close(model.inject(x), same.inject((x - DIGITS.mean[0]) / DIGITS.std[0]))
-
-
 def test_same_seed_same_weights_and_the_global_stream_is_left_alone():
     torch.manual_seed(5)
     wanted = torch.rand(3)
@@ -161,9 +131,6 @@ def test_same_seed_same_weights_and_the_global_stream_is_left_alone():
     assert torch.equal(torch.rand(3), wanted)
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["classifier.weight"], c["classifier.weight"])
-
-
-# ---------------------------------------------------------------------------------------------- dropout
 
 
 def test_dropout_mask_lasts_one_solve():

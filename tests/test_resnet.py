@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from srs import profiles, settings, store
+from srs import settings, store
 from srs.deq import checkpoints, inference, mdeq
 from srs.deq.resnet import ResNet as Network
 from srs.deq.solvers import SOLVERS
@@ -26,9 +26,8 @@ def network(model=TINY, data=CIFAR10, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in (*built.named_parameters(), *built.named_buffers()):
-            if "bn" in name or ".downsample.1." in name:
-                if value.is_floating_point():
-                    value.uniform_(0.5, 1.5, generator=generator)
+            if ("bn" in name or ".downsample.1." in name) and value.is_floating_point():
+                value.uniform_(0.5, 1.5, generator=generator)
     return built.eval()
 
 
@@ -62,16 +61,12 @@ def by_hand(state, x, data, blocks):
     return h.mean(dim=(2, 3)) @ state["fc.weight"].T + state["fc.bias"]
 
 
-# ---------------------------------------------------------------------------------------------- architecture
+def test_resnet_110_has_1_7_million_parameters():
+    with torch.device("meta"):
+        assert sum(p.numel() for p in Network(RESNET110, CIFAR10).parameters()) == 1_730_714  # as in Cohen et al.'s checkpoint
 
 
-def test_resnet_110_has_110_layers_and_1_7_million_parameters():
-    parameters = dict(Network(RESNET110, CIFAR10).named_parameters())
-    assert len([name for name, p in parameters.items() if p.dim() > 1 and "downsample" not in name]) == 110
-    assert sum(p.numel() for p in parameters.values()) == 1_730_714  # by hand, as in Cohen et al.'s checkpoint
-
-
-@pytest.mark.parametrize(("depth", "data"), [(8, CIFAR10), (14, CIFAR10), (20, DIGITS)])
+@pytest.mark.parametrize(("depth", "data"), [(8, CIFAR10), (14, DIGITS)])
 def test_logits_are_those_of_the_architecture_written_out(depth, data):
     model, x = network(ResNet("X", depth, (4, 6, 8)), data), images(5, data)
     want, folded = by_hand(model.state_dict(), x, data, (depth - 2) // 6), inference.prepare(model)
@@ -81,9 +76,6 @@ def test_logits_are_those_of_the_architecture_written_out(depth, data):
     assert want.std(dim=0).min() > 1e-3
     with pytest.raises(ConfigError, match=r"image shape = \(3, 7, 8\)"):
         model.inject(torch.rand(1, 3, 7, 8))
-
-
-# ---------------------------------------------------------------------------------------------- a degenerate DEQ
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -113,39 +105,18 @@ def test_votes_are_cohen_s_on_the_same_noise():
     assert len(set(drawn.estimate.tolist())) > 2
 
 
-# ---------------------------------------------------------------------------------------------- public checkpoints
-
-NAMES = {
-    "conv1.weight", "bn1.weight", "bn1.running_var", "bn1.num_batches_tracked", "layer1.0.conv1.weight", "layer1.0.bn2.bias",
-    "layer2.0.downsample.0.weight", "layer2.0.downsample.1.running_mean", "layer3.0.conv2.weight", "fc.weight", "fc.bias",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("prefix", ["", "1.", "module.1."])
-def test_a_checkpoint_of_cohen_et_al_loads(tmp_path, prefix):
+def test_a_checkpoint_of_cohen_et_al_loads(tmp_path):
     model = network()
-    state = model.state_dict()
-    assert set(state) >= NAMES and not any(name.startswith("layer1.0.downsample") or "mean" == name for name in state)
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     model.head(model.f(None, model.inject(images(2)))).sum().backward()
     optimiser.step()  # so that its state holds tensors, as theirs does
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    content = {"epoch": 90, "arch": "cifar_resnet110", "state_dict": {prefix + k: v for k, v in state.items()},
-               "optimizer": optimiser.state_dict()}
+    theirs = {f"1.{k}": v for k, v in state.items()}
+    content = {"epoch": 90, "arch": "cifar_resnet110", "state_dict": theirs, "optimizer": optimiser.state_dict()}
     torch.save(content, tmp_path / "checkpoint.pth.tar", _use_new_zipfile_serialization=False)  # as torch 1.0 wrote it
     loaded = checkpoints.load(tmp_path / "checkpoint.pth.tar", TINY, CIFAR10)
-    assert not loaded.training
     torch.testing.assert_close(logits(loaded, images(3)), by_hand(state, images(3), CIFAR10, 1), atol=1e-4, rtol=1e-4)
 
-
-@pytest.mark.parametrize("other", [profiles.DIGITS_SMALL, ResNet("X", 14, (4, 6, 8))], ids=lambda m: m.name)
-def test_weights_of_another_kind_of_network_are_refused(tmp_path, other):
-    checkpoints.save(network(data=DIGITS), tmp_path / "w.safetensors")
-    with pytest.raises(ConfigError, match=f"weights of {other.name} on digits"):
-        checkpoints.load(tmp_path / "w.safetensors", other, DIGITS)
-
-
-# ---------------------------------------------------------------------------------------------- training
 
 EXPLICIT = smoke_run().profile.explicit[0]
 
@@ -157,7 +128,7 @@ def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):
     assert ours.item() == pytest.approx(-plain.item(), rel=1e-4)
     train.train(EXPLICIT, progress=False)
     card = store.own(EXPLICIT, store.CARD).read_text()
-    assert '"residual": {\n  "1":' in card and '"recipe": "gaussian"' in card
+    assert '"recipe": "gaussian"' in card
     written = certify.certify(replace(EXPLICIT, profile=replace(EXPLICIT.profile, images=2)), progress=False)
     assert written == ["RS"] and store.own(EXPLICIT, store.COUNTS).is_file()
     trained = checkpoints.load(store.own(EXPLICIT, store.WEIGHTS), EXPLICIT.model, DIGITS)

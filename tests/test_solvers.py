@@ -21,11 +21,12 @@ each_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEM
 @each_problem
 @each_solver
 def test_solution_is_the_fixed_point(solver, problem):
-    found = SOLVERS[solver](problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
+    z0, u = problem.z0.clone(), problem.u.clone()
+    found = SOLVERS[solver](problem.f, z0, u, max_steps=ENOUGH[solver], tol=TOL)
     torch.testing.assert_close(problem.f(found.z, problem.u), found.z, atol=1e-7, rtol=0)
     torch.testing.assert_close(found.z, problem.solution, atol=1e-6, rtol=0)
-    assert (found.residual <= TOL).all()
-    assert (found.steps < ENOUGH[solver]).all()
+    assert (found.residual <= TOL).all() and (found.steps < ENOUGH[solver]).all()
+    assert torch.equal(z0, problem.z0) and torch.equal(u, problem.u)
 
 
 @pytest.mark.parametrize("tol", [0.0, 1e-5])
@@ -47,29 +48,22 @@ def test_answer_does_not_depend_on_batch_mates(solver, tol):
         torch.testing.assert_close(among.z[kept], wanted.z, atol=1e-9, rtol=0)
 
 
-def test_steps_are_counted_per_sample():
-    problem = difficulties()
-    steps = fixed_point(problem.f, problem.z0, problem.u, max_steps=300, tol=1e-6).steps.tolist()
-    assert steps[0] == 2  # the first evaluation solves it, the second shows that
-    assert steps == sorted(steps) and len(set(steps)) == len(steps)
-
-
 @pytest.mark.parametrize("tol", [0.0, 1e-6])
-@each_problem
 @each_solver
-def test_cost_and_residual_are_those_of_the_evaluations_and_the_input_is_left_alone(solver, problem, tol):
-    seen, z0, u = [], problem.solution + 0.1, problem.u.clone()
+def test_cost_and_residual_are_those_of_the_evaluations(solver, tol):
+    problem, seen = difficulties(), []
 
     def f(z, u):
         seen.append((z, problem.f(z, u)))
         return seen[-1][1]
 
-    counted, before = Counted(f), (z0.clone(), u.clone())
-    found = SOLVERS[solver](counted, z0, u, max_steps=25, tol=tol)
+    counted = Counted(f)
+    found = SOLVERS[solver](counted, problem.z0, problem.u, max_steps=25, tol=tol)
     assert counted.evaluations == int(found.steps.sum())
-    assert torch.equal(z0, before[0]) and torch.equal(u, before[1])
-    if not tol:  # all steps are spent, also where a sample is solved at once
-        assert found.steps.tolist() == [25] * len(u)
+    if tol:  # the harder a sample, the later it leaves
+        assert found.steps.tolist() == sorted(found.steps) and found.steps[0] < found.steps[-1]
+    else:
+        assert found.steps.tolist() == [25] * len(problem.u)
         torch.testing.assert_close(found.residual, relative_residual(*seen[-1]))
 
 
@@ -79,11 +73,9 @@ def test_nan_is_reported_and_spreads_to_no_other_sample(solver, tol):
     problem = PROBLEMS["linear"]
     u = problem.u.clone()
     u[2] = torch.nan
-    steps = 30
-    found = SOLVERS[solver](problem.f, problem.z0, u, max_steps=steps, tol=tol)
-    assert found.residual.isnan().tolist() == [False, False, True, False, False]
-    assert found.z.isnan().all(1).tolist() == [False, False, True, False, False]
-    assert found.steps[2] == steps
+    found = SOLVERS[solver](problem.f, problem.z0, u, max_steps=30, tol=tol)
+    assert found.residual.isnan().tolist() == found.z.isnan().all(1).tolist() == [False, False, True, False, False]
+    assert found.steps[2] == 30
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -97,28 +89,19 @@ def test_a_solved_problem_stays_solved_in_long_runs(solver, problem, dtype):
         return problem.f(z.double(), u.double()).to(dtype)
 
     found = SOLVERS[solver](f, z0 + 1, u, max_steps=60)
-    assert found.z.isfinite().all()
-    assert (found.z - z0).norm() <= 0.02 * torch.ones_like(z0).norm()
-    again = SOLVERS[solver](f, z0, u, max_steps=60)
-    torch.testing.assert_close(again.z, z0, atol=1e-5, rtol=0)
+    assert found.z.isfinite().all() and (found.z - z0).norm() <= 0.02 * torch.ones_like(z0).norm()
+    torch.testing.assert_close(SOLVERS[solver](f, z0, u, max_steps=60).z, z0, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [(dict(max_steps=0), "max_steps = 0"), (dict(tol=-1e-3), "tol = -0.001"), (dict(z0=torch.zeros(2, 12)), "the start = 2")],
-    ids=["no-steps", "negative-tol", "other-batch"],
-)
-@each_solver
-def test_bad_arguments_are_refused_before_any_evaluation(solver, change, message):
-    problem = linear()
-    f = Counted(problem.f)
-    arguments = dict(z0=problem.z0, u=problem.u, max_steps=5, tol=0.0) | change
+BAD = {"max_steps = 0": dict(max_steps=0), "tol = -0.001": dict(tol=-1e-3), "the start = 2": dict(z0=torch.zeros(2, 12))}
+
+
+@pytest.mark.parametrize(("message", "change"), BAD.items(), ids=BAD)
+def test_bad_arguments_are_refused_before_any_evaluation(message, change):
+    f = Counted(linear().f)
     with pytest.raises(ValueError, match=message):
-        SOLVERS[solver](f, **arguments)
+        anderson(f, **dict(z0=linear().z0, u=linear().u, max_steps=5, tol=0.0) | change)
     assert f.evaluations == 0
-
-
-# ---------------------------------------------------------------------------------------------- torchdeq
 
 
 def torchdeq(name):
@@ -128,9 +111,6 @@ def torchdeq(name):
         return getattr(importlib.import_module("torchdeq.solver"), name)
 
 
-THEIRS = {"naive": "fixed_point_iter", "anderson": "anderson_solver", "broyden": "broyden_solver"}
-
-
 @pytest.mark.parametrize("k", [2, 3, 6, 7, 11])
 @each_problem
 def test_iterates_are_torchdeq_s(problem, k):
@@ -138,27 +118,23 @@ def test_iterates_are_torchdeq_s(problem, k):
     z0 = problem.solution + 1.0
 
     def theirs(solver, steps):
-        return torchdeq(THEIRS[solver])(lambda z: problem.f(z, problem.u), z0, max_iter=steps, return_final=True)[0]
+        return torchdeq(solver)(lambda z: problem.f(z, problem.u), z0, max_iter=steps, return_final=True)[0]
 
     def ours(solve):
         return solve(problem.f, z0, problem.u, max_steps=k).z
 
-    torch.testing.assert_close(ours(fixed_point), theirs("naive", k), atol=1e-10, rtol=0)
-    torch.testing.assert_close(problem.f(ours(anderson), problem.u), theirs("anderson", k + 1), atol=1e-7, rtol=0)
+    torch.testing.assert_close(ours(fixed_point), theirs("fixed_point_iter", k), atol=1e-10, rtol=0)
+    torch.testing.assert_close(problem.f(ours(anderson), problem.u), theirs("anderson_solver", k + 1), atol=1e-7, rtol=0)
     # Broyden is done with these two after a few steps; then torchdeq's divides rounding errors to infinity.
     if problem.name not in ("rotation", "difficulties") or k < 4:
-        torch.testing.assert_close(ours(broyden), theirs("broyden", k), atol=1e-7, rtol=0)
+        torch.testing.assert_close(ours(broyden), theirs("broyden_solver", k), atol=1e-7, rtol=0)
 
 
-# ---------------------------------------------------------------------------------------------- safe-guards, early decisions
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_safe_anderson_does_not_depend_on_the_scale(scale):
     problem = PROBLEMS["linear"]
-    plain = safe_anderson(problem.f, problem.z0, problem.u, max_steps=6).z
-    scaled = safe_anderson(problem.f, problem.z0, scale * problem.u, max_steps=6).z
-    torch.testing.assert_close(scaled / scale, plain, atol=1e-6, rtol=1e-6)
+    plain, scaled = (safe_anderson(problem.f, problem.z0, s * problem.u, max_steps=6).z / s for s in (1, scale))
+    torch.testing.assert_close(scaled, plain, atol=1e-6, rtol=1e-6)
 
 
 def test_safe_anderson_takes_the_plain_step_for_a_singular_sample_alone(monkeypatch):
@@ -167,8 +143,7 @@ def test_safe_anderson_takes_the_plain_step_for_a_singular_sample_alone(monkeypa
     z0 = torch.cat([problem.solution[:1], problem.z0[1:]])
     together = safe_anderson(problem.f, z0, problem.u, max_steps=5)
     alone = safe_anderson(problem.f, z0[1:], problem.u[1:], max_steps=5)
-    torch.testing.assert_close(together.z[1:], alone.z, atol=1e-9, rtol=0)
-    torch.testing.assert_close(together.z[0], problem.solution[0], atol=1e-9, rtol=0)
+    torch.testing.assert_close(together.z, torch.cat([problem.solution[:1], alone.z]), atol=1e-9, rtol=0)
     monkeypatch.setattr(solvers, "LARGEST_MIX", 0.0)  # now no mix is safe
     guarded = safe_anderson(problem.f, z0, problem.u, max_steps=5)
     torch.testing.assert_close(guarded.z, fixed_point(problem.f, z0, problem.u, max_steps=5).z)
@@ -176,8 +151,7 @@ def test_safe_anderson_takes_the_plain_step_for_a_singular_sample_alone(monkeypa
 
 @each_solver
 def test_a_decided_sample_leaves_and_the_others_do_not_notice(solver):
-    problem, solve = PROBLEMS["tanh"], SOLVERS[solver]
-    seen = []
+    problem, solve, seen = PROBLEMS["tanh"], SOLVERS[solver], []
 
     def decided(step, active, z):
         seen.append(len(active))
@@ -190,10 +164,7 @@ def test_a_decided_sample_leaves_and_the_others_do_not_notice(solver):
     torch.testing.assert_close(found.z[1::2], long.z[1::2], atol=1e-9, rtol=0)
 
 
-# ---------------------------------------------------------------------------------------------- the released code's cost
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 7, 30])
+@pytest.mark.parametrize("k", [1, 2, 7, 30])
 def test_released_cost_is_two_more_evaluations_for_the_same_answer(k):
     problem = PROBLEMS["tanh"]
     f = Counted(problem.f)
@@ -204,16 +175,12 @@ def test_released_cost_is_two_more_evaluations_for_the_same_answer(k):
 
 def test_released_batch_stops_at_its_worst_residual():
     """Its slowest sample decides for all; it stops at the first iterate after x_1 at which none is above the tolerance."""
-    problem = difficulties()
-    f, tol = Counted(problem.f), 1e-3
-    found = released_anderson(f, problem.z0, problem.u, max_steps=30, tol=tol)
+    problem, tol = difficulties(), 1e-3
+    found = released_anderson(problem.f, problem.z0, problem.u, max_steps=30, tol=tol)
     k = int(found.steps[0]) - 2
     iterates = [anderson(problem.f, problem.z0, problem.u, max_steps=i).z for i in range(2, k + 1)]
     worst = [float(relative_residual(z, problem.f(z, problem.u)).max()) for z in iterates]
     assert 2 < k < 30 and worst[-1] < tol <= min(worst[:-1])
-    assert f.evaluations == int(found.steps.sum()) == (k + 2) * len(problem.u)
     torch.testing.assert_close(found.z, iterates[-1], atol=1e-8, rtol=0)
-    easy = released_anderson(problem.f, problem.z0[:2], problem.u[:2], max_steps=30, tol=tol)
-    assert easy.steps[0] < found.steps[0]
     with pytest.raises(ValueError, match="stops whole batches"):
-        released_anderson(f, problem.z0, problem.u, max_steps=3, decided=lambda *_: None)
+        released_anderson(problem.f, problem.z0, problem.u, max_steps=3, decided=lambda *_: None)

@@ -25,7 +25,7 @@ RECIPE = replace(
 )  # fmt: skip
 ONE = replace(RECIPE, epochs=1)
 FIRST = replace(RECIPE, recipe="first", epochs=2, pretrain_steps=100)
-THEN = replace(RECIPE, recipe="then", begin=FIRST, epochs=1, gradient="contractive")
+THEN = replace(RECIPE, recipe="then", begin=FIRST, begin_sigma=0.25, epochs=1, gradient="contractive")
 TINY = Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
 
 
@@ -78,9 +78,6 @@ def unbroken(tmp_path_factory):
         run = run_of()
         assert trained(run) == store.own(run, store.WEIGHTS)
         return weights(run), json.loads(store.own(run, store.CARD).read_text())
-
-
-# ---------------------------------------------------------------------------------------------- resume
 
 
 def test_resumed_training_ends_with_the_same_weights(unbroken):
@@ -166,20 +163,14 @@ def test_a_second_training_says_who_is_at_work_and_waits(capfd):
     assert store.own(run, store.WEIGHTS).is_file()
 
 
-@pytest.mark.parametrize("asked", [1, 2])
-def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outside(monkeypatch, asked):
+def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outside(monkeypatch):
     used = []
-
-    def stop(*_, **__):
-        used.append(torch.get_num_threads())
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(losses, "loss", stop)
+    monkeypatch.setattr(train, "_train_epoch", lambda *_: used.append(torch.get_num_threads()))
     torch.set_num_threads(3)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            trained(run_of(ONE), **({} if asked == 1 else {"threads": asked}))
-        assert used == [asked] and torch.get_num_threads() == 3
+        trained(run_of(ONE), stop_after=1)
+        trained(run_of(replace(ONE, epochs=2)), stop_after=1, threads=2)
+        assert used == [1, 2] and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
 
@@ -195,9 +186,6 @@ def test_anchor_is_the_mean_solution_of_noisy_training_images():
     assert anchor.shape == settled[0].shape
     assert (anchor - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()
     assert (z - settled).norm() < (cold - settled).norm()
-
-
-# ---------------------------------------------------------------------------------------------- steps
 
 
 def test_augmentation_moves_and_flips_each_image_on_its_own():
@@ -216,17 +204,10 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
     assert {c for _, c in places["crops"]} == set(range(3, 8)) | set(range(8, 13))  # flipped: column 10
 
 
-@pytest.mark.parametrize(("optimiser", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
-def test_optimiser_is_the_recipe_s(optimiser, kind):
-    made = train._optimiser(mdeq.build(TINY, DIGITS, 0), replace(RECIPE, optimiser=optimiser, weight_decay=0.1))
-    assert isinstance(made, kind) and made.param_groups[0]["weight_decay"] == 0.1
-
-
-# ---------------------------------------------------------------------------------------------- begun with another's weights
-
-
 def test_a_recipe_begins_with_the_weights_of_another_and_in_pieces_goes_through_that_one_too():
-    run, first = run_of(THEN), run_of(FIRST)
+    run = run_of(THEN)
+    first = run.first
+    assert run.sigma == 0.5 and store.own(first, "").name == "SMALL-s0.25-first"
     trained(run_of(replace(THEN, lr=0.0)))
     for name, value in weights(first).items():
         if "running" not in name and "tracked" not in name:
@@ -240,11 +221,3 @@ def test_a_recipe_begins_with_the_weights_of_another_and_in_pieces_goes_through_
     for _ in range(FIRST.epochs + THEN.epochs):
         trained(run, stop_after=1)
     assert_equal(weights(run), unbroken)
-
-
-def test_a_recipe_may_begin_with_another_noise_level():
-    run = run_of(replace(THEN, begin=replace(FIRST, recipe="elsewhere", epochs=1), begin_sigma=0.25))
-    trained(run)
-    elsewhere = store.own(run.first, store.WEIGHTS)
-    assert run.sigma == 0.5 and elsewhere.parent.name == "SMALL-s0.25-elsewhere" and elsewhere.is_file()
-    assert not list(elsewhere.parents[1].glob("*s0.50-elsewhere*"))

@@ -25,9 +25,6 @@ CLEAN = Method("CLEAN", "naive", 2, start="clean", batch=8, audit=12)
 SAMPLING = Sampling(3, n0=20, n=100, seed=4, reference=Method("REF", "anderson", 6, batch=7))
 
 
-# ---------------------------------------------------------------------------------------------- noise streams
-
-
 def test_noise_is_standard_normal_and_uncorrelated():
     """A stream of 51,200 values, many blocks long."""
     samples = noise((1, 8, 8), 0, 3, "estimate", np.arange(800)).numpy().reshape(800, 64).astype(float)
@@ -60,9 +57,6 @@ def test_noise_is_what_it_was():
     seeds = [np.random.SeedSequence(0, spawn_key=(1, 1, block)) for block in range(3)]
     blocks = [np.random.Generator(np.random.Philox(seed)).standard_normal((100, 2), np.float32) for seed in seeds]
     np.testing.assert_array_equal(drawn, [blocks[0][0], blocks[1][0], blocks[2][5]], strict=True)
-
-
-# ---------------------------------------------------------------------------------------------- sampling
 
 
 def copies(stage="estimate", idx=0):
@@ -132,9 +126,6 @@ def test_ties_go_to_the_lowest_class_and_nan_votes_for_none():
     assert len(drawn.audited) == len(drawn.standard) == drawn.nfe[2] == 0
 
 
-# ---------------------------------------------------------------------------------------------- one image
-
-
 def test_selection_and_estimation_see_different_noise():
     model = three_classes()
     drawn = draw_votes(model, X, replace(RS, solver="naive", steps=1, batch=20), SAMPLING, SIGMA, idx=6)
@@ -188,8 +179,6 @@ def test_cost_of_each_stage_is_what_was_evaluated(method):
     assert drawn.nfe.tolist() == [20 * method.steps + first, 100 * method.steps + again, k * SAMPLING.reference.steps]
     assert (drawn.seconds >= 0).all() and drawn.seconds.shape == (3,)
 
-
-# ---------------------------------------------------------------------------------------------- files
 
 DAMAGE = {
     "cut": lambda path, drawn: path.write_bytes(path.read_bytes()[:200]),

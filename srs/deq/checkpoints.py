@@ -1,4 +1,4 @@
-"""Weights on disk: our sealed safetensors, and the public checkpoints of MDEQ and of Cohen et al. No code is run to read them."""
+"""Weights on disk: our sealed safetensors, and public checkpoints of MDEQ and of Cohen et al. No code is run to read them."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from srs import sealed, settings, store
-from srs.deq.mdeq import MDEQ, network
+from srs.deq.mdeq import build, MDEQ
 from srs.deq.resnet import ResNet
 
 
@@ -45,7 +45,9 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     return sealed.read(path, what, parse, by="train", plain=True)
 
 
-def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Data, *, state: dict[str, Tensor] | None = None) -> MDEQ | ResNet:
+def load(
+    path: Path, model: settings.Model | settings.ResNet, data: settings.Data, *, state: dict[str, Tensor] | None = None
+) -> MDEQ | ResNet:
     """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with `module.`,
@@ -55,7 +57,7 @@ def load(path: Path, model: settings.Model | settings.ResNet, data: settings.Dat
         ConfigError: no such file, one that cannot be read, or weights of another architecture, not finite or complex.
         DamagedFile: the content is wrong; a file of the work folder has been set aside.
     """
-    path, loaded = Path(path), network(model, data)
+    path, loaded = Path(path), build(model, data)
     own = loaded.state_dict()
     if state is None and path.suffix == ".safetensors":
         state = read_tensors(path, "weight file")
@@ -78,7 +80,8 @@ def _public(content: bytes, path: Path) -> dict[str, Tensor]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         foreign = re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)|(TorchScript)", str(error))
-        settings.check(foreign is None, "checkpoint", str(path), f"{convert}; it holds {foreign and (foreign[1] or foreign[2])}")
+        held = foreign and (foreign[1] or foreign[2])
+        settings.check(foreign is None, "checkpoint", str(path), f"{convert}; it holds {held}")
         raise
     for name in ("state_dict", "model"):
         state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state

@@ -170,13 +170,13 @@ class MDEQ(nn.Module):
         for name, values in (("mean", data.mean), ("std", data.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         strides = [2 if model.downsamples > i else 1 for i in range(2)]
-        self.downsample = nn.Sequential(*_conv_bn_relu(data.shape[0], c[0], 3, strides[0]), *_conv_bn_relu(c[0], c[0], 3, strides[1]))
+        stem = _conv_bn_relu(data.shape[0], c[0], 3, strides[0]) + _conv_bn_relu(c[0], c[0], 3, strides[1])
+        self.downsample = nn.Sequential(*stem)
         self.stage0 = nn.Sequential(*(_conv_bn_relu(c[0], c[0], 1) if len(c) > 2 else []))
         self.fullstage = Stage(model)
         self.incre_modules = nn.ModuleList(nn.Sequential(Bottleneck(n, w)) for n, w in zip(c, head))
-        self.downsamp_modules = nn.ModuleList(
-            nn.Sequential(*_conv_bn_relu(4 * a, 4 * b, 3, 2, bias=True)) for a, b in zip(head, head[1:])
-        )
+        downs = (_conv_bn_relu(4 * a, 4 * b, 3, 2, bias=True) for a, b in zip(head, head[1:]))
+        self.downsamp_modules = nn.ModuleList(nn.Sequential(*down) for down in downs)
         self.final_layer = nn.Sequential(*_conv_bn_relu(4 * head[-1], final, 1, bias=True))
         self.classifier = nn.Linear(final, data.classes)
         for conv in self.modules():  # as the public code begins; weight-normed kernels keep torch's own start
@@ -218,16 +218,12 @@ class MDEQ(nn.Module):
 
     def _branches(self, z: Tensor) -> list[Tensor]:
         # The flat state holds each branch with channels last, which is what the convolutions compute in: no copies.
-        return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in zip(z.split(self.sizes, dim=1), self.shapes)]
+        parts = zip(z.split(self.sizes, dim=1), self.shapes)
+        return [part.reshape(-1, h, w, c).permute(0, 3, 1, 2) for part, (c, h, w) in parts]
 
 
-def build(model: settings.Model | settings.ResNet, data: settings.Data, seed: int) -> MDEQ | ResNet:
+def build(model: settings.Model | settings.ResNet, data: settings.Data, seed: int = 0) -> MDEQ | ResNet:
     """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return network(model, data)
-
-
-def network(model: settings.Model | settings.ResNet, data: settings.Data) -> MDEQ | ResNet:
-    """A network of that size, initialised from torch's own generator."""
-    return (ResNet if isinstance(model, settings.ResNet) else MDEQ)(model, data)
+        return (ResNet if isinstance(model, settings.ResNet) else MDEQ)(model, data)

@@ -14,7 +14,6 @@ from torch import Tensor
 from srs.settings import check
 
 Layer = Callable[[Tensor, Tensor], Tensor]  # f(z, u): (B, D), (B, ...) -> (B, D)
-
 Decided = Callable[[int, Tensor, Tensor], Tensor]  # (step, active samples, their new iterates) -> (b,) bool: answer known
 
 MEMORY = 6  # Anderson's history, as in the released code
@@ -42,19 +41,13 @@ class Solver(NamedTuple):
     begin: Callable[[Tensor, int], tuple[Tensor, ...]]
     step: Callable[[int, Tensor, Tensor, tuple[Tensor, ...]], Tensor]
 
-    def __call__(self, f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None) -> Solution:
-        """Iterate from z0 (B, D) until every sample is solved.
+    def __call__(
+        self, f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: Decided | None = None
+    ) -> Solution:
+        """Iterate from z0 (B, D); f sees only the samples that are still unsolved, and their rows of the injection u.
 
-        Args:
-            f: the layer; sees only the samples that are still unsolved.
-            z0: start, (B, D).
-            u: injection, batch first; its rows follow the unsolved samples.
-            max_steps: evaluations of f that one sample may cost, at least 1.
-            tol: a sample is solved when its relative residual is at most this; 0 spends max_steps.
-            decided: another reason to stop, asked after every step: whether each sample's answer is already known.
-
-        Raises:
-            ConfigError: max_steps below 1, tol below 0, or z0 and u of different batch sizes.
+        A sample is solved when its relative residual is at most `tol`, its answer is `decided` after a step, or it has cost
+        `max_steps` evaluations of f. ConfigError for max_steps below 1, tol below 0, or z0 and u of different batch sizes.
         """
         check(max_steps >= 1, "max_steps", max_steps, "at least 1 evaluation of f")
         check(tol >= 0, "tol", tol, "a relative residual of 0 or more")
@@ -81,9 +74,6 @@ class Solver(NamedTuple):
             if len(active) == 0:
                 break
         return Solution(out, residual, steps)
-
-
-# ------------------------------------------------------------------------------------------------ Anderson
 
 
 def _history(z0, max_steps):
@@ -131,9 +121,6 @@ def _mix(a, kept):
     return (mix[:, None] @ images)[:, 0]
 
 
-# ------------------------------------------------------------------------------------------------ Broyden
-
-
 def _inverse_jacobian(z0, max_steps):
     left, right = z0.new_zeros(2, len(z0), max_steps, z0.shape[1])
     return left, right, torch.zeros_like(z0), torch.zeros_like(z0)  # z and g(z) of the step before
@@ -157,8 +144,6 @@ def _combine(out, inner, x):
     """sum_i out_i (inner_i . x): the low-rank part of the inverse Jacobian, applied to x."""
     return ((inner @ x[..., None]).mT @ out)[:, 0]
 
-
-# ------------------------------------------------------------------------------------------------ methods
 
 # The naive iteration z <- f(z, u).
 fixed_point = Solver(lambda z0, max_steps: (), lambda k, z, fz, kept: fz)

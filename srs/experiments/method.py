@@ -40,7 +40,7 @@ def architecture(profile: Profile) -> pd.DataFrame:
 def counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
     """The dimension of z and the number of parameters of a network, built without memory for its weights."""
     with torch.device("meta"):
-        network = mdeq.network(model, data)
+        network = mdeq.build(model, data)
         dimension = network.initial(network.inject(torch.zeros(1, *data.shape))).shape[1]
     return dimension, sum(p.numel() for p in network.parameters())
 

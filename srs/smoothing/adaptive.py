@@ -69,7 +69,7 @@ def enough(n_a: int, n: int, *, sigma: float, stop: settings.Stop, looks: Looks)
 
 
 def spent(alpha: float, n: ArrayLike, n_max: ArrayLike) -> ArrayLike:
-    """The part of alpha that is left for the certificate of rows of n votes, drawn adaptively up to n_max; 0 where n was fixed."""
+    """The part of alpha that is left for certificates from n votes, drawn adaptively up to n_max; n_max 0: n was fixed."""
     n, n_max = np.broadcast_arrays(n, n_max)
     if not n_max.any():  # the rules for votes that need an audit take one alpha
         return alpha

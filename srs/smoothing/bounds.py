@@ -5,12 +5,11 @@ All functions take numbers or numpy arrays of counts; alpha, split and sigma are
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -86,14 +85,10 @@ class Counts:
             _require(in_range, lambda: f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}.")
 
 
-# ---------------------------------------------------------------------------------------------- confidence bounds
-
-
 def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> np.ndarray:
     """LowerConfBound of Cohen et al. 2019: the one-sided Clopper-Pearson lower limit of a proportion.
 
-    It exceeds the true proportion with probability at most alpha, and is 0 without successes. Real values of successes and
-    trials are allowed: Theorem 3.1's N_A^E is one.
+    It exceeds the true proportion with probability at most alpha, is 0 without successes, and takes real values, as N_A^E.
 
     Raises:
         ValueError: alpha is not in (0, 1), or successes are not in [0, trials].
@@ -110,8 +105,7 @@ def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: Array
 def _hypergeometric_cdf(m: np.ndarray, n_a: np.ndarray, disagreeing: np.ndarray, k: np.ndarray) -> np.ndarray:
     """P[Hypergeom(n_a, disagreeing, k) <= m], for m <= disagreeing <= n_a - (k - m), where P[= m] > 0.
 
-    The terms are summed from m downwards by their ratio: at the bound they fall fast, so few are needed.
-    scipy.stats.hypergeom.cdf gives the same, a hundred times slower at n_a = 10,000.
+    The terms, which fall fast, are summed from m downwards by their ratio: a hundred times as fast as scipy's hypergeom.cdf.
     """
 
     def log_choose(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -155,14 +149,8 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     return low[place.ravel()].reshape(n_a.shape)[()]
 
 
-# ---------------------------------------------------------------------------------------------- rules
-
-
 def cohen(counts: Counts, alpha: ArrayLike) -> np.ndarray:
-    """p_lower of plain randomized smoothing (Cohen et al. 2019): LowerConfBound(N_A, N, 1 - alpha).
-
-    Holds for independent votes of the standard DEQ, not for SRS votes.
-    """
+    """p_lower of RS (Cohen et al. 2019): LowerConfBound(N_A, N, 1 - alpha). Holds for independent votes, not for SRS."""
     return lower_confidence_bound(counts.n_a, counts.n, alpha)
 
 
@@ -174,9 +162,8 @@ def _agreement(counts: Counts, alpha: float) -> np.ndarray:
 def theorem31(counts: Counts, alpha: float) -> np.ndarray:
     """p_lower of the paper's Theorem 3.1: LowerConfBound(N_A - p_m_upper N_A, N, 1 - alpha/2).
 
-    As published, the agreement step takes N_1 of N_2 for binomial, though the audit draws without replacement. At large
-    levels its limit can fail more often than it says: 3/19 of the time at level 0.15, if 1 of N_A = 19 votes agrees and 3
-    are audited. The rule `audit` has no such step.
+    As published, the agreement step takes N_1 of N_2 for binomial, though the audit draws without replacement. At large levels
+    its limit can fail more often than it says: 3/19 of the time at 0.15, if 1 of N_A = 19 votes agrees and 3 are audited.
     """
     return lower_confidence_bound(_agreement(counts, alpha) * counts.n_a, counts.n, alpha / 2)
 
@@ -184,8 +171,7 @@ def theorem31(counts: Counts, alpha: float) -> np.ndarray:
 def released(counts: Counts, alpha: float) -> np.ndarray:
     """p_lower of the authors' released code, UNSOUND: LowerConfBound(c N_A, c N, 1 - alpha/2), c = 1 - p_m_upper.
 
-    The proportion N_A / N is never reduced, so SRS votes that over-predict c_A are believed.
-    Kept for comparison with the published tables; every use warns.
+    N_A / N is never reduced, so SRS votes that over-predict c_A are believed. For comparison with the published tables.
     """
     warnings.warn("the rule 'released' is unsound: its certificates may not hold", UnsoundRuleWarning, stacklevel=2)
     share = _agreement(counts, alpha)
@@ -207,12 +193,7 @@ def audit(counts: Counts, alpha: float, split: float = DEFAULT_SPLIT) -> np.ndar
     return lower_confidence_bound(certain, counts.n, alpha - a1)
 
 
-RULES: Mapping[Rule, Callable[..., np.ndarray]] = MappingProxyType(
-    {Rule.COHEN: cohen, Rule.THEOREM31: theorem31, Rule.RELEASED: released, Rule.AUDIT: audit}
-)
-
-
-# ---------------------------------------------------------------------------------------------- certificates
+RULES = {Rule.COHEN: cohen, Rule.THEOREM31: theorem31, Rule.RELEASED: released, Rule.AUDIT: audit}
 
 
 def rules_for(serialized: bool) -> tuple[Rule, ...]:
@@ -226,9 +207,7 @@ def radius(p_lower: ArrayLike, sigma: float) -> np.ndarray:
     return np.where(p_lower > 0.5, sigma * norm.ppf(np.maximum(p_lower, 0.5)), 0.0)[()]
 
 
-def certify(
-    rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT
-) -> tuple[np.ndarray, np.ndarray]:
+def certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
     """p_lower and the certified radius of c_A under a rule; they hold with probability 1 - alpha if it is sound.
 
     Raises:
@@ -242,12 +221,10 @@ def certify(
     return p_lower, radius(p_lower, sigma)
 
 
-def certificates(
-    counts, rule: str, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def certificates(counts, rule: str, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
     """p_lower, the certified class (ABSTAIN where p_lower <= 1/2 or no class was selected) and the radius of rows of counts.
 
-    A count that was not taken (-1) is none, so nothing is certified from it. alpha may be each row's own, see `adaptive.spent`.
+    A count that was not taken (-1) is none, so nothing is certified from it. alpha may be each row's own (`adaptive.spent`).
     Nothing warns here of `released`: what shows a certificate names its rule.
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
@@ -270,9 +247,6 @@ def round_down(value: float, digits: int) -> float:
     return float(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 
-# ---------------------------------------------------------------------------------------------- votes
-
-
 def top_class(votes: ArrayLike, classes: int) -> int:
     """The class with the most votes, the lowest of those with as many; ABSTAIN if every vote abstains."""
     votes = np.asarray(votes, int)
@@ -284,9 +258,6 @@ def top_class(votes: ArrayLike, classes: int) -> int:
 def count(votes: ArrayLike, c: int) -> int:
     """N_A: the number of votes for class c, none for ABSTAIN."""
     return int(np.count_nonzero((np.asarray(votes) == c) & (c != ABSTAIN)))
-
-
-# ---------------------------------------------------------------------------------------------- data-set level
 
 
 def proportion_interval(successes: ArrayLike, trials: ArrayLike, confidence: float) -> tuple[np.ndarray, np.ndarray]:

@@ -65,18 +65,14 @@ def certify_image(
         x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
         method, sampling: how votes are drawn; sample sizes, seed, and the standard solve that audits.
         sigma, alpha: noise level in units of [0, 1] pixels; failure probability.
-        rule: another rule of `bounds.Rule`; `cohen` is for independent votes only.
+        rule: another rule of `bounds.Rule`; ConfigError for `cohen` where votes need an audit.
         idx: names the noise streams: give every image its own.
-
-    Raises:
-        ConfigError: alpha out of range, `cohen` for votes that need an audit, or what `votes.draw_votes` refuses.
-        ValueError: an unknown rule.
     """
     sigma, alpha = settings.check_sigma(sigma), settings.plain(alpha)
     settings.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
     rule = bounds.Rule(rule or bounds.rules_for(method.serialized)[0])
     believed = rule is bounds.Rule.COHEN and method.serialized
-    settings.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not those of the standard solve")
+    settings.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not the standard solve's")
     drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
     t = count_votes(drawn, method, sampling)
     share = adaptive.spent(alpha, t.n, sampling.n_max(method))
@@ -103,11 +99,6 @@ def certify(
 
     Returns:
         The names of the methods whose images are all there and counted.
-
-    Raises:
-        ConfigError: an unknown method, workers that cannot be had, a device that is not here, or a missing weight file.
-        sealed.DamagedFile: a stored file could not be read; it has been set aside.
-        engine.WorkersLost: see `engine.compute`; what was drawn is stored.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     engine.check(workers, scheduler, deadline)
@@ -149,7 +140,8 @@ def voter(run: settings.Run, device: str, inputs: Inputs, key: str | None = None
     worker, here = engine.worker(), inference.computed_on(device)
     if worker is not None:
         torch.set_num_threads(1)
-        settings.check(vote_key(run, device, inputs).shared == key, "worker", here, "the driver's kind of device, torch and srs")
+        same = vote_key(run, device, inputs).shared == key
+        settings.check(same, "worker", here, "the driver's kind of device, torch and srs")
         if device == "cuda" and worker.isdigit():
             device = f"cuda:{int(worker) % torch.cuda.device_count()}"
     memory.keep_freed()
@@ -186,8 +178,8 @@ def count_votes(
 ) -> store.Tally:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
 
-    `standard` are the reference method's votes on the same noise, `auditor` those of the method's own auditor, whose classifier is
-    certified. No comparison is made where they were not drawn or stopped before these.
+    `standard` are the reference method's votes on the same noise, `auditor` those of the method's own auditor, whose classifier
+    is certified. No comparison is made where they were not drawn or stopped before these.
     """
     c_a = bounds.top_class(drawn.select, sampling.classes)
     n = len(drawn.estimate)
@@ -226,10 +218,10 @@ def read_inputs(run: settings.Run) -> Inputs:
 def vote_key(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
     """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
     inputs = inputs or read_inputs(run)
-    code = store.code_digest(*VOTES_DEPEND_ON)
     anchor = None if inputs.anchor is None else checkpoints.digest_of({"anchor": inputs.anchor})
-    where = inputs.source, inference.computed_on(device)
-    return Key(settings.fingerprint(checkpoints.digest_of(inputs.weights), anchor, run.sigma, run.profile.sampling, *where, code), inputs.images)
+    made_by = inputs.source, inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
+    model = checkpoints.digest_of(inputs.weights), anchor
+    return Key(settings.fingerprint(*model, run.sigma, run.profile.sampling, *made_by), inputs.images)
 
 
 def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> mdeq.DEQ:
@@ -247,10 +239,11 @@ def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) ->
 
 
 def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
-    files = [vote_file(run, method, key, idx) for idx in images]
-    if not all([sealed.present(file) for file in files]):
+    files = {idx: vote_file(run, method, key, idx) for idx in images}
+    if not all([sealed.present(file) for file in files.values()]):
         return None
-    return [votes.read(file, lambda v, idx=idx: votes.fits(v, idx, method, run.profile.sampling)) for file, idx in zip(files, images)]
+    fit = partial(votes.fits, method=method, sampling=run.profile.sampling)
+    return [votes.read(file, partial(fit, idx=idx)) for idx, file in files.items()]
 
 
 def _record_provenance(run: settings.Run, method: settings.Method, key: Key, device: str, inputs: Inputs) -> None:

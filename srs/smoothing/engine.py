@@ -41,7 +41,8 @@ def check(workers: int, scheduler: str, deadline: float = HOUR) -> None:
     settings.check_count(workers, 1, "workers")
     settings.check(deadline > 0, "deadline", deadline, "seconds, more than 0")
     here = scheduler.startswith(ADDRESSES) or (scheduler.endswith((".yaml", ".yml")) and Path(scheduler).is_file())
-    settings.check(not scheduler or here, "scheduler", scheduler, "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue")
+    right = "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue"
+    settings.check(not scheduler or here, "scheduler", scheduler, right)
     missing = (workers > 1 or scheduler) and importlib.util.find_spec("distributed") is None
     settings.check(not missing, "workers", scheduler or workers, "1 without Dask; `pip install srs[cluster]` brings it")
 
@@ -51,11 +52,8 @@ def compute(
 ) -> Iterator[tuple[int, object]]:
     """Do every task; yields its number and its result as soon as it is done. Close the generator to end the workers.
 
-    Args:
-        prepare: gives the function that does a task, made once per process.
-        tasks: the arguments of each task, read as workers become free.
-        workers, scheduler: see above.
-        deadline: seconds after which a worker that is still at its task is ended, and another one tries.
+    `prepare` gives the function that does a task, once per process; `tasks` are its arguments, read as workers become free. A
+    worker that is still at its task after `deadline` seconds is ended, and another one tries.
 
     Raises:
         WorkersLost: a task ended every worker that tried, or the scheduler is gone.
@@ -90,8 +88,8 @@ def compute(
                 yield i, result
             client.unregister_worker_plugin(plugin.name)
         except KilledWorker:
-            told = f"task {i} ended each worker that it was given to, or took them longer than {deadline:g} s"
-            raise WorkersLost(f"{told}; what is done is stored: run again with another deadline") from None
+            lost = f"task {i} ended each worker that it was given to, or took longer than the deadline, {deadline:g} s"
+            raise WorkersLost(f"{lost}; what is done is stored: run again") from None
         except (CancelledError, ClosedClientError, CommClosedError) as error:
             lost = f"the scheduler {scheduler or 'of the workers'} is gone ({type(error).__name__})"
             raise WorkersLost(f"{lost}; what is done is stored: run again") from None
@@ -176,11 +174,7 @@ def _queue(path: Path):
 class Progress:
     """One line: tasks that are done, their share of the work, and how long the rest takes at the pace so far.
 
-    Args:
-        what: is done, in words.
-        kinds: of each task.
-        costs: of a task of each kind, as expected; once one is done, the mean of what was measured counts.
-        shown: whether anything is printed.
+    `kinds` are those of all tasks, `costs` of a task of each kind what is expected; once one is done, the measured mean counts.
     """
 
     def __init__(self, what: str, kinds: Sequence[str], costs: dict[str, float], *, shown: bool = True):
@@ -195,7 +189,7 @@ class Progress:
             self.bar.start_t = time.time() - seconds
         self.measured[kind].append(cost)
         tasks = {kind: len(costs) for kind, costs in self.measured.items()}
-        rest = sum((self.kinds[kind] - count) * fmean(self.measured[kind] or [self.costs[kind]]) for kind, count in tasks.items())
+        rest = sum((self.kinds[k] - count) * fmean(self.measured[k] or [self.costs[k]]) for k, count in tasks.items())
         self.bar.total = sum(map(sum, self.measured.values())) + rest
         self.bar.set_postfix_str(f"{sum(tasks.values())} of {self.kinds.total()}", refresh=False)
         self.bar.update(cost)

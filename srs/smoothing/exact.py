@@ -66,11 +66,12 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], sigma: float, levels:
 
 
 def to_grid(x: Tensor, levels: int) -> np.ndarray:
-    """An image as integers x * levels; ConfigError for a pixel that is more than float32's rounding off the grid."""
+    """An image as integers x * levels; ConfigError for a pixel that is off the grid by more than float32 rounds."""
     scaled = x.detach().cpu().double().numpy() * levels
     whole = np.rint(scaled)
     off = float(np.abs(scaled - whole).max(initial=0))
-    check(off <= levels * 2.0**-23, "image", f"a pixel {off:.2g}/{levels} off the grid", f"multiples of 1/{levels} for grid noise")
+    near = off <= levels * 2.0**-23
+    check(near, "image", f"a pixel {off:.2g}/{levels} off the grid", f"multiples of 1/{levels} for grid noise")
     return whole.astype(np.int32)
 
 
@@ -83,6 +84,6 @@ def add(x: Tensor, noise: np.ndarray, levels: int) -> Tensor:
 def added_to_alpha(sigma: float, levels: int, pixels: int, samples: int) -> float:
     """How much more often than alpha a certificate from that many noisy copies may fail, because of the 64 bits.
 
-    The total variation distance of one pixel's noise: each of the 2 reach thresholds is off by at most 2^-65, so is either tail.
+    The total variation distance of one pixel's noise: each of 2 reach thresholds is off by at most 2^-65, so is either tail.
     """
     return pixels * samples * (2 * table(sigma, levels).reach + 2) * 2.0 ** -(BITS + 1)

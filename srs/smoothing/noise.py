@@ -20,21 +20,14 @@ BLOCK = 100  # samples per noise stream; part of what the noise is, so never cha
 
 @dataclass(frozen=True)
 class Copies:
-    """The noisy copies x + sigma e of one image in one stage, e ~ N(0, I): called with sample numbers, it gives (B, C, H, W).
+    """The noisy copies x + sigma e of an image in one stage, e ~ N(0, I): called with sample numbers, it gives (B, C, H, W)."""
 
-    Attributes:
-        x: image (C, H, W) in [0, 1].
-        sigma: noise level in units of [0, 1] pixels.
-        seed, idx, stage: name the noise streams.
-        levels: None for floating-point noise; else noise and copies are exact multiples of 1/levels, see `exact`.
-    """
-
-    x: Tensor
+    x: Tensor  # (C, H, W) in [0, 1]
     sigma: float
     seed: int
     idx: int
     stage: str
-    levels: int | None = None
+    levels: int | None = None  # None: floating-point noise; else copies are exact multiples of 1/levels, see `exact`
 
     def __call__(self, samples: np.ndarray) -> Tensor:
         """The copies of those sample numbers."""
@@ -52,7 +45,8 @@ def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generat
 
 def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> Tensor:
     """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
-    return torch.from_numpy(_by_block(lambda rng, size: rng.standard_normal(size, np.float32), np.float32, shape, seed, idx, stage, samples))
+    draw = partial(np.random.Generator.standard_normal, dtype=np.float32)
+    return torch.from_numpy(_by_block(draw, np.float32, shape, seed, idx, stage, samples))
 
 
 def grid_noise(
@@ -62,7 +56,7 @@ def grid_noise(
     return _by_block(partial(exact.draw, sigma=sigma, levels=levels), np.int32, shape, seed, idx, stage, samples)
 
 
-def _by_block(draw: Callable, kind: type, shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray) -> np.ndarray:
+def _by_block(draw: Callable, kind: type, shape, seed, idx, stage, samples) -> np.ndarray:
     out, blocks = np.empty((len(samples), *shape), kind), samples // BLOCK
     for block in np.unique(blocks):
         rows = blocks == block

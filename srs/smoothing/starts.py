@@ -37,13 +37,8 @@ class Decision:
 
     Where the pilot has measured how far each step's logits are from the solution's, the lead alone decides.
     What stops early depends on that sample alone, so the vote stays a function of the noisy copy and its start. The
-    price is a head per step; the last one computed serves as the vote's logits.
-
-    Args:
-        head: logits (b, classes) of states (b, D).
-        count: samples of the batch.
-        margin: lead of the largest softmax probability over the second, from 0 to 1.
-        shift: what is added to the logits after each step (steps, classes), see `Fixed`; None for nothing.
+    price is a head per step; the last one computed serves as the vote's `logits`. `count` is the size of the batch; `shift`, as
+    that of `Fixed`, is added to the logits.
     """
 
     def __init__(self, head: Callable[[Tensor], Tensor], count: int, margin: float, shift: Tensor | None = None):

@@ -22,9 +22,10 @@ from srs.deq.mdeq import DEQ
 from srs.deq.released import released_anderson
 from srs.deq.solvers import SOLVERS as OURS
 from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
-from srs.smoothing import adaptive, starts
+from srs.smoothing import adaptive
 from srs.smoothing.bounds import ABSTAIN, count, top_class
 from srs.smoothing.noise import audit_order, Copies
+from srs.smoothing.starts import begin, Decision, Fixed
 
 SOLVERS = OURS | {"released_anderson": released_anderson}
 
@@ -45,11 +46,10 @@ class ImageVotes:
 
 @torch.inference_mode()
 def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
-    """The image (C, H, W) as float32, before any evaluation of f; an image in another floating type is converted first.
+    """The image (C, H, W) as float32, which it may be converted to; no evaluation of f is spent.
 
-    Raises:
-        ConfigError: a model or an image whose certificate would not hold: not a floating-point image (C, H, W) or
-            (1, C, H, W), pixels outside [0, 1], a network in train mode or of another type, or not so many logits as `classes`.
+    ConfigError for a model or an image whose certificate would not hold: not a floating-point image (C, H, W) or (1, C, H, W),
+    pixels outside [0, 1], a network in train mode or with weights of another type, or not so many logits as `classes`.
     """
     kind = x.dtype if isinstance(x, Tensor) else type(x)
     floating = isinstance(x, Tensor) and x.is_floating_point()
@@ -74,21 +74,12 @@ def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
 
 @torch.inference_mode()
 def sample(
-    model: DEQ, copies: Callable[[np.ndarray], Tensor], method: Method, samples: np.ndarray, *, fixed: starts.Fixed | None = None
+    model: DEQ, copies: Callable[[np.ndarray], Tensor], method: Method, samples: np.ndarray, *, fixed: Fixed | None = None
 ) -> tuple[np.ndarray, int]:
-    """Votes for the noisy copies of those sample numbers, solved batch after batch.
+    """Votes (len(samples),) int16 for the copies of those sample numbers, in their order, and the evaluations of f spent.
 
-    Standard RS (Cohen et al. 2019) and SRS (the paper's Algorithm 1) are the same loop with another start.
-
-    Args:
-        model: the DEQ, on the device and in the form that it is to be run in.
-        copies: gives the copies (B, C, H, W) of sample numbers, as `noise.Copies` does.
-        method: solver, steps, start, batch and warm-up.
-        samples: sample numbers, in the order in which they are solved.
-        fixed: where every copy starts, from `fixed_start`; None for starts `zero` and `previous`.
-
-    Returns:
-        Votes (len(samples),) int16, ABSTAIN where a logit is not finite, and the evaluations of f spent.
+    Standard RS (Cohen et al. 2019) and SRS (the paper's Algorithm 1) are the same loop with another start. `fixed` is what
+    `fixed_start` gives. A vote is ABSTAIN where a logit is not finite.
     """
     choose_kernels()
     asked = method.start in FIXED_STARTS
@@ -98,9 +89,9 @@ def sample(
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
         u = model.inject(copies(part))
-        z0 = starts.begin(model.initial(u), fixed, ended)
+        z0 = begin(model.initial(u), fixed, ended)
         steps = method.warmup if chain and ended is None and method.warmup else method.steps
-        decision = starts.Decision(model.head, len(part), method.margin, shift) if method.margin else None
+        decision = Decision(model.head, len(part), method.margin, shift) if method.margin else None
         z, _, spent = solve(model.f, z0, u, max_steps=steps, tol=method.tol, decided=decision)
         logits = decision.logits if decision else model.head(z) if shift is None else model.head(z) + shift[-1]
         votes[i : i + method.batch] = predict(logits)
@@ -110,16 +101,13 @@ def sample(
 
 
 @torch.inference_mode()
-def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method) -> tuple[starts.Fixed | None, int]:
+def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method) -> tuple[Fixed | None, int]:
     """The one state that all copies of an image start from, and the evaluations of f that it cost; None for other starts.
 
     `clean`: the noise-free image's solution by the reference method. `centroid`: the mean solution of a pilot of
     noisy copies that no stage sees again. `calibrated`: the same state, and the pilot solved once more from there, by
-    the method, to learn what its logits miss on average. `anchor`: the model's own, for every image. Means are over the
-    pilot copies with a finite solution; without one the start is cold.
-
-    Raises:
-        ConfigError: start `anchor` of a model that has none.
+    the method, to learn what its logits miss on average. `anchor`: the model's own, for every image; ConfigError if it has
+    none. Means are over the pilot copies with a finite solution; without one the start is cold.
     """
     choose_kernels()
     if method.start not in FIXED_STARTS:
@@ -127,13 +115,13 @@ def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method)
     if method.start == "anchor":
         anchor = getattr(model, "anchor", None)
         check(anchor is not None, "start", "anchor", "a model with an anchor; `srs train` writes one")
-        return starts.Fixed(anchor[None]), 0
+        return Fixed(anchor[None]), 0
     clean = method.start == "clean"
     u = model.inject(pilot.x[None] if clean else pilot(np.arange(method.pilot)))
     z = SOLVERS[reference.solver](model.f, model.initial(u), u, max_steps=reference.steps if clean else method.warmup).z
     mean = _finite_mean(z, model.initial(u)[0])[None]
     shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
-    return starts.Fixed(mean, shift), reference.steps if clean else method.pilot_nfe
+    return Fixed(mean, shift), reference.steps if clean else method.pilot_nfe
 
 
 def _missing(model: DEQ, method: Method, z0: Tensor, u: Tensor, solved: Tensor) -> Tensor:
@@ -164,13 +152,11 @@ def draw_votes(
 ) -> ImageVotes:
     """Select, estimate and audit one image (C, H, W) in [0, 1] under one method.
 
-    `idx` names the image's noise streams and its place in the data set. Where `sampling.stop` is set, votes that need no audit end
-    at a look of `adaptive.Looks`: as soon as each radius is decided, or at the first if c_A is not the `label` (-1: unknown).
+    `idx` names the image's noise streams and its place in the data set. Where `sampling.stop` is set, votes that need no audit
+    end at a look of `adaptive.Looks`: once each radius is decided, or at the first if c_A is not the `label` (-1: unknown).
     The audit solves again, by the method's auditor or else the reference, from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
-
-    Raises:
-        ConfigError: what `check_inputs` refuses, sigma out of range, or K above n.
+    ConfigError for what `check_inputs` refuses, sigma out of range, or K above n.
     """
     check_sigma(sigma)
     sampling.check_method(method)
@@ -186,8 +172,8 @@ def draw_votes(
         part, spent = sample(model, copies("estimate"), method, np.arange(first, last), fixed=fixed)
         drawn, nfe_estimate = [*drawn, part], nfe_estimate + spent
         n_a = sum(count(part, c_a) for part in drawn)
-        # An image of another class than its label's counts for no radius, whatever its votes.
-        if looks and (c_a == ABSTAIN or label not in (-1, c_a) or adaptive.enough(n_a, last, sigma=sigma, stop=sampling.stop, looks=looks)):
+        hopeless = c_a == ABSTAIN or label not in (-1, c_a)  # then it counts for no radius, whatever its votes
+        if looks and (hopeless or adaptive.enough(n_a, last, sigma=sigma, stop=sampling.stop, looks=looks)):
             break
     estimate = np.concatenate(drawn)
     clock.append(time.perf_counter())

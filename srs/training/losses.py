@@ -19,10 +19,10 @@ from srs.settings import Train
 def loss(
     model: MDEQ, x: Tensor, y: Tensor, recipe: Train, *, pretrain: bool, penalise: bool, earlier: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of noisy images x (B, C, H, W) of classes y under a recipe's gradient, and the solutions (B, D), detached.
+    """Cross-entropy of noisy images x (B, C, H, W) of classes y by a recipe's gradient, and the solutions (B, D), detached.
 
-    `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. A contractive recipe may
-    start from the `earlier` solutions (B, D) of another batch.
+    `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. A contractive recipe
+    may start from the `earlier` solutions (B, D) of another batch.
     """
     u = model.inject(x)
     z = model.initial(u)

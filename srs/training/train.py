@@ -30,9 +30,9 @@ def train(
 ) -> Path:
     """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
 
-    A training that is done is not repeated unless its settings, its images or the code that it runs have changed since. Weights of
-    the same recipe that are shipped with the repository are taken instead of training. Every epoch draws its order, noise and
-    dropout from a seed of its own, so a resumed training ends with the same weights as an unbroken one.
+    A training that is done is repeated only if its settings, its images or the code that it runs have changed since. Weights of
+    the same recipe that are shipped are taken instead. Every epoch draws its order, noise and dropout from a seed of its own, so
+    a resumed training ends with the same weights as an unbroken one.
 
     Args:
         run: what to train.
@@ -50,31 +50,29 @@ def train(
     torch.set_num_threads(threads)
     try:
         with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"):
-            return _train(run, device, progress, stop_after, retrain, threads)
+            if _is_done(run):
+                _remake_anchor(run, device)
+            elif retrain or not checkpoints.take_from_zoo(run):
+                if run.first is not None:
+                    train(run.first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
+                if run.first is None or store.own(run.first, store.WEIGHTS).is_file():
+                    _train(run, device, progress, stop_after)
     finally:
         torch.set_num_threads(before)
+    return store.own(run, store.WEIGHTS)
 
 
-def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None, retrain: bool, threads: int) -> Path:
-    recipe, target, first = run.train, store.own(run, store.WEIGHTS), run.first
+def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None) -> None:
+    recipe, target = run.train, store.own(run, store.WEIGHTS)
     inference.choose_kernels()
-    if _is_done(run):
-        _remake_anchor(run, device)
-        return target
-    if not retrain and checkpoints.take_from_zoo(run):
-        return target
-    if first is not None:
-        train(first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
-        if not store.own(first, store.WEIGHTS).is_file():
-            return target
     memory.keep_freed()
     images = data.load(run.profile.data, "train")
     trained_on, count = data.digest(images), len(images.labels)
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
-    if first is None:
+    if run.first is None:
         model = mdeq.build(network, run.profile.data, run.profile.seed)
     else:
-        model = checkpoints.load(store.own(first, store.WEIGHTS), network, run.profile.data)
+        model = checkpoints.load(store.own(run.first, store.WEIGHTS), network, run.profile.data)
     optimiser = _optimiser(model.to(device), recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -85,28 +83,26 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
         seconds += time.perf_counter() - began
         _checkpoint(run, model, mean, optimiser, epoch + 1, seconds, trained_on)
         if stop_after is not None and epoch + 1 - done >= stop_after and epoch + 1 < recipe.epochs:
-            return target
+            return
     model = mean.module.eval()
     told = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
         "images": count, "trained_on": trained_on, "settings": _settings(run), "recipe_key": store.recipe_key(run),
-        "seconds_before": 0.0 if first is None else store.card(first)["seconds"] + store.card(first)["seconds_before"],
-        "steps": recipe.epochs * _steps_per_epoch(recipe, count),
-        "parameters": sum(p.numel() for p in model.parameters()), **card.measure_quality(model, run, device),
+        "steps": recipe.epochs * max(1, count // recipe.batch), "parameters": sum(p.numel() for p in model.parameters()),
+        **card.measure_quality(model, run, device),
     }
     checkpoints.save(model, target)
     checkpoints.save_anchor(card.mean_solution(model, run, images, device), store.own(run, store.ANCHOR))
     told |= {"weights": checkpoints.digest(target), "anchor": checkpoints.digest(store.own(run, store.ANCHOR))}
     sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=device, seed=run.profile.seed))
     store.own(run, store.CHECKPOINT).unlink(missing_ok=True)
-    return target
 
 
 def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
     recipe = run.train
     torch.manual_seed(card.seed_of(run, "train", epoch))
     order = torch.randperm(len(images.labels))
-    per_epoch = _steps_per_epoch(recipe, len(order))
+    per_epoch = max(1, len(order) // recipe.batch)
     total = recipe.epochs * per_epoch
     penalised = epoch < recipe.jacobian_until * recipe.epochs
     earlier = None  # the batch before's solutions; not across epochs, so that a resumed training sees the same
@@ -130,10 +126,6 @@ def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()
         mean.update_parameters(model)
-
-
-def _steps_per_epoch(recipe: settings.Train, count: int) -> int:
-    return max(1, count // recipe.batch)
 
 
 def _augment(x: Tensor, kind: str) -> Tensor:
@@ -183,14 +175,12 @@ def _is_done(run: settings.Run) -> bool:
     """Whether weights of these settings are there and whole; what is damaged is told."""
     if not all([sealed.present(store.own(run, name)) for name in (store.CARD, store.WEIGHTS)]):
         return False
-    told = sealed.read_json(store.own(run, store.CARD), "model card", by="train")
+    told, of = sealed.read_json(store.own(run, store.CARD), "model card", by="train"), run.profile.data
     if told.get("settings") != _settings(run) or told.get("shipped"):
         return False
-    # Images that are not at hand are not missed.
-    if data.at_hand(run.profile.data, "train") and data.digest(data.load(run.profile.data, "train")) != told.get("trained_on"):
+    if data.at_hand(of, "train") and data.digest(data.load(of, "train")) != told.get("trained_on"):  # others are not missed
         return False
-    checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data)
-    return True
+    return bool(checkpoints.load(store.own(run, store.WEIGHTS), run.model, of))
 
 
 def _remake_anchor(run: settings.Run, device: str) -> None:
@@ -206,5 +196,6 @@ def _remake_anchor(run: settings.Run, device: str) -> None:
 
 def _settings(run: settings.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
-    code = store.code_digest("data", "deq/gradients", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
+    deq = ("deq/gradients", "deq/mdeq", "deq/resnet", "deq/solvers")
+    code = store.code_digest("data", *deq, "training/losses", "training/train", *attacked)
     return settings.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
