@@ -6,9 +6,6 @@ import sys
 
 import pytest
 
-from srs.deq import memory
-
-
 COUNT = """
 import resource, torch
 from srs.deq import memory
@@ -33,10 +30,3 @@ def test_kept_memory_is_not_asked_for_again():
     counted = subprocess.run([sys.executable, "-c", COUNT], check=True, capture_output=True, text=True)
     usual, kept = map(int, counted.stdout.split())
     assert usual > 1_000 and kept < usual / 10
-
-
-def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(memory, "LIBRARY", object())
-    memory.keep_freed()
-    with memory.as_usual():
-        pass

@@ -15,25 +15,24 @@ from tests.helpers import LinearDEQ, three_classes
 SIGMA = 0.25
 
 
-def images(count: int = 10) -> list[torch.Tensor]:
-    return list(torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(1)))
+IMAGES = list(torch.rand(10, 1, 2, 2, generator=torch.Generator().manual_seed(1)))
 
 
 def labels_of(model: LinearDEQ) -> list[int]:
-    return [int(model.head(x.flatten()[None]).argmax()) for x in images()]
+    return [int(model.head(x.flatten()[None]).argmax()) for x in IMAGES]
 
 
 @pytest.mark.parametrize(("rate", "most"), [(0.0, 1), (0.6, 4)])
 def test_a_model_is_solved_as_long_as_it_needs(rate, most):
     model = three_classes(rate)
-    found = srs.tune(model, images(), labels_of(model), classes=3, sigma=SIGMA)
+    found = srs.tune(model, IMAGES, labels_of(model), classes=3, sigma=SIGMA)
     table = found.table.assign(name=[method.name for method in found.table["method"]]).set_index("name")
     assert found.method.steps <= most and not found.method.serialized
     assert table["kept"]["zero-anderson-30"] == 1 and table["kept"][found.method.name] >= 0.95
     assert table["NFE"][found.method.name] < 33_000
     # What it costs is what a certificate spends, its audit included.
     for name in (found.method.name, "previous-anderson-3 audited by zero-anderson-30"):
-        own = srs.Smooth(found.model, 3, SIGMA, method=table["method"][name]).certificate(images()[0])
+        own = srs.Smooth(found.model, 3, SIGMA, method=table["method"][name]).certificate(IMAGES[0])
         assert own.votes.nfe[:2].sum() + len(own.votes.audited) * (table["method"][name].auditor or found.method).steps == own.nfe
         assert own.nfe <= table["NFE"][name] <= own.nfe + 400 * 30 * ("audited" in name)
     assert [line.partition(":")[0] for line in str(found).splitlines()] == [
@@ -45,9 +44,9 @@ def test_radii_are_those_that_are_then_certified_and_noise_is_another_one(monkey
     seeds, copies_of = [], own_model.Copies
     monkeypatch.setattr(own_model, "Copies", lambda x, sigma, seed, *where: seeds.append(seed) or copies_of(x, sigma, seed, *where))
     model = three_classes()
-    found = srs.tune(model, images(), labels_of(model), classes=3, sigma=SIGMA, copies=400)
+    found = srs.tune(model, IMAGES, labels_of(model), classes=3, sigma=SIGMA, copies=400)
     smooth = srs.Smooth(found.model, 3, SIGMA, method=found.method)
-    right = [radius * (predict == label) for (predict, radius), label in zip(map(smooth.certify, images()), labels_of(model))]
+    right = [radius * (predict == label) for (predict, radius), label in zip(map(smooth.certify, IMAGES), labels_of(model))]
     assert found.table["radius"][0] == pytest.approx(sum(right) / len(right), rel=0.1)
     assert set(seeds) == {own_model.OTHER_NOISE} and smooth.sampling.seed not in seeds
 
@@ -61,22 +60,11 @@ def test_radii_that_scatter_are_not_taken_for_kept():
 
 def test_an_explicit_network_gets_plain_rs():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
-    labels = [int(network(x[None]).argmax()) for x in images()]
-    found = srs.tune(network, images(), labels, classes=3, sigma=0.01)
+    labels = [int(network(x[None]).argmax()) for x in IMAGES]
+    found = srs.tune(network, IMAGES, labels, classes=3, sigma=0.01)
     assert found.method == settings.EXPLICIT and str(found).startswith("plain RS: 1,100 evaluations of f per image")
     with pytest.raises(ConfigError, match="mean radius = 0.0 is refused"):
-        srs.tune(network, images(), [(label + 1) % 3 for label in labels], classes=3, sigma=0.01)
-
-
-@pytest.mark.parametrize(("recipe", "best"), [("contractive", "MDEQ-ANCHOR-2A"), ("paper", "MDEQ-5A")])
-def test_on_shipped_counts_the_rule_takes_the_best_row_of_those_that_keep_the_radius(recipe, best):
-    run = profiles.get_run("cifar10", "SMALL", 0.5, recipe)
-    counted = store.read_run(run)
-    certified = measures.holding(counted, alpha=run.profile.alpha)
-    certified["radius"] = certified["radius"].where(certified["correct"], 0.0)
-    each = certified.pivot(index="idx", columns="method", values="radius")
-    kept = [name for name in each if own_model.keeps(each[name].to_numpy(), each[run.profile.reference].to_numpy(), 0.95)]
-    assert measures.cost(counted, ["method"])["NFE/image"][kept].idxmin() == best
+        srs.tune(network, IMAGES, [(label + 1) % 3 for label in labels], classes=3, sigma=0.01)
 
 
 # Twenty images leave a wide margin where truncated votes scatter: on `paper` the choice takes 9 steps where 5 are the best row.

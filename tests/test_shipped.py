@@ -1,39 +1,110 @@
-"""Trained weights that are shipped, copied, cut or flipped: taken whole, told and left, or trained anew."""
+"""What the repository ships: models of the recipes that are stated, counts that come out again; damaged, they are told and left."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
-import safetensors.torch
+import torch
+from tests.conftest import shared_data
+from tests.test_train import make_small, ONE, run_of, trained
 
-from srs import store
+from srs import data, profiles, sealed, store
+from srs.deq import checkpoints, inference
 from srs.sealed import DamagedFile
+from srs.smoothing import certify, votes
 from srs.training import train
-from tests.test_train import ONE, assert_equal, quick, run_of, trained, weights  # noqa: F401
+
+RUNS = [run for profile in profiles.PROFILES.values() if not profile.published for run in profile.runs]
+SHIPPED = [run for run in RUNS if store.tracked(run, store.CARD).is_file()]
+CERTIFIED = [run for run in SHIPPED if store.tracked(run, store.COUNTS).is_file()]
+AGAIN = [  # certificates of at most 1,000 votes; `srs verify` draws the longer ones, too
+    (run, method) for run in CERTIFIED for method in run.profile.methods
+    if run.sigma == 0.5 and run.train.recipe != "paper" and method.name in ("MDEQ-ANCHOR-2A", "SRS-MDEQ-1A") and (run.profile.n <= 1_000 or run.profile.adaptive)
+]  # fmt: skip
+MODEL = (store.WEIGHTS, store.ANCHOR, store.CARD)
 
 
-def test_shipped_weights_of_the_same_recipe_are_taken_unless_told_to_retrain(monkeypatch):
-    run = run_of(ONE)
+def named(of: object) -> str:
+    """A run's or a method's name, for the test's."""
+    return getattr(of, "name", "") or f"{of.profile.name}-{of.id}"
+
+
+@pytest.mark.parametrize("run", SHIPPED, ids=named)
+def test_shipped_weights_are_of_the_recipe_that_is_stated(run):
+    card = json.loads(store.tracked(run, store.CARD).read_text())
+    assert card["recipe_key"] == store.recipe_key(run), "make would train this run anew: train and ship it again"
+    assert (card["run"], card["sigma"], card["recipe"]) == (run.id, run.sigma, run.train.recipe)
+    model = checkpoints.load(store.tracked(run, store.WEIGHTS), run.model, run.profile.data)
+    assert sum(p.numel() for p in model.parameters()) == card["parameters"]
+
+
+@pytest.mark.parametrize("run", CERTIFIED, ids=named)
+def test_shipped_counts_are_of_the_shipped_weights_and_of_the_profile(run):
+    digest = checkpoints.digest(store.tracked(run, store.WEIGHTS))
+    made_by, counts = sealed.read_json(store.tracked(run, "counts.json"), "provenance", by=""), store.read_run(run)
+    asked = json.loads(json.dumps(dataclasses.asdict(run.profile.sampling)))
+    for method in run.profile.methods:
+        told = made_by[method.name]
+        assert (told["weights"], told["method"]) == (digest, dataclasses.asdict(method))
+        assert {name: told["sampling"].get(name) for name in asked} == asked, method.name
+        assert counts[counts["method"] == method.name]["idx"].tolist() == list(run.profile.evaluated)
+
+
+@pytest.mark.parametrize("run, method", AGAIN, ids=named)
+def test_a_shipped_certificate_comes_out_again(run, method):
+    """Votes for one image from shipped weights and the image itself: the same counts, on the same kind of machine."""
+    told = sealed.read_json(store.tracked(run, "counts.json"), "provenance", by="")[method.name]
+    here = inference.device_name("cpu"), torch.__version__.split("+")[0]
+    if (told["device"], told["torch"].split("+")[0]) != here:
+        pytest.skip(f"shipped results were made on {told['device']} with torch {told['torch']}, this is {here}")
+    images = data._folder(shared_data("cifar10", "test"), run.profile.data)  # decodes the one image that is asked for
+    row = store.read_run(run).query("method == @method.name and n <= 1_000").iloc[3]
+    idx, model = int(row["idx"]), checkpoints.load(store.tracked(run, store.WEIGHTS), run.model, run.profile.data)
+    model.anchor = checkpoints.load_anchor(store.tracked(run, store.ANCHOR))
+    sampling, label = run.profile.sampling, int(images.labels[idx])
+    drawn = votes.draw_votes(inference.prepare(model), images.x(idx), method, sampling, run.sigma, idx=idx, label=label)
+    again = dataclasses.asdict(certify.count_votes(drawn, method, sampling))
+    for name in again.keys() - {"seconds", "n_wrong", "n_differ"}:  # the last two need the reference method's votes on all copies
+        assert again[name] == row[name], name
+
+
+# ---------------------------------------------------------------------------------------------- taken, or told and left
+
+
+@pytest.fixture
+def small(monkeypatch, srs_root):
+    """A root of its own, where trainings are short."""
+    make_small(monkeypatch)
+
+
+def shelve(run) -> dict[str, bytes]:
+    """Train a run, put it into the zoo and empty the work folder; what training made."""
     trained(run)
-    made = weights(run)
-    profile = replace(run.profile, plan=(replace(run, profile=None),))
-    assert {path.name for path in store.ship(profile)} == {
-        path.name for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR), store.own(run, store.CARD))
-    }
-    for path in store.own(run, store.WEIGHTS).parent.glob("*"):
-        path.unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
-        trained(run)
-        assert json.loads(store.own(run, store.CARD).read_text())["shipped"] and store.own(run, store.ANCHOR).is_file()
-        assert_equal(weights(run), made)
-        other = run_of(replace(ONE, lr=1e-4))
+    made = {path.name: path.read_bytes() for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))}
+    assert {path.name for path in store.ship(replace(run.profile, plan=(replace(run, profile=None),)))} == {*MODEL}
+    shutil.rmtree(store.own(run, store.WEIGHTS).parent)
+    return made
+
+
+def test_shipped_weights_are_taken_once_unless_told_to_retrain(small, monkeypatch):
+    run = run_of(ONE)
+    made = shelve(run)
+    monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
+    trained(run)
+    path = store.own(run, store.WEIGHTS)
+    assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
+    assert store.ship(replace(run.profile, plan=(replace(run, profile=None),))) == []  # a copy is not shipped again
+    before = path.stat()
+    trained(run)  # a reader keeps what it opened: what is equal is not written again
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    trained(run)
+    assert path.read_bytes() == made[path.name] and path.stat().st_ino != before.st_ino
+    for other, more in ((run_of(replace(ONE, lr=1e-4)), {}), (run, {"retrain": True})):
         with pytest.raises(pytest.fail.Exception, match="trained"):
-            trained(other)
-        with pytest.raises(pytest.fail.Exception, match="trained"):
-            trained(run, retrain=True)
-    assert store.ship(profile) == []  # a copy of what is shipped is not shipped again
+            trained(other, **more)
 
 
 def flip(content: bytes) -> bytes:
@@ -41,87 +112,32 @@ def flip(content: bytes) -> bytes:
     return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
 
 
-def shelve(run) -> dict[str, bytes]:
-    """Train a run, put it into the zoo and empty the work folder; what training made."""
-    trained(run)
-    made = {path.name: path.read_bytes() for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))}
-    store.ship(replace(run.profile, plan=(replace(run, profile=None),)))
-    shutil.rmtree(store.own(run, store.WEIGHTS).parent)
-    return made
-
-
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
-
-
-@pytest.mark.parametrize("ending", [store.WEIGHTS, store.ANCHOR, store.CARD])
-@pytest.mark.parametrize(
-    "damage", [lambda b: POINTER, lambda b: b[:-9], flip], ids=["a pointer of Git LFS", "cut", "bit"],
-)  # fmt: skip
-def test_damaged_weights_in_the_zoo_are_left_and_not_copied(ending, damage):
+def test_damaged_models_in_the_zoo_are_left_and_not_copied(small):
     run = run_of(ONE)
     shelve(run)
-    path = store.tracked(run, ending)
-    content = damage(path.read_bytes())
-    path.write_bytes(content)
-    for _ in range(2):
-        with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+    for name in MODEL:
+        path = store.tracked(run, name)
+        whole = path.read_bytes()
+        for content in (pointer, whole[:-9], flip(whole)):
+            path.write_bytes(content)
+            with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
+                trained(run)
+            assert path.read_bytes() == content and {p.suffix for p in store.own(run, "").iterdir()} <= {".lock"}
+        path.write_bytes(whole)
+
+
+def test_an_anchor_is_remade_alone_and_damaged_weights_are_told_and_trained_anew(small, monkeypatch):
+    run = run_of(ONE)
+    trained(run)
+    anchor, path = store.own(run, store.ANCHOR), store.own(run, store.WEIGHTS)
+    before, whole = anchor.read_bytes(), path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
+        for damage in (None, before[:-9], flip(before)):
+            anchor.write_bytes(damage) if damage else anchor.unlink()
             trained(run)
-    assert path.read_bytes() == content
-    assert {p.suffix for p in store.own(run, "").iterdir()} <= {".lock"}
-
-
-def test_a_bit_flipped_in_weights_without_a_seal_is_found_by_their_card():
-    """Weights that were shipped before there were seals."""
-    run = run_of(ONE)
-    shelve(run)
-    path = store.tracked(run, store.WEIGHTS)
-    plain = safetensors.torch.save(safetensors.torch.load(path.read_bytes()))
-    path.write_bytes(plain)
-    trained(run)
-    path.write_bytes(flip(plain))
-    with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
-        trained(run)
-
-
-@pytest.fixture
-def no_training_later(monkeypatch):
-    return lambda: monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
-
-
-def test_shipped_weights_are_copied_only_if_they_differ(no_training_later):
-    run = run_of(ONE)
-    made = shelve(run)
-    no_training_later()
-    trained(run)
-    path = store.own(run, store.WEIGHTS)
-    kept = path.stat()
-    with path.open("rb") as reader:  # a reader keeps what it opened
-        trained(run)
-        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
-        inode = path.stat().st_ino
-        trained(run)
-        assert reader and path.stat().st_ino != inode
-    assert {p.name: p.read_bytes() for p in path.parent.glob("*.safetensors")} == made
-
-
-@pytest.mark.parametrize("damage", [None, lambda b: b[:-9], flip], ids=["missing", "cut", "bit"])
-def test_an_anchor_is_remade_from_the_weights_without_training(no_training_later, damage):
-    run = run_of(ONE)
-    trained(run)
-    no_training_later()
-    path = store.own(run, store.ANCHOR)
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole)) if damage else path.unlink()
-    trained(run)
-    assert path.read_bytes() == whole
-
-
-def test_damaged_weights_are_told_by_training_and_trained_anew():
-    run = run_of(ONE)
-    trained(run)
-    path = store.own(run, store.WEIGHTS)
-    whole = path.read_bytes()
+            assert anchor.read_bytes() == before
     path.write_bytes(flip(whole))
     with pytest.raises(DamagedFile, match=rf"{path.name} .*set aside as {path.name}\.damaged: run again"):
         trained(run)

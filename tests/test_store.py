@@ -309,32 +309,3 @@ def test_forged_votes_are_set_aside_and_drawn_again(certified, srs_root, forge):
         certify_again()
     certify_again()
     assert counted() == certified[1]
-
-
-@pytest.mark.parametrize("which", ["counts", "provenance", "vote", "votes' provenance"])
-def test_certifying_again_remakes_what_is_damaged(certified, srs_root, which):
-    shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
-    path = {
-        "counts": store.own(RUN, store.COUNTS), "provenance": store.own(RUN, "counts.json"),
-        "vote": vote_file(0), "votes' provenance": vote_file(0).with_name("provenance.json"),
-    }[which]  # fmt: skip
-    path.write_bytes(path.read_bytes()[:50])
-    try:
-        certify_again()
-    except (ConfigError, DamagedFile) as told:
-        assert str(path) in str(told)
-        certify_again()
-    assert counted() == certified[1]
-
-
-def test_a_second_certifying_says_who_is_at_work_and_waits(certified, srs_root, capfd):
-    shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
-    vote_file(0).unlink()
-    second = threading.Thread(target=certify_again)
-    with sealed.alone(store.own(RUN, "certify.lock"), "test"):
-        second.start()
-        second.join(1.0)
-        assert second.is_alive() and not vote_file(0).exists()
-        assert f"process {os.getpid()} on" in capfd.readouterr().err
-    second.join(60)
-    assert counted() == certified[1]
