@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from srs import data, store
-from srs.attacks import attack
 from srs.attacks.settings import Adversarial, Gradient, hardened
 from srs.deq import checkpoints
 from srs.experiments import white_box
@@ -69,22 +68,24 @@ def test_success_is_counted_among_images_that_were_right(srs_root):
     rows = [plain | dict(attack=name, idx=i, radius=r, steps=int(r > 0), base=base) for (name, i, r), base in answers.items()]
     for one in white_box.both(run).values():
         store.save_frame(store.own(one, "white_box.csv"), pd.DataFrame(rows))
-    table = white_box.success(white_box.read(run)).set_index(["model", "gradient"])
+    points = white_box.read(run)
+    assert [one.name for one in white_box.shown(points, run)] == ["white_box_success", "white_box_curves"]
+    table = white_box.success(points).set_index(["model", "gradient"])
     assert table.loc[(HARD, READY), ["images", "r=0.50", "r=1.00", "all radii"]].tolist() == [2, 0, 50, 25]
     assert table.loc[(PLAIN, unrolled), "all radii"] == 50
     said = white_box.finding(table.reset_index())
     assert said.count("(25.0 %)") == 2 and " beats " in said and "+25.0 points" in said
     swapped = table.reset_index().replace({"gradient": {READY: unrolled, unrolled: READY}})
     assert "does not beat" in white_box.finding(swapped)
+    nothing = points.iloc[:0]
+    assert white_box.shown(nothing, run) == [] and "Neither" in white_box.finding(white_box.success(nothing))
 
 
-def test_a_comparison_is_stored_once_and_shown_without_a_network(monkeypatch):
+def test_both_models_are_attacked_and_compared_without_a_network(monkeypatch):
     run = replace(smoke_run(images=2), model=TINY, train=RECIPE)
     with pytest.raises(ConfigError, match="attack results"):
         white_box.read(run)
     white_box.measure(run, steps=1, radii=(0.5,), progress=False)
-    monkeypatch.setattr(attack, "_attack_group", lambda *_: pytest.fail("measured again"))
-    white_box.measure(run, steps=1, radii=(0.5,), progress=False)
     monkeypatch.setattr(checkpoints, "load", lambda *_: pytest.fail("a network was asked for"))
     points = white_box.read(run)
-    assert set(points["idx"]) <= set(run.profile.evaluated) and set(points["model"]) <= {PLAIN, HARD}
+    assert set(points["idx"]) <= set(run.profile.evaluated)

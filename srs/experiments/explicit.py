@@ -5,13 +5,12 @@ import pandas as pd
 from srs import settings, store
 from srs.analysis import measures, show
 from srs.analysis.show import Shown
-from srs.experiments.certified_accuracy import family_name, model_quality
+from srs.experiments.certified_accuracy import family_name
 from srs.settings import Profile, ResNet
 from srs.smoothing import certify
 from srs.training import train
 
 LINE = ["sigma", "network"]
-QUALITY = ["parameters", "noisy accuracy %"]
 
 
 def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
@@ -33,7 +32,7 @@ def read(profile: Profile) -> pd.DataFrame:
         if (rows := store.read_run(run)) is not None:
             rows, name = rows[rows["method"].isin(chosen)], family_name(run.model.name, run.train.recipe).replace("_", " ")
             network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else rows["method"] + f" {name}"
-            found.append(rows.assign(network=network, **{cell: model_quality(run)[cell] for cell in QUALITY}))
+            found.append(rows.assign(network=network))
     if not found:
         return pd.DataFrame()
     own = pd.concat(found, ignore_index=True)
@@ -41,20 +40,13 @@ def read(profile: Profile) -> pd.DataFrame:
 
 
 def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """Two tables, certified accuracy and cost; none for a profile without explicit networks."""
+    """The table of certified accuracy; none for a profile without explicit networks."""
     if certified.empty:
         return []
-    where = f"{profile.data.name}, the same {profile.images} test images and noise, N = {profile.n}, alpha = {profile.alpha:g}"
-    spent = measures.cost(certified, LINE)[["NFE/image", "seconds/image"]]
-    return [
-        show.table(profile, "explicit_baseline", measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]), (
-            f"Explicit residual networks under standard RS beside the DEQs ({where}): certified accuracy in percent at radius r."
-        )),
-        show.table(profile, "explicit_cost", certified.groupby(LINE, observed=True)[QUALITY].first().join(spent), (
-            f"Size and cost of the same networks ({where}). An evaluation of f (NFE) is a pass of the whole network for a ResNet "
-            "and of one layer for a DEQ, so compare seconds. 'noisy accuracy' is that of the base classifier."
-        )),
-    ]  # fmt: skip
+    return [show.table(profile, "explicit_baseline", measures.certified_accuracy(certified, profile.radii, [*LINE, "rule"]), (
+        "Explicit residual networks under standard RS beside the DEQs: certified accuracy in percent at radius r, on the same "
+        f"{profile.images} test images of {profile.data.name} and the same noise, N = {profile.n}, alpha = {profile.alpha:g}."
+    ))]  # fmt: skip
 
 
 def finding(certified: pd.DataFrame) -> str:

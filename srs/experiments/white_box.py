@@ -88,20 +88,22 @@ def finding(table: pd.DataFrame) -> str:
             f"On the DEQ {model} the best intermediate-state gradient ('{others.idxmax()}', {others.max():.1f} % of image-radius "
             f"pairs flipped) {wins} the ready-made exact one ({rate[READY]:.1f} %) at equal cost: by {lead:+.1f} points."
         )
-    return " ".join(told)
+    return " ".join(told) or "Neither model has an image right."
 
 
 def shown(points: pd.DataFrame, run: Run) -> list[Shown]:
-    """Attack success in a table, and against the radius in a figure."""
+    """Attack success in a table, and against the radius in a figure; nothing where no model had an image right."""
+    if points.empty:
+        return []
     ready, rates = suite_of(run).attacks[1], points.groupby([*KEY, "radius"], observed=True)["flipped"].mean().reset_index()
-    where = f"{model_of(run, points['idx'].nunique())}; steps of {ready.step:g}"
-    caption = f"Images that the base classifier has right and PGD-l2 flips, in percent, by the gradient that drives it ({where})."
-    labels = (plots.RADIUS, "flipped (%)")
-    drawn = plots.lines(rates, x="radius", y="flipped", hue="gradient", panel="model", labels=labels, log="")
+    told = (
+        "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
+        f"({model_of(run, points['idx'].nunique())}; steps of {ready.step:g}). '{READY}': Broyden's method with "
+        f"{ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' spend "
+        "the same in evaluations of f and vector-Jacobian products."
+    )
+    axes = {"hue": "gradient", "panel": "model", "labels": (plots.RADIUS, "flipped (%)"), "log": ""}
     return [
-        show.table(run.profile, "white_box_success", success(points), (
-            f"{caption} '{READY}': Broyden's method with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, "
-            f"as in training. All but '{CONVERGED}' spend the same in evaluations of f and vector-Jacobian products."
-        ), {"all radii": 1}),
-        show.figure(run.profile, "white_box_success_by_radius", drawn, caption),
-    ]  # fmt: skip
+        show.table(run.profile, "white_box_success", success(points), told, {"all radii": 1}),
+        show.figure(run.profile, "white_box_curves", plots.lines(rates, x="radius", y="flipped", **axes), told),
+    ]
