@@ -58,7 +58,7 @@ def look(name: str, among: Sequence[str] = ()) -> Look:
         if known in LOOKS:
             return LOOKS[known]
     line, colour = OTHERS[list(among).index(name) % len(OTHERS) if name in among else 0]
-    return colour, DASHED if name.startswith("extrapolated") else line
+    return colour, line
 
 
 def sigma_title(sigma: float) -> str:

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, smoothadv
 from srs.deq import inference
-from srs.experiments import simulation
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import bounds, certify, noise, votes
@@ -35,16 +33,13 @@ SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, 
 STARTS = {"zero": "MDEQ", "clean": "SRS-CLEAN", "previous": "SRS-MDEQ", "centroid": "SRS-CENTROID", "calibrated": "SRS-CALIBRATED",
           "anchor": "MDEQ-ANCHOR"}  # and the methods' names
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
-NS = (100, 200, 400, 1_000, 10_000, 100_000)  # of which the last three are the paper's
+NS = (100, 200, 400, 1_000, 10_000, 100_000)  # as far as votes are stored; the last three are the paper's
 ALPHAS = (0.0001, 0.001, 0.01, 0.1)
-PAPER_K = 400
 SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}  # by table: what it varies
 VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps", "jacobian": "recipe", "smoothadv": "recipe"}
 COST = ["disagreement %", "NFE/vote", "NFE/image"]
 ABOVE = "images above RS's radius"
 NOTHING = "none (unsound): cohen on SRS votes"
-STORED, FAR = "stored votes", "extrapolated"
-DRAWS = 40  # simulated samples of each image, over which what is extrapolated is averaged
 
 # ------------------------------------------------------------------------------------------------ what is varied
 
@@ -256,8 +251,8 @@ def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
     if "k" in own:
         found["k"] = sweep(measures.certificates(own["k"], alpha=profile.alpha), ["method", "rule", "K"], profile, COST[2:])
     if "n" in own:
-        found["curves"] = measures.holding(of_n(own["n"], run), alpha=profile.alpha)
-        found["n"] = sweep(found["curves"], ["method", "rule", "from", "K", "N"], profile, COST[2:])
+        found["curves"] = measures.holding(own["n"].assign(N=own["n"]["n"]), alpha=profile.alpha)
+        found["n"] = sweep(found["curves"], ["method", "rule", "N"], profile, COST[2:])
     for table, what in VARIED.items():
         if table in own:
             rows = own[table].drop(columns="recipe").rename(columns={"value": what})
@@ -283,36 +278,13 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return table.rename(columns={"rule": "elimination"})
 
 
-def of_n(own: pd.DataFrame, run: Run) -> pd.DataFrame:
-    """Stored counts of several N, and extrapolated ones at the profile's K and at the paper's; `from` says which."""
-    n_stored, parts = run.profile.n, [own.assign(source=STORED)]
-    for method in dict.fromkeys(line.method for line in lines(run) if line.table == "n"):
-        usual = own[(own["method"] == method.name) & (own["n"] == n_stored)]
-        for k, n in product(dict.fromkeys((usual_k(run.profile), PAPER_K) if method.serialized else (0,)), NS):
-            if n > max(n_stored, 999):
-                cost = {"nfe_select": simulation.nfe(run, method, usual, n, k), "nfe_estimate": 0, "nfe_audit": 0}
-                parts.append(extrapolated(usual, n, k).assign(source=FAR, **cost))
-    found = pd.concat(parts, ignore_index=True)
-    return found.assign(N=found["n"], **{"from": measures.in_order(found["source"])})
-
-
-def extrapolated(own: pd.DataFrame, n: int, k: int) -> pd.DataFrame:
-    """Counts of n votes at each image's measured shares, DRAWS simulated ones per image, with K = k audited (0: none)."""
-    rng, tiled = np.random.default_rng(0), pd.concat([own] * DRAWS, ignore_index=True)
-    n_a = rng.binomial(n, tiled["n_a"] / tiled["n"])
-    agreeing = rng.binomial(n_a, 1 - measures.p_m(tiled).fillna(0))
-    simulated = simulation.audited_counts(rng, n, n_a, agreeing, k)
-    audited = {name: getattr(simulated, name) for name in ("n", "n_a", "k", "m", "n_2", "n_1")}
-    return tiled.assign(K=k, **audited, n_wrong=n_a - agreeing, n_differ=-1)  # only the votes for c_A are simulated
-
-
 # ------------------------------------------------------------------------------------------------ shown
 
 CAPTIONS = {  # what a table or figure says beyond its title in the notebook
     "elimination": f"With and without correlation elimination. '{ABOVE}': above {{reference}}'s on the same noise",
     "alpha": "Failure probability alpha, from the same stored votes",
     "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
-    "n": "Votes N: the first of the stored ones, or 'extrapolated' (broken lines), a simulation at measured shares",
+    "n": "Votes N: the first of the stored ones",
     "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f",
     "start": "Where a copy's solver starts. Votes from zero and anchor need no audit",
     "batch": "Noisy copies that SRS solves side by side, its number of chains",
@@ -353,9 +325,9 @@ def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
             look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
             made[name] = plots.lines(own, x=SWEPT[name], y="ACR", hue="method", panel="rule", **look)
     if "curves" in found:
-        rows = found["curves"][found["curves"]["K"] <= usual_k(profile)].sort_values(["from", "N"], kind="stable")
-        names = [f"N = {n:,}" if source == STORED else f"{FAR}: {n:,}" for source, n in zip(rows["from"], rows["N"])]
-        made["n"] = plots.accuracy_curves(rows.assign(line=measures.in_order(names)), hue="line", panel="method", title=str)
+        rows = found["curves"].sort_values("N", kind="stable")
+        rows = rows.assign(line=measures.in_order(rows["N"].map("N = {:,}".format)))
+        made["n"] = plots.accuracy_curves(rows, hue="line", panel="method", title=str)
     return [show.figure(profile, f"ablation_{name}_figure", drawn, caption(name, profile)) for name, drawn in made.items()]
 
 

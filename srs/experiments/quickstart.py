@@ -29,20 +29,6 @@ def noisy_copies(run: Run, idx: int, count: int) -> torch.Tensor:
     return Copies(x, run.sigma, run.profile.seed, idx, "estimate")(np.arange(count))
 
 
-def copies(run: Run, idx: int, count: int = 6) -> Shown:
-    """A test image and its first noisy copies, as the model sees them, clipped to [0, 1] to be shown."""
-    images = torch.cat([data.load(run.profile.data, "test").x(idx)[None], noisy_copies(run, idx, count)]).clip(0, 1)
-    with plots.style():
-        fig = Figure(figsize=(plots.WIDTH, plots.WIDTH / (count + 1) + 0.25), layout="constrained")
-        titles = ["clean", plots.sigma_title(run.sigma), *[""] * (count - 1)]
-        for ax, image, title in zip(fig.subplots(1, count + 1), images.permute(0, 2, 3, 1).numpy(), titles):
-            ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            ax.set_axis_off()
-            ax.set_title(title)
-    caption = f"Test image {idx} and its first noisy copies at sigma {run.sigma:g}, clipped to [0, 1] for display only."
-    return show.figure(run.profile, "quickstart_noisy_copies", fig, caption)
-
-
 @torch.inference_mode()
 def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
     """Relative residuals |f(z) - z| / |f(z)| of noisy copies, from zero, from the clean image's solution, from another copy's.
