@@ -1,4 +1,4 @@
-"""What a run survives: processes killed, files damaged, a full disk, an I/O error, two runs at once. Then it resumes, and is compared.
+"""What a run survives: processes killed, files damaged, a full disk, an I/O error, two runs at once. Then it is resumed.
 
 Nothing is lost, doubled, other than in an unbroken run, or left running. Lost workers are in test_engine.
 """
@@ -50,7 +50,8 @@ def stored(folder: Path) -> dict[str, object]:
         with np.load(path) as arrays:
             found[path.name + path.parent.name] = {name: arrays[name].tolist() for name in arrays if name != "seconds"}
     for path in sorted((*folder.rglob("*.tsv"), *folder.rglob("*.csv"))):
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", comment="#").drop(columns=["seconds", "time"], errors="ignore")
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", comment="#")
+        table = table.drop(columns=["seconds", "time"], errors="ignore")
         found |= {f"{path.name} {i}": row for i, row in enumerate(table.to_dict("split")["data"])}
     return found
 

@@ -24,7 +24,8 @@ def test_residuals_are_the_solver_s_from_each_start_on_the_copies_that_the_estim
     x = data.load(RUN.profile.data, "test").x(0)
     noisy = x + RUN.sigma * noise.noise(tuple(x.shape), RUN.profile.seed, 0, "estimate", np.arange(4))
     frame = quickstart.residuals(model, RUN, 0, copies=2, steps=3)
-    assert frame.groupby(["start", "evaluations"]).size().to_dict() == {(s, k): 2 for s in ("zero", "clean", "previous") for k in (1, 2, 3)}
+    each = frame.groupby(["start", "evaluations"]).size()
+    assert each.to_dict() == {(s, k): 2 for s in ("zero", "clean", "previous") for k in (1, 2, 3)}
     reference = RUN.profile.method(RUN.profile.reference)
     with torch.inference_mode():
         u = model.inject(noisy[2:])

@@ -28,7 +28,7 @@ def test_doctor_tells_what_is_here():
 
 
 def test_the_same_seed_draws_the_same_rows():
-    drawn = [[line.partition(":")[0] for line in verify.verify(PROFILE, rows=3, seed=seed)][1:] for seed in (1, 1, 2)]
+    drawn = [[line.partition(":")[0] for line in verify.verify(PROFILE, rows=2, seed=seed)][1:] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 

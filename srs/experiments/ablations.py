@@ -1,8 +1,8 @@
 """Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
 
-All is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What a stored vote can tell
-is not drawn again: the first n of N stored votes are those that n votes would have been, and the full solve's stored votes on the
-same noise tell what an audit of any size finds.
+All is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What a stored vote can
+tell is not drawn again: the first n of N stored votes are those that n votes would have been, and the full solve's stored votes
+on the same noise tell what an audit of any size finds.
 """
 
 import warnings
@@ -30,13 +30,16 @@ KEY = ["recipe", "method", "n", "K"]
 KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
 KINDS |= store.KINDS | {"K": np.int64}
 SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
-STARTS = {"zero": "MDEQ", "clean": "SRS-CLEAN", "previous": "SRS-MDEQ", "centroid": "SRS-CENTROID", "calibrated": "SRS-CALIBRATED",
-          "anchor": "MDEQ-ANCHOR"}  # and the methods' names
+STARTS = {  # and the methods' names
+    "zero": "MDEQ", "clean": "SRS-CLEAN", "previous": "SRS-MDEQ", "centroid": "SRS-CENTROID", "calibrated": "SRS-CALIBRATED",
+    "anchor": "MDEQ-ANCHOR",
+}  # fmt: skip
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
 NS = (100, 200, 400, 1_000, 10_000, 100_000)  # as far as votes are stored; the last three are the paper's
 ALPHAS = (0.0001, 0.001, 0.01, 0.1)
 SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}  # by table: what it varies
-VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps", "jacobian": "recipe", "smoothadv": "recipe"}
+VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps"}
+VARIED |= {"jacobian": "recipe", "smoothadv": "recipe"}
 COST = ["disagreement %", "NFE/vote", "NFE/image"]
 ABOVE = "images above RS's radius"
 NOTHING = "none (unsound): cohen on SRS votes"
@@ -67,10 +70,11 @@ def lines(run: Run) -> list[Line]:
     """Every line of every table, in their order; "main" stands for the tables of the rules and of alpha."""
     profile, own, n, k = run.profile, run.train, run.profile.n, usual_k(run.profile)
     main = (profile.method(profile.reference), *(m for m in profile.methods if m.serialized))
-    three = [_variant(profile, f"SRS-MDEQ-3{SUFFIX[name]}", srs=True, solver=name) for name in ("anderson", "naive")]  # as in the paper
+    three = [_variant(profile, f"SRS-MDEQ-3{SUFFIX[name]}", srs=True, solver=name) for name in ("anderson", "naive")]
+    ks, ns = (sorted({usual, *(size for size in sizes if size <= n)}) for usual, sizes in ((k, KS), (n, NS)))
     found = [("main", "", own, m, n, m.audit) for m in main]
-    found += [("k", "", own, m, n, size) for m in main for size in sorted({k, *(size for size in KS if size <= n)})]
-    found += [("n", "", own, m, size, min(k, size)) for m in (main[0], *three) for size in sorted({n, *(size for size in NS if size <= n)})]
+    found += [("k", "", own, m, n, size) for m in main for size in ks]
+    found += [("n", "", own, m, size, min(k, size)) for m in (main[0], *three) for size in ns]
     everywhere = len(found)
     found += [(table, value, own, m, n, k) for table, methods in varied(profile).items() for value, m in methods]
     for table, recipe in further_recipes(run).items():
@@ -90,8 +94,8 @@ def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
 
     Nothing is audited of votes that are not the main tables' own: the full solve's stored votes tell what an audit finds.
     """
-    found, sizes = {"solver": [], "start": [], "batch": [], "warmup": []}, (10, 25, 50, 100, 400)
-    sizes = [size for size in sizes if 2 * size <= profile.n]  # with fewer than two batches nothing is serialized
+    found = {"solver": [], "start": [], "batch": [], "warmup": []}
+    chains = [size for size in (10, 25, 50, 100, 400) if 2 * size <= profile.n]  # two batches or more: a chain has a link
     for k, kind in ((5, "MDEQ"), (30, "MDEQ"), (3, "SRS-MDEQ")):
         for name, letter in SUFFIX.items():
             found["solver"].append((name, _variant(profile, f"{kind}-{k}{letter}", srs=kind != "MDEQ", solver=name, steps=k)))
@@ -100,7 +104,8 @@ def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
             pilot = {"warmup": 10} if start in ("centroid", "calibrated") else {}
             method = _variant(profile, f"{kind}-{k}A", srs=start == "previous", start=start, steps=k, **pilot)
             found["start"].append((start, method))
-        for table, letter, values in (("batch", "B", sizes), ("warmup", "W", [steps for steps in (0, 1, 5, 10, 30) if steps != k])):
+        warm = [steps for steps in (0, 1, 5, 10, 30) if steps != k]
+        for table, letter, values in (("batch", "B", chains), ("warmup", "W", warm)):
             for value in values:
                 method = _variant(profile, f"SRS-MDEQ-{k}A-{letter}{value}", srs=True, steps=k, **{table: value})
                 found[table].append((str(value), method))
@@ -108,13 +113,13 @@ def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
 
 
 def _variant(profile: Profile, name: str, *, srs: bool, **changes: object) -> Method:
-    """Standard RS or SRS with changed fields; the profile's own method where that votes in the same way, since its votes are stored."""
+    """Standard RS or SRS with changed fields; the profile's own method where it votes in the same way: its votes are stored."""
     method = replace(profile.method("SRS-MDEQ-3A" if srs else profile.reference), name=name, audit=0, **changes)
     return next((m for m in profile.methods if replace(m, name=name, audit=0) == method), method)
 
 
 def further_recipes(run: Run) -> dict[str, Train]:
-    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights where ablations are to be short."""
+    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short."""
     without, hard = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), smoothadv(run.train)
     if run.profile.ablation_images is not None:
         hard = replace(hard, begin=run.train, pretrain_steps=0, epochs=1, lr=run.train.lr / 2)
@@ -127,7 +132,8 @@ def further_recipes(run: Run) -> dict[str, Train]:
 
 
 def measure(
-    profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, scheduler: str = "", progress: bool = True
+    profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, scheduler: str = "",
+    progress: bool = True,
 ) -> None:
     """Draw what votes are missing, train what models are missing, and store all counts that the ablations show.
 
@@ -197,9 +203,10 @@ def first_n(
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
     per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # what the stored ones cost on average
     spent = round(n * per_vote + min(method.batch, n) * longer)
+    nfe = int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored)
     first = replace(
         drawn, estimate=estimate, audited=audited.astype(np.int32), standard=auditor.estimate[audited],
-        seconds=np.full(3, np.nan), nfe=np.array((int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored))),
+        seconds=np.full(3, np.nan), nfe=np.array(nfe),
     )  # fmt: skip
     others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
     return certify.count_votes(first, replace(method, audit=k), sampling, *others)
@@ -234,11 +241,12 @@ def lines_of(table: str, counted: pd.DataFrame, run: Run) -> pd.DataFrame | None
 
 def sweep(certified: pd.DataFrame, by: Sequence[str], profile: Profile, cost: Sequence[str] = ()) -> pd.DataFrame:
     """Certified accuracy, ACR and cost of each value of what is varied: a row per group."""
-    return measures.certified_accuracy(certified, profile.radii, by).join(measures.cost(certified, by)[list(cost)]).reset_index()
+    table = measures.certified_accuracy(certified, profile.radii, by)
+    return table.join(measures.cost(certified, by)[list(cost)]).reset_index()
 
 
 def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
-    """The numbers of every table whose counts are stored, by its name, and the certificates of the figure of N; warns of those left out."""
+    """The numbers of every table whose counts are stored, and the certificates of the figure of N; warns of those left out."""
     run, found = base(profile), {}
     if run is None or counted.empty:
         return found
@@ -313,7 +321,8 @@ def shown(profile: Profile) -> list[Shown]:
 
 def tables(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
     """Every table of `sweeps`."""
-    return [show.table(profile, f"ablation_{name}", own, caption(name, profile)) for name, own in found.items() if name != "curves"]
+    named = {name: own for name, own in found.items() if name != "curves"}
+    return [show.table(profile, f"ablation_{name}", own, caption(name, profile)) for name, own in named.items()]
 
 
 def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:

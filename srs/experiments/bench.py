@@ -37,7 +37,7 @@ def contenders_of(run: Run, copies: int) -> tuple[Method, ...]:
 def released(copies: int, audit: int) -> tuple[Method, ...]:
     """The released code's MDEQ-30A, SRS-MDEQ-3A and audit by 10 steps, each in batches of all copies and of an eighth.
 
-    It stops a batch at its worst residual. MDEQ-30A stands a third time without that stop, which the released code cannot switch off.
+    It stops a batch at its worst residual. MDEQ-30A stands a third time without that stop, which cannot be switched off there.
     """
     full, srs, audits = [], [], []
     for batch in (copies, max(copies // BEST_BATCH, 1)):
@@ -50,13 +50,14 @@ def released(copies: int, audit: int) -> tuple[Method, ...]:
 
 
 def compare(
-    run: Run, contenders: tuple[Method, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu", progress: bool = True
+    run: Run, contenders: tuple[Method, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu",
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Seconds and evaluations of f per vote of each contender on a run's model, a row each; medians over the repetitions.
 
-    `ratio` and `ratio_best` are the first and the second one's seconds over a contender's, `differing` is its share of votes unlike
-    the first one's. The released code's ways run as it runs them: on the model unfolded, and freed memory goes back to the system.
-    Starts and warm-up are not timed; `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
+    `ratio` and `ratio_best` are the first and the second one's seconds over a contender's, `differing` is its share of votes
+    unlike the first one's. The released code's ways run on the model unfolded, and freed memory goes back to the system. Starts
+    and warm-up are not timed; `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
     """
     settings.check_count(repetitions, 1, "repetitions")
     inference.check_device(device)
@@ -67,10 +68,11 @@ def compare(
     seconds, nfe, differing = np.zeros((3, repetitions, len(contenders)))
     for i in tqdm(range(repetitions), desc=f"bench {run.id}", unit="image", disable=not progress):
         idx, drawn = profile.evaluated[i % profile.images], []
+        x = images.x(idx).to(device)
         for j, method in enumerate(contenders):
             ours = method.solver != "released_anderson"
             with contextlib.nullcontext() if ours else memory.as_usual():
-                found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, images.x(idx).to(device), run, idx, copies)
+                found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, x, run, idx, copies)
             drawn.append(found)
             differing[i, j] = np.mean(found != drawn[0])
     second = min(1, len(contenders) - 1)
@@ -83,7 +85,7 @@ def compare(
 
 
 def _vote(method: Method, model: mdeq.DEQ, x: torch.Tensor, run: Run, idx: int, copies: int) -> tuple[np.ndarray, float, int]:
-    """The votes on `copies` noisy copies, and the seconds and evaluations of f that they took; a chain runs for a batch before."""
+    """The votes on noisy copies, and the seconds and evaluations of f that they took; a chain runs for a batch before."""
     p, early = run.profile, method.batch * (method.start == "previous")
     settings.check(early <= copies, f"chains of {method.name}", early, f"at most the {copies} copies that are timed")
     pilot, estimate = (Copies(x, run.sigma, p.seed, idx, stage) for stage in ("pilot", "estimate"))

@@ -65,8 +65,8 @@ def start_finding(frame: pd.DataFrame) -> str:
     near = median.index[median["zero"] <= previous]
     as_near = f"comes as near with evaluation {near[0]}" if len(near) else f"does not come as near within {median.index[-1]}"
     return (
-        f"The median residual begins at {zero:.2g} from zero, {clean:.2g} from the clean image's solution and {previous:.2g} from "
-        f"another copy's; zero {as_near}."
+        f"The median residual begins at {zero:.2g} from zero, {clean:.2g} from the clean image's solution and {previous:.2g} "
+        f"from another copy's; zero {as_near}."
     )
 
 

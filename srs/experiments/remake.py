@@ -23,7 +23,7 @@ BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures
 
 
 def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
-    """Make what stored results allow, coverage last, which looks at what the others made; yields each step's name once it is done.
+    """Make what stored results allow, coverage last, which looks at the others' files; yields each step's name once it is done.
 
     Args:
         profile: whose results.

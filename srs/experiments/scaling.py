@@ -50,7 +50,8 @@ def driver(tasks: int, workers: int, n: int = 10_000) -> float:
     """CPU seconds of the driver per task: it holds the scheduler and writes the file of n votes."""
     drawn, began = votes.ImageVotes(0, 0, *(np.zeros(size, np.int16) for size in (100, n, 400, 400, 3, 3))), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for i, found in engine.compute(lambda: lambda _, drawn: drawn, [(torch.rand(3, 32, 32), drawn)] * tasks, workers=workers):
+        given = [(torch.rand(3, 32, 32), drawn)] * tasks
+        for i, found in engine.compute(lambda: lambda _, drawn: drawn, given, workers=workers):
             began = began or time.process_time()
             votes.write(Path(folder) / f"{i}.npz", found)
         return (time.process_time() - began) / (tasks - 1)
@@ -60,7 +61,8 @@ def read(run: Run) -> dict[str, float]:
     """What `measure` found, here or as shipped."""
     path = store.find(run, "scaling.csv")
     settings.check(path is not None, "measurements of", run.id, "those that `srs scaling` makes")
-    return dict(store.read_frame(path, {"what": str, "value": float}, "table of measurements", by="scaling").itertuples(index=False))
+    frame = store.read_frame(path, {"what": str, "value": float}, "table of measurements", by="scaling")
+    return dict(zip(frame["what"], frame["value"]))
 
 
 def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:

@@ -35,9 +35,9 @@ def ways(chains: int) -> tuple[Method, ...]:
     base = Method("", "anderson", 1, batch=chains, warmup=10, pilot=16)
     steps = [replace(base, start=start, steps=k) for start in settings.STARTS for k in (1, 2, 3, 4, 6, 8)]
     steps += [replace(base, start=start, solver="naive", steps=k) for start in ("zero", "centroid") for k in (2, 4, 8)]
-    stopped = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "centroid", "anchor")]
-    stopped = [replace(m, **{rule: by}) for rule, values in (("tol", (0.3, 0.1, 0.03, 0.01, 0.003)), ("margin", (0.1, 0.2, 0.4, 0.8)))
-               for m in stopped for by in values]  # fmt: skip
+    long = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "centroid", "anchor")]
+    stopped = [replace(m, tol=tol) for m in long for tol in (0.3, 0.1, 0.03, 0.01, 0.003)]
+    stopped += [replace(m, margin=margin) for m in long for margin in (0.1, 0.2, 0.4, 0.8)]
     stopped += [replace(base, start="calibrated", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
     return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}-{m.tol:g}-{m.margin:g}") for m in (*steps, *stopped))
 
@@ -47,11 +47,12 @@ def measure_agreement(
 ) -> pd.DataFrame:
     """Draw votes in all `ways` with a run's trained model, and store their cost and disagreement with the reference method's.
 
-    A row per way: what names it, `votes`, `differing`, and `nfe` per vote without the start. Of the `copies` of each image the first
-    `chains`, which `previous` begins with, are not counted.
+    A row per way: what names it, `votes`, `differing`, and `nfe` per vote without the start. Of the `copies` of each image the
+    first `chains`, which `previous` begins with, are not counted.
     """
     settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
-    reference, anchored = replace(run.profile.method(run.profile.reference), batch=copies), sealed.present(store.own(run, store.ANCHOR))
+    reference = replace(run.profile.method(run.profile.reference), batch=copies)
+    anchored = sealed.present(store.own(run, store.ANCHOR))
     every = [m for m in ways(chains) if m.start != "anchor" or anchored]
     part = _part(run, images, n0=1, n=copies, methods=(reference, *every))
     certify.certify(part, count=False, device=device, progress=progress)
@@ -81,9 +82,10 @@ def cheapest_votes(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_figure(points: pd.DataFrame) -> Figure:
-    """Disagreement with the reference against evaluations of f per vote, a line per start, a panel per rule that stops a sample."""
+    """Disagreement with the reference against evaluations of f per vote, a line per start, a panel per rule that stops."""
     rule = np.select([points["tol"] > 0, points["margin"] > 0], STOPS[1:], STOPS[0])
-    points = points.assign(stop=pd.Categorical(rule, STOPS, ordered=True), start=store.in_order(points["start"])).sort_values("nfe")
+    points = points.assign(stop=pd.Categorical(rule, STOPS, ordered=True), start=store.in_order(points["start"]))
+    points = points.sort_values("nfe")
     floor = 50 / points["votes"].max()  # half a vote, in percent: where none differs
     points["percent"] = np.maximum(100 * points["differing"] / points["votes"], floor)
     shown = points[(points["solver"] == "anderson") | (points["stop"] != STOPS[0])]
@@ -116,7 +118,7 @@ def per_vote(timings: pd.DataFrame) -> pd.DataFrame:
 def per_certificate(run: Run, timings: pd.DataFrame, looks: pd.DataFrame | None = None) -> pd.DataFrame:
     """What an image costs with every way at N = 10,000, and how many times faster than the second way that is at several N.
 
-    With `looks`, the run's adaptive votes, a last row is their method stopped once all radii of the profile's table are decided.
+    With `looks`, the run's adaptive votes, a last row is their method stopped once all radii of the table are decided.
     """
     cost = {n: bench.certificate_cost(run, timings, n) for n in SAMPLES}
     faster = {f"times faster, N = {n}": c["seconds"][1] / c["seconds"] for n, c in cost.items()}
@@ -136,7 +138,7 @@ def srs_finding(costs: pd.DataFrame) -> str:
     if theirs.empty or ours.empty:
         return ""
     nfe, seconds = (100 * ours / theirs.min()).iloc[0]
-    return f"A certificate by SRS-MDEQ-3A takes {nfe:.0f} % of the evaluations and {seconds:.0f} % of the seconds of the authors'."
+    return f"SRS-MDEQ-3A takes {nfe:.0f} % of the evaluations and {seconds:.0f} % of the seconds of the authors' own."
 
 
 def speed(profile: Profile) -> list[Shown]:
@@ -144,17 +146,18 @@ def speed(profile: Profile) -> list[Shown]:
     shown, looks = [], _measured(profile, "adaptive", LOOKS)
     for run, timings in _measured(profile, "bench", bench.COLUMNS).items():
         vote = (
-            f"What a vote costs ({_where(run)}), in one process and by turns; medians. Rows \"authors'\" follow the released code; 'no "
-            "stop' is not what it does. 'times faster': than its MDEQ-30A in batches of that size."
+            f"What a vote costs ({_where(run)}), in one process and by turns; medians. Rows \"authors'\" follow the released "
+            "code, which stops. 'times faster': than its MDEQ-30A in batches of that size."
         )
         costs = per_certificate(run, timings, looks.get(run))
         whole = (
-            f"What a certificate costs at N = {LARGE_N}: n0 = {profile.n0} and N votes, start and audit ({_where(run)}). 'times faster': "
-            "than the authors' MDEQ-30A in the smaller batch. 'adaptive': as many votes as decide all radii of the table of certified "
-            f"accuracy. {srs_finding(costs)}"
+            f"What a certificate costs at N = {LARGE_N}: n0 = {profile.n0} and N votes, start and audit ({_where(run)}). "
+            "'times faster': than the authors' MDEQ-30A in the smaller batch. 'adaptive': as many votes as decide all radii of "
+            f"the table. {srs_finding(costs)}"
         )
         for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, whole)):
-            digits = {column: 1 for column in frame if "times" in column} | {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0}
+            digits = dict.fromkeys((column for column in frame if "times" in column), 1)
+            digits |= {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0}
             shown.append(show.table(profile, name_of(name, run), frame, caption, digits))
     return shown
 
@@ -164,7 +167,7 @@ def speed(profile: Profile) -> list[Shown]:
 
 def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress: bool = True) -> pd.DataFrame:
     """Draw n votes for some images, evenly spread, by a method that needs no audit, and store those for c_A at every look."""
-    settings.check(not method.serialized, "method", method.name, "one that starts from zero or from an anchor: its votes need no audit")
+    settings.check(not method.serialized, "method", method.name, "one whose votes need no audit, from zero or from an anchor")
     part = _part(run, images, n=n)
     certify.certify(part, methods=(method.name,), count=False, progress=progress)
     key, rows = certify.vote_key(part), []
@@ -181,15 +184,16 @@ def adaptive_method(profile: Profile) -> Method:
 
 
 def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alpha: float) -> pd.DataFrame:
-    """What deciding "is the radius at least r?" costs adaptively against a fixed N, on the same votes; last, all radii at once."""
+    """What deciding "is the radius at least r?" costs adaptively and with fixed N, on the same votes; last, all radii."""
     seen, looks, rows = stored.pivot(index="idx", columns="n", values="n_a"), Looks(int(stored["n"].max())), []
     for asked in (*((r,) for r in radii), tuple(radii)):
         stop, need, n = settings.Stop(asked, alpha), norm.cdf(np.array(asked) / sigma), []
         for _, n_a in seen.iterrows():
             n.append(next(k for k in looks.at if adaptive.enough(n_a[k], k, sigma=sigma, stop=stop, looks=looks)))
         n, at_stop = np.array(n), seen[n].to_numpy().diagonal()
-        low = bounds.lower_confidence_bound(seen[looks.n], looks.n, alpha), bounds.lower_confidence_bound(at_stop, n, alpha * looks.share(n))
-        fixed, stopped = ((at_least[:, None] >= need) & (at_least[:, None] > 0.5) for at_least in low)
+        counted = (seen[looks.n], looks.n, alpha), (at_stop, n, alpha * looks.share(n))
+        low = (bounds.lower_confidence_bound(*given)[:, None] for given in counted)
+        fixed, stopped = ((p_lower >= need) & (p_lower > 0.5) for p_lower in low)
         rows.append({
             "r": "all" if len(asked) > 1 else f"{asked[0]:.2f}", "images": len(seen), "certified, fixed N": fixed.sum(),
             "certified, adaptive": stopped.sum(), "decided otherwise": (fixed != stopped).sum(), "mean votes": n.mean(),
@@ -203,7 +207,7 @@ def adaptive_votes(profile: Profile) -> list[Shown]:
     shown = []
     for run, stored in _measured(profile, "adaptive", LOOKS).items():
         caption = (
-            f"Deciding whether the radius is at least r, adaptively and with fixed N = {stored['n'].max()}, on the same votes of "
+            f"Deciding whether the radius is at least r, adaptively and with N = {stored['n'].max()}, on the same votes of "
             f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g})."
         )
         frame = decisions(stored, profile.radii, sigma=run.sigma, alpha=profile.alpha)

@@ -45,15 +45,16 @@ def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: 
         run, left_out = runs[tuple(row[name] for name in store.RUN)], [name for name in MAYBE if row[name] < 0]
         found = recompute(run, row["method"], row["idx"], device, compared=len(left_out) < len(MAYBE))
         taken = {name: row[name] for name in store.COLUMNS if name not in ("seconds", *left_out)}
-        wrong = [f"{name} is {getattr(found, name)}, stored {value}" for name, value in taken.items() if getattr(found, name) != value]
+        wrong = {name: value for name, value in taken.items() if getattr(found, name) != value}
+        told = "; ".join(f"{name} is {getattr(found, name)}, stored {value}" for name, value in wrong.items())
         differing += bool(wrong)
-        yield f"{run.id} {row['method']} image {row['idx']}: {'; '.join(wrong) or 'equal'}"
+        yield f"{run.id} {row['method']} image {row['idx']}: {told or 'equal'}"
     if differing:
         raise RowDiffers(f"{differing} of {len(chosen)} rows differ from what {inference.computed_on(device)} computes")
 
 
 def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> store.Tally:
-    """The counts of one image by the weights that are here, else the shipped ones; `compared`: with the reference and the auditor."""
+    """The counts of one image by the weights that are here, else the shipped ones; `compared`: with reference and auditor."""
     if not sealed.present(path := store.own(run, store.WEIGHTS)):
         settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")
     p, images = run.profile, data.load(run.profile.data, "test")
