@@ -18,7 +18,7 @@ TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  #
 
 @dataclass(frozen=True)
 class Problem:
-    """A fixed-point problem z = f(z, u) in float64 with its solution."""
+    """A fixed-point problem z = f(z, u) in float64 with its solution; solvers start from z0."""
 
     name: str
     f: Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +27,6 @@ class Problem:
 
     @property
     def z0(self) -> Tensor:
-        """The cold start."""
         return torch.zeros_like(self.solution)
 
 
@@ -90,14 +89,9 @@ class Counted:
 
 
 class LinearDEQ:
-    """A DEQ whose fixed point is the image itself and whose logits are linear in it.
+    """f(z, u) = rate z + (1 - rate) u: the fixed point is the image itself, and logits are linear in it.
 
-    f(z, u) = rate z + (1 - rate) u. Its smoothed classifier is known in closed form for two classes.
-
-    Args:
-        weight: (classes, pixels).
-        bias: (classes,).
-        rate: contraction of f; at 0 one evaluation solves it.
+    Its smoothed classifier is known in closed form for two classes.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, rate: float = 0.0):
@@ -107,21 +101,17 @@ class LinearDEQ:
         self.heads = []  # z of every call of head
 
     def inject(self, x: Tensor) -> Tensor:
-        """The image's pixels."""
         return x.flatten(1)
 
     def initial(self, u: Tensor) -> Tensor:
-        """Zero."""
         return torch.zeros_like(u)
 
     def f(self, z: Tensor, u: Tensor) -> Tensor:
-        """One evaluation, counted and recorded."""
         self.evaluations += len(z)
         self.calls.append((z.clone(), u.clone()))
         return self.rate * z + (1 - self.rate) * u
 
     def head(self, z: Tensor) -> Tensor:
-        """Linear logits."""
         self.heads.append(z.clone())
         return z @ self.weight.mT + self.bias
 

@@ -111,15 +111,14 @@ def test_help_lists_the_targets_empty_variables_are_unset_and_all_cores_are_used
     assert f"JOBS={len(os.sched_getaffinity(0))} " in plain.stdout
 
 
-@pytest.mark.parametrize(("environment", "set_to"), [
-    ({"PIP_INDEX_URL": "https://mirror/simple", "HOME": "/tmp"}, {"UV_DEFAULT_INDEX": "https://mirror/simple", "HOME": "/tmp"}),
-    ({"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://own"}, {"UV_DEFAULT_INDEX": "https://own"}),
-    ({"HOME": "/proc/nowhere"}, {"HOME": f"{ROOT}/data/home"}),
-])  # fmt: skip
-def test_uv_has_pip_s_index_and_a_home(environment, set_to):
-    database = make("--dry-run", "--print-data-base", "help", **environment).stdout.splitlines()
-    set_here = dict(line.replace(" := ", " = ").split(" = ", 1) for line in database if " = " in line or " := " in line)
-    assert {name: set_here[name] for name in set_to} == set_to
+def test_uv_has_pip_s_index_and_a_home():
+    for given, set_to in (
+        ({"PIP_INDEX_URL": "https://mirror/simple", "HOME": "/tmp"}, {"UV_DEFAULT_INDEX": "https://mirror/simple", "HOME": "/tmp"}),
+        ({"PIP_INDEX_URL": "https://mirror", "UV_DEFAULT_INDEX": "https://own"}, {"UV_DEFAULT_INDEX": "https://own", "HOME": f"{ROOT}/data/home"}),
+    ):  # fmt: skip
+        database = make("--dry-run", "--print-data-base", "help", **given).stdout.splitlines()
+        found = dict(line.replace(" := ", " = ").split(" = ", 1) for line in database if " = " in line or " := " in line)
+        assert {name: found[name] for name in set_to} == set_to
 
 
 @pytest.mark.parametrize("profile", [name for name in profiles.PROFILES if name != "smoke"])  # whose white box has no model
@@ -138,27 +137,28 @@ def test_every_run_is_trained_before_it_is_certified_and_shown(profile):
 # ---------------------------------------------------------------------------------------------- removals
 
 
+def touched(*paths: Path) -> tuple[Path, ...]:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths
+
+
 @pytest.mark.parametrize(("target", "given"), [("test", "SRS_ROOT={near}"), ("clean", "SRS_ROOT={near}"), ("distclean", "")])
 def test_nothing_outside_what_was_computed_is_removed(checkout, target, given):
     near = checkout.folder.parent
-    kept = [near / path for path in ("here/theirs", "data/smoke-test/theirs", "data/digits/theirs")]
-    kept += [checkout.folder / path for path in ("data/zoo/x", "data/results/x", "figures/readme/x")]
-    for path in kept:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    kept = touched(*(near / path for path in ("here/theirs", "data/smoke-test/theirs", "data/digits/theirs")),
+                   *(checkout.folder / path for path in ("data/zoo/x", "data/results/x", "figures/readme/x")))  # fmt: skip
     done = checkout.make(target, *filter(None, [given.format(near=near)]))
     assert done.returncode == 0, done.stderr
     assert [path for path in kept if not path.exists()] == []
 
 
-@pytest.mark.parametrize("name", [" ", "..", "digits cifar10"])
-def test_clean_of_what_is_no_profile_removes_nothing(checkout, name):
-    kept = [checkout.folder / path for path in ("data/zoo/x", "data/digits/x", "figures/digits/x")]
-    for path in kept:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    done = checkout.make("clean", f"PROFILE={name}")
-    assert done.returncode != 0 and "is refused: want one of digits" in done.stderr
+def test_clean_of_what_is_no_profile_removes_nothing(checkout):
+    kept = touched(*(checkout.folder / path for path in ("data/zoo/x", "data/digits/x", "figures/digits/x")))
+    for name in (" ", "..", "digits cifar10"):
+        done = checkout.make("clean", f"PROFILE={name}")
+        assert done.returncode != 0 and "is refused: want one of digits" in done.stderr
     assert all(path.exists() for path in kept)
 
 
@@ -204,9 +204,7 @@ def test_a_change_remakes_what_depends_on_it_and_no_more(made, file, remade):
 
 @pytest.mark.parametrize("words", [["-C", "{folder}"], ["-f", "{folder}/Makefile"]])
 def test_make_is_called_from_another_folder(checkout, tmp_path, words):
-    data = checkout.folder / "data/digits/x"
-    data.parent.mkdir(parents=True)
-    data.touch()
+    data, = touched(checkout.folder / "data/digits/x")
     done = checkout.make(*(word.format(folder=checkout.folder) for word in words), "clean", cwd=tmp_path)
     assert done.returncode == 0 and not data.exists(), done.stderr
 
@@ -214,9 +212,7 @@ def test_make_is_called_from_another_folder(checkout, tmp_path, words):
 def test_an_old_python_is_refused_before_the_environment_is_touched(checkout, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 9, 18, 'final', 0)")
     (checkout.folder / ".venv").unlink()
-    theirs = checkout.folder / ".venv/theirs"
-    theirs.parent.mkdir()
-    theirs.touch()
+    theirs, = touched(checkout.folder / ".venv/theirs")
     done = checkout.make("test-code", "ENV=.venv/ready", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode != 0 and theirs.exists()
     assert "want Python 3.11 or newer" in done.stderr and len(done.stderr.splitlines()) == 1

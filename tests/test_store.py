@@ -121,13 +121,12 @@ def test_a_bit_flipped_anywhere_is_found(stored):
 
 
 @every()
-@pytest.mark.parametrize("whose", ["another run", "another image or method"])
-def test_a_file_of_another_is_not_taken(stored, whose):
+def test_a_file_of_another_run_image_or_method_is_not_taken(stored):
     kind, path, _ = stored
-    other = store.own(OTHER, kind.name) if whose == "another run" else path.with_name(f"other-{path.name}")
-    kind.write(other)
-    shutil.copyfile(other, path)
-    assert_told_and_remade(stored)
+    for other in (store.own(OTHER, kind.name), path.with_name(f"other-{path.name}")):
+        kind.write(other)
+        shutil.copyfile(other, path)
+        assert_told_and_remade(stored)
 
 
 @every("card", "weights")
@@ -232,10 +231,9 @@ def test_what_is_not_known_comes_back_and_text_stays_text(srs_root):
     path, kinds = store.own(RUN, "table.csv"), {"method": str, "needs_audit": bool, "n": np.int64, "seconds": float}
     store.save_frame(path, frame.assign(more=0))
     pd.testing.assert_frame_equal(store.read_frame(path, kinds, "table", by=""), frame, check_dtype=False)
-    for wrong in (frame.assign(n=["1", "", "3"]), frame.assign(seconds="fast"), frame.drop(columns="n")):
-        store.save_frame(path, wrong)
-        with pytest.raises(DamagedFile, match="table of its own"):
-            store.read_frame(path, kinds, "table", by="")
+    store.save_frame(path, frame.assign(n=["1", "", "3"]))
+    with pytest.raises(DamagedFile, match="table of its own"):
+        store.read_frame(path, kinds, "table", by="")
 
 
 def test_damaged_counts_are_not_left_out_in_silence(srs_root):
