@@ -1,7 +1,4 @@
-"""The look of every figure: column width (3.3 in), colour-blind safe, one colour and one line style per method and per rule.
-
-Each function takes a table and returns a matplotlib Figure; the same table gives the same picture.
-"""
+"""The look of every figure: column width (3.3 in), colour-blind safe, one colour and one line style per method and per rule."""
 
 import itertools
 import re
@@ -106,10 +103,7 @@ def _groups(frame: pd.DataFrame, by: str) -> dict:
 
 
 def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", title: Callable = sigma_title) -> Figure:
-    """Certified accuracy against radius: the share of images classified rightly with a radius of at least r.
-
-    A grey band is the 95 % Clopper-Pearson interval of the black line over the draw of its images, where they are fewer than FEW.
-    """
+    """Certified accuracy against radius; a grey band is the 95 % Clopper-Pearson interval of a black line of few images."""
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
         radius = np.sort(own.loc[own["correct"], "radius"].to_numpy())
         left = np.arange(len(radius), 0, -1)  # images at each image's radius; just after it one less
@@ -126,14 +120,13 @@ def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", 
 
 
 def lines(
-    frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: tuple[str, str], log: str = "x", title: Callable = str,
-    shared: str = "xy",
+    frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: tuple[str, str], log: str = "x", title: Callable = str
 ) -> Figure:
     """A quantity against a setting, a line with points per value of `hue`; `log` are the axes with a logarithmic scale."""
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
         ax.plot(own[x], own[y], marker="o", markersize=2.5, **style)
 
-    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title, shared=shared)
+    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title)
     for ax in fig.axes:
         ax.set(**{f"{axis}scale": "log" for axis in log if ax.has_data()})
         if "y" not in log:
@@ -142,14 +135,11 @@ def lines(
 
 
 def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: float | None = None) -> Figure:
-    """How a per-image quantity is distributed: a panel per noise level, a bar per method and bin, in percent of its images.
-
-    The bins are equal, from 0 or the least value to the largest or `high`; the last one holds all that lies above.
-    """
+    """How a per-image quantity is distributed, per noise level and method; the last bin holds what lies above `high`, too."""
     frame = frame.dropna(subset=[value])
     low = min(0.0, frame[value].min()) if len(frame) else 0.0
     top = frame[value].max() if high is None else high
-    edges = np.linspace(low, top if top > low else low + 1.0, bins + 1)
+    edges = np.histogram_bin_edges([], bins, (low, top))
     images = frame.groupby(["sigma", "method"], observed=True).size().groupby("sigma", observed=True).max()
 
     def draw(ax: Axes, own: pd.DataFrame, style: dict, place: tuple[int, int]) -> None:

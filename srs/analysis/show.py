@@ -1,7 +1,6 @@
 """What the reader sees: a table as .md, .tex and .csv, a figure as .pdf and .png, and what the notebook displays of it.
 
-Builders return numbers; they are rounded here and nowhere else. Percentages go half up to one decimal, radii and ACR down.
-The same content gives the same bytes: nothing written here holds a date or a version.
+Numbers are rounded here and nowhere else: percentages half up to one decimal, radii and ACR down.
 """
 
 import io

@@ -16,25 +16,21 @@ PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's t
 
 def quality(profile: Profile) -> Shown:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
-    frame = pd.DataFrame([identity(run) | model_quality(run) for run in profile.runs])
-    return show.table(profile, "model_quality", frame, (
+    rows, full, nan = [], profile.method(profile.reference).steps, float("nan")
+    for run in profile.runs:
+        card = store.card(run)
+        residual, agreement = card.get("residual", {}), card.get("agreement", {})
+        rows.append(identity(run) | {
+            "parameters": card.get("parameters"),
+            **{f"{kind} accuracy %": 100 * card.get(f"{kind}_accuracy", nan) for kind in ("clean", "noisy")},
+            "residual after 1 step": residual.get("1"), f"residual after {full} steps": residual.get(str(full)),
+            **{f"votes as after {full} steps, {told} %": 100 * agreement.get(told[0], nan) for told in ("1 step", "5 steps")},
+            "training steps": card.get("steps"), "training seconds": card.get("seconds"),
+        })  # fmt: skip
+    return show.table(profile, "model_quality", pd.DataFrame(rows), (
         f"The trained models of profile '{profile.name}': accuracy on test images, mean relative residual on noisy ones, and how "
         "many votes of a solver stopped early are those of the full solve. Empty cells: no model card was found."
     ))  # fmt: skip
-
-
-def model_quality(run: Run) -> dict[str, object]:
-    """What a run's model card says, as cells; nan where it says nothing."""
-    card, full, nan = store.card(run), run.profile.method(run.profile.reference).steps, float("nan")
-    residual, agreement = card.get("residual", {}), card.get("agreement", {})
-    return {
-        "parameters": card.get("parameters"),
-        **{f"{kind} accuracy %": 100 * card.get(f"{kind}_accuracy", nan) for kind in ("clean", "noisy")},
-        "residual after 1 step": residual.get("1"), f"residual after {full} steps": residual.get(str(full)),
-        f"votes as after {full} steps, 1 step %": 100 * agreement.get("1", nan),
-        f"votes as after {full} steps, 5 steps %": 100 * agreement.get("5", nan),
-        "training steps": card.get("steps"), "training seconds": card.get("seconds"),
-    }  # fmt: skip
 
 
 def published(data: str) -> pd.DataFrame:
