@@ -10,11 +10,10 @@ from scipy.stats import binom, norm
 from tests import synthetic
 
 from srs import profiles, settings, store
-from srs.analysis import measures
 from srs.experiments import simulation
 from srs.experiments.simulation import audit_sizes, failure_rates, half_space, linear, OWN_RS, RIVAL, RS, SIGMA, simulate, Surrogate, TOP
 from srs.smoothing import bounds
-from srs.smoothing.bounds import Counts, DEFAULT_SPLIT, lower_confidence_bound, Rule
+from srs.smoothing.bounds import DEFAULT_SPLIT, lower_confidence_bound, Rule
 
 SCORES, P_A = np.array([0.5, 0.0, -1.0, -1.2]), 0.747  # of the two problems
 PROBLEMS = pytest.mark.parametrize("problem", [half_space(), linear()], ids=lambda p: p.name)
@@ -97,34 +96,19 @@ def test_a_wrong_class_with_a_positive_radius_is_a_failure():
     assert rate[Rule.THEOREM31] == rate[Rule.AUDIT] == 0
 
 
-def test_measure_covers_every_setting_and_size_and_repeats_itself(monkeypatch):
-    monkeypatch.setattr(simulation, "SIZES", ((200, 50, 1), (100, 20, 4)))
-    monkeypatch.setattr(simulation, "VOTES_AT_ONCE", 1_000)  # in parts of several certificates
+def test_measure_covers_every_setting_and_size(monkeypatch):
+    monkeypatch.setattr(simulation, "SIZES", ((100, 20, 1), (50, 20, 4)))
+    monkeypatch.setattr(simulation, "VOTES_AT_ONCE", 500)  # in parts of several certificates
     rates = simulation.measure(certificates=10)
-    pd.testing.assert_frame_equal(rates, simulation.measure(certificates=10))
     assert len(rates) == 2 * len(simulation.SETTINGS) * len(Rule) * len(simulation.ALPHAS)
-    assert rates.groupby("n")["certificates"].unique().map(list).to_dict() == {200: [10], 100: [40]}
+    assert rates.groupby("n")["certificates"].unique().map(list).to_dict() == {100: [10], 50: [40]}
     with pytest.raises(settings.ConfigError, match="certificates = 0"):
         simulation.measure(certificates=0)
 
 
 def test_verdicts():
-    limits = {"lower": [0.05, 0.05, 0.11], "upper": [0.1, 0.3, 0.12]}  # 0.1 + 3 * 0.03 = 0.19
-    rates = pd.DataFrame({"alpha": 0.1, "certificates": 100} | limits)
-    assert simulation.verdicts(rates).tolist() == ["holds", "undecided", "refuted"]
-
-
-@pytest.mark.parametrize("n, audit_k", [(10, 5), (100, 1), (100, 100), (1_000, 100), (10_000, 400), (10_000, 10_000)])
-def test_audit_at_an_equal_split_is_never_below_theorem31_in_any_cell(n, audit_k):
-    """Over a grid of N_A and m, where both have audited the same votes with one outcome."""
-    n_a = np.linspace(0, n, 40).round().astype(int)[:, None]
-    k = np.minimum(audit_k, n_a)
-    m = (np.linspace(0, 1, 20) ** 2 * k).round().astype(int)  # squared: few disagreements matter most
-    audited = Counts(n=n, n_a=n_a, k=k, m=m, n_2=k, n_1=k - m)
-    equal, uneven = (bounds.audit(audited, 0.001, split) - bounds.theorem31(audited, 0.001) for split in (0.5, 0.9))
-    assert equal.min() >= 0 and equal.max() > 0
-    # So this can fail: 9 : 1 loses a little p_lower where N_A is small, as the design says.
-    assert (n, audit_k) != (10_000, 400) or -0.002 < uneven.min() < 0
+    rates = pd.DataFrame({"alpha": 0.1, "certificates": 100, "lower": [0.05, 0.05, 0.11], "upper": [0.1, 0.3, 0.12]})
+    assert simulation.verdicts(rates).tolist() == ["holds", "undecided", "refuted"]  # 0.1 + 3 * 0.03 = 0.19
 
 
 @pytest.mark.parametrize("n, audit_k", [(10_000, 400), (1_000, 100)])
@@ -167,15 +151,6 @@ def test_nfe_of_every_audit_size_is_what_was_measured():
     far = sizes_of(MEASURED, n=1_000).loc[1_000]
     assert far["NFE"] == 200 + 3 * 1_000 + 20 * 7 + 5 * 500 and far["RS: NFE"] == 30_600
     assert set(sizes_of(replace(MEASURED, nfe_audit=2_000))[simulation.DEAREST]) == {(3_600 - 640) // 100}
-
-
-def test_nfe_of_the_audit_that_was_made_is_the_cost_in_the_tables(srs_root):
-    synthetic.write_profile(SMOKE)
-    counted = store.read_counts(SMOKE)
-    sizes, cost = audit_sizes(counted, SMOKE, ns=(SMOKE.n,)), measures.cost(counted).droplevel(measures.RUN)
-    made = sizes[sizes["K"] == SRS.audit].set_index("method")
-    assert made["NFE"].to_dict() == pytest.approx(cost.loc[made.index, "NFE/image"].to_dict(), abs=0.5)
-    assert (made["RS: radius"] > made["radius"]).all()
 
 
 @pytest.mark.parametrize("audited, p_m, certifies", [({}, 10.0, True), ({"k": 0, "m": 0}, np.nan, False)])

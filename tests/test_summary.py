@@ -12,16 +12,15 @@ from srs.analysis import measures
 from srs.experiments import certified_accuracy, simulation, soundness, summary
 
 SMOKE = replace(at_sigmas(profiles.get_profile("smoke"), 0.25, 0.5), images=12, n=400)
-QUESTIONS = ["How accurate is it?", "What does SRS keep?", "Do the authors' certificates hold?", "When does SRS pay at all?", "What is our rule worth?"]
+QUESTIONS = [
+    "How accurate is it?", "What does SRS keep?", "Do the authors' certificates hold?", "When does SRS pay at all?",
+    "What is our rule worth?",
+]  # fmt: skip
 
 
 def found(counted):
     """The findings by their question, the tables of audit sizes made anew."""
-    for n, ending in ((SMOKE.n, ""), (soundness.N, "_large_n")):
-        sizes = simulation.audit_sizes(counted, SMOKE, ns=(n,))
-        path = store.shown(SMOKE, f"audit_size_pays{ending}.csv")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundness.size_table(sizes, 20).to_csv(path)
+    soundness.size_tables(simulation.audit_sizes(counted, SMOKE), SMOKE)
     return {question: (answer, table) for question, answer, table in summary.findings(counted, SMOKE)}
 
 

@@ -201,14 +201,12 @@ def vote_conversion() -> Figure:
 def diagrams(profile: Profile) -> list[Shown]:
     """Both diagrams; they are the same for every profile."""
     smoothing = (
-        "(a) Standard randomized smoothing of a DEQ: each noisy copy is solved from zero with D evaluations of f; the N votes "
-        "are independent. (b) SRS: copies are solved in batches; in each of B chains the solver starts from the chain's "
-        "solution of the batch before (orange), so S evaluations do. The first batch is warmed up."
+        "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver starts "
+        "from its chain's solution of the batch before (orange), so S evaluations do; the first batch is warmed up."
     )
     conversion = (
         "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
-        "wrong votes; that share of the N_A votes is given up, and what is left bounds p_A. Each bound may fail with "
-        "probability alpha/2. The rule 'audit' audits votes for c_A only and bounds the number of wrong ones exactly."
+        "wrong votes. That share of the N_A votes is given up, and what is left bounds p_A."
     )
     return [
         show.figure(profile, "diagram_srs", standard_and_srs(), smoothing),

@@ -5,6 +5,7 @@ Counts of simulated votes form the same long table as those of trained models, a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,7 @@ RS, OWN_RS = "RS at that NFE", "its auditor's RS"  # mean radius of plain RS wit
 DEAREST = "costs RS's NFE at K"  # the largest K at which SRS costs no more than plain RS with all N samples
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A base classifier h at a point where the class of g is TOP, and g's true radius there."""
 
     name: str

@@ -8,7 +8,6 @@ import pandas as pd
 from srs.analysis import measures, show
 from srs.analysis.measures import METHOD, ROW, RULES
 from srs.analysis.show import RULE_LABELS, Shown
-from srs.experiments import simulation
 from srs.experiments.certified_accuracy import best_of_the_paper, published, PUBLISHED_SETTINGS
 from srs.experiments.simulation import DEAREST, OWN_RS, RS
 from srs.settings import Profile
@@ -46,11 +45,10 @@ def rate_table(measured: pd.DataFrame) -> pd.DataFrame:
 
 def rates_finding(measured: pd.DataFrame) -> str:
     """In how many settings each rule holds or is refuted, and how many times alpha its failure rate is at most."""
-    told = []
-    for rule, own in measured.groupby("rule", observed=True):
-        counted = ", ".join(f"{verdict} in {times}" for verdict, times in own["verdict"].value_counts().items())
-        most = (own["rate"] / own["alpha"]).max()
-        told.append(f"{RULE_LABELS[rule]} {counted} of {len(own)} settings, its failure rate is at most {most:,.2f} alpha")
+    told, most = [], (measured["rate"] / measured["alpha"]).groupby(measured["rule"], observed=True).max()
+    for rule, verdicts in measured.groupby("rule", observed=True)["verdict"]:
+        counted = ", ".join(f"{verdict} in {times}" for verdict, times in verdicts.value_counts().items())
+        told.append(f"{RULE_LABELS[rule]} {counted} of {len(verdicts)} settings, failing at most {most[rule]:,.2f} alpha")
     return "; ".join(told) + "."
 
 
