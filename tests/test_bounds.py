@@ -35,13 +35,7 @@ def test_limits_are_clopper_pearson(trials):
     np.testing.assert_allclose(bounds.lower_confidence_bound(successes, trials, ALPHA), one, rtol=1e-9)
     two = [binomtest(int(s), trials).proportion_ci(0.95, method="exact") for s in successes]
     np.testing.assert_allclose(bounds.proportion_interval(successes, trials, 0.95), np.transpose(two), rtol=1e-9)
-
-
-def test_limits_at_the_edges():
-    assert bounds.lower_confidence_bound(0, 0, 0.1) == 0
-    assert [float(limit) for limit in bounds.proportion_interval(0, 0, 0.95)] == [0, 1]
-    between = bounds.lower_confidence_bound([7, 7.5, 8], 10, 0.1)  # N_A^E is not an integer
-    assert between[0] < between[1] < between[2]
+    assert np.transpose(bounds.proportion_interval(0, 0, 0.95)).tolist() == [0, 1]
 
 
 def test_high_probability_accuracy_covers_binomial_failures():
@@ -83,14 +77,6 @@ def test_the_papers_agreement_step_takes_a_draw_without_replacement_for_binomial
     assert hypergeom.pmf(1, 19, 1, 3) == pytest.approx(3 / 19) and 3 / 19 > level
 
 
-def test_largest_disagreement_covers_the_truth_for_every_population():
-    """Over the audit's draw, M > M_U has probability at most alpha, and nearly alpha for some M."""
-    n_a, k, alpha = 400, 60, 0.05
-    upper = bounds.largest_disagreement(n_a, k, np.arange(k + 1), alpha)
-    misses = [hypergeom.pmf(np.arange(k + 1), n_a, M, k)[upper < M].sum() for M in range(n_a + 1)]
-    assert 0.9 * alpha < max(misses) <= alpha
-
-
 @expects_unsound
 @pytest.mark.parametrize("rule", Rule)
 @given(counts=fair_counts(), split=st.floats(0.01, 0.99))
@@ -124,12 +110,6 @@ def test_no_votes_certify_nothing_and_arrays_give_what_scalars_give(rule):
     alone = [RULES[rule](Counts(*map(int, row)), ALPHA) for row in table]
     np.testing.assert_array_equal(RULES[rule](Counts(*table.T), ALPHA), alone)
     assert np.ndim(alone[0]) == 0
-
-
-def test_audit_of_every_vote_leaves_cohen_at_the_rest_of_alpha():
-    counts = Counts(n=1_000, n_a=900, k=900, m=40)
-    expected = bounds.lower_confidence_bound(860, 1_000, ALPHA / 4)
-    assert bounds.audit(counts, ALPHA, split=0.75) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_papers_formula_by_hand_and_the_warning_of_the_released_one():
@@ -182,8 +162,8 @@ def test_top_class_breaks_ties_low_and_ignores_abstentions():
 
 
 REFUSED = {
-    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11}, "k is 6": {"n": 9, "n_a": 5, "k": 6},
-    "n_a is -1": {"n": 1, "n_a": -1}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5}, "n_2 is 6": {"n": 9, "n_a": 5, "n_2": 6},
+    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11}, "k is 6": {"n_a": 5, "k": 6, "n": 9},
+    "n_a is -1": {"n": 1, "n_a": -1}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5},
     "n_1 is 4": {"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_a is": {"n": 10, "n_a": np.array([5, 11])},
     "n_a is of type float64": {"n": 10, "n_a": 5.5}, "'theorem32'.*cohen, theorem31, released, audit": {"rule": "theorem32"},
     "sigma is 0": {"sigma": 0.0}, "sigma is nan": {"sigma": np.nan}, "alpha is 0": {"alpha": 0.0}, "alpha is 1": {"alpha": 1.0},
@@ -194,6 +174,6 @@ REFUSED = {
 @pytest.mark.parametrize("message, change", REFUSED.items(), ids=REFUSED)
 def test_impossible_counts_and_settings_are_refused(message, change):
     counts = {name: value for name, value in change.items() if name in Counts.__dataclass_fields__}
-    asked = {"rule": "audit", "sigma": 0.5, "alpha": ALPHA, "split": 0.5} | {name: change[name] for name in change.keys() - counts}
+    asked = {"rule": "audit", "sigma": 0.5, "alpha": ALPHA} | {name: change[name] for name in change.keys() - counts}
     with pytest.raises(ValueError, match=message):
         bounds.certify(counts=Counts(**counts or {"n": 10, "n_a": 9}), **asked)

@@ -77,7 +77,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, small, zipped):
 
 REFUSED = {
     "SMALL on digits.*differs": lambda s: mdeq.build(profiles.DIGITS_LARGE, DIGITS, 0).state_dict(),
-    r"SMALL on digits.*\['classifier\.weight'\] differs": lambda s: mdeq.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0).state_dict(),
+    r"\['classifier\.weight'\] differs": lambda s: mdeq.build(DIGITS_SMALL, replace(DIGITS, classes=7), 0).state_dict(),
     r"\['classifier\.bias'\] differs": lambda s: {k: v for k, v in s.items() if k != "classifier.bias"},
     r"\['novel'\] differs": lambda s: s | {"novel": torch.zeros(1)},
     r"finite real weights.*classifier\.bias": lambda s: s | {"classifier.bias": s["classifier.bias"] + torch.nan},
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_more_than_tensors_is_left_and_the_sentence_says_how_to_
 
 
 DAMAGE = {
-    "empty": lambda b: b"", "cut": lambda b: b[: len(b) // 2], "text": lambda b: b"not weights at all\n" * 9, "zeros": lambda b: bytes(500),
+    "empty": lambda b: b"", "cut": lambda b: b[: len(b) // 2], "text": lambda b: b"not weights at all\n" * 9,
     "head": lambda b: bytes([b[0] ^ 0xFF]) + b[1:],
 }
 

@@ -39,7 +39,7 @@ def test_the_table_is_the_normal_distribution_and_its_guide_gives_what_the_thres
     np.testing.assert_allclose(found.thresholds / 2.0**64, wanted, rtol=1e-13, atol=1e-19)
     exactly = found.thresholds.astype(object)
     assert (np.diff(exactly) >= 0).all() and set(exactly + exactly[::-1]) == {2**64}
-    assert norm.sf((found.reach + 0.5) / (levels * sigma)) < 2.0**-65
+    assert norm.sf((found.reach + 0.5) / (levels * sigma)) < 2.0**-65 and exact.added_to_alpha(sigma, levels, 1, 1) < 3e-16
     u = generator().integers(0, 2**64, 50_000, np.uint64)
     drawn = exact.draw(generator(), (50_000,), sigma, levels)
     np.testing.assert_array_equal(drawn, np.searchsorted(found.thresholds, u, side="right") - found.reach)
@@ -79,12 +79,11 @@ def test_an_image_off_the_grid_is_refused():
             exact.to_grid(wrong, levels)
 
 
-def test_what_64_bits_add_to_alpha_is_next_to_nothing():
-    assert 0 < exact.added_to_alpha(1.0, 255, 3 * 32 * 32, 10_100) < 1e-8
-
-
 def test_votes_on_grid_noise():
     """A one-step DEQ that keeps its input: class 1 where the mean pixel is above a half."""
+    where = ((1, 2, 2), 0, 5, "estimate")
+    together, alone = (noise.grid_noise(*where, np.array(picked), sigma=0.5, levels=255) for picked in (range(250), (203, 17)))
+    np.testing.assert_array_equal(alone, together[[203, 17]])
     x, model = torch.full((1, 2, 2), 11 / 16), LinearDEQ(torch.tensor([[0.0] * 4, [0.25] * 4]), torch.tensor([0.5, 0.0]))
     method = settings.Method("m", "naive", 1, start="previous", batch=7, audit=10)
     sampling = settings.Sampling(2, n0=20, n=150, reference=settings.Method("r", "naive", 1), noise="grid", levels=16)
@@ -97,10 +96,3 @@ def test_votes_on_grid_noise():
         votes.draw_votes(model, x + 0.01, method, sampling, 0.25)
     digits = replace(profiles.get_profile("digits"), noise="grid")
     assert (digits.sampling.noise, digits.sampling.levels) == ("grid", 16)
-
-
-def test_grid_noise_of_a_sample_does_not_depend_on_its_company():
-    where = ((1, 2, 2), 0, 5, "estimate")
-    together = noise.grid_noise(*where, np.arange(250), sigma=0.5, levels=255)
-    alone = noise.grid_noise(*where, np.array([203, 17]), sigma=0.5, levels=255)
-    np.testing.assert_array_equal(alone, together[[203, 17]])

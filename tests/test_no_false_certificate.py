@@ -77,10 +77,8 @@ def test_wrong_votes_are_those_that_the_method_s_own_auditor_does_not_give(srs_r
 
 @pytest.mark.parametrize("start", ["previous", "clean", "centroid", "calibrated"])
 def test_cohen_is_refused_where_votes_need_an_audit(start):
-    model = three_classes()
     with pytest.raises(ConfigError, match="rule = 'cohen' is refused: want audit for CHAIN"):
-        certify.certify_image(model, X, replace(CHAIN, start=start), SAMPLING, sigma=0.5, rule="cohen")
-    assert model.evaluations == 0
+        certify.certify_image(three_classes(), X, replace(CHAIN, start=start), SAMPLING, sigma=0.5, rule="cohen")
 
 
 BAD_IMAGES = {
@@ -120,7 +118,8 @@ class Wrapped:
     """A DEQ that is no network and holds one."""
 
     def __init__(self, network):
-        self.network, self.inject, self.initial, self.f, self.head = network, network.inject, network.initial, network.f, network.head
+        self.network, self.inject, self.initial = network, network.inject, network.initial
+        self.f, self.head = network.f, network.head
 
 
 @pytest.mark.parametrize("held", [lambda m: m, Wrapped], ids=["itself", "wrapped"])
@@ -159,16 +158,6 @@ def test_a_copy_without_a_vote_does_not_spoil_its_chain(solver, change):
     drawn, nfe = votes.sample(model, COPIES, method, np.arange(1_000))
     assert np.flatnonzero(drawn == ABSTAIN).tolist() == np.flatnonzero(pixel > np.sort(pixel)[-11]).tolist()
     assert (drawn == ABSTAIN).sum() == 10 and nfe == model.evaluations
-
-
-def test_a_slot_begins_again_from_the_cold_start():
-    pixel = first_pixels(COPIES, 60)
-    model = breaking(pixel, 3)
-    votes.sample(model, COPIES, replace(CHAIN, batch=20, warmup=0), np.arange(60))
-    broken = pixel > np.sort(pixel)[-4]
-    assert broken[:40].any()
-    for before, (z, _) in enumerate(model.calls[1:]):
-        assert ((z == 0).all(1).numpy() == broken[20 * before : 20 * before + 20]).all()
 
 
 @pytest.mark.parametrize("start", ["centroid", "calibrated"])

@@ -2,14 +2,12 @@
 
 import functools
 import json
-import os
-import threading
 from dataclasses import replace
 
 import pytest
 import torch
 
-from srs import data, sealed, store
+from srs import data, store
 from srs.deq import checkpoints, mdeq
 from srs.deq.solvers import SOLVERS
 from srs.profiles import DIGITS, DIGITS_PAPER
@@ -149,18 +147,6 @@ def test_card_says_what_was_made(unbroken):
     assert list(told["residual"]) == list(told["agreement"]) == ["1", "10", "30", "5"] and told["agreement"]["30"] == 1
     assert told["residual"]["30"] < told["residual"]["1"]
     assert {"torch", "python", "machine"} <= set(told)
-
-
-def test_a_second_training_says_who_is_at_work_and_waits(capfd):
-    run = run_of(ONE)
-    second = threading.Thread(target=trained, args=(run,))
-    with sealed.alone(store.own(run, "training.lock"), "test"):
-        second.start()
-        second.join(0.5)
-        assert second.is_alive() and not store.own(run, store.WEIGHTS).exists()
-        assert f"training of {run.id}: waiting for process {os.getpid()} on" in capfd.readouterr().err
-    second.join(60)
-    assert store.own(run, store.WEIGHTS).is_file()
 
 
 def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outside(monkeypatch):

@@ -108,13 +108,6 @@ def test_votes_do_not_depend_on_the_batch_and_the_first_are_those_of_a_longer_ru
         np.testing.assert_array_equal(sampled(three_classes(rate=0.6), method, count=count)[0], wanted[:count])
 
 
-def test_serialized_votes_carry_what_came_before():
-    """With one step and a slow f, an SRS vote is nearly its predecessor's: what the audit is for."""
-    chain, _ = sampled(three_classes(rate=0.9), replace(SRS, solver="naive", steps=1, warmup=60, batch=1), count=100)
-    standard, _ = sampled(three_classes(rate=0.9), replace(RS, steps=60, solver="naive"), count=100)
-    assert 0.1 < np.mean(chain != standard) < 0.9
-
-
 def test_ties_go_to_the_lowest_class_and_nan_votes_for_none():
     inf, nan = float("inf"), float("nan")
     logits = torch.tensor([
@@ -135,28 +128,21 @@ def test_selection_and_estimation_see_different_noise():
     assert (len(drawn.select), len(drawn.estimate), len(drawn.audited)) == (20, 100, 0)  # K = 0
 
 
-@pytest.mark.parametrize("method, k", [(SRS, 12), (CLEAN, 12), (SRS, 100), (SRS, 1)])
-def test_audit_is_of_votes_for_the_top_class(method, k):
-    method = replace(method, audit=k)
+@pytest.mark.parametrize("auditor", [None, Method("SHORT", "naive", 1, batch=9)], ids=str)
+@pytest.mark.parametrize("method, k", [(CLEAN, 12), (SRS, 100)])
+def test_audit_is_of_votes_for_the_top_class(method, k, auditor):
+    method = replace(method, audit=k, auditor=auditor)
     rate = 0.8  # so that serialized votes do differ
     drawn = draw_votes(three_classes(rate), X, method, SAMPLING, SIGMA, idx=3)
     c_a = top_class(drawn.select, 3)
     order = audit_order(SAMPLING.seed, 3, SAMPLING.n)
     assert drawn.audited.tolist() == [i for i in order if drawn.estimate[i] == c_a][:k]
     assert 0 < len(drawn.audited) == len(drawn.standard) < 100
-    # What stand beside them are the reference method's own votes on the same noise.
-    standard = draw_votes(three_classes(rate), X, replace(SAMPLING.reference, batch=13), SAMPLING, SIGMA, idx=3)
+    # What stand beside them are the auditor's, or else the reference method's, own votes on the same noise.
+    own = auditor or replace(SAMPLING.reference, batch=13)
+    standard = draw_votes(three_classes(rate), X, own, SAMPLING, SIGMA, idx=3)
     np.testing.assert_array_equal(drawn.standard, standard.estimate[drawn.audited])
-
-
-def test_an_auditor_of_its_own_gives_the_standard_votes():
-    """What is certified is then that solve's classifier, so its votes are what the audit must draw."""
-    auditor = Method("SHORT", "naive", 1, batch=9)
-    drawn = draw_votes(three_classes(0.8), X, replace(SRS, audit=100, auditor=auditor), SAMPLING, SIGMA, idx=3)
-    own, reference = (draw_votes(three_classes(0.8), X, m, SAMPLING, SIGMA, idx=3) for m in (auditor, SAMPLING.reference))
-    np.testing.assert_array_equal(drawn.standard, own.estimate[drawn.audited])
-    assert (drawn.standard != reference.estimate[drawn.audited]).any()
-    assert drawn.nfe[2] == len(drawn.audited)
+    assert drawn.nfe[2] == own.steps * len(drawn.audited)
 
 
 def test_audit_order_is_a_uniform_permutation():
