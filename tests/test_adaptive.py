@@ -99,24 +99,20 @@ def test_a_table_takes_fewer_votes_and_says_what_fixed_n_says():
     assert np.mean(spent) < LOOKS.n / 2 and lost <= 8 and gained <= 8  # of 800 decisions
 
 
-def test_votes_stop_at_a_look_and_are_the_first_of_all_n():
+def test_votes_stop_at_a_look_are_the_first_of_all_n_and_spend_what_the_look_may():
     model = three_classes()
     whole, some = (votes.draw_votes(model, X, METHOD, s, 0.25) for s in (FIXED, ADAPTED))
     n = len(some.estimate)
     assert n in Looks(400).at and n < 400 and np.array_equal(some.estimate, whole.estimate[:n])
     assert some.nfe[1] * 400 == whole.nfe[1] * n
+    found = certify_image(model, X, METHOD, ADAPTED, sigma=0.25)
+    assert found.p_lower == lower_confidence_bound((some.estimate == found.predict).sum(), n, 0.001 * Looks(400).share(n))
     assert votes.fits(some, 0, METHOD, ADAPTED) and not votes.fits(some, 0, METHOD, FIXED)
     auditing = Method("P", "anderson", 1, start="previous", batch=50, audit=5)
     assert len(votes.draw_votes(model, X, auditing, ADAPTED, 0.25).estimate) == 400  # an audit needs all n
     other = (np.bincount(some.select[some.select >= 0]).argmax() + 1) % 3
     hard = replace(FIXED, stop=Stop((0.3,), 0.001))
     assert len(votes.draw_votes(model, X, METHOD, hard, 0.25, label=other).estimate) == 100
-
-
-def test_an_adaptive_certificate_spends_what_its_look_may():
-    found = certify_image(three_classes(), X, METHOD, ADAPTED, sigma=0.25)
-    n_a, n = (found.votes.estimate == found.predict).sum(), len(found.votes.estimate)
-    assert found.predict >= 0 and found.p_lower == lower_confidence_bound(n_a, n, 0.001 * Looks(400).share(n))
 
 
 def test_a_profile_that_stops_is_certified_and_shown(srs_root):

@@ -1,7 +1,6 @@
 """Certify the images of a profile: draw votes that are missing, then count them. One file of votes per image.
 
-A killed run loses at most the images that were at work; `engine` shares images and methods out, in any order, with the same
-files as the result.
+A killed run loses at most the images that were at work; `engine` shares images and methods out in any order.
 
 `srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
@@ -32,10 +31,10 @@ class Inputs(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What votes are filed under: everything that all images share, and what each image is."""
+    """What votes are filed under."""
 
-    shared: str
-    images: dict[int, str]
+    shared: str  # digest of everything that all images share
+    images: dict[int, str]  # and of each image
 
 
 class Certificate(NamedTuple):
@@ -133,10 +132,7 @@ def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], k
 
 
 def voter(run: settings.Run, device: str, inputs: Inputs, key: str | None = None) -> Callable[..., votes.ImageVotes]:
-    """A run's model in this process, as a function of image, label, position and method that draws votes.
-
-    A worker refuses to draw what belongs elsewhere than under the driver's `key`.
-    """
+    """A run's model as a function that draws votes; a worker refuses what belongs elsewhere than under the driver's `key`."""
     worker, here = engine.worker(), inference.computed_on(device)
     if worker is not None:
         torch.set_num_threads(1)

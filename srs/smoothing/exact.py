@@ -6,12 +6,9 @@ false certificates on that). Their cure: smooth the classifier F(v) = h(round v)
 multiple of 1/levels. For an image x on that grid, round(x + sigma e) = x + round(sigma e), so only integers are drawn
 and added. Votes are those of a smoothed classifier at every point of the real space, with the same sigma and radius.
 
-The noise is a vector of integers j with P[j <= i] = Phi((i + 1/2) / (levels sigma)), each rounded to a multiple of 2^-64.
-What that adds to alpha (`added_to_alpha`) is reported, not subtracted: 4e-9 for CIFAR-10 at sigma = 1 and N = 10,000.
-
-What is not guaranteed: an image off the grid is refused, not rounded. The bits come from a pseudo-random generator
-(Philox), taken for fair coins. The network must give a copy the same class whenever and beside whatever it is solved;
-kernels that change with the batch are outside this module. The bounds themselves are computed in double precision.
+The noise is a vector of integers j with P[j <= i] = Phi((i + 1/2) / (levels sigma)), each rounded to a multiple of 2^-64;
+`added_to_alpha` says what that costs. An image off the grid is refused. The bits are Philox's, taken for fair coins. The
+network must give a copy the same class whenever and beside whatever it is solved.
 """
 
 from dataclasses import dataclass

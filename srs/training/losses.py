@@ -1,9 +1,8 @@
 """What a DEQ is trained to make small: the paper's loss, and the one that teaches it to forget its start.
 
-The paper's: f is unrolled a few times from zero at first; then z* comes from Broyden's method without gradient and
-the gradient from the implicit function theorem, solved the same way. A Jacobian penalty (Bai et al. 2021) keeps f
-easy to solve. `contractive`: the solver starts anywhere, takes any small number of steps, and its last two iterates
-must agree and be right, so that few evaluations of f lead to the same answer from every start.
+The paper's: f is unrolled from zero at first; then z* comes from Broyden's method and the gradient from the implicit function
+theorem. `contractive`: the solver starts anywhere, takes any small number of steps, and its last two iterates must agree and be
+right, so that few evaluations of f lead to the same answer from every start.
 """
 
 import torch
