@@ -172,12 +172,6 @@ def stored(tmp_path_factory):
     return counted, ablations.sweeps(counted, DIGITS)
 
 
-def test_what_is_lacking_costs_its_own_table_only(stored):
-    counted = stored[0]
-    with pytest.warns(UserWarning, match="nothing is stored for ablation_smoothadv:"):
-        assert "jacobian" in ablations.sweeps(counted[counted["recipe"] != "smoothadv"], DIGITS)
-
-
 def test_elimination_is_each_rule_s_own_radius(srs_root):
     """One image: 390 SRS votes of 400 for c_A, 20 of 100 audited ones wrong; the full solve gives 320."""
     run = ablations.base(replace(PROFILES["smoke"], images=1, n=400))
