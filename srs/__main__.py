@@ -1,4 +1,4 @@
-"""One entry point, `python -m srs COMMAND` or `srs COMMAND`: each command is a function, its flags are the function's parameters."""
+"""One entry point, `python -m srs COMMAND` or `srs COMMAND`: each command is a function, its flags are its parameters."""
 
 import argparse
 import importlib
@@ -28,7 +28,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "ship": ("srs.store:ship", "track the finished runs of a profile"),
     "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
-OWN = {"certify": "srs.experiments.own_model:certify_folder"}  # with --images: the same for a model and images of the user's own
+OWN = {"certify": "srs.experiments.own_model:certify_folder"}  # with --images: for a model of the user's own
 RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
 
 COMMON = {  # help texts, where a docstring has no other
@@ -67,7 +67,8 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
                 parser.add_argument(f"--{flag}", default=default, type=kind, help=f"default: {default}")
             continue
         kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
-        given = {"default": None if p.default is p.empty else p.default, "help": told.get(p.name, ""), "required": p.default is p.empty}
+        given = {"help": told.get(p.name, ""), "required": p.default is p.empty}
+        given["default"] = None if given["required"] else p.default
         if p.annotation is bool:
             given["action"] = argparse.BooleanOptionalAction
         elif str(p.annotation).startswith("tuple"):

@@ -1,6 +1,6 @@
 """Images and labels: the bundled digits, CIFAR-10, ImageNet, or any folder of images under SRS_DATA.
 
-An image folder is SRS_DATA/<name>/{train,test}/<class>/**; ImageNet's own `val` counts as test. Where there is none, CIFAR-10 is
+An image folder is SRS_DATA/<name>/{train,test}/<class>/**; ImageNet's own `val` counts as test. Else CIFAR-10 is
 torchvision's download with its checksum. Small images are decoded once and packed; large ones when they are asked for. Images
 stand in the order of their classes' names, then of their own; what is hidden or not named as an image is none.
 """
@@ -97,25 +97,16 @@ def image_folder(folder: Path, channels: int = 3) -> Images:
 def at_hand(data: settings.Data, split: str) -> bool:
     """Whether a split can be loaded without a network."""
     part = "test" if split == "test" else "train"
-    official = data.name == "cifar10" and not sealed.environment("SRS_DATA") and (sealed.root() / "data" / "raw" / "cifar-10-batches-py").is_dir()
+    raw = sealed.root() / "data" / "raw" / "cifar-10-batches-py"
+    official = data.name == "cifar10" and not sealed.environment("SRS_DATA") and raw.is_dir()
     return data.name == "digits" or official or _place(data, part).is_dir()
 
 
 def seen(run: settings.Run) -> tuple[dict[int, str], str]:
-    """Digests and source of a run's evaluated images; as they were last certified, where they are not at hand."""
-    p, told = run.profile, seen_file(run)
-    if told.is_file() and not at_hand(p.data, "test"):
-        content = sealed.read_json(told, "file of image digests", by="certify")
-        return {idx: content["digests"][str(idx)] for idx in p.evaluated}, content["source"]
-    images = load(p.data, "test")
-    need, have = p.evaluated[-1] + 1, len(images.labels)
-    settings.check(have >= need, f"{p.data.name} test images", have, f"at least {need}")
-    return {idx: digest(images, [idx]) for idx in p.evaluated}, images.source
-
-
-def seen_file(run: settings.Run) -> Path:
-    """Where `certify` writes down what `seen` gives."""
-    return store.own(run, f"votes/images-{settings.fingerprint(run.profile.data, run.profile.evaluated)}.json")
+    """Digests and source of a run's evaluated images."""
+    images, need = load(run.profile.data, "test"), run.profile.evaluated[-1] + 1
+    settings.check(len(images.labels) >= need, f"{run.profile.data.name} test images", len(images.labels), f"at least {need}")
+    return {idx: digest(images, [idx]) for idx in run.profile.evaluated}, images.source
 
 
 def _digits(part: str) -> Images:
@@ -161,7 +152,8 @@ def _packed(folder: Path, data: settings.Data, part: str) -> Images:
     path = sealed.root() / "data" / "packed" / f"{data.name}-{part}-{key}.npz"
     if sealed.present(path):
         shape = (len(images.labels), *data.shape)
-        return images._replace(pixels=sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="train"))
+        pixels = sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="train")
+        return images._replace(pixels=pixels)
     images = images._replace(pixels=images.pixels.decoded())
     content = io.BytesIO()
     np.savez(content, pixels=images.pixels.numpy())
@@ -206,7 +198,8 @@ def _classes(folder: Path, data: settings.Data) -> dict[str, int]:
     """The class folders in the order of their names, and the label of each: a number from 0, else the place in that order."""
     names = _folders(folder)
     if data.name == "cifar10" and not _numbered(names):
-        settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], ", ".join(CIFAR10_CLASSES) + ", or 0 to 9")
+        right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
+        settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
     settings.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
     return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
 
@@ -223,7 +216,7 @@ def _folders(folder: Path) -> list[str]:
 
 def _leads(path: str | Path) -> bool:
     """True; refuses a link that leads nowhere."""
-    settings.check(not os.path.islink(path) or os.path.exists(path), "link", str(path), "one that leads to an image or a folder")
+    settings.check(not os.path.islink(path) or os.path.exists(path), "link", str(path), "one that leads to something")
     return True
 
 

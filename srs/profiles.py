@@ -1,7 +1,7 @@
 """What is run: models, training recipes, sampling methods and profiles. Standard library only.
 
-Names from outside (notebook parameters, command lines, make) enter through `get_profile`, `get_run` and `read_parameters`, which
-refuse what they do not know. `python -m srs.profiles digits` prints what make asks.
+Names from outside (notebook parameters, command lines, make) enter through `get_profile`, `get_run` and `read_parameters`,
+which refuse what they do not know. `python -m srs.profiles digits` prints what make asks.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
 
 
 def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
-    """The six rows of the paper's CIFAR-10 tables, and the solve that audits; `batch` matters for speed alone, `chains` for votes."""
+    """The six rows of the paper's CIFAR-10 tables, and the solve that audits; `batch` is a matter of speed alone."""
     stop = replace(STOP, batch=batch)
     srs = dict(start="previous", batch=chains, warmup=warmup, audit=audit, auditor=stop)
     return (
@@ -101,7 +101,8 @@ CIFAR_CONTRACTIVE = contractive(CIFAR_PAPER, epochs=5)
 # At 0.5 it pays to go on: the model of the level beside learns this one, then two evaluations and no more, both of which
 # have to classify.
 CIFAR_LONGER = replace(CIFAR_CONTRACTIVE, recipe="longer", begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=3)
-CIFAR_TWO = replace(CIFAR_CONTRACTIVE, begin=CIFAR_LONGER, epochs=2, lr=1e-3, contraction=Contraction(most_free_steps=0, weight=4.0))
+TWO = Contraction(most_free_steps=0, weight=4.0)
+CIFAR_TWO = replace(CIFAR_CONTRACTIVE, begin=CIFAR_LONGER, epochs=2, lr=1e-3, contraction=TWO)
 # More epochs pay (the model underfits), averaged weights, too; a penalised step costs twice another, so there are fewer.
 CIFAR_LONG = replace(
     CIFAR_TWO, recipe="long", begin=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
@@ -113,8 +114,8 @@ CIFAR_PAPER_AT = {
     1.0: replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.5, epochs=1),
 }  # fmt: skip
 CIFAR_CONTRACTIVE_AT = {
-    0.12: replace(CIFAR_CONTRACTIVE, begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=2), 0.25: CIFAR_CONTRACTIVE, 0.5: CIFAR_TWO,
-    1.0: replace(CIFAR_TWO, begin=CIFAR_TWO, begin_sigma=0.5),
+    0.12: replace(CIFAR_CONTRACTIVE, begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=2),
+    0.25: CIFAR_CONTRACTIVE, 0.5: CIFAR_TWO, 1.0: replace(CIFAR_TWO, begin=CIFAR_TWO, begin_sigma=0.5),
 }  # fmt: skip
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
@@ -149,14 +150,10 @@ def explicit_at(sigmas: tuple[float, ...], model: ResNet, recipe: Train, *, batc
     return tuple(Run(model, recipe, sigma, (votes,), votes.name) for sigma in sigmas)
 
 
-def by_reference(methods: tuple[Method, ...]) -> tuple[Method, ...]:
-    """The methods as some shipped counts were made, with the full solve as the auditor of what was audited by it before MDEQ-STOP was."""
-    return tuple(replace(m, auditor=None) if m.start in ("previous", "centroid") else m for m in methods)
-
-
 def as_counted(run: Run) -> Run:
-    """A run of `cifar10` with all methods at one noise level, or two cores would take more than two hours."""
-    return run if run.sigma == 0.5 else replace(run, methods=by_reference(CIFAR_METHODS[:6]), images=10)
+    """A run of `cifar10`: all methods at one noise level; at the others the paper's, audited by the full solve."""
+    audited_by_reference = tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6])
+    return run if run.sigma == 0.5 else replace(run, methods=audited_by_reference, images=10)
 
 
 CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for at in (CIFAR_PAPER_AT, CIFAR_CONTRACTIVE_AT) for sigma, recipe in at.items())
@@ -172,12 +169,13 @@ PROFILES = {
             "digits", DIGITS,
             runs_at(SIGMAS, (DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER))
             + explicit_at(SIGMAS, *DIGITS_RESNET, batch=450),
-            paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400, ablation_images=5,
+            paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
+            ablation_images=5,
             attacks=Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
         ),
         Profile(
-            "cifar10", CIFAR10, tuple(map(as_counted, CIFAR_RUNS)), CIFAR_MORE, "MDEQ-30A", images=20, stride=250, n0=100, n=1_000, ablation_images=5,
-            attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)), trains_more=False,
+            "cifar10", CIFAR10, tuple(map(as_counted, CIFAR_RUNS)), CIFAR_MORE, "MDEQ-30A", images=20, stride=250,
+            n0=100, n=1_000, ablation_images=5, attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)), trains_more=False,
         ),
         # 500 images as in the paper by the cheapest sound votes; each stops once the radii of the table are decided.
         Profile(
@@ -219,8 +217,8 @@ PROFILES = {
             "smoke", DIGITS,
             runs_at((0.5,), (DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)))
             + explicit_at((0.5,), ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1), batch=100),
-            paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100, ablation_images=1,
-            attacks=Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
+            paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
+            ablation_images=1, attacks=Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
         ),
     )
 }
@@ -256,12 +254,12 @@ def read_parameters(namespace: dict, **known: type) -> None:
         known: the type of each parameter that the notebook has; int passes for float.
 
     Raises:
-        ConfigError: the latest cell of parameters or papermill's sets an unknown name; a parameter is missing or of another type.
+        ConfigError: the latest cell of parameters sets an unknown name; a parameter is missing or of another type.
     """
     cells = {}
     for cell in namespace.get("In", ()):
         names, injected = re.findall(r"^(\w+) = ", cell, re.M), cell.startswith("# Parameters\n")
-        if injected or known.keys() & names and re.fullmatch(r"(#.*\n|\w+ = .*\n)+", f"{cell}\n"):  # others' names are no parameters
+        if injected or known.keys() & names and re.fullmatch(r"(#.*\n|\w+ = .*\n)+", f"{cell}\n"):
             cells[injected] = names
     for name in (*cells.get(False, ()), *cells.get(True, ())):
         check(name in known, "parameter", name, one_of(known))
@@ -287,7 +285,7 @@ def notebooks(profile: Profile) -> list[str]:
 
 
 def note(profile: Profile, name: str) -> None:
-    """Write down the digests of what a notebook left that was just executed: a run's files, tables and figures by their captions."""
+    """Write down the digests of what an executed notebook left: a run's files, tables and figures by their captions."""
     work, (step, _, run) = sealed.root() / "data" / profile.name, name.partition("-")
     left = [work / run / file for file in LEAVES.get(step, ())]
     for shown in set(re.findall(r'"\*([\w.]+)\.\* ', (work / "notebooks" / f"{name}.ipynb").read_text())):

@@ -182,7 +182,8 @@ def damaged(path: Path, what: str, by: str) -> DamagedFile:
             path.replace(aside)
         return DamagedFile(f"{told}; it was set aside as {aside.name}: run again to remake it, by {_command(path, by)}")
     tracked = place and place[0] in TRACKED
-    back = f"`git checkout -- {Path('data', *place)}` brings it back" if tracked else f"get a new copy, or make one by {_command(path, by)}"
+    new = f"get a new copy, or make one by {_command(path, by)}"
+    back = f"`git checkout -- {Path('data', *place)}` brings it back" if tracked else new
     return DamagedFile(f"{told}; it was left as it is: {back}")
 
 
@@ -235,7 +236,8 @@ def alone(path: Path, work: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            print(f"{work}: waiting for {lock.read().strip() or 'another process'}, which is at it", file=sys.stderr, flush=True)
+            who = lock.read().strip() or "another process"
+            print(f"{work}: waiting for {who}, which is at it", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: go on without
             pass

@@ -168,7 +168,7 @@ class Method:
 
     @property
     def serialized(self) -> bool:
-        """Whether the start depends on the image, so that a certificate needs an audit; plain randomized smoothing certifies others."""
+        """Whether the start depends on the image, so that a certificate needs an audit."""
         return self.start not in ("zero", "anchor")
 
     @property
@@ -183,7 +183,7 @@ def check_standard(method: Method, what: str) -> None:
     check(method.start == "zero" and method.auditor is None, what, method.name, "one that starts from zero, without an auditor")
 
 
-# Standard RS whose samples stop by themselves, each at its own residual: the usual auditor, a fraction of the full solve's cost.
+# Standard RS whose samples stop by themselves, each at its own residual: the usual auditor.
 STOP = Method("MDEQ-STOP", "safe_anderson", 30, tol=0.003)
 
 
@@ -294,7 +294,8 @@ class Profile:
         for m in self.methods:
             self.sampling.check_method(m)
             # Its votes on all copies say how many of the method's are wrong.
-            check(m.auditor in (None, *self.methods), f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
+            own = m.auditor in (None, *self.methods)
+            check(own, f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
         for run in self.plan:
             check(0 <= run.images <= self.images, f"images of {run.id}", run.images, f"1 to {self.images}")
             self._with(run)

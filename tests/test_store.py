@@ -29,7 +29,8 @@ PAIR = profiles.get_profile("smoke")
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(0.25, images=2, n0=4, n=20)
 METHOD, REFERENCE = RUN.profile.method("SRS-MDEQ-1A"), RUN.profile.method("MDEQ-30A")
 FEW = np.arange(3)
-VOTES = votes.ImageVotes(7, 3, np.int16([2, 3, 3, 1]), np.int16([3, 3, 1, 3, 2]), np.int32(FEW), np.int16(FEW), FEW + 1, FEW / 3)
+DRAWN = np.int16([2, 3, 3, 1]), np.int16([3, 3, 1, 3, 2]), np.int32(FEW), np.int16(FEW)
+VOTES = votes.ImageVotes(7, 3, *DRAWN, FEW + 1, FEW / 3)
 COUNTED = {"method": str} | store.KINDS
 
 
@@ -204,7 +205,7 @@ def test_many_write_one_file_at_once(stored):
 
 @pytest.mark.parametrize("forged", [
     dict(m=-3), dict(k=4, m=5), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4), dict(c_a=-2), dict(c_a=-1),
-    dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1), dict(nfe_estimate=-5), dict(seconds=-1.0),
+    dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1), dict(nfe_estimate=-5),
 ], ids=str)  # fmt: skip
 def test_counts_that_contradict_themselves_are_damage(srs_root, forged):
     store.save_frame(store.own(RUN, store.COUNTS), rows(synthetic.tally(**forged)))
@@ -227,7 +228,8 @@ def test_counts_of_an_image_that_is_there_twice_are_damage_and_those_of_other_se
 
 
 def test_what_is_not_known_comes_back_and_text_stays_text(srs_root):
-    frame = pd.DataFrame({"method": ["NA", "", "A"], "needs_audit": [True, False, True], "n": [1, 2, 3], "seconds": [0.1, np.nan, 1e-9]})
+    frame = pd.DataFrame({"method": ["NA", "", "A"], "needs_audit": [True, False, True], "n": [1, 2, 3]})
+    frame["seconds"] = [0.1, np.nan, 1e-9]
     path, kinds = store.own(RUN, "table.csv"), {"method": str, "needs_audit": bool, "n": np.int64, "seconds": float}
     store.save_frame(path, frame.assign(more=0))
     pd.testing.assert_frame_equal(store.read_frame(path, kinds, "table", by=""), frame, check_dtype=False)

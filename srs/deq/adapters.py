@@ -15,7 +15,7 @@ Map = Callable[[Tensor], Tensor]
 class Adapted:
     """A DEQ put together from functions, as `mdeq.DEQ` describes them, and the networks that they belong to."""
 
-    def __init__(self, inject: Map, initial: Map, f: Callable[[Tensor, Tensor], Tensor], head: Map, networks: list[nn.Module], explicit: bool):
+    def __init__(self, inject: Map, initial: Map, f: Callable, head: Map, networks: list[nn.Module], explicit: bool):
         self.inject, self.initial, self.f, self.head = inject, initial, f, head
         self.networks, self.anchor, self.explicit = nn.ModuleList(networks), None, explicit  # explicit: f forgets its state
         self.networks.training = False  # the list's own mode, which every new module has; what counts is that of its parts
@@ -29,7 +29,8 @@ def from_network(network: nn.Module, classes: int) -> Adapted:
 
     def logits(z: Tensor, u: Tensor) -> Tensor:
         given = network(u)
-        settings.check(given.shape == z.shape, "shape of the logits", tuple(given.shape), f"{tuple(z.shape)}, as `classes` says")
+        right = f"{tuple(z.shape)}, as `classes` says"
+        settings.check(given.shape == z.shape, "shape of the logits", tuple(given.shape), right)
         return given
 
     return Adapted(lambda x: x, zeros, logits, lambda z: z, [network], explicit=True)
@@ -51,7 +52,7 @@ def from_torchdeq(
     """
     owners = (part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in (module, inject, f, head))
     networks = [owner for owner in owners if isinstance(owner, nn.Module)]
-    settings.check(len(networks) > 0, "module", module, "the network that inject, f and head belong to: it must be in eval mode")
+    settings.check(len(networks) > 0, "module", module, "the network of inject, f and head: it must be in eval mode")
     u, z = _Flat(), _Flat()
     return Adapted(
         lambda x: u.pack(inject(x)), lambda flat: z.pack(initial(u.unpack(flat))),

@@ -94,7 +94,8 @@ def tune_folder(
     some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()
     found = tune(own, source.x(some), source.labels[some], classes=classes, sigma=sigma, n=n)
     lacks = found.method.start == "anchor" and getattr(own, "anchor", None) is None
-    return f"{found}\nto start there, give your model the attribute `anchor`: that of srs.tune(...).model" if lacks else str(found)
+    how = "\nto start there, give your model the attribute `anchor`: that of srs.tune(...).model"
+    return f"{found}{how if lacks else ''}"
 
 
 def _given(model: str, images: str, channels: int, device: str) -> tuple[object, data.Images, int]:
@@ -145,7 +146,7 @@ def tune(
     def add(method: Method, drawn: np.ndarray, wrong: float = 0.0) -> None:
         """Note the cost of a method, and the radius that n votes of the measured shares would certify."""
         top = np.array([bounds.top_class(each, classes) for each in drawn])
-        share = ((drawn == top[:, None]).sum(axis=1) + 0.5) / (drawn.shape[1] + 1)  # Jeffreys: few copies never show a share of 1
+        share = ((drawn == top[:, None]).sum(axis=1) + 0.5) / (drawn.shape[1] + 1)  # Jeffreys: never a share of 1
         n_a = np.rint(n * share).astype(int)
         k = np.minimum(method.audit, n_a)
         counts = bounds.Counts(n, n_a, k, np.rint(wrong * k).astype(int))
@@ -169,7 +170,7 @@ def tune(
         for k, drawn in enumerate(_every_step(model, noisy, model.anchor, SHARED_STEPS)[0], start=1):
             add(Method(f"anchor-anderson-{k}", "anderson", k, start="anchor"), drawn)
         for k in (1, 3):
-            srs = Method(f"previous-anderson-{k}", "anderson", k, start="previous", batch=CHAINS, warmup=10, audit=min(AUDIT, n))
+            srs = Method(f"previous-anderson-{k}", "anderson", k, "previous", CHAINS, warmup=10, audit=min(AUDIT, n))
             drawn = np.stack([votes.sample(model, draw, srs, np.arange(copies))[0] for draw in own])
             for auditor in auditors:
                 wrong = float(np.mean((drawn != zero[auditor.steps - 1])[:, CHAINS:]))  # the first batch is the chains' warm-up
@@ -207,7 +208,7 @@ def _every_step(model: mdeq.DEQ, noisy: Sequence[Tensor], start: Tensor | None, 
 
 
 def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
-    """The choice in words, the full solve, and the cheapest way from each start; `enough`: rows that keep the radius, cheapest first."""
+    """The choice, the full solve, and the cheapest way from each start; `enough`: rows that keep the radius, cheapest first."""
 
     def told(rows: pd.DataFrame) -> str:
         if rows.empty:
@@ -218,7 +219,8 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
 
     if len(table) == 1:
         return f"plain {told(table)}; an explicit network has no solver to shorten"
-    start, starts = enough["method"].map(lambda method: method.start), {"zero": "from zero", "anchor": "from a shared start", "previous": "with an audit"}
+    start = enough["method"].map(lambda method: method.start)
+    starts = {"zero": "from zero", "anchor": "from a shared start", "previous": "with an audit"}
     lines = {"cheapest sound method": enough, "full solve": table.iloc[STEPS - 1 :]}
     lines |= {title: enough[start == name] for name, title in starts.items()}
     return "\n".join(f"{title}: {told(rows)}" for title, rows in lines.items())

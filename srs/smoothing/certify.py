@@ -105,7 +105,6 @@ def certify(
     inputs = read_inputs(run)  # refuses missing or damaged weights before anything is made
     with sealed.alone(store.own(run, "certify.lock"), f"certifying {run.id}"):
         key = vote_key(run, device, inputs)
-        sealed.write_json(data.seen_file(run), {"digests": inputs.images, "source": inputs.source})
         for method in chosen:
             _record_provenance(run, method, key, device, inputs)
         todo = [(i, m) for i in run.profile.evaluated for m in chosen if not sealed.present(vote_file(run, m, key, i))]

@@ -30,8 +30,8 @@ class Smooth:
         model: a DEQ with the methods inject, initial, f, head, or a network that maps images (B, C, H, W) to logits.
         classes: number of classes.
         sigma: noise level in units of [0, 1] pixels.
-        method: how votes are drawn. None: plain randomized smoothing, every copy solved by itself. Votes that start from earlier
-            solutions are audited; the classifier of the audit is certified.
+        method: how votes are drawn; None: plain randomized smoothing, every copy solved by itself. Votes that start from
+            earlier solutions are audited; the classifier of the audit is certified.
         seed: of the noise.
         batch: noisy copies solved together, where no method is given.
     """
@@ -47,7 +47,7 @@ class Smooth:
         self.method, self.sampling = method or replace(usual, batch=batch), Sampling(classes, seed=seed, reference=STANDARD)
 
     def certify(self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001) -> tuple[int, float]:
-        """The class of an image and the l2 radius within which it holds, but for a chance alpha; (ABSTAIN, 0.0) if there is none.
+        """The class of an image and the l2 radius within which it holds, but for a chance alpha; else (ABSTAIN, 0.0).
 
         Args:
             x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
