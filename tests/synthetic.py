@@ -166,7 +166,7 @@ def write_attacks(run: Run) -> None:
             for radius in attack.radii or (round(0.2 + 0.1 * i, 3),):
                 base = _answer(rng, image.label, radius, p)
                 confirm = suite.confirm if rng.random() < 0.3 else 0
-                votes = [_confirmed(rng, image.c_a, radius, confirm, p) for _ in suite.methods][0]  # the others' were drawn before
+                votes = [_confirmed(rng, image.c_a, radius, confirm, p) for _ in suite.methods][0]  # others' were drawn before
                 rows.append(_attacked(image.idx, image.label, attack, radius, base, (suite.n, *votes)))
     store.save_frame(store.own(run, "attacks.csv"), pd.DataFrame(rows, columns=list(store.ATTACKED)))
 

@@ -136,7 +136,7 @@ def test_what_cannot_be_attacked_is_refused(srs_root):
 
 def test_flip_test_is_conservative():
     """At p_A = p_B = 1/2, the worst case, even at a large alpha it errs no more often than that."""
-    assert [bool(flipped(*both, classes=10)) for both in ((200, 200), (190, 210), (10, 390), (0, 5))] == [False, False, True, False]
+    assert flipped([200, 190, 10, 0], [200, 210, 390, 5], classes=10).tolist() == [False, False, True, False]
     n, alpha = 60, 0.05
     wrong = sum(math.comb(n, k) / 2**n for k in range(n + 1) if flipped(n - k, k, classes=2, alpha=alpha))
     assert 0 < wrong <= alpha / 2
@@ -145,8 +145,8 @@ def test_flip_test_is_conservative():
 def points(*rows):
     """Attacked points, each with some fields changed."""
     plain = dict(
-        model="SMALL", recipe="paper", sigma=0.5, idx=0, label=3, attack="PGD", steps=2, nfe=44, radius=0.5, distance=0.5, base=3,
-        n=25, own=3, further="0 0 0 10 0 0 0 380 10 0",
+        model="SMALL", recipe="paper", sigma=0.5, idx=0, label=3, attack="PGD", steps=2, nfe=44, radius=0.5, distance=0.5,
+        base=3, n=25, own=3, further="0 0 0 10 0 0 0 380 10 0",
     )  # fmt: skip
     frame = pd.DataFrame([plain | row for row in rows])
     return frame.assign(attack=frame["attack"].astype("category"))
@@ -155,9 +155,9 @@ def points(*rows):
 def certificate(radii, predict=None, rule=Rule.COHEN):
     """Certificates of the reference method by image."""
     predict = predict or [3] * len(radii)
-    frame = pd.DataFrame({"idx": range(len(radii)), "rule": str(rule), "c_a": 3, "label": 3, "radius": radii, "predict": predict})
-    frame = frame.assign(model="SMALL", recipe="paper", sigma=0.5, method=REFERENCE, correct=frame["predict"] == frame["label"])
-    return frame.assign(rule=pd.Categorical(frame["rule"], list(map(str, Rule))))
+    frame = pd.DataFrame({"idx": range(len(radii)), "rule": str(rule), "radius": radii, "predict": predict})
+    frame = frame.assign(c_a=3, label=3, model="SMALL", recipe="paper", sigma=0.5, method=REFERENCE)
+    return frame.assign(correct=frame["predict"] == 3, rule=pd.Categorical(frame["rule"], list(map(str, Rule))))
 
 
 def false_within(radius, classes=10, **change):

@@ -81,7 +81,7 @@ def confidence(certified: pd.DataFrame, radii: Sequence[float], alpha: float, by
 
 
 def rrd(certified: pd.DataFrame) -> pd.DataFrame:
-    """RRD = |r_RS - r_SRS| / r_RS of every image that the reference certifies, rightly or not: column `rrd` beside the SRS rows.
+    """RRD = |r_RS - r_SRS| / r_RS of each image that the reference certifies, rightly or not: column `rrd` beside the SRS rows.
 
     An SRS certificate for another class than the reference's counts radius 0, so that the RRD is 1.
     """
@@ -107,16 +107,17 @@ def gap(counts: pd.DataFrame, alpha: float) -> pd.Series:
 def cost(counts: pd.DataFrame, by: Sequence[str] = METHOD) -> pd.DataFrame:
     """What each group spends: `disagreement %`, `NFE/vote` (estimation alone), `NFE/image`, `audit NFE`, `seconds/image`.
 
-    NFE are evaluations of f on one noisy copy. Disagreement is the share of all votes that differ from the reference method's on
-    the same noise; nan where it was not measured.
+    NFE are evaluations of f on one noisy copy. Disagreement is the share of votes that differ from the reference's on the same
+    noise; nan where it was not measured.
     """
     nfe = counts[["nfe_select", "nfe_estimate", "nfe_audit"]].clip(lower=0)
     differ, compared = counts["n_differ"].clip(lower=0), counts["n"].where(counts["n_differ"] >= 0, 0)
     columns = nfe.assign(n=counts["n"], differ=differ, compared=compared, nfe=nfe.sum(axis=1), seconds=counts["seconds"])
     total, mean = (getattr(_grouped(columns, counts, by), how)() for how in ("sum", "mean"))
     return pd.DataFrame({
-        "disagreement %": 100 * total["differ"] / total["compared"].replace(0, np.nan), "NFE/vote": total["nfe_estimate"] / total["n"],
-        "NFE/image": mean["nfe"], "audit NFE": mean["nfe_audit"], "seconds/image": mean["seconds"],
+        "disagreement %": 100 * total["differ"] / total["compared"].replace(0, np.nan),
+        "NFE/vote": total["nfe_estimate"] / total["n"], "NFE/image": mean["nfe"], "audit NFE": mean["nfe_audit"],
+        "seconds/image": mean["seconds"],
     })  # fmt: skip
 
 

@@ -25,7 +25,8 @@ Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]
 
 # One look in all figures: rules; then methods by name without the letter of the solver, standard RS solid, SRS broken.
 LOOKS: dict[str, Look] = {
-    "cohen": (BLACK, SOLID), "audit": (COLOURS[2], DASHED), "theorem31": (COLOURS[0], DOTTED), "released": (COLOURS[3], DASHDOT),
+    "cohen": (BLACK, SOLID), "audit": (COLOURS[2], DASHED), "theorem31": (COLOURS[0], DOTTED),
+    "released": (COLOURS[3], DASHDOT),
     "MDEQ-1": (COLOURS[0], SOLID), "MDEQ-5": (COLOURS[1], SOLID), "MDEQ-30": (BLACK, SOLID), "MDEQ-14": (BLACK, SOLID),
     "SRS-MDEQ-1N": (COLOURS[4], DOTTED), "SRS-MDEQ-1": (COLOURS[2], DASHED), "SRS-MDEQ-3": (COLOURS[3], DASHDOT),
     "MDEQ-STOP": (COLOURS[7], SOLID), "MDEQ-ANCHOR-2": (COLOURS[5], SOLID), "MDEQ-ANCHOR-3": (COLOURS[6], SOLID),
@@ -50,7 +51,7 @@ def style():
 
 def look(name: str, among: Sequence[str] = ()) -> Look:
     """Colour and line style of a method, a rule, or any other name, which gets its place among all names of the figure."""
-    rules = re.findall(r"(?:^|, )(cohen|audit|theorem31|released)\b", name)  # "SRS-3A, audit (ours)": lines that differ in the rule
+    rules = re.findall(r"(?:^|, )(cohen|audit|theorem31|released)\b", name)  # as in "SRS-3A, audit (ours)"
     for known in (name, re.sub(r"(?<=\d)[ANB]$", "", name), *rules):
         if known in LOOKS:
             return LOOKS[known]

@@ -1,7 +1,7 @@
 """What others published, tracked as data/published/*.csv: cells as their source prints them, empty where it prints none.
 
-`lipschitz` and `smoothing` are rows to compare with, `items` lists the paper's tables and figures. SLL's row in `lipschitz` is the
-survey's; a later correction is said to have 64.8 at 36/255.
+`lipschitz` and `smoothing` are rows to compare with, `items` lists the paper's tables and figures. SLL's row in `lipschitz` is
+the survey's; a later correction is said to have 64.8 at 36/255.
 """
 
 import pandas as pd

@@ -90,7 +90,8 @@ def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None, down: Se
 
 
 def table(
-    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()
+    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None,
+    down: Sequence[str] = (),
 ) -> Shown:
     """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
     caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits, down)

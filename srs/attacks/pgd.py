@@ -38,7 +38,7 @@ def _norm(x: Tensor) -> Tensor:
 def smoothed_gradient(model: DEQ, x: Tensor, y: Tensor, noise: Tensor, gradient: Gradient) -> Tensor:
     """The gradient (B, C, H, W) of `smoothed_cross_entropy` at images x through their copies x + noise (B, m, C, H, W).
 
-    It goes through the solver's state z_n (Yang, Pang, Liu 2022, section 4). One copy without noise attacks the base classifier.
+    It goes through the solver's state z_n (Yang, Pang, Liu 2022, section 4). A copy without noise attacks the base classifier.
     """
     with torch.enable_grad():
         copies = (x[:, None] + noise).flatten(0, 1).detach().requires_grad_()

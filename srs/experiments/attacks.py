@@ -114,7 +114,7 @@ def soundness_finding(tested: pd.DataFrame) -> str:
 
 
 def of_radii(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the paper's attacks: without the one that is none, and the one at the edge, whose radii are each image's own."""
+    """The rows of the paper's attacks: without the one that is none, and the one at each image's own radius."""
     return table[(table["attack"] != "none") & ~table["attack"].str.startswith("at the edge")]
 
 
@@ -138,41 +138,35 @@ def robust_accuracy(attacked: Attacked, reference: str) -> pd.DataFrame:
     return table[[*RUN, "attack", "classifier", *wide]].sort_values(RUN, kind="stable").reset_index(drop=True)
 
 
-def by_radius(values: pd.Series) -> pd.DataFrame:
-    """The values with a column per radius."""
-    return values.unstack("radius").rename(columns="r={:.2f}".format)
-
-
 def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
-    """Flipped of attacked images, those certified at the radius apart from those that are not (the paper's point-wise tables).
+    """How many attacked images are flipped, those certified at the radius apart from those that are not, by run and attack.
 
     An image is flipped if the votes on the attacked image are for another class than before.
     """
-    own = of_radii(measures.under_its_rule(tested))
-    held = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"])
-    groups = own.assign(images=np.where(held, "certified", "not certified")).groupby(
-        [*RUN, "attack", "images", "radius"], observed=True)["changed"].agg(["sum", "size"])  # fmt: skip
-    # Both kinds of images, even where all are of one.
-    wide = by_radius(groups["sum"].astype(str) + " of " + groups["size"].astype(str)).unstack("images")
-    kinds = pd.MultiIndex.from_product([wide.columns.levels[0], ["certified", "not certified"]], names=[None, "images"])
-    return wide.reindex(columns=kinds).astype(object).fillna("0 of 0").stack("images", future_stack=True).reset_index()
+    own, line = of_radii(measures.under_its_rule(tested)), [*RUN, "attack"]
+    held, parts = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"]), []
+    for name, some in (("certified", held), ("not certified", ~held)):
+        rows = own.assign(of=some, flips=own["changed"] & some).groupby([*line, "radius"], observed=True)
+        counts = rows[["flips", "of"]].sum().astype(str)
+        cells = (counts["flips"] + " of " + counts["of"]).unstack("radius").rename(columns="r={:.2f}".format)
+        parts.append(cells.assign(images=name).set_index("images", append=True))
+    return pd.concat(parts).sort_index(level=line, kind="stable", sort_remaining=False).reset_index()
 
 
 def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
     """The test of the certificates of all runs; for each the accuracy that attacks leave, and the point-wise table.
 
-    Raises:
-        FalseCertificate: an attack proved a certificate of a sound rule false; everything has been saved.
+    FalseCertificate, once all is saved, if an attack proved a certificate of a sound rule false.
     """
     suite, reference, strong = suite_of(profile), profile.reference, suite_of(profile).attacks[-1]
     shown = [show.table(profile, "attack_soundness", soundness(attacked.tested), (
-        "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: where "
-        f"the first {suite.n} votes of {reference} are not for the certified class, {suite.confirm} more are drawn, and another "
-        f"class has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
+        "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: the "
+        f"first {suite.n} votes of {reference} are not for the certified class, and of {suite.confirm} more another class "
+        f"has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
     ))]  # fmt: skip
     made = {
         "robust_accuracy": (robust_accuracy(attacked, reference), (
-            f"Accuracy in percent under l2 attacks of radius r ({strong.steps} steps of {strong.step:g}, not clipped to [0, 1]). "
+            f"Accuracy in percent under attacks of l2 radius r ({strong.steps} steps of {strong.step:g}, not clipped). "
             f"'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes classifies the attacked "
             f"image. '{ALL}': right before and after all attacks of radius up to r."
         )),
@@ -183,8 +177,8 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
         )),
     }  # fmt: skip
     shown += [
-        show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), f"{caption} {model_of(run, suite.images)}.")
-        for run in runs_of(profile) for kind, (frame, caption) in made.items()
+        show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), f"{told} {model_of(run, suite.images)}.")
+        for run in runs_of(profile) for kind, (frame, told) in made.items()
     ]  # fmt: skip
     require_sound(attacked.tested)
     return shown

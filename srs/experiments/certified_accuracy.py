@@ -28,8 +28,8 @@ def quality(profile: Profile) -> Shown:
             "training steps": card.get("steps"), "training seconds": card.get("seconds"),
         })  # fmt: skip
     return show.table(profile, "model_quality", pd.DataFrame(rows), (
-        f"The trained models of profile '{profile.name}': accuracy on test images, mean relative residual on noisy ones, and how "
-        "many votes of a solver stopped early are those of the full solve. Empty cells: no model card was found."
+        f"The trained models of profile '{profile.name}': accuracy on test images, mean relative residual on noisy ones, and "
+        "how many votes of a solver stopped early are those of the full solve. Empty cells: no model card was found."
     ))  # fmt: skip
 
 
@@ -93,8 +93,8 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
         )),
         "confidence": (confidence(counts, profile), (
-            "How sure the certified accuracy is. The Clopper-Pearson interval is over the images' draw. The last statement is about "
-            "these very images: a certificate may fail with probability alpha (Cohen et al. 2019)."
+            "How sure the certified accuracy is. The Clopper-Pearson interval is over the images' draw. The last statement is "
+            "about these very images: a certificate may fail with probability alpha (Cohen et al. 2019)."
         )),
     }  # fmt: skip
     return [
@@ -125,7 +125,7 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):
             drawn = plots.accuracy_curves(measures.under_its_rule(own[own["method"].isin(names)]), hue="method")
             shown.append(show.figure(profile, f"curves_{family}" + f"_{i + 1}" * bool(i), drawn, (
-                f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken lines: SRS under 'audit'. {where}"
+                f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken: SRS under 'audit'. {where}"
             )))  # fmt: skip
         if srs:
             some = own[own["method"].isin([profile.reference, srs])].sort_values(["method", "rule", "sigma", "idx"])

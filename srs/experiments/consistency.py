@@ -33,8 +33,8 @@ def p_m_and_gap(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Per SRS method: how many votes for c_A the standard DEQ does not give, and Theorem 3.1's bound on that."""
     own = per_image(counts, profile)
     return own.assign(failed=own["gap"] < 0).groupby(METHOD, observed=True).agg(**{
-        "images": ("p_m", "count"), "mean p_m %": ("p_m", "mean"), "largest p_m %": ("p_m", "max"), "mean gap %": ("gap", "mean"),
-        "images with gap < 0": ("failed", "sum"),
+        "images": ("p_m", "count"), "mean p_m %": ("p_m", "mean"), "largest p_m %": ("p_m", "max"),
+        "mean gap %": ("gap", "mean"), "images with gap < 0": ("failed", "sum"),
     }).reset_index()  # fmt: skip
 
 
@@ -73,8 +73,8 @@ def histograms(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             axis = rf"RRD $|r_{{RS}} - r_{{SRS}}| / r_{{RS}}$ under {show.RULE_LABELS[rule]}"
             drawn = plots.histograms(rows, value="rrd", bins=BINS.get(model, 10), high=1.0, label=axis)
             shown.append(show.figure(profile, f"rrd_hist_{family}" + f"_{rule}" * (rule != Rule.AUDIT), drawn, (
-                f"Relative radius difference between SRS under '{show.RULE_LABELS[rule]}' and {profile.reference}, over the images "
-                f"that {profile.reference} certifies. At 1 SRS abstains, certifies another class or more than twice the radius. {where}"
+                f"Relative radius difference between SRS under '{show.RULE_LABELS[rule]}' and {profile.reference}, over the "
+                f"latter's images. At 1 SRS abstains, certifies another class or more than twice the radius. {where}"
             )))  # fmt: skip
         for value, axis, told in (("p_m", "$p_m$", P_M), ("gap", r"gap $\overline{p_m} - p_m$", GAP)):
             for i, methods in enumerate(plots.in_sixes(own["method"].cat.remove_unused_categories().cat.categories)):

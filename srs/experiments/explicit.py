@@ -14,7 +14,7 @@ LINE = ["sigma", "network"]
 
 
 def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
-    """Train and certify the explicit networks that have no counts here or among what is shipped; the others stay as they are."""
+    """Train and certify the explicit networks that have no counts here or among what is shipped; others stay as they are."""
     for run in profile.explicit:
         if store.read_run(run) is None:
             train.train(run, device=device)

@@ -21,7 +21,8 @@ def published(full: Profile) -> pd.DataFrame:
     rules = [Rule.THEOREM31 if full.method(name).serialized else Rule.COHEN for name in known.index]
     caps = [float(bounds.largest_radius(rule, N, K, SIGMA, ALPHA)) for rule in rules]
     radii, seconds = {f"r={r:.2f}": r for r in full.radii}, known["seconds/image"]
-    beyond = [", ".join(name for name, r in radii.items() if r > cap and row[name]) for cap, (_, row) in zip(caps, known.iterrows())]
+    rows = [row for _, row in known.iterrows()]
+    beyond = [", ".join(name for name, r in radii.items() if r > cap and row[name]) for cap, row in zip(caps, rows)]
     return known[list(radii)].map("{:g}".format).assign(**{
         "seconds/image": seconds.map("{:.2f}".format), "speed-up (seconds)": seconds[full.reference] / seconds,
         "rule": list(map(str, rules)), "largest radius of the rule": list(map(show.round_down, caps)),
@@ -32,8 +33,8 @@ def published(full: Profile) -> pd.DataFrame:
 def published_table(profile: Profile, full: Profile) -> Shown:
     """The table of what was published, in a profile's folder; it needs no image."""
     return show.table(profile, "imagenet_published", published(full), (
-        f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent at l2 "
-        f"radius r. Its source does not name sigma; only {SIGMA:g} reaches r = 3 with so many samples. The last columns are "
+        f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent at "
+        f"l2 radius r. Its source does not name sigma; only {SIGMA:g} reaches r = 3 with so many samples. The last columns are "
         "ours: how far a rule reaches if all votes are for one class, and the SRS entries that Theorem 3.1 cannot have given."
     ))  # fmt: skip
 
@@ -43,7 +44,7 @@ def published_finding(table: pd.DataFrame) -> str:
     srs = table[table["rule"] == Rule.THEOREM31]
     positive = (srs.filter(like="r=").astype(float) > 0).to_numpy().sum()
     return (
-        f"With K = {K} audited votes Theorem 3.1 certifies no radius above {srs['largest radius of the rule'].iloc[0]} at sigma "
-        f"{SIGMA:g}, so {srs['entries beyond it'].str.count('r=').sum()} of the {positive} published SRS entries above 0 cannot "
-        "come from it; notebook 40 says where they come from."
+        f"With K = {K} audited votes Theorem 3.1 certifies no radius above {srs['largest radius of the rule'].iloc[0]} at "
+        f"sigma {SIGMA:g}, so {srs['entries beyond it'].str.count('r=').sum()} of the {positive} published SRS entries above 0 "
+        "cannot come from it; notebook 40 says where they come from."
     )

@@ -1,4 +1,4 @@
-"""Notebook 34: do a DEQ's gradients mislead the attacker? Intermediate-state gradients against exact ones (Yang, Pang, Liu 2022).
+"""Notebook 34: do a DEQ's gradients mislead the attacker? Intermediate-state against exact ones (Yang, Pang, Liu 2022).
 
 An attacker who differentiates only at the end of a black-box solver may be misled. Here the loss is differentiated at
 intermediate states instead, on a DEQ and on the same DEQ trained against such attacks.
@@ -23,7 +23,7 @@ KEY = ["model", "gradient"]
 
 
 def both(run: Run) -> dict[str, Run]:
-    """The run and, trained on for a quarter of its epochs with attacks through intermediate states, its hardened one; by name."""
+    """The run and, trained on for a quarter of its epochs with attacks through intermediate states, its hardened one."""
     adversarial = Adversarial(vectors=1, gradient=Gradient("unrolled", state=3, unroll=3))
     again = dict(begin=run.train, epochs=max(1, run.train.epochs // 4), pretrain_steps=0, lr=run.train.lr / 2)
     return {PLAIN: run, HARD: replace(run, train=hardened(run.train, "adversarial", adversarial, **again))}
@@ -59,7 +59,7 @@ def measure(
 
 
 def read(run: Run) -> pd.DataFrame:
-    """A row per attack (`gradient`) on either model, radius and image that the base classifier had right: `flipped` is 100 or 0."""
+    """A row per attack (`gradient`) on either model, radius and image that it had right: `flipped` is 100 or 0."""
     parts = [store.read_attacks(one, "white_box").assign(model=name) for name, one in both(run).items()]
     points = pd.concat(parts, ignore_index=True).rename(columns={"attack": "gradient"})
     points = points.assign(flipped=100.0 * (points["base"] != points["label"]))
@@ -85,8 +85,9 @@ def finding(table: pd.DataFrame) -> str:
         lead = others.max() - rate[READY]
         wins = "beats" if lead > 0 else "equals" if lead == 0 else "does not beat"
         told.append(
-            f"On the DEQ {model} the best intermediate-state gradient ('{others.idxmax()}', {others.max():.1f} % of image-radius "
-            f"pairs flipped) {wins} the ready-made exact one ({rate[READY]:.1f} %) at equal cost: by {lead:+.1f} points."
+            f"On the DEQ {model} the best intermediate-state gradient ('{others.idxmax()}', {others.max():.1f} % of "
+            f"image-radius pairs flipped) {wins} the ready-made exact one ({rate[READY]:.1f} %) at equal cost: by "
+            f"{lead:+.1f} points."
         )
     return " ".join(told) or "Neither model has an image right."
 
@@ -99,8 +100,8 @@ def shown(points: pd.DataFrame, run: Run) -> list[Shown]:
     told = (
         "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
         f"({model_of(run, points['idx'].nunique())}; steps of {ready.step:g}). '{READY}': Broyden's method with "
-        f"{ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' spend "
-        "the same in evaluations of f and vector-Jacobian products."
+        f"{ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' "
+        "spend the same in evaluations of f and vector-Jacobian products."
     )
     axes = {"hue": "gradient", "panel": "model", "labels": (plots.RADIUS, "flipped (%)"), "log": ""}
     return [
