@@ -1,4 +1,4 @@
-"""The MDEQ against the authors' own outputs, its shapes and its dropout.
+"""The MDEQ against the authors' own outputs, its shapes and dropout, and the form in which it is run.
 
 `python -m tests.test_models` makes tests/mdeq_regression.npz again: what our own model computed when it conformed.
 """
@@ -130,6 +130,24 @@ def test_dropout_mask_lasts_one_solve():
         assert set(mask.unique().tolist()) == {0.0, 2.0}  # 1 / (1 - p), so that the mean stays
     rows = model.f(torch.ones_like(z[:1]).expand(8, -1), u[:1].expand(8, -1, -1, -1))  # rows that share a state, too
     assert not all(torch.equal(rows[0], row) for row in rows[1:])
+
+
+@pytest.mark.parametrize("size", [SMALL, Model("DEEP", (8, 16), (2, 4), 16, dropout=0.1, downsamples=2)], ids=lambda m: m.name)
+def test_the_prepared_model_computes_the_same_and_leaves_its_original_alone(size):
+    model = mdeq.build(size, CIFAR10, 0).train()
+    model.anchor = torch.ones(sum(model.sizes))
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    folded = inference.prepare(model)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(folded.anchor, model.anchor)
+    parts = list(folded.modules())
+    assert not any(part.training or isinstance(part, (torch.nn.BatchNorm2d, mdeq.WeightNormConv2d)) for part in parts)
+    x = torch.rand(3, *CIFAR10.shape)
+    mine, theirs = ((network.inject(x), logits(network, x, "naive-3")[0]) for network in (folded, model.eval()))
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
 if __name__ == "__main__":
