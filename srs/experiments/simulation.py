@@ -205,15 +205,17 @@ def _sizes(run: Run, name: str, counts: dict[str, pd.DataFrame], n: int) -> pd.D
     auditor = method.auditor if method.auditor and method.auditor.name in counts else reference
     rs_nfe, own_nfe = (int(nfe(run, plain, counts[plain.name], n, 0)) for plain in (reference, auditor))
     rs, own_rs = share[reference.name], share[auditor.name]
-    cost, points = nfe(run, method, own, n, np.arange(n + 1)), []
-    for k in (k for k in AUDIT_KS if k <= n):
-        audited = audited_counts(rng, n, n_a, agreeing, k)
-        radius = bounds.certify(Rule.AUDIT, audited, run.sigma, run.profile.alpha)[1].mean()
-        beside = _rs_radius(run, rs, cost[k] * n // rs_nfe, rng)  # selects c_A with the same share of its samples
-        fair = beside if auditor == reference else _rs_radius(run, own_rs, cost[k] * n // own_nfe, np.random.default_rng(1))
-        points.append((k, cost[k], radius, beside, fair))
+    cost, ks, drawn, beside = nfe(run, method, own, n, np.arange(n + 1)), [k for k in AUDIT_KS if k <= n], [], []
+    for k in ks:
+        drawn.append(audited_counts(rng, n, n_a, agreeing, k))
+        plain = _rs_radius(run, rs, cost[k] * n // rs_nfe, rng)  # selects c_A with the same share of its samples
+        fair = plain if auditor == reference else _rs_radius(run, own_rs, cost[k] * n // own_nfe, np.random.default_rng(1))
+        beside.append((k, cost[k], plain, fair))
+    k, m = (np.stack([getattr(audited, name) for audited in drawn]) for name in ("k", "m"))
+    audits = Counts(n=n, n_a=np.tile(n_a, (len(ks), 1)), k=k, m=m)  # together: the bound loops over m
+    radius = bounds.certify(Rule.AUDIT, audits, run.sigma, run.profile.alpha)[1].mean(axis=1)
     whole = {"p_m %": 100 * pd.Series(p_m).mean(), "RS: NFE": rs_nfe, DEAREST: np.searchsorted(cost, rs_nfe, side="right") - 1}
-    frame = pd.DataFrame(points, columns=["K", "NFE", "radius", RS, OWN_RS])
+    frame = pd.DataFrame(beside, columns=["K", "NFE", RS, OWN_RS]).assign(radius=radius)
     return frame.assign(**whole, **{"RS: radius": _rs_radius(run, rs, n, rng)})
 
 
