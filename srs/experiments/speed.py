@@ -218,7 +218,8 @@ def adaptive_votes(profile: Profile) -> list[Shown]:
 def _part(run: Run, images: int, **changes: object) -> Run:
     """The run on some of its images, evenly spread, with other fields of its profile changed."""
     p, images = run.profile, min(images, run.profile.images)
-    return replace(run, profile=replace(p, images=images, stride=p.stride * (p.images // images), plan=(), **changes))
+    some = {"images": images, "stride": p.stride * (p.images // images), "plan": (), "adaptive": False}
+    return replace(run, profile=replace(p, **some, **changes))
 
 
 def _save(run: Run, name: str, measured: pd.DataFrame, key: certify.Key) -> pd.DataFrame:
