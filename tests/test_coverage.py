@@ -1,4 +1,4 @@
-"""coverage: published numbers as published and with a source, ours as the rules give them, and a list of the paper's items that is complete."""
+"""coverage: numbers as published and with a source, ours as the rules give them, and a complete list of the paper's items."""
 
 import json
 from dataclasses import replace
@@ -103,6 +103,7 @@ def test_a_profile_is_complete_only_with_everything(srs_root):
     for _, item in ITEMS.iterrows():
         sealed.write(store.shown(SMOKE, item["artefact"] + {"T": ".csv", "F": ".pdf"}[item["item"][0]]), b"")
     coverage.require_complete(SMOKE)
-    assert coverage.items(SMOKE).set_index("item").iloc[:, -1][["T2", "T16", "T1"]].tolist() == ["yes", "published figures only", "not in this profile"]
+    state = coverage.items(SMOKE).set_index("item").iloc[:, -1]
+    assert state[["T2", "T16", "T1"]].tolist() == ["yes", "published figures only", "not in this profile"]
     store.shown(SMOKE, "mean_rrd.csv").rename(store.shown(SMOKE, "mean_rrd.pdf"))  # a figure is no table
     assert "T22 (mean_rrd)" in coverage.coverage(SMOKE).caption

@@ -11,7 +11,8 @@ from tests import synthetic
 
 from srs import profiles, settings, store
 from srs.experiments import simulation
-from srs.experiments.simulation import audit_sizes, failure_rates, half_space, linear, OWN_RS, RIVAL, RS, SIGMA, simulate, Surrogate, TOP
+from srs.experiments.simulation import audit_sizes, failure_rates, half_space, linear, simulate, Surrogate
+from srs.experiments.simulation import OWN_RS, RIVAL, RS, SIGMA, TOP
 from srs.smoothing import bounds
 from srs.smoothing.bounds import DEFAULT_SPLIT, lower_confidence_bound, Rule
 
@@ -113,7 +114,7 @@ def test_verdicts():
 
 @pytest.mark.parametrize("n, audit_k", [(10_000, 400), (1_000, 100)])
 def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_average(n, audit_k):
-    """On images with p_A from 1/2 to 1, half of them near 1 as a trained model's are, and 0 to 30 % of the other votes turned."""
+    """On images with p_A from 1/2 to 1, half of them near 1 as a trained model's are; 0 to 30 % of the other votes turned."""
     rng, images = np.random.default_rng(0), 1_000
     even, crowded = rng.uniform(0.5, 1, images), 1 - 0.5 * rng.beta(0.3, 1, images)
     agreeing = rng.binomial(n, np.where(np.arange(images) % 2, even, crowded))

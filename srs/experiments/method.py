@@ -201,8 +201,8 @@ def vote_conversion() -> Figure:
 def diagrams(profile: Profile) -> list[Shown]:
     """Both diagrams; they are the same for every profile."""
     smoothing = (
-        "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver starts "
-        "from its chain's solution of the batch before (orange), so S evaluations do; the first batch is warmed up."
+        "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver "
+        "starts from its chain's solution of the batch before (orange), so S evaluations do; the first batch is warmed up."
     )
     conversion = (
         "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
