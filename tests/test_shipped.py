@@ -46,6 +46,8 @@ def test_shipped_counts_are_of_the_shipped_weights_and_of_the_profile(run):
     digest = checkpoints.digest(store.tracked(run, store.WEIGHTS))
     made_by, counts = sealed.read_json(store.tracked(run, "counts.json"), "provenance", by=""), store.read_run(run)
     asked = json.loads(json.dumps(dataclasses.asdict(run.profile.sampling)))
+    if counts is None:
+        pytest.skip("not all methods of this run are shipped yet")
     for method in run.profile.methods:
         told = made_by[method.name]
         assert (told["weights"], told["method"]) == (digest, dataclasses.asdict(method))
