@@ -11,7 +11,7 @@ from tests import synthetic
 from tests.helpers import at_sigmas
 
 from srs import profiles, sealed, store
-from srs.analysis import published
+from srs.analysis import published, show
 from srs.experiments import coverage
 from srs.experiments.coverage import LIPSCHITZ, OURS, SMOOTHING
 from srs.profiles import PROFILES
@@ -79,6 +79,10 @@ def test_ours_are_what_the_rules_give_image_by_image_and_the_finding_follows(srs
     assert row["certificate"] == "audit" and ahead in coverage.lipschitz_finding(table)
     weak = table.assign(**{"r=1.00": table["r=1.00"].where(table["certificate"] != "Lipschitz bound", "1.0")})
     assert "is behind at r=1.00" in coverage.lipschitz_finding(weak)
+    smoothed = coverage.smoothing(SMOKE)
+    said = coverage.smoothing_finding(smoothed)
+    assert all(show.round_down(acr) in said for acr in smoothed.loc[smoothed["source"] == OURS, "ACR"])
+    assert "no counts" in coverage.smoothing_finding(smoothed[smoothed["source"] != OURS])
 
 
 def test_28_tables_and_12_figures_each_once():

@@ -1,6 +1,7 @@
-"""report: one page from counts and executed notebooks, without a reference to anything but itself."""
+"""report: one page from counts and executed notebooks, without a reference to anything but files of the checkout."""
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,55 +19,95 @@ SMOKE = profiles.get_profile("smoke")
 TABLE = pd.DataFrame({"method": ["MDEQ", "SRS"], "rule": ["cohen", "released"], "r=0.25": [50.0, 60.0]})
 
 
-def execute(name: str, *texts: str, title: str = "Title: more", **papermill) -> None:
+def markdown(text: str):
+    return new_output("display_data", {"text/markdown": text})
+
+
+def execute(name: str, *outputs, title: str = "Title: more", **papermill) -> Path:
     """Write a notebook as papermill leaves it."""
-    outputs = [new_output("display_data", {"text/markdown": text}) for text in texts]
-    outputs.append(new_output("stream", text="progress bar", name="stderr"))
-    cells = [new_markdown_cell(f"# {title}\n\n## Tables and more"), new_code_cell("secret_code()", outputs=outputs)]
+    cells = [new_markdown_cell(f"# {title}\n\n## Tables and more"), new_code_cell("secret_code()", outputs=list(outputs))]
     path = store.executed(SMOKE, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=cells, metadata={"papermill": papermill}), path)
+    return path
 
 
 @pytest.fixture
-def notebooks(srs_root):
-    """Counts, and notebooks, one of them from the middle of a run."""
-    with pytest.raises(settings.ConfigError, match="executed notebooks"):
-        report.build(SMOKE)
+def notebooks(srs_root, monkeypatch):
+    """Counts, and three notebooks, one of them from the middle of a run; pictures are not drawn."""
+    monkeypatch.setattr(show, "figure", lambda profile, name, drawn, caption: show.Shown(name, caption, png=b"PNG"))
     synthetic.write_profile(SMOKE)
-    execute("40_soundness", "**Finding.** None failed.", duration=3.0, exception=True)
-    shown = (TABLE.to_markdown(index=False), "*mean_rrd.* What it shows.")
-    execute("30_certified_accuracy", *shown, title="Main: is it?", duration=67.4, exception=None)
+    table = show.table(SMOKE, "mean_rrd", TABLE, "What it shows.")
+    outputs = [markdown(table.frame.to_markdown(index=False, disable_numparse=True)), markdown(f"*{table.name}.* {table.caption}")]
+    noise = new_output("stream", text="progress bar", name="stderr")
+    execute("40_soundness", markdown(show.finding("None failed.").data), duration=3.0, exception=True)
+    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", duration=67.4, exception=None, start_time="2030-01-01T10:00:00")
     execute("10_train-SMALL", duration=600, exception=None, title="training")
     execute("90_report.part")
+    return srs_root
 
 
-def test_the_page_holds_findings_and_what_the_notebooks_show_and_needs_no_other_file(notebooks):
-    page = report.build(SMOKE).read_text()
-    assert len(re.findall(r"<li><b>[^<]*\?</b> [^<]+", page)) == 5
-    assert '<a href="#smoke-mean_rrd">mean_rrd</a>' in page and "#smoke-audit_size_pays" not in page, "a link to what is there"
-    assert "What it shows." in page and ">60<" in page and "secret_code" not in page and "progress bar" not in page
-    assert page.index("Main: is it?</a>") < page.index("Title: more</a>"), "the main result first, whatever its number"
-    assert not re.search(r"<(script|link|iframe)|@import|url\(", page) and str(sealed.root()) not in page
-    assert not set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
-    places = re.findall(r'id="([^"]*)"', page)
-    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(places) and len(places) == len(set(places))
-    made = page[page.index('id="made"') :]
-    assert all(text in made for text in ("67.4", "not finished", "10_train-SMALL", "670.4", "torch")) and ".part" not in made
+@pytest.fixture
+def page(notebooks) -> str:
+    return report.build(SMOKE).read_text()
+
+
+def test_the_page_holds_what_the_notebooks_show_and_not_their_code(page):
+    assert "What it shows." in page and "60.0" in page
+    assert "secret_code" not in page and "progress bar" not in page
+    assert page.index("Main: is it?") < page.index("Title: more"), "the main result first, whatever its number"
+    assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1
+    assert len(page.encode()) < 4_000_000 and str(sealed.root()) not in page
+
+
+def test_the_page_needs_no_other_file_and_links_to_those_of_the_checkout(page):
+    assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
+    links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
+    assert {"../smoke/mean_rrd.csv", "../smoke/mean_rrd.tex", "../../data/smoke/notebooks/30_certified_accuracy.ipynb"} <= links
+    assert all((store.shown(SMOKE, "x").parent / link).is_file() for link in links)
+    places = set(re.findall(r'id="([^"]*)"', page))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= places and len(places) == len(re.findall(r'id="', page))
+
+
+def test_five_findings_and_a_figure_open_it_each_with_its_table(page):
+    first = page[page.index('<section class="first">') : page.index('<section id="30_certified_accuracy">')]
+    assert len(re.findall(r"<li><b>[^<]*\?</b> [^<]+", first)) == 5 and first.count("<img") == 1
+    assert '<a href="#smoke-mean_rrd">mean_rrd</a>' in first, "a table on the page is a step away"
+
+
+def test_the_commit_before_a_notebook_ran_stands_beside_its_tables(notebooks):
+    git = ["git", "-C", str(notebooks), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    assert re.search(r"30.ipynb</a> *</span>", report.build(SMOKE).read_text()), "nothing outside a repository"
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "made"], check=True)
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert f"30.ipynb</a> {head}" in report.build(SMOKE).read_text()
 
 
 def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monkeypatch):
     other = replace(SMOKE, name="other")
     monkeypatch.setitem(profiles.PROFILES, "other", other)
     synthetic.write_profile(other)
-    assert "from stored counts" not in report.build(SMOKE, "other").read_text()
-    show.table(other, "paper_distance", TABLE, "The caption of a stored table.")
-    sealed.write(store.shown(other, "curves_rules_SMALL.png"), b"PNG")
+    assert report.build(SMOKE, "other").read_text().count('class="first"') == 1
+    for name in ("mean_rrd", "paper_distance"):
+        show.table(other, name, TABLE, f"The caption of {name}.")
     page = report.build(SMOKE, "other").read_text()
-    assert page.index("other, from stored counts") < page.index("smoke, computed here") and "curves_rules_SMALL" in page
-    assert page.index("The caption of a stored table.") < page.index("What it shows.")
+    assert page.count('class="first"') == 2 and page.index("other, from stored counts") < page.index("smoke, computed here")
+    assert page.index("The caption of paper_distance.") < page.index("Main: is it?") and "curves_rules_SMALL" in page
+
+
+def test_times_and_versions_close_it(page):
+    made = page[page.index('<section id="made">') :]
+    assert all(text in made for text in ("67.4", "not finished", "10_train-SMALL", "600.0", "670.4", "torch", "nbconvert"))
+    assert ".part" not in made
+
+
+def test_without_an_executed_notebook_it_is_refused(srs_root):
+    with pytest.raises(settings.ConfigError, match="executed notebooks"):
+        report.build(SMOKE)
 
 
 def test_every_notebook_that_shows_something_has_a_place():
+    known = {name for names in report.GROUPS.values() for name in names}
     there = {path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")}
-    assert there - set(report.NOTEBOOKS) == {"10_train", "20_certify", "90_report"} and set(report.NOTEBOOKS) <= there
+    assert there - known == {"10_train", "20_certify", "90_report"} and known <= there

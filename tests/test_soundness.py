@@ -26,7 +26,8 @@ def counted(srs_root):
 def test_failure_rates_have_a_line_per_setting_and_rule_and_a_finding(srs_root):
     some = [simulation.simulate(*setting, n=200, audit_k=50, certificates=60) for setting in simulation.SETTINGS]
     measured = pd.concat([simulation.failure_rates(one) for one in some]).assign(n=soundness.N)
-    (shown,) = soundness.rates(measured, SMOKE)
+    shown, figure = soundness.rates(measured, SMOKE)
+    assert figure.name == "failure_rates_figure" and figure.png and "promised" in figure.caption
     assert len(shown.frame) == 4 * len(Rule) and set(shown.frame["errors"]) == {"+20%", "+40%, -1%"}
     cell = shown.frame.loc[shown.frame["rule"] == "released (unsound)", "alpha = 0.1"].iloc[0]
     rate, low, high = map(float, re.fullmatch(r"(\S+) \((\S+)-(\S+)\) refuted", cell).groups())

@@ -47,6 +47,17 @@ def test_each_finding_follows_the_counts(srs_root, monkeypatch):
     assert [question for question, _, _ in nothing] == QUESTIONS[:1], "models that certify nothing are compared with nothing"
 
 
+def test_the_figure_has_a_point_per_method_and_rule(srs_root):
+    synthetic.write_profile(SMOKE)
+    counted = store.read_counts(SMOKE)
+    rows = summary.kept(counted[counted["sigma"] == 0.5], SMOKE)
+    assert len(rows) == sum(3 if method.serialized else 1 for method in SMOKE.methods)
+    reference = rows[rows["method"] == SMOKE.reference]
+    assert reference["kept"].tolist() == pytest.approx([100]) and reference["times"].tolist() == [1]
+    (figure,) = summary.kept_against_speed(counted, SMOKE)
+    assert figure.png and store.shown(SMOKE, "kept_against_speed.pdf").is_file()
+
+
 def test_the_distance_is_ours_minus_the_paper_s_and_its_interval_holds_it(monkeypatch):
     monkeypatch.delenv("SRS_ROOT", raising=False)
     profile = profiles.get_profile("cifar10")
@@ -61,4 +72,8 @@ def test_the_distance_is_ours_minus_the_paper_s_and_its_interval_holds_it(monkey
     assert rows.loc["as published", "r=0.50"] == printed and rows.loc["distance", "r=0.50"] == pytest.approx(share - printed)
     low, high = map(float, rows.loc["its 95 % interval", "r=0.50"].split(" to "))
     assert low < share - printed < high
+    said, table = summary.accuracy_finding(cifar10, profile)
+    assert "Ours minus the paper's MDEQ-30A: " in said and table == "paper_distance"
+    worse, _ = summary.accuracy_finding(cifar10.assign(n_a=cifar10["n_a"] * 9 // 10), profile)
+    assert said.split("Ours minus")[1] != worse.split("Ours minus")[1]
     assert summary.distance(cifar10, replace(profile, data=profiles.DIGITS)).empty, "no distance between data sets"

@@ -4,8 +4,9 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from srs.analysis import measures, show
+from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, ROW, RULES
 from srs.analysis.show import RULE_LABELS, Shown
 from srs.experiments.certified_accuracy import best_of_the_paper, published, PUBLISHED_SETTINGS
@@ -15,22 +16,54 @@ from srs.smoothing import bounds, exact
 from srs.smoothing.bounds import Rule
 
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
+MARKERS = dict(zip(RULE_LABELS.values(), "os^x"))
 CAP_SIGMAS = (0.12, 0.25, 0.5, 1.0)
 CAP_NS = (1_000, 10_000, 100_000)
 CAP_KS = (50, 100, 200, 400, 1_000, 2_100, 4_000, 10_000)
 
 
+def labels(rules: pd.Series) -> pd.Categorical:
+    """The rules under the names that the reader sees, in the order of the tables."""
+    return pd.Categorical(rules.map(RULE_LABELS), RULE_LABELS.values(), ordered=True)
+
+
 def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """A table of `simulation.measure` at each N: how often each rule's certificates are false."""
-    return [
-        show.table(profile, "failure_rates" + "_small_n" * (n != N), rate_table(own), (
+    """A table and a figure of `simulation.measure` at each N: how often each rule's certificates are false."""
+    shown = []
+    for n, own in measured.groupby("n", sort=False):
+        name = "failure_rates" + "_small_n" * (n != N)
+        told = (
             f"False certificates in percent with one-sided 99 % limits (N = {n}, K = {own['K'].iloc[0]}, "
             f"{own['certificates'].iloc[0]} certificates a line). Errors: share of the other votes that the surrogate turns to "
             "the top class, and (-) of its votes that it turns away. 'cohen' is given the standard votes, the others the "
-            "surrogate's. Mean radius at the least alpha, abstentions counting 0."
-        ), {"true radius": 3}, down=["mean radius"])
-        for n, own in measured.groupby("n", sort=False)
-    ]  # fmt: skip
+            "surrogate's."
+        )
+        panels = own.assign(label=labels(own["rule"]), panel=own["problem"] + ", " + own["errors"])
+        axes = {"x": r"promised $\alpha$ (%)", "y": "failure rate (%)"}
+        drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, **axes)
+        promised = [100 * alpha for alpha in sorted(set(own["alpha"]), reverse=True)]
+        for ax in drawn.axes:
+            for i, percent in enumerate(promised):
+                ax.hlines(percent, i - 0.42, i + 0.42, color="0.35", linewidth=0.8, linestyle="--")
+            ax.set(yscale="log", xticks=range(len(promised)), xticklabels=map("{:g}".format, promised))
+        shown += [
+            show.table(profile, name, rate_table(own), (
+                f"{told} Mean radius at the least alpha, abstentions counting 0."
+            ), {"true radius": 3}, down=["mean radius"]),
+            show.figure(profile, f"{name}_figure", drawn, f"{told} Dashed: what was promised. Arrow: no failure was seen."),
+        ]  # fmt: skip
+    return shown
+
+
+def _draw_rates(ax: Axes, own: pd.DataFrame, look: dict, place: tuple[int, int]) -> None:
+    """Points with limits; where no failure was seen, an arrow down from the upper limit."""
+    own = own.sort_values("alpha", ascending=False).reset_index(drop=True)
+    x = own.index + 0.2 * (place[0] - (place[1] - 1) / 2)
+    rate, lower, upper = (100 * own[name] for name in ("rate", "lower", "upper"))
+    some, bar = rate > 0, {"color": look["color"], "linewidth": 0.7, "capsize": 1.5}
+    ax.errorbar(x[some], rate[some], [(rate - lower)[some], (upper - rate)[some]], fmt=MARKERS[look["label"]], markersize=3,
+                label=look["label"], **bar)  # fmt: skip
+    ax.errorbar(x[~some], upper[~some], 0.7 * upper[~some], fmt="none", uplims=True, **bar)
 
 
 def rate_table(measured: pd.DataFrame) -> pd.DataFrame:

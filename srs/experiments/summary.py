@@ -1,12 +1,15 @@
-"""What a reader sees first: five findings that open the report, the distance to the paper, the README's table."""
+"""What a reader sees first: five findings and a figure that open the report, the distance to the paper, the README's table."""
 
 import math
 import re
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from srs import profiles, sealed, store
-from srs.analysis import measures, show
+from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
 from srs.analysis.show import Shown
 from srs.experiments import bench, certified_accuracy, scaling, soundness
@@ -18,6 +21,7 @@ SIGMA = 0.5  # the paper's main noise level
 RADII = (0.25, 0.5, 1.0)
 PAPER_REFERENCE = "MDEQ-30A"
 NEARLY = 95  # percent of the ACR: what a better buy must keep
+MOST_NAMED = 2  # models named in a sentence, those with the largest lead
 BLOCK = re.compile(r"(<!-- (rows|scaling|beside): ([^>]*?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 CERTIFIED_BY = {
     Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
@@ -27,15 +31,14 @@ CERTIFIED_BY = {
 
 def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, str]]:
     """Questions, their answers with numbers, and the tables in which they stand; of when SRS pays, from `audit_size_pays`."""
-    table = name_of("certified_accuracy", main_run(counted, profile))
-    told = [("How accurate is it?", accuracy_finding(counted, profile), table)]
-    standard = counted[counted["method"] == profile.reference]
-    if best_of_the_paper(counted) and measures.certificates(standard, alpha=profile.alpha)["correct"].any():
+    run, told = main_run(counted, profile), [("How accurate is it?", *accuracy_finding(counted, profile))]
+    standard = kept(at_main_sigma(counted, profile), profile).query("method == @profile.reference")
+    if best_of_the_paper(counted) and standard["ACR"].any():  # a model that certifies nothing has nothing to be compared
         told += [
-            ("What does SRS keep?", certified_accuracy.kept_finding(counted, profile), table),
+            ("What does SRS keep?", kept_finding(counted, profile), name_of("cost", run)),
             ("Do the authors' certificates hold?", released_finding(counted, profile), "mean_rrd"),
             ("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
-            ("What is our rule worth?", soundness.gain_finding(counted, profile), table),
+            ("What is our rule worth?", soundness.gain_finding(counted, profile), name_of("certified_accuracy", run)),
         ]
     return told
 
@@ -49,30 +52,56 @@ def main_run(counted: pd.DataFrame, profile: Profile) -> Run:
     return max((run for run in runs if run.sigma == at), key=lambda run: acr[tuple(certified_accuracy.identity(run).values())])
 
 
+def at_main_sigma(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """The counts of all models at the noise level of `main_run`."""
+    return counted[counted["sigma"] == main_run(counted, profile).sigma]
+
+
 def standard_method(own: pd.DataFrame, profile: Profile) -> str:
     """The reference, or the method without an audit that stands in for it where its votes were not drawn."""
     plain = own[~own["needs_audit"]]
     return profile.reference if profile.reference in set(plain["method"]) else str(plain["method"].iloc[0])
 
 
-def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """Certified accuracy of standard RS and of the paper's best SRS on the main run."""
+def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]:
+    """Certified accuracy of standard RS and of the paper's best SRS, how far from the paper's it lies; its table."""
     run, radii = main_run(counted, profile), (0.0, *RADII)
     own = certified_accuracy.of_run(counted, run)
     methods = [method for method in (standard_method(own, profile), best_of_the_paper(own)) if method]
     rows = measures.certified_accuracy(measures.holding(own, alpha=profile.alpha), radii, ["method"]).drop(columns="ACR")
     told = [f"{method} {' / '.join(show.round_half_up(value, 1) for value in rows.loc[method])} %" for method in methods]
-    return (
+    sentence = (
         f"Certified accuracy at r = {', '.join(f'{r:g}' for r in radii)} ({profile.data.name}, {run.model.name} "
         f"{run.train.recipe}, sigma {run.sigma:g}, {own['idx'].nunique()} images): {'; by audit '.join(told)}."
     )
+    away = distance(counted, profile)
+    if away.empty:
+        return sentence, name_of("certified_accuracy", run)
+    away = certified_accuracy.of_run(away, run).query("method == @methods[0]").set_index("statement").filter(like="r=")
+    points, spans = away.loc["distance"], away.loc["its 95 % interval"].str.split(" to ")
+    inside = sum(float(low) <= 0 <= float(high) for low, high in spans)
+    sentence += (
+        f" Ours minus the paper's {PAPER_REFERENCE}: {points.min():+.1f} to {points.max():+.1f} points over all radii; the "
+        f"95 % interval of the difference holds 0 at {inside} of {len(points)}."
+    )
+    return sentence, "paper_distance"
+
+
+def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
+    """How much faster the paper's best SRS is, and what of standard RS's ACR it keeps under each rule."""
+    srs = best_of_the_paper(counted)
+    rows = kept(counted[counted["method"].isin([srs, profile.reference])], profile, by=[]).set_index("rule")
+    rows = rows[rows["method"] == srs]
+    told = ", ".join(f"{share:.0f} % under {rule}" for rule, share in rows["kept"].items())
+    faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than {profile.reference}"
+    return f"{faster} and keeps of its ACR {told}."
 
 
 def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
     """How many SRS certificates exceed standard RS's on the same noise, by rule."""
     both = measures.rrd(measures.certificates(counted, alpha=profile.alpha))
-    above = (both["radius"] > both["radius_rs"]).groupby(both["rule"], observed=True)
-    told = ", ".join(f"{count} under {show.RULE_LABELS[rule]}" for rule, count in above.sum().items())
+    above = (both["radius"] > both["radius_rs"]).groupby(soundness.labels(both["rule"]), observed=True)
+    told = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
     return (
         f"Of {above.size().max()} SRS certificates, those with a larger radius than {profile.reference} certifies on the same "
         f"noise: {told}. The authors' code does not pay for wrong votes, so nothing backs its radii."
@@ -80,25 +109,80 @@ def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
 
 
 def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """In how many rows SRS certifies more than plain RS at equal cost, and the better buy without an audit."""
+    """Where SRS certifies more than plain RS at equal cost, by rule, N, K and model, and the better buy elsewhere."""
     told = []
     for n, name in ((profile.n, "audit_size_pays"), (soundness.N, "audit_size_pays_large_n")):
         path = store.shown(profile, f"{name}.csv")
         if path.is_file():
             table = pd.read_csv(path, keep_default_na=False)
-            told.append(f"in {(table['pays for K'] != 'none').sum()} of {len(table)} rows at N = {n:,}")
+            won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
+            most = won.sort_values("lead", ascending=False)[:MOST_NAMED]
+            where = [f"{r['method']} on {r['recipe']} {r['sigma']:g} with K = {r['pays for K']}" for _, r in most.iterrows()]
+            told.append(f"in {len(won)} of {len(table)} rows at N = {n:,}" + f" ({'; '.join(where)})" * bool(where))
     pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
-    plain = counted[(counted["sigma"] == main_run(counted, profile).sigma) & ~counted["needs_audit"]]
-    acr = measures.certified_accuracy(measures.certificates(plain, alpha=profile.alpha), [0.0], measures.METHOD)["ACR"]
-    faster, buys = measures.speed_up(measures.cost(plain), profile.reference)["speed-up (NFE)"], []
-    for (model, recipe, sigma), own in acr.groupby(RUN, observed=True):
-        kept = 100 * own.droplevel(RUN) / own[model, recipe, sigma, profile.reference]
-        if kept.notna().all():  # the reference certifies something
-            times = faster[model, recipe, sigma]
-            best = times.where(kept >= NEARLY).idxmax()
-            buys.append(f"{best} on {model} {recipe} ({times[best]:.1f} times fewer evaluations, {kept[best]:.0f} % kept)")
-    what = f"which keeps {NEARLY} % of {profile.reference}'s ACR without an audit"
-    return f"{pays}The better buy, {what}, is {' and '.join(buys) or 'unknown'}."
+    return f"{pays}{better_buy(counted, profile)}"
+
+
+def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
+    """The fastest votes without an audit that keep nearly all of standard RS's ACR, on each model of the main noise level."""
+    rows, srs, told = kept(at_main_sigma(counted, profile), profile), best_of_the_paper(counted), []
+    for (model, recipe), own in rows[rows["ACR_rs"] > 0].groupby(["model", "recipe"], observed=True):
+        plain = own[own["rule"] == show.RULE_LABELS[Rule.COHEN]].set_index("method")
+        best = plain.loc[plain["times"].where(plain["kept"] >= NEARLY).idxmax()]
+        audited = own[(own["method"] == srs) & (own["rule"] == show.RULE_LABELS[Rule.AUDIT])]
+        beside = "".join(f"; {srs} {row.times:.1f} times, {row.kept:.0f} %" for row in audited.itertuples())
+        share = f"{best['times']:.1f} times fewer evaluations, {best['kept']:.0f} % kept"
+        told.append(f"{best.name} on {model} {recipe} ({share}{beside})")
+    return (
+        f"The better buy, which keeps {NEARLY} % of {profile.reference}'s ACR without an audit, is "
+        f"{' and '.join(told) or 'unknown'}."
+    )
+
+
+def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd.DataFrame:
+    """What every method keeps of standard RS's ACR under each rule (percent), and how many times fewer evaluations it spends.
+
+    Ratios are of means over the images of each group `by`, so of all runs together if it is empty.
+    """
+    method = [*by, "method"]
+    certified = measures.certificates(counted, alpha=profile.alpha)
+    rows = measures.certified_accuracy(certified, [0.0], [*method, "rule"]).reset_index()
+    rows = rows.merge(measures.cost(counted, method)["NFE/image"].reset_index(), on=method)
+    standard = rows[rows["method"] == profile.reference].drop(columns="method")
+    how = {"on": list(by)} if by else {"how": "cross"}
+    both = rows.merge(standard, **how, suffixes=("", "_rs"))
+    share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
+    return both.assign(kept=100 * share, times=times, rule=soundness.labels(both["rule"]))
+
+
+def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
+    """The figure of the first screen: accuracy kept against speed, ours, the paper's rule and the authors' code.
+
+    There is none where the reference was not drawn.
+    """
+    rows = kept(own := at_main_sigma(counted, profile), profile)
+    if rows.empty:
+        return []
+    rows = rows.assign(panel=measures.in_order(rows["model"].astype(str) + ", " + rows["recipe"].astype(str)))
+    axes = {"x": "times fewer evaluations", "y": f"ACR kept (% of {profile.reference}'s)"}
+    drawn = plots.grid(rows, panel="panel", hue="rule", draw=_points, columns=1, height=2.0, **axes)
+    caption = (
+        f"Accuracy kept against speed at sigma {own['sigma'].iloc[0]:g} ({profile.data.name}, {own['idx'].nunique()} images): "
+        "a point per method and rule. Round: standard votes, which need no audit. Square and triangle: SRS votes under our rule "
+        "and under the paper's. Cross: the same votes by the authors' code, whose certificates do not hold."
+    )
+    return [show.figure(profile, "kept_against_speed", drawn, caption)]
+
+
+def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None:
+    own, marker = own.dropna(subset=["kept"]), {"s": 12, "marker": soundness.MARKERS[look["label"]], "linewidths": 0.8}
+    ax.scatter(own["times"], own["kept"], color=look["color"], label=look["label"], **marker)
+    if look["label"] in (show.RULE_LABELS[Rule.COHEN], show.RULE_LABELS[Rule.AUDIT]):
+        for method, x, y in zip(own["method"].astype(str), own["times"], own["kept"]):
+            ax.annotate(method.replace("MDEQ-", ""), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=4.5)
+    ax.set_xscale("log")
+    ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
+    ax.minorticks_off()
 
 
 def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -146,8 +230,8 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
 def ways(run: Run) -> pd.DataFrame:
     """Six ways to certify: who draws the votes, who certifies, whether that holds, certified accuracy, and the cost.
 
-    The last one is the cheapest without an audit whose votes differ from the full solve's in less than one of twenty. Cost is
-    against the authors' MDEQ-30A, as `bench` measured it.
+    Five where MDEQ-STOP is the reference. The last one is the cheapest without an audit whose votes differ from the full
+    solve's in less than one of twenty. Cost is against the authors' MDEQ-30A, as `bench` measured it.
     """
     profile, counted = run.profile, store.read_run(run)
     srs, cost = best_of_the_paper(counted), measures.cost(counted[~counted["needs_audit"]], ["method"])
@@ -160,7 +244,7 @@ def ways(run: Run) -> pd.DataFrame:
     return pd.DataFrame([
         {"votes drawn by": method, "certified by": CERTIFIED_BY[rule], "holds": "yes" if rule.sound else "**no**",
          **accuracy.loc[(method, str(rule))].drop("ACR").to_dict(), "times fewer evaluations": faster[method]}
-        for method, rule in chosen
+        for method, rule in dict.fromkeys(chosen)
     ])  # fmt: skip
 
 
