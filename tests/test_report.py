@@ -38,10 +38,12 @@ def notebooks(srs_root, monkeypatch):
     monkeypatch.setattr(show, "figure", lambda profile, name, drawn, caption: show.Shown(name, caption, png=b"PNG"))
     synthetic.write_profile(SMOKE)
     table = show.table(SMOKE, "mean_rrd", TABLE, "What it shows.")
-    outputs = [markdown(table.frame.to_markdown(index=False, disable_numparse=True)), markdown(f"*{table.name}.* {table.caption}")]
+    texts = (table.frame.to_markdown(index=False, disable_numparse=True), f"*{table.name}.* {table.caption}")
+    outputs = [markdown(text) for text in texts]
     noise = new_output("stream", text="progress bar", name="stderr")
     execute("40_soundness", markdown(show.finding("None failed.").data), duration=3.0, exception=True)
-    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", duration=67.4, exception=None, start_time="2030-01-01T10:00:00")
+    ran = {"duration": 67.4, "exception": None, "start_time": "2030-01-01T10:00:00"}
+    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", **ran)
     execute("10_train-SMALL", duration=600, exception=None, title="training")
     execute("90_report.part")
     return srs_root
@@ -98,7 +100,7 @@ def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monk
 
 def test_times_and_versions_close_it(page):
     made = page[page.index('<section id="made">') :]
-    assert all(text in made for text in ("67.4", "not finished", "10_train-SMALL", "600.0", "670.4", "torch", "nbconvert"))
+    assert all(text in made for text in ("67.4", "not finished", "10_train-SMALL", "600.0", "670.4", "torch"))
     assert ".part" not in made
 
 

@@ -29,7 +29,7 @@ GROUPS = {  # the notebooks of the page in its order, by what they are about
     "Ablations and attacks": ("32_ablations", "33_attacks", "34_white_box"),
     "Beside other work": ("36_explicit", "35_imagenet", "80_coverage"),
 }
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn", "papermill", "nbconvert")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "papermill", "nbconvert")
 ENDINGS = ("csv", "tex", "pdf")  # of the files that a table or figure links to
 
 
@@ -44,23 +44,22 @@ def build(profile: Profile, stored: str = "") -> Path:
         ConfigError: no notebook of the profile has been executed, or no run of it is certified.
     """
     notebooks, folder = executed(profile), store.executed(profile, "any").parent
-    settings.check(notebooks != {}, "executed notebooks", str(folder), "at least one; `make` executes them")
-    groups, screens = [], []
+    settings.check(notebooks != {}, "executed notebooks", str(folder), "at least one; see `make`")
     others = [profiles.get_profile(name) for name in stored.split() if name != profile.name]
     others = [other for other in others if store.shown(other, "paper_distance.csv").is_file()]
-    screens += [(f"{other.name}, from stored counts", other) for other in others]
-    groups.append(("Beside the paper", {
-        other.name: section(other, other.name, stored_results(other), _source(other)) for other in others
-    }))  # fmt: skip
-    screens.append((f"{profile.name}, computed here" if screens else "What was found", profile))
+    screens = [(f"{other.name}, from stored counts", other) for other in others]
+    screens.append((f"{profile.name}, computed here" if others else "What was found", profile))
+    sections = {other.name: section(other, other.name, stored_results(other), _source(other)) for other in others}
+    groups = [("Beside the paper", sections)]
     for group, names in GROUPS.items():
         there = [(name, notebooks[name]) for name in names if name in notebooks]
         groups.append((group, {name: section(profile, name, book, _made_by(profile, name, book)) for name, book in there}))
-    body = "".join(f'<section id="{_anchor(name)}">{text}</section>' for _, sections in groups for name, text in sections.items())
+    parts = [part for _, sections in groups for part in sections.items()]
+    body = "".join(f'<section id="{_anchor(name)}">{text}</section>' for name, text in parts)
     entries = {group: "".join(_entry(name, text) for name, text in sections.items()) for group, sections in groups}
     contents = "".join(f"<li>{group}<ul>{inner}</ul></li>" for group, inner in entries.items() if inner)
     page = PAGE.format(
-        style=STYLE, title=" and ".join(p.name for _, p in screens), made=_made(profile), contents=contents, body=body,
+        style=STYLE, title=" and ".join(p.name for _, p in screens), made=how_made(profile), contents=contents, body=body,
         note=f"<p><b>{html.escape(profile.note)}</b></p>" * bool(profile.note), unsound=show.RULE_LABELS[Rule.RELEASED],
         findings="".join(first_screen(title, p, body) for title, p in screens),
     )  # fmt: skip
@@ -97,7 +96,7 @@ def stored_results(profile: Profile) -> nbformat.NotebookNode:
     main = summary.at_main_sigma(counted, profile)
     runs = certified_accuracy.certified_runs(main, profile)
     by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in ("certified_accuracy", "cost")]
-    names = ["paper_distance", *by_run, "mean_rrd", "audit_gain", "audit_size_pays", "coverage"]
+    names = ["paper_distance", *by_run, "mean_rrd", "audit_size_pays", "coverage"]
     every = certified_accuracy.curves(counted, profile)
     curves = [shown for shown in every if shown.name.startswith("curves_rules")] or every
     tables = [path for name in names if (path := store.shown(profile, f"{name}.md")).is_file()]
@@ -118,11 +117,9 @@ def _notebook(heading: str, shown: list[Shown | Path]) -> nbformat.NotebookNode:
 
 
 def section(profile: Profile, name: str, notebook: nbformat.NotebookNode, made_by: str) -> str:
-    """One executed notebook without its code: headings a level down, tables that scroll, links to the files of what it shows."""
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
-    )
-    body = exporter.from_notebook_node(notebook)[0]
+    """An executed notebook without its code: headings a level down, tables that scroll, links to the files of what it shows."""
+    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    body = HTMLExporter(template_name="basic", embed_images=True, **hidden).from_notebook_node(notebook)[0]
     body = re.sub(r"<style.*?</style>|<script.*?</script>|<a class=\"anchor-link\".*?</a>", "", body, flags=re.DOTALL)
     body = re.sub(r"<(/?)h([1-5])\b", lambda h: f"<{h[1]}h{int(h[2]) + 1}", body)
     body = re.sub(r'\b(id="|href="#)', rf"\g<1>{_anchor(name)}-", body)
@@ -184,37 +181,24 @@ def _entry(name: str, body: str) -> str:
     return f'<li><a href="#{_anchor(name)}">{title[1].partition(":")[0]}</a><ul>{inner}</ul></li>'
 
 
-# ------------------------------------------------------------------------------------------------ how it was made
-
-
 def run_times(profile: Profile) -> pd.DataFrame:
     """How long each executed notebook took by papermill's notes, and whether it finished; those run by hand have none."""
-    found = {}
+    rows = []
     for path in sorted(store.executed(profile, "any").parent.glob("*.ipynb")):
         if not path.stem.endswith(".part"):  # being executed, this notebook among them
             noted = json.loads(path.read_text())["metadata"].get("papermill", {})
-            found[path.stem] = noted.get("duration"), "not finished" if noted.get("exception", True) else "finished"
-    frame = pd.DataFrame(found.values(), columns=["seconds", "state"], index=pd.Index(found, name="notebook")).reset_index()
+            rows.append((path.stem, noted.get("duration"), "not finished" if noted.get("exception", True) else "finished"))
+    frame = pd.DataFrame(rows, columns=["notebook", "seconds", "state"])
     return frame.assign(seconds=frame["seconds"].astype(float).round(1))
 
 
-def versions() -> dict[str, str]:
-    """Versions of what numbers and pictures were made with, and the kind of machine."""
-    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    packages = {name: found.get(name, "not installed") for name in PACKAGES}
-    return {"python": platform.python_version(), **packages, "machine": machine}
-
-
-def _made(profile: Profile) -> str:
+def how_made(profile: Profile) -> str:
+    """Run times, the machine, and the versions of what numbers and pictures were made with."""
     times = run_times(profile)
-    total = pd.DataFrame([{"notebook": "all of them, one after another", "seconds": times["seconds"].sum(), "state": ""}])
-    frames = {
-        "Run times of the notebooks": pd.concat([times, total]),
-        "Versions": pd.DataFrame(versions().items(), columns=["package", "version"]),
-    }
-    tables = {title: frame.to_html(index=False, border=0) for title, frame in frames.items()}
-    return "".join(f'<h3>{title}</h3><div class="wide">{table}</div>' for title, table in tables.items())
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    table = f'<div class="wide">{times.to_html(index=False, border=0, na_rep="")}</div>'
+    return f"{table}<p>{times['seconds'].sum():.1f} s in all. {machine}, {versions}.</p>"
 
 
 STYLE = """\
