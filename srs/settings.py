@@ -285,7 +285,6 @@ class Profile:
     ablation_images: int | None = None  # that ablations draw votes for, with models trained short; None: all
     card_images: int | None = None  # that model card and anchor are measured on, instead of training.card's own numbers
     note: str = ""  # opens every caption
-    undrawn: tuple[Method, ...] = ()  # the reference of a run that leaves it out: `runs` sets it
 
     def __post_init__(self):
         check(0 < self.alpha < 1, "alpha", self.alpha, "a failure probability strictly between 0 and 1")
@@ -336,13 +335,11 @@ class Profile:
         if not own:
             return replace(run, profile=self)
         bare = replace(run, methods=(), reference="", images=0)
-        if self.method(self.reference) not in own.get("methods", self.methods) and not run.reference:
-            own["undrawn"] = (self.method(self.reference),)
         return replace(bare, profile=replace(self, plan=(bare,), **own))
 
     def method(self, name: str) -> Method:
         """The method of that name; ConfigError if there is none."""
-        return pick(name, {m.name: m for m in (*self.methods, *self.undrawn)}, "method")
+        return pick(name, {m.name: m for m in self.methods}, "method")
 
 
 def fingerprint(*settings: object) -> str:

@@ -82,7 +82,7 @@ def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
 
 def sampling(profile: Profile) -> pd.DataFrame:
     """What is sampled and certified: a column per profile."""
-    skip = ("name", "plan", "methods", "attacks", "published", "trains_more", "note", "undrawn")
+    skip = ("name", "plan", "methods", "attacks", "published", "trains_more", "note")
     return side_by_side({p.name: _cells(p, skip) | {"data": p.data.name, "sigmas": _text(p.sigmas)} for p in compared(profile)})
 
 
