@@ -1,6 +1,7 @@
 """The ablations: a recount is what fewer votes and another audit would have been; tables and sentences follow the counts."""
 
 import dataclasses
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +114,11 @@ def test_every_line_of_every_table_is_counted_once_and_main_tables_stay(srs_root
     store.own(replace(RUN, train=ablations.further_recipes(RUN)["jacobian"]), store.WEIGHTS).unlink()
     ablations.measure(PROFILE, training=False, progress=False)
     assert set(ablations.read(PROFILE)["recipe"]) == {"paper", "smoothadv"}
+    measured = path.read_bytes()
+    shutil.rmtree(store.own(RUN, "votes"))
+    with pytest.warns(UserWarning, match="the votes of SMALL-s0.50-paper are not here, only their counts"):
+        ablations.measure(PROFILE, progress=False)
+    assert path.read_bytes() == measured
 
 
 def test_a_profile_without_the_run_makes_nothing(srs_root):

@@ -137,7 +137,7 @@ def measure(
 ) -> None:
     """Draw what votes are missing, train what models are missing, and store all counts that the ablations show.
 
-    Nothing is done for a profile without the run that is ablated.
+    Nothing is done for a profile without the run that is ablated nor, with a warning, where its counts lie without votes.
 
     Args:
         profile: whose run of model SMALL at sigma 0.5, recipe `paper`, is ablated.
@@ -150,6 +150,11 @@ def measure(
     run = base(profile)
     if run is None:
         return
+    inference.check_device(device)
+    if store.read_run(run) is not None and not _has_votes(run, device):
+        told = f"the votes of {run.id} are not here, only their counts: none are drawn; `make` or `srs certify` draws them"
+        warnings.warn(told, stacklevel=2)
+        return
     learn = partial(train.train, device=device, progress=progress)
     draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
     learn(run)
@@ -161,14 +166,21 @@ def measure(
             learn(other)
         if sealed.present(store.own(other, store.WEIGHTS)):
             own = [line for line in every if line.train == recipe]
-            found += _count(other, own, draw, stored=run.profile.methods if other == run else ())
+            found += _count(other, own, draw, device, stored=run.profile.methods if other == run else ())
     path = store.own(run, NAME)
     store.save_frame(path, pd.concat(found))
     facts = {"run": run.id, "device": inference.device_name(device), "votes": certify.vote_key(run, device).shared}
     sealed.write_json(path.with_suffix(".json"), store.provenance(**facts))
 
 
-def _count(run: Run, own: Sequence[Line], draw: Callable, stored: Sequence[Method]) -> Iterator[pd.DataFrame]:
+def _has_votes(run: Run, device: str) -> bool:
+    if not sealed.present(store.own(run, store.WEIGHTS)):
+        return False
+    p, key = run.profile, certify.vote_key(run, device)
+    return all(sealed.present(certify.vote_file(run, m, key, idx)) for m in p.methods for idx in p.evaluated)
+
+
+def _count(run: Run, own: Sequence[Line], draw: Callable, device: str, stored: Sequence[Method]) -> Iterator[pd.DataFrame]:
     """The rows of a model: the votes that are missing are drawn, then all are counted."""
     profile, reference = run.profile, run.profile.method(run.profile.reference)
     for size in sorted({line.images for line in own}):
@@ -177,7 +189,7 @@ def _count(run: Run, own: Sequence[Line], draw: Callable, stored: Sequence[Metho
         part = replace(run, profile=replace(profile, images=size, methods=methods, plan=()))
         if missing := tuple(m.name for m in methods if m not in stored):
             draw(part, methods=missing, count=False)
-        key = certify.vote_key(part)
+        key = certify.vote_key(part, device)
         read = cache(lambda method, idx, part=part, key=key: votes.read(certify.vote_file(part, method, key, idx)))
         for method, n, k in dict.fromkeys((line.method, line.n, line.k) for line in some):
             asked, found = (method, reference, method.auditor or reference), []
