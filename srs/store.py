@@ -138,7 +138,7 @@ ATTACKED = {  # the columns of attacked images, a row per image and radius; clas
     "base": int,  # the base classifier's answer, without noise
     "n": int,  # votes of the reference method; 0: only the base classifier was attacked
     "own": int,  # the most frequent class among them
-    "further": str,  # how many further votes are for each class, as "0 380 20"; drawn where the first ones contradict a certificate
+    "further": str,  # further votes for each class, as "0 380 20"; drawn where the first ones contradict a certificate
 }  # fmt: skip
 
 
@@ -281,11 +281,10 @@ def provenance(**facts: object) -> dict:
 
 
 @functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
-def code_digest(*places: str) -> str:
-    """The digest of modules or folders of this package: it changes with the code, not with its comments."""
+def code_digest(*modules: str) -> str:
+    """The digest of modules of this package: it changes with the code, not with its comments."""
     home = Path(__file__).parent
-    files = [file for place in places for file in ([*home.glob(f"{place}.py")] or sorted((home / place).glob("*.py")))]
-    return digest_of_code(*(file.read_text(encoding="utf-8") for file in files))
+    return digest_of_code(*((home / f"{module}.py").read_text(encoding="utf-8") for module in modules))
 
 
 def digest_of_code(*sources: str) -> str:

@@ -4,7 +4,6 @@ import math
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -123,6 +122,12 @@ def test_other_settings_are_not_taken_for_the_same(done):
 def test_what_cannot_be_attacked_is_refused(srs_root):
     with pytest.raises(ConfigError, match="noise = 'grid'"):
         attacked(run=smoke_run(images=3, noise="grid"))
+    few = RUN.profile.method("MDEQ-5A")
+    otherwise = replace(RUN.profile.method("SRS-MDEQ-1A"), name="audited by few steps", auditor=few)
+    more = replace(RUN, profile=replace(RUN.profile, methods=(*RUN.profile.methods, otherwise)))
+    for method in (few, otherwise):  # a false one of theirs would be none: the reference's votes are about another classifier
+        with pytest.raises(ConfigError, match=f"attacked method = '{method.name}'"):
+            attacked(replace(SUITE, methods=(REFERENCE, method.name)), more)
     with pytest.raises(ConfigError, match="weight file"):
         attacked()
     save_untrained(RUN)

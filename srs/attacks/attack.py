@@ -17,14 +17,14 @@ from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing.engine import tqdm
-from srs.smoothing import bounds, noise, votes
+from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.store import ATTACKED, NOT_DRAWN
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
 # What results depend on.
-MODULES = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes", "attacks/pgd", "attacks/attack")
+MODULES = (*certify.VOTES_DEPEND_ON, "deq/gradients", "attacks/pgd", "attacks/attack")
 
 
 def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:
@@ -63,6 +63,10 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
     inference.check_device(device)
     p, weight_file, tables = run.profile, store.own(run, store.WEIGHTS), []
     settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
+    full = p.method(p.reference)
+    for m in map(p.method, suite.methods):  # a truncated solver's certificates are about another classifier than the full one's
+        right = m == full or (m.serialized and (m.auditor or full).steps == full.steps)
+        settings.check(right, "attacked method", m.name, f"{full.name}, or one that a solver of {full.steps} steps audits")
     settings.check(weight_file.is_file(), "weight file", str(weight_file), "an existing file; train first")
     inference.choose_kernels()
     memory.keep_freed()

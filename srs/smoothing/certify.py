@@ -18,7 +18,10 @@ from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference, mdeq, memory
 from srs.smoothing import adaptive, bounds, engine, noise, votes
 
-VOTES_DEPEND_ON = ("deq", "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes")  # code, below srs/
+VOTES_DEPEND_ON = (  # modules, below srs/
+    "deq/inference", "deq/mdeq", "deq/released", "deq/resnet", "deq/solvers",
+    "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes",
+)  # fmt: skip
 
 
 class Inputs(NamedTuple):
