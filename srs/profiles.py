@@ -176,7 +176,8 @@ PROFILES = {
         ),
         Profile(
             "cifar10", CIFAR10, tuple(map(as_counted, CIFAR_RUNS)), CIFAR_MORE, "MDEQ-30A", images=20, stride=250,
-            n0=100, n=1_000, ablation_images=5, attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)), trains_more=False,
+            n0=100, n=1_000, ablation_images=5, attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)),
+            trains_more=False,
         ),
         # 500 images as in the paper by votes without an audit; each stops once the radii of the table are decided.
         Profile(

@@ -205,8 +205,8 @@ class Faults:
         """Certify on a small tmpfs until it is full, where one may be mounted; else the error alone."""
         votes = self.data / "votes"
         votes.mkdir(parents=True)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", votes], capture_output=True).returncode == 0
-        if not mounted:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", votes]
+        if subprocess.run(mount, capture_output=True).returncode != 0:
             return self.refuse("disk full (ENOSPC of write)", "write_bytes", errno.ENOSPC, after=4)
         assert self.end(self.begin()) == 1
         subprocess.run(["mount", "-o", "remount,size=50m", votes], check=True)

@@ -73,7 +73,8 @@ def _tally(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a
     return Tally(
         idx=i * p.stride, label=label, c_a=label if right else (label + 1) % p.data.classes, n=p.n, n_a=n_a,
         k=k, m=m, n_2=n_2, n_1=n_1, n_wrong=n_wrong, n_differ=n_wrong + int(rng.binomial(p.n - n_a, worse)),
-        nfe_select=steps * p.n0, nfe_estimate=evaluations, nfe_audit=(12 if method.auditor else 30) * k, seconds=1e-5 * evaluations,
+        nfe_select=steps * p.n0, nfe_estimate=evaluations, nfe_audit=(12 if method.auditor else 30) * k,
+        seconds=1e-5 * evaluations,
     )  # fmt: skip
 
 

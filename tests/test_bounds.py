@@ -162,8 +162,8 @@ def test_top_class_breaks_ties_low_and_ignores_abstentions():
 
 
 REFUSED = {
-    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11}, "k is 6": {"n_a": 5, "k": 6, "n": 9},
-    "n_a is -1": {"n": 1, "n_a": -1}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5},
+    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11},
+    "n_a is -1": {"n": 1, "n_a": -1}, "k is 6": {"n": 9, "n_a": 5, "k": 6}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5},
     "n_1 is 4": {"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_a is": {"n": 10, "n_a": np.array([5, 11])},
     "n_a is of type float64": {"n": 10, "n_a": 5.5}, "'theorem32'.*cohen, theorem31, released, audit": {"rule": "theorem32"},
     "sigma is 0": {"sigma": 0.0}, "sigma is nan": {"sigma": np.nan}, "alpha is 0": {"alpha": 0.0}, "alpha is 1": {"alpha": 1.0},

@@ -248,8 +248,8 @@ def test_bad_surrogate_is_caught_by_its_audit():
 
 
 @pytest.mark.parametrize(("named", "change"), [
-    ("sigma = 0.0", dict(sigma=0.0)), ("alpha = 0.0", dict(alpha=0.0)), ("'wald'", dict(rule="wald")), ("K = 2001", dict(method=replace(CHAIN, audit=2_001))),
-    (r"samples = \(-1, 0\)", dict(idx=-1)),
+    ("sigma = 0.0", dict(sigma=0.0)), ("alpha = 0.0", dict(alpha=0.0)), ("'wald'", dict(rule="wald")),
+    ("K = 2001", dict(method=replace(CHAIN, audit=2_001))), (r"samples = \(-1, 0\)", dict(idx=-1)),
 ])  # fmt: skip
 def test_one_image_refuses_before_work(named, change):
     model, x = half_space(0.5)

@@ -51,7 +51,8 @@ def test_an_error_is_handed_on_and_ends_the_other_workers(tmp_path):
 def test_what_lost_workers_were_at_is_done_elsewhere_unless_it_ends_each_of_them(tmp_path):
     done = list(engine.compute(lambda: troubled, [(i, tmp_path) for i in range(4)], workers=2, deadline=3))
     assert sorted(done) == [(i, 10 * i) for i in range(4)]
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), pytest.raises(engine.WorkersLost, match="task 0 ended"):
+    once = dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    with once, pytest.raises(engine.WorkersLost, match="task 0 ended"):
         list(engine.compute(lambda: os._exit, [(1,)], workers=2))
 
 

@@ -53,7 +53,7 @@ def test_jacobian_penalty_is_unbiased():
     torch.manual_seed(0)
     z = torch.zeros(50_000, d, dtype=torch.float64)
     estimate = losses.jacobian_penalty(model, z, z)
-    assert estimate.item() == pytest.approx(float(a.detach().square().sum()) / d, rel=0.02)  # its standard error is 0.3 to 0.6 %
+    assert estimate.item() == pytest.approx(float(a.detach().square().sum()) / d, rel=0.02)  # standard error: 0.3 to 0.6 %
     gradient = torch.autograd.grad(estimate, a)[0]
     torch.testing.assert_close(gradient, 2 * a.detach() / d, atol=0.05, rtol=0.05)
 

@@ -47,7 +47,8 @@ def test_streams_of_seeds_images_and_stages_are_independent():
 
 @pytest.mark.parametrize("picked", [[], [99, 100], [250, 3, 3, 101, 0], list(range(299, -1, -1))])
 def test_any_sample_can_be_drawn_again(picked):
-    assert torch.equal(noise(SHAPE, 5, 2, "estimate", np.array(picked, int)), noise(SHAPE, 5, 2, "estimate", np.arange(300))[picked])
+    some, every = (noise(SHAPE, 5, 2, "estimate", np.array(numbers, int)) for numbers in (picked, range(300)))
+    assert torch.equal(some, every[picked])
 
 
 def test_audit_order_is_a_uniform_permutation():
@@ -117,7 +118,8 @@ def test_votes_do_not_depend_on_the_batch_and_the_first_are_those_of_a_longer_ru
 def test_ties_go_to_the_lowest_class_and_nan_votes_for_none():
     inf, nan = float("inf"), float("nan")
     logits = torch.tensor([
-        [1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [nan, 1.0, 0.0], [0.0, 1.0, nan], [0.0, inf, 1.0], [0.0, -inf, 1.0], [-1.0, -2.0, 0.0],
+        [1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [nan, 1.0, 0.0], [0.0, 1.0, nan], [0.0, inf, 1.0], [0.0, -inf, 1.0],
+        [-1.0, -2.0, 0.0],
     ])  # fmt: skip
     assert votes.predict(logits).tolist() == [1, 0, ABSTAIN, ABSTAIN, ABSTAIN, ABSTAIN, 2]
     drawn = draw_votes(LinearDEQ(torch.full((3, 4), torch.nan), torch.zeros(3)), X, SRS, SAMPLING, SIGMA)

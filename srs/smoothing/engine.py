@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without ipywidgets it says so, and gives lines of text
     tqdm = importlib.import_module("tqdm" if os.environ.get("SRS_MAKE") else "tqdm.auto").tqdm  # widgets, or lines under make
 
-HOUR, WEEK = 3600.0, 7 * 86_400.0  # seconds
+HOUR = 3600.0  # seconds
 ADDRESSES = ("tcp://", "tls://")
 AHEAD = 2  # tasks sent out per worker: one at work, one that waits there
 

@@ -30,9 +30,9 @@ def train(
 ) -> Path:
     """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
 
-    A training that is done is repeated only if its settings, its images or the code that it runs have changed since. Weights of
-    the same recipe that are shipped are taken instead. Every epoch draws its order, noise and dropout from a seed of its own, so
-    a resumed training ends with the same weights as an unbroken one.
+    A training that is done is repeated only if its settings, its images or the code that it runs have changed since. Shipped
+    weights of the same recipe are taken instead. Every epoch draws its order, noise and dropout from a seed of its own, so a
+    resumed training ends with the same weights as an unbroken one.
 
     Args:
         run: what to train.
