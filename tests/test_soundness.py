@@ -89,31 +89,6 @@ def test_a_profile_without_srs_shows_nothing_and_says_so(counted):
     plain = counted[~counted["needs_audit"]]
     found = simulation.audit_sizes(plain, SMOKE, ns=(SMOKE.n,))
     assert soundness.size_tables(found, SMOKE) == [] and "no SRS rows" in soundness.pays_finding(found)
-    assert "Neither" in soundness.gain_finding(some.assign(n_a=0, k=0, n_2=0, n_1=0), SMOKE)
-
-
-def test_size_table_and_pays_finding_by_hand():
-    """One SRS method at two N: at the last K alone it leads plain RS, and never plain RS by its auditor."""
-    own = {"model": "X", "recipe": "X", "sigma": 0.5, "method": SRS.name, "p_m %": 1.0, "RS: NFE": 900, "RS: radius": 0.5}
-    sizes = pd.DataFrame([
-        {**own, "radius": 0.3, OWN_RS: 0.4, "N": n, "K": k, "NFE": 10 * k, RS: 0.3 - lead, DEAREST: most}
-        for n, most in ((100, -1), (10_000, 10_000)) for k, lead in ((10, -0.2), (20, -0.05), (50, 0.1))
-    ])  # fmt: skip
-    row = soundness.size_table(sizes.query("N == 100"), k=22).iloc[0]
-    assert (row["K"], row["NFE"], row["best K"], row["its NFE"]) == (20, 200, 50, 500)
-    assert (row["pays for K"], row[DEAREST]) == ("50", "any")
-    never = soundness.size_table(sizes.query("N == 10_000").assign(**{RS: 0.4}), k=22).iloc[0]
-    assert (never["pays for K"], never[DEAREST]) == ("none", "none")
-    said = soundness.pays_finding(sizes)
-    assert said.count("in 1 of 1 rows; its largest lead is +0.100 (SRS-MDEQ-3A, sigma 0.5, K = 50)") == 2
-    assert said.count("it pays in 0 of 1") == 2
-    assert soundness.pays_finding(sizes.assign(**{RS: 0.4})).count("in 0 of 1 rows;") == 2
-
-
-def test_a_profile_without_srs_shows_nothing_and_says_so(counted):
-    plain = counted[~counted["needs_audit"]]
-    found = simulation.audit_sizes(plain, SMOKE, ns=(SMOKE.n,))
-    assert soundness.size_tables(found, SMOKE) == [] and "no SRS rows" in soundness.pays_finding(found)
     undrawn = counted[counted["method"].isin(["MDEQ-5A", SRS.name])]
     assert simulation.audit_sizes(undrawn, SMOKE).empty, "of a run that leaves its reference undrawn"
     assert "Neither" in soundness.gain_finding(plain, SMOKE)

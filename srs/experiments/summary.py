@@ -168,8 +168,8 @@ def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
     drawn = plots.grid(rows, panel="panel", hue="rule", draw=_points, columns=1, height=2.0, **axes)
     caption = (
         f"Accuracy kept against speed at sigma {own['sigma'].iloc[0]:g} ({profile.data.name}, {own['idx'].nunique()} images): "
-        "a point per method and rule. Round: standard votes, which need no audit. Square and triangle: SRS votes under our rule "
-        "and under the paper's. Cross: the same votes by the authors' code, whose certificates do not hold."
+        "a point per method and rule. Round: standard votes, which need no audit. Square and triangle: SRS votes under our "
+        "rule and under the paper's. Cross: the same votes by the authors' code, whose certificates do not hold."
     )
     return [show.figure(profile, "kept_against_speed", drawn, caption)]
 
