@@ -28,10 +28,10 @@ from srs import store
 from srs.smoothing import certify
 from tests.helpers import alive, comes_true, save_untrained, smoke_run
 
-RUN = smoke_run(images=6, n0=10, n=60)
+RUN = smoke_run(images=4, n0=10, n=60)
 METHODS = ("MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-3A")
 MARK = "SRS_FAULTS"  # in the environment of every process that a fault may leave behind
-SHORT = {"driver, plain loop": 4, "driver, two workers": 1, "damaged files": 3}
+SHORT = {"driver, plain loop": 2, "driver, two workers": 1, "damaged files": 2}
 FULL = SHORT | {"driver, plain loop": 32, "driver, two workers": 6, "damaged files": 10}
 FULL |= {"driver, cluster": 16, "worker, cluster": 6, "scheduler": 3}
 
