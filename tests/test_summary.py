@@ -58,6 +58,15 @@ def test_the_figure_has_a_point_per_method_and_rule(srs_root):
     assert figure.png and store.shown(SMOKE, "kept_against_speed.pdf").is_file()
 
 
+def test_a_way_to_certify_that_is_chosen_twice_stands_once(srs_root):
+    """MDEQ-STOP is the reference, the solve that audits, and the cheapest whose votes are nearly all the reference's."""
+    profile = replace(SMOKE, reference="MDEQ-STOP")
+    synthetic.write_profile(profile)
+    synthetic.write_measured(profile.runs[-1])
+    ways = summary.ways(profile.runs[-1])
+    assert ways["votes drawn by"].tolist() == ["MDEQ-STOP", *3 * ["SRS-MDEQ-3A"]] and ways["certified by"].is_unique
+
+
 def test_the_distance_is_ours_minus_the_paper_s_and_its_interval_holds_it(monkeypatch):
     monkeypatch.delenv("SRS_ROOT", raising=False)
     profile = profiles.get_profile("cifar10")

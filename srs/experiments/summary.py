@@ -230,8 +230,8 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
 def ways(run: Run) -> pd.DataFrame:
     """Six ways to certify: who draws the votes, who certifies, whether that holds, certified accuracy, and the cost.
 
-    Five where MDEQ-STOP is the reference. The last one is the cheapest without an audit whose votes differ from the full
-    solve's in less than one of twenty. Cost is against the authors' MDEQ-30A, as `bench` measured it.
+    The last one is the cheapest without an audit whose votes differ from the full solve's in less than one of twenty; a way
+    that is chosen twice stands once. Cost is against the authors' MDEQ-30A, as `bench` measured it.
     """
     profile, counted = run.profile, store.read_run(run)
     srs, cost = best_of_the_paper(counted), measures.cost(counted[~counted["needs_audit"]], ["method"])
