@@ -57,17 +57,11 @@ def at_main_sigma(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return counted[counted["sigma"] == main_run(counted, profile).sigma]
 
 
-def standard_method(own: pd.DataFrame, profile: Profile) -> str:
-    """The reference, or the method without an audit that stands in for it where its votes were not drawn."""
-    plain = own[~own["needs_audit"]]
-    return profile.reference if profile.reference in set(plain["method"]) else str(plain["method"].iloc[0])
-
-
 def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]:
     """Certified accuracy of standard RS and of the paper's best SRS, how far from the paper's it lies; its table."""
     run, radii = main_run(counted, profile), (0.0, *RADII)
     own = certified_accuracy.of_run(counted, run)
-    methods = [method for method in (standard_method(own, profile), best_of_the_paper(own)) if method]
+    methods = [method for method in (profile.reference, best_of_the_paper(own)) if method]
     rows = measures.certified_accuracy(measures.holding(own, alpha=profile.alpha), radii, ["method"]).drop(columns="ACR")
     told = [f"{method} {' / '.join(show.round_half_up(value, 1) for value in rows.loc[method])} %" for method in methods]
     sentence = (
@@ -190,7 +184,7 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     known = certified_accuracy.published(profile.data.name).sort_index()
     if profile.data.name not in ("cifar10", "imagenet"):  # CIFAR-10's stand beside other small images, but at no distance
         known = known.iloc[:0]
-    ours_for = {standard_method(counted, profile): PAPER_REFERENCE, best_of_the_paper(counted): best_of_the_paper(counted)}
+    ours_for = {profile.reference: PAPER_REFERENCE, best_of_the_paper(counted): best_of_the_paper(counted)}
     certified, rows = measures.holding(counted[counted["method"].isin(ours_for)], alpha=profile.alpha), []
     ours = measures.certified_accuracy(certified, profile.radii)
     sure = measures.confidence(certified, profile.radii, profile.alpha)
@@ -222,7 +216,7 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
     return [show.table(profile, "paper_distance", frame.drop(columns=constant), (
         f"{where}{certified_accuracy.images_of(counted)}: certified accuracy beside the paper's on 500, its entries in "
         f"percent, ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that difference over our "
-        f"images. SRS stands under 'audit'; the paper does not say by which formula. {standard_method(counted, profile)} "
+        f"images. SRS stands under 'audit'; the paper does not say by which formula. {profile.reference} "
         f"stands beside the paper's {PAPER_REFERENCE}."
     ))]  # fmt: skip
 
