@@ -20,7 +20,7 @@ from tests.helpers import at_sigmas
 
 from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
-from srs.experiments import attacks, explicit, remake, simulation, soundness, white_box
+from srs.experiments import explicit, remake, simulation, soundness, white_box
 from srs.settings import Profile
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -35,7 +35,6 @@ PROFILES = {"cifar10": profiles.PROFILES["cifar10"], "smoke": SMOKE}
 def smoke_only(profile: Profile) -> None:
     """Make the tables of which nothing is stored of cifar10, or that take long."""
     explicit.shown(explicit.read(profile), profile)
-    attacks.tables(attacks.read(profile), profile)
     soundness.rates(simulation.measure(certificates=100), profile)
     white_box.shown(white_box.read(profile.runs[0]), profile.runs[0])
 
@@ -56,7 +55,7 @@ def certificates(profile: Profile) -> pd.DataFrame:
 def root_of(profile: Profile) -> Iterator[None]:
     """A new SRS_ROOT that holds a profile's counts; figures are not drawn."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "not certified|nothing is stored")
+        warnings.filterwarnings("ignore", "not certified|nothing is stored|no attacks are stored")
         patch.setenv("SRS_ROOT", folder)
         patch.delenv("SRS_DATA", raising=False)
         patch.setattr(store, "read_run", functools.cache(store.read_run))  # every table asks for the same counts

@@ -1,5 +1,6 @@
 """Notebook 33: does an attack get past a certificate? Certificates put to the test, and the accuracy that attacks leave."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,14 @@ def read(profile: Profile) -> Attacked:
     some = counted[counted["method"].isin(suite.methods)].merge(points[IMAGE].drop_duplicates(), on=IMAGE)
     certified = measures.certificates(some, alpha=profile.alpha)
     return Attacked(points, certified, put_to_the_test(points, certified, profile.data.classes))
+
+
+def shown(profile: Profile) -> list[Shown]:
+    """The tables of stored attacks; none, and a warning, where a run was not attacked."""
+    runs = runs_of(profile) if profile.attacks else ()
+    if lacking := [run.id for run in runs if store.find(run, "attacks.csv") is None]:
+        warnings.warn(f"no attacks are stored for {', '.join(lacking)}: notebook 33_attacks measures them", stacklevel=2)
+    return tables(read(profile), profile) if runs and not lacking else []
 
 
 def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from srs import profiles, store
-from srs.experiments import ablations, certified_accuracy, consistency, coverage, imagenet, method, simulation, soundness, speed
-from srs.experiments import summary
+from srs.experiments import ablations, attacks, certified_accuracy, consistency, coverage, imagenet, method, simulation
+from srs.experiments import soundness, speed, summary
 from srs.settings import Profile
 from srs.smoothing import engine
 
@@ -15,7 +15,8 @@ FROM_COUNTS = {  # of the long table; the longest first
 }  # fmt: skip
 STEPS: dict[str, Callable[[Profile], object]] = {
     "models": certified_accuracy.quality, "caps": soundness.caps,
-    "ablations": ablations.shown, "diagrams": method.diagrams, "settings": method.settings_tables, "agreement": speed.agreement,
+    "ablations": ablations.shown, "attacks": attacks.shown, "diagrams": method.diagrams,
+    "settings": method.settings_tables, "agreement": speed.agreement,
     "speed": speed.speed, "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison,
     "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET), "coverage": coverage.coverage,
 }  # fmt: skip
