@@ -165,13 +165,13 @@ $(NB)/%.ipynb: notebooks/%.ipynb $(ANALYSE) | $(ENV)
 	$(call papermill,$*,$(PARAMETERS_$*))
 
 # The report of digits opens with CIFAR-10's tables, made from tracked counts.
-STORED := figures/cifar10_long/paper_distance.csv figures/cifar10/paper_distance.csv
+STORED := $(patsubst %,figures/%/paper_distance.csv,cifar10_long cifar10_fixed cifar10)
 $(SHOWN)/report.html: notebooks/90_report.ipynb $(patsubst %,srs/experiments/%.py,report summary) $(NB)/80_coverage.ipynb \
     $(if $(filter digits,$(PROFILE)),$(STORED)) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 $(STORED): figures/%/paper_distance.csv: $(wildcard data/results/cifar10*/*/*) $(ANALYSE) $(wildcard srs/experiments/*.py) | $(ENV)
-	$(PY) -m srs show --profile $* $(if $(filter %_long,$*),--brief)
+	$(PY) -m srs show --profile $* $(if $(filter cifar10,$*),,--brief)
 
 # ---------------------------------------------------------------------------------------------- to ask for
 

@@ -201,6 +201,10 @@ def _classes(folder: Path, data: settings.Data) -> dict[str, int]:
         right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
         settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
     settings.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
+    for beside in (folder.parent / split for split in SPLITS if data.name != "cifar10" and split != folder.name):
+        theirs = _folders(beside) if beside.is_dir() else names  # or a label would mean one class here and another there
+        differing = sorted({*names} ^ {*theirs}) if len(theirs) == len(names) else []
+        settings.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
     return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
 
 

@@ -256,6 +256,13 @@ def test_class_folders_have_cifar10_s_names_or_are_numbers(folder):
     assert images.labels.tolist() == images.pixels[:, 0, 0, 0].tolist()
 
 
+def test_a_label_is_one_class_in_training_and_in_testing(own):
+    shutil.copytree(own, own.parent / "train")
+    (own / "class1").rename(own / "other")
+    with pytest.raises(ConfigError, match=r"classes in .*\['class1', 'other'\] is refused: want those of"):
+        data.load(OWN, "test")
+
+
 def test_digest_is_that_of_pixels_and_labels(own):
     images, some = data.load(OWN, "test"), (0, 3)
     pixels = images.pixels.clone()
