@@ -187,7 +187,7 @@ PROFILES = {
         # The same model at the paper's N, K and alpha.
         Profile(
             "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), CIFAR_FIXED, "MDEQ-STOP",
-            images=20, stride=250, n0=100, n=10_000,
+            images=20, stride=250, n0=100, n=10_000, ablation_images=0,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(

@@ -25,7 +25,7 @@ RUN = smoke_run(images=2, n0=10, n=60, methods=profiles.paper_methods(batch=60, 
 PROFILE, REFERENCE = RUN.profile, RUN.profile.method("MDEQ-30A")
 DIGITS = replace(PROFILES["digits"], images=4)
 BASE = ablations.base(DIGITS)
-ABLATED = {name: p for name, p in PROFILES.items() if ablations.base(p) is not None}
+ABLATED = {name: p for name, p in PROFILES.items() if p.ablation_images != 0 and ablations.base(p) is not None}
 SRS = PROFILE.method("SRS-MDEQ-1A")
 STOP = Method("STOP", "safe_anderson", 30, batch=60, tol=0.3)
 OTHERWISE = Method("E", "naive", 1, start="calibrated", batch=60, warmup=3, audit=15, pilot=4, auditor=STOP)
@@ -229,3 +229,11 @@ def test_findings_follow_the_counts(stored):
     for name in ("elimination", "alpha", "k", "n", *ablations.VARIED):
         before, after = (ablations.finding(found, name, DIGITS) for found in (stored[1], swept))
         assert before != after and "nan" not in before, name
+
+
+def test_a_profile_without_images_to_draw_shows_what_its_stored_votes_tell():
+    stored = profiles.get_profile("cifar10_fixed")
+    every = ablations.lines(ablations.base(stored))
+    assert {line.table for line in every} == {"main", "k", "n"} and {line.method for line in every} <= {*stored.methods}
+    found = ablations.sweeps(ablations.read(stored), stored)
+    assert {*found} >= {"elimination", "alpha", "k", "n"} and set(found["n"]["N"]) == {100, 200, 400, 1_000, 10_000}

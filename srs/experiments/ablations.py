@@ -61,23 +61,26 @@ class Line(NamedTuple):
 
 def base(profile: Profile) -> Run | None:
     """The run that is ablated; None if the profile has it not, or not with the paper's methods for CIFAR-10."""
-    if profile.reference != "MDEQ-30A" or not {"SRS-MDEQ-1A", "SRS-MDEQ-3A"} <= {method.name for method in profile.methods}:
+    if not {"SRS-MDEQ-1A", "SRS-MDEQ-3A"} <= {method.name for method in profile.methods}:
         return None
-    return next((run for run in profile.runs if (run.model.name, run.sigma, run.train.recipe) == ("SMALL", 0.5, "paper")), None)
+    runs = [run for run in profile.runs if (run.model.name, run.sigma) == ("SMALL", 0.5)]
+    return next((run for run in runs if run.train.recipe == "paper" or profile.ablation_images == 0), None)
 
 
 def lines(run: Run) -> list[Line]:
     """Every line of every table, in their order; "main" stands for the tables of the rules and of alpha."""
     profile, own, n, k = run.profile, run.train, run.profile.n, usual_k(run.profile)
+    drawn = profile.ablation_images != 0
     main = (profile.method(profile.reference), *(m for m in profile.methods if m.serialized))
     three = [_variant(profile, f"SRS-MDEQ-3{SUFFIX[name]}", srs=True, solver=name) for name in ("anderson", "naive")]
+    three = three if drawn else [m for m in three if m in profile.methods]
     ks, ns = (sorted({usual, *(size for size in sizes if size <= n)}) for usual, sizes in ((k, KS), (n, NS)))
     found = [("main", "", own, m, n, m.audit) for m in main]
     found += [("k", "", own, m, n, size) for m in main for size in ks]
     found += [("n", "", own, m, size, min(k, size)) for m in (main[0], *three) for size in ns]
     everywhere = len(found)
-    found += [(table, value, own, m, n, k) for table, methods in varied(profile).items() for value, m in methods]
-    for table, recipe in further_recipes(run).items():
+    found += [(table, value, own, m, n, k) for table, methods in varied(profile).items() for value, m in methods if drawn]
+    for table, recipe in further_recipes(run).items() if drawn else ():
         found += [(table, train.recipe, train, m, n, k) for train in (own, recipe) for m in profile.methods]
     few = min(profile.images, profile.ablation_images or profile.images)
     made = [Line(*line, profile.images if i < everywhere else few) for i, line in enumerate(found)]
