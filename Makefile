@@ -218,11 +218,10 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo "PROFILE=$(PROFILE) (of $(call answer,profile))   JOBS=$(JOBS)   WORKERS=$(WORKERS) processes per certified model   SCHEDULER=tcp://host:port of Dask, or a YAML file of dask-jobqueue   RETRAIN=1 trains where weights are shipped"
 
-readme: | $(ENV)  ## refresh the pictures and the table that the README shows, from digits made here and shipped CIFAR-10 rows
+readme: | $(ENV)  ## refresh the picture and the tables that the README shows, from shipped rows
 	mkdir -p figures/readme
-	cp figures/digits/curves_rules_SMALL.png figures/readme/
-	$(PY) -m srs show --profile cifar10
-	cp figures/cifar10/curves_rules_SMALL_contractive.png figures/readme/
+	$(PY) -m srs show --profile cifar10_fixed --brief
+	cp figures/cifar10_fixed/curves_rules_SMALL_long.png figures/readme/
 	$(PY) -m srs readme
 
 clean:  ## remove what PROFILE computed
