@@ -152,10 +152,10 @@ def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd
 def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
     """The figure of the first screen: accuracy kept against speed, ours, the paper's rule and the authors' code.
 
-    There is none where the reference was not drawn.
+    There is none where no SRS votes were drawn: nothing stands against anything.
     """
     rows = kept(own := at_main_sigma(counted, profile), profile)
-    if rows.empty:
+    if rows.empty or not own["needs_audit"].any():
         return []
     rows = rows.assign(panel=measures.in_order(rows["model"].astype(str) + ", " + rows["recipe"].astype(str)))
     axes = {"x": "times fewer evaluations", "y": f"ACR kept (% of {profile.reference}'s)"}
