@@ -82,7 +82,7 @@ endif
 NOTEBOOKS := $(call answer,notebook)
 REPORT := $(filter 90_report,$(NOTEBOOKS))
 
-.PHONY: all tables bench quickstart soundness verify check test test-code test-notebooks lab docs help readme clean distclean lost
+.PHONY: all tables bench quickstart soundness verify check test test-code test-notebooks test-long lab docs help readme clean distclean lost
 .PRECIOUS: $(NB)/10_train-%.ipynb $(NB)/20_certify-%.ipynb $(NB)/%.ipynb
 
 all: $(if $(REPORT),$(SHOWN)/report.html,$(NOTEBOOKS:%=$(NB)/%.ipynb))  ## train, certify, and make every table and figure (default)
@@ -189,10 +189,15 @@ verify: | $(ENV)  ## ROWS stored rows, drawn at random, computed anew from weigh
 check: | $(ENV)  ## this machine, the data, and what of PROFILE is computed
 	@$(PY) -m srs doctor --profile $(PROFILE)
 
-test: test-code test-notebooks  ## unit tests, and every notebook under nbval with small parameters
+test: test-code test-notebooks test-long  ## unit tests, and every notebook under nbval with small parameters
 
+# Two cores have as much to do each: the longest tests come after the notebooks.
+LONG := $(addprefix tests/test_,own_model.py golden.py faults.py)
 test-code: | $(ENV)
-	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q tests $(LONG:%=--ignore=%)
+
+test-long: test-notebooks | $(ENV)
+	$(PY) -m pytest -q $(LONG)
 
 # nbval runs a notebook as it stands, so copies get the parameters of the profile `smoke` first. They lie where executed
 # notebooks do, for the report.
