@@ -171,7 +171,7 @@ $(SHOWN)/report.html: notebooks/90_report.ipynb $(patsubst %,srs/experiments/%.p
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 
 $(STORED): figures/%/paper_distance.csv: $(wildcard data/results/cifar10*/*/*) $(ANALYSE) $(wildcard srs/experiments/*.py) | $(ENV)
-	$(PY) -m srs show --profile $* $(if $(filter cifar10,$*),,--brief)
+	$(PY) -m srs show --profile $* $(if $(filter cifar10_long,$*),--brief)
 
 # ---------------------------------------------------------------------------------------------- to ask for
 
