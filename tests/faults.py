@@ -53,9 +53,8 @@ class Faults:
         for path in sorted(self.data.rglob("*.npz")):
             with np.load(path) as arrays:
                 found[path.name + path.parent.name] = {name: arrays[name].tolist() for name in arrays if name != "seconds"}
-        for path in sorted((*self.data.rglob("*.tsv"), *self.data.rglob("*.csv"))):
-            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", comment="#")
-            table = table.drop(columns=["seconds", "time"], errors="ignore")
+        for path in sorted(self.data.rglob("*.csv")):
+            table = pd.read_csv(path, comment="#").drop(columns="seconds")
             found |= {f"{path.name} {i}": row for i, row in enumerate(table.to_dict("split")["data"])}
         return found
 
@@ -89,8 +88,7 @@ class Faults:
         self.wipe()
 
     def wipe(self) -> None:
-        for folder in ("votes", "rows"):
-            shutil.rmtree(self.data / folder, ignore_errors=True)
+        shutil.rmtree(self.data / "votes", ignore_errors=True)
         for path in self.data.glob("counts.*"):
             path.unlink()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from srs import data, profiles, settings, store
 from srs.deq import checkpoints, mdeq
+from srs.smoothing import certify
 
 TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  # an MDEQ of which nothing is asked but speed
 
@@ -154,12 +155,14 @@ def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
 
 
 @contextmanager
-def untrained_root(factory: pytest.TempPathFactory, run: settings.Run) -> Iterator[Path]:
-    """SRS_ROOT is a new folder that holds an untrained model of `run`, until the block ends."""
+def untrained_root(factory: pytest.TempPathFactory, run: settings.Run, methods: tuple[str, ...] = ()) -> Iterator[Path]:
+    """SRS_ROOT is a new folder that holds an untrained model of `run`, certified under some methods, until the block ends."""
     root = factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRS_ROOT", str(root))
         save_untrained(run)
+        if methods:
+            certify.certify(run, methods=methods, progress=False)
         yield root
 
 

@@ -45,8 +45,7 @@ def certified(run=RUN, **more):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A root where RUN, on an untrained model, is certified in one go, and what came out."""
-    with untrained_root(tmp_path_factory, RUN) as root:
-        certified()
+    with untrained_root(tmp_path_factory, RUN, METHODS) as root:
         yield root, all_counts()
 
 

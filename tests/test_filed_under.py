@@ -25,8 +25,7 @@ LOAD = data.load
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A root where RUN is certified on an untrained model, and its counts."""
-    with untrained_root(tmp_path_factory, RUN) as root:
-        certified()
+    with untrained_root(tmp_path_factory, RUN, METHODS) as root:
         yield root, counts()
 
 
