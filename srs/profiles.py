@@ -16,7 +16,7 @@ from pathlib import Path
 from srs import sealed
 from srs.attacks.settings import paper_attacks, Suite
 from srs.settings import (
-    Contraction, Data, EXPLICIT, Method, Model, Profile, ResNet, Run, STOP, Train, check, check_sigma, one_of, pick,
+    PathIndependence, Data, EXPLICIT, Method, Model, Profile, ResNet, Run, STOP, Train, check, check_sigma, one_of, pick,
 )  # fmt: skip
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
@@ -52,21 +52,21 @@ def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, .
 def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
     """Ways beyond the paper: one start for all images, what a pilot tells."""
     pilot = dict(batch=batch, warmup=10, auditor=replace(STOP, batch=batch))
-    calibrated = dict(start="calibrated", audit=2 * audit, **pilot)
+    corrected = dict(start="corrected_pilot_mean", audit=2 * audit, **pilot)
     return (
-        Method("MDEQ-ANCHOR-2A", "anderson", 2, start="anchor", batch=batch),
-        Method("MDEQ-ANCHOR-3A", "anderson", 3, start="anchor", batch=batch),
-        Method("SRS-CENTROID-2A", "anderson", 2, start="centroid", audit=audit, **pilot),
-        Method("SRS-CALIBRATED-1N", "naive", 1, **calibrated),
-        Method("SRS-LEAD-4A", "anderson", 4, margin=0.1, **calibrated),
+        Method("RS-mean-2A", "anderson", 2, start="train_mean", batch=batch),
+        Method("RS-mean-3A", "anderson", 3, start="train_mean", batch=batch),
+        Method("SRS-pilot-2A", "anderson", 2, start="pilot_mean", audit=audit, **pilot),
+        Method("SRS-corrected-1N", "naive", 1, **corrected),
+        Method("SRS-margin-4A", "anderson", 4, margin=0.1, **corrected),
     )
 
 
-def contractive(recipe: Train, *, epochs: int) -> Train:
-    """A recipe of implicit gradients made one that teaches the model to forget its start."""
+def path_independent(recipe: Train, *, epochs: int) -> Train:
+    """A recipe of implicit gradients made one for path independence (Anil et al., NeurIPS 2022): see training.losses."""
     return replace(
-        recipe, recipe="contractive", epochs=epochs, gradient="contractive", contraction=Contraction(both=False),
-        jacobian_weight=1.0, jacobian_frequency=0.125, jacobian_until=1.0,
+        recipe, recipe="path_independent", epochs=epochs, gradient="path_independent",
+        path_independence=PathIndependence(both=False), jacobian_weight=1.0, jacobian_frequency=0.125, jacobian_until=1.0,
     )  # fmt: skip
 
 
@@ -94,28 +94,28 @@ CIFAR_UNROLLED = Train(
     jacobian_frequency=0.0, augment="flips", dropout=0.0,
 )
 CIFAR_PAPER = replace(
-    CIFAR_UNROLLED, recipe="paper", begin=CIFAR_UNROLLED, epochs=2, pretrain_steps=0, forward_steps=6, backward_steps=5,
+    CIFAR_UNROLLED, recipe="paper", init_from=CIFAR_UNROLLED, epochs=2, pretrain_steps=0, forward_steps=6, backward_steps=5,
     lr=2e-3, lr_end=0.0, jacobian_frequency=0.05, jacobian_until=1.0,
 )
-CIFAR_CONTRACTIVE = contractive(CIFAR_PAPER, epochs=5)
+CIFAR_PATH_INDEPENDENT = path_independent(CIFAR_PAPER, epochs=5)
 # At 0.5 it pays to go on: the model of the level beside learns this one, then two evaluations and no more, both of which
 # have to classify.
-CIFAR_LONGER = replace(CIFAR_CONTRACTIVE, recipe="longer", begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=3)
-TWO = Contraction(most_free_steps=0, weight=4.0)
-CIFAR_TWO = replace(CIFAR_CONTRACTIVE, begin=CIFAR_LONGER, epochs=2, lr=1e-3, contraction=TWO)
+CIFAR_LONGER = replace(CIFAR_PATH_INDEPENDENT, recipe="longer", init_from=CIFAR_PATH_INDEPENDENT, init_sigma=0.25, epochs=3)
+TWO = PathIndependence(most_free_steps=0, weight=4.0)
+CIFAR_TWO = replace(CIFAR_PATH_INDEPENDENT, init_from=CIFAR_LONGER, epochs=2, lr=1e-3, path_independence=TWO)
 # More epochs pay (the model underfits), averaged weights, too; a penalised step costs twice another, so there are fewer.
 CIFAR_LONG = replace(
-    CIFAR_TWO, recipe="long", begin=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
-    contraction=Contraction(most_free_steps=2, weight=4.0),
+    CIFAR_TWO, recipe="long", init_from=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
+    path_independence=PathIndependence(most_free_steps=2, weight=4.0),
 )  # fmt: skip
 # At the outer levels a short training begins with the same recipe's model of the level beside.
 CIFAR_PAPER_AT = {
-    0.12: replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.25, epochs=1), 0.25: CIFAR_PAPER, 0.5: CIFAR_PAPER,
-    1.0: replace(CIFAR_PAPER, begin=CIFAR_PAPER, begin_sigma=0.5, epochs=1),
+    0.12: replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.25, epochs=1), 0.25: CIFAR_PAPER, 0.5: CIFAR_PAPER,
+    1.0: replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.5, epochs=1),
 }  # fmt: skip
-CIFAR_CONTRACTIVE_AT = {
-    0.12: replace(CIFAR_CONTRACTIVE, begin=CIFAR_CONTRACTIVE, begin_sigma=0.25, epochs=2),
-    0.25: CIFAR_CONTRACTIVE, 0.5: CIFAR_TWO, 1.0: replace(CIFAR_TWO, begin=CIFAR_TWO, begin_sigma=0.5),
+CIFAR_PATH_INDEPENDENT_AT = {
+    0.12: replace(CIFAR_PATH_INDEPENDENT, init_from=CIFAR_PATH_INDEPENDENT, init_sigma=0.25, epochs=2),
+    0.25: CIFAR_PATH_INDEPENDENT, 0.5: CIFAR_TWO, 1.0: replace(CIFAR_TWO, init_from=CIFAR_TWO, init_sigma=0.5),
 }  # fmt: skip
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
@@ -156,7 +156,8 @@ def as_counted(run: Run) -> Run:
     return run if run.sigma == 0.5 else replace(run, methods=audited_by_reference, images=10)
 
 
-CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for at in (CIFAR_PAPER_AT, CIFAR_CONTRACTIVE_AT) for sigma, recipe in at.items())
+CIFAR_RECIPES = (*CIFAR_PAPER_AT.items(), *CIFAR_PATH_INDEPENDENT_AT.items())
+CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for sigma, recipe in CIFAR_RECIPES)
 CIFAR_METHODS = paper_methods(batch=50, chains=50, warmup=10, audit=100)
 CIFAR_MORE = CIFAR_METHODS + fast_methods(batch=50, audit=100)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
@@ -181,12 +182,12 @@ PROFILES = {
         ),
         # 500 images as in the paper by votes without an audit; each stops once the radii of the table are decided.
         Profile(
-            "cifar10_long", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), NO_AUDIT, "MDEQ-STOP",
+            "cifar10_long", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), NO_AUDIT, "RS-tol",
             images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
         # The same model at the paper's N, K and alpha.
         Profile(
-            "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), CIFAR_FIXED, "MDEQ-STOP",
+            "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), CIFAR_FIXED, "RS-tol",
             images=20, stride=250, n0=100, n=10_000, ablation_images=0,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
@@ -274,7 +275,7 @@ def read_parameters(namespace: dict, **known: type) -> None:
 
 # ------------------------------------------------------------------------------------------------ what make asks
 
-LEAVES = {"10_train": ("weights.safetensors", "anchor.safetensors", "card.json"), "20_certify": ("counts.csv",)}
+LEAVES = {"10_train": ("weights.safetensors", "train_mean.safetensors", "card.json"), "20_certify": ("counts.csv",)}
 
 
 def notebooks(profile: Profile) -> list[str]:

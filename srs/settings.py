@@ -11,11 +11,11 @@ class ConfigError(ValueError):
 
 
 ABSTAIN = -1  # the class of a vote or a certificate that names none
-SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "released_anderson")
-FIXED_STARTS = ("clean", "centroid", "calibrated", "anchor")  # one state for every copy of an image
+SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "anderson_as_released")
+FIXED_STARTS = ("clean", "pilot_mean", "corrected_pilot_mean", "train_mean")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")
-GRADIENTS = ("implicit", "contractive")
+GRADIENTS = ("implicit", "path_independent")
 AUGMENTS = ("none", "flips", "crops")
 
 
@@ -96,7 +96,7 @@ class ResNet:
 
 
 @dataclass(frozen=True)
-class Contraction:
+class PathIndependence:
     """How a DEQ is taught to forget its start: any start, any number of evaluations, then two that must agree."""
 
     starts: tuple[str, ...] = ("zero", "mean", "other")  # drawn per batch; the last two from the batch before
@@ -112,8 +112,8 @@ class Train:
     recipe: str
     epochs: int
     pretrain_steps: int  # steps of unrolled training before the recipe's own gradients begin
-    begin: "Train | None" = None  # the recipe whose weights this one begins with; None: random weights
-    begin_sigma: float | None = None  # the noise level of those weights; None: this one's own
+    init_from: "Train | None" = None  # the recipe whose weights this one begins with; None: random weights
+    init_sigma: float | None = None  # the noise level of those weights; None: this one's own
     batch: int = 96
     pretrain_layers: int = 8
     optimiser: str = "adam"
@@ -123,8 +123,8 @@ class Train:
     clip: float = 0.0  # largest norm of a gradient; 0: as it comes
     forward_steps: int = 8  # Broyden
     backward_steps: int = 7
-    gradient: str = "implicit"  # "contractive": see `contraction`
-    contraction: Contraction = Contraction()
+    gradient: str = "implicit"  # "path_independent": see `path_independence`
+    path_independence: PathIndependence = PathIndependence()
     jacobian_weight: float = 0.5
     jacobian_frequency: float = 0.05
     jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
@@ -148,17 +148,17 @@ class Method:
     steps: int  # evaluations of f per vote; the released code spends two more for the same answer
     start: str = "zero"
     batch: int = 400  # noisy copies solved together; with start `previous` it is the number of chains
-    warmup: int = 0  # solver steps of the first batch of `previous`, or of the pilot of `centroid` and `calibrated`
+    warmup: int = 0  # solver steps of the first batch of `previous`, or of the pilot of `pilot_mean` and `corrected_pilot_mean`
     audit: int = 0  # K: votes that are solved again by the standard DEQ
     tol: float = 0.0  # a sample is solved when its relative residual is at most this; 0: after `steps`
     margin: float = 0.0  # ... or when its class is unchanged and leads by this much in probability; 0: never
-    pilot: int = 16  # noisy copies whose mean solution is the start `centroid` or `calibrated`
+    pilot: int = 16  # noisy copies whose mean solution is the start `pilot_mean` or `corrected_pilot_mean`
     auditor: "Method | None" = None  # solves audited votes again; its classifier is certified; None: the sampling's reference
 
     def __post_init__(self):
         check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
         check(self.start in STARTS, "start", self.start, one_of(STARTS))
-        warmup = 1 if self.start in ("centroid", "calibrated") else 0
+        warmup = 1 if self.start in ("pilot_mean", "corrected_pilot_mean") else 0
         for what, least in (("steps", 1), ("batch", 1), ("warmup", warmup), ("audit", 0), ("pilot", 1)):
             check_count(getattr(self, what), least, f"{what} of {self.name}")
         for what in ("tol", "margin"):
@@ -167,24 +167,24 @@ class Method:
             check_standard(self.auditor, f"auditor of {self.name}")
 
     @property
-    def serialized(self) -> bool:
+    def needs_audit(self) -> bool:
         """Whether the start depends on the image, so that a certificate needs an audit."""
-        return self.start not in ("zero", "anchor")
+        return self.start not in ("zero", "train_mean")
 
     @property
     def pilot_nfe(self) -> int:
         """Evaluations of f that the pilot of one image costs."""
-        return self.pilot * {"centroid": self.warmup, "calibrated": self.warmup + self.steps}.get(self.start, 0)
+        return self.pilot * {"pilot_mean": self.warmup, "corrected_pilot_mean": self.warmup + self.steps}.get(self.start, 0)
 
 
 def check_standard(method: Method, what: str) -> None:
     """Refuse what votes are not audited by: a solve whose answer depends on anything but the copy, or needs an audit itself."""
-    # An anchor is one state for all copies, but its owner chooses it: audited from there, votes that start there always agree.
+    # The model's owner chooses its training mean: audited from there, votes that start there always agree.
     check(method.start == "zero" and method.auditor is None, what, method.name, "one that starts from zero, without an auditor")
 
 
 # Standard RS whose samples stop by themselves, each at its own residual: the usual auditor.
-STOP = Method("MDEQ-STOP", "safe_anderson", 30, tol=0.003)
+STOP = Method("RS-tol", "safe_anderson", 30, tol=0.003)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Sampling:
 
     def n_max(self, method: Method) -> int:
         """The most votes of an image that stops once its radii are decided; 0 where all images have n votes."""
-        return self.n if self.stop and not method.serialized else 0
+        return self.n if self.stop and not method.needs_audit else 0
 
     def check_method(self, method: Method) -> None:
         """Refuse an audit that is larger than the sample."""
@@ -256,9 +256,9 @@ class Run:
         return f"{self.model.name}-s{self.sigma:.2f}-{self.train.recipe}"
 
     @property
-    def first(self) -> "Run | None":
+    def parent(self) -> "Run | None":
         """The run whose weights this one begins with; None if they are random."""
-        return self.train.begin and replace(self, train=self.train.begin, sigma=self.train.begin_sigma or self.sigma)
+        return self.train.init_from and replace(self, train=self.train.init_from, sigma=self.train.init_sigma or self.sigma)
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class Profile:
     published: bool = False  # whether these are the paper's own settings
     trains_more: bool = True  # whether ablations and white-box attacks train models of their own; a CPU may take hours
     ablation_images: int | None = None  # that ablations draw votes for, with models trained short; None: all; 0: none are drawn
-    card_images: int | None = None  # that model card and anchor are measured on, instead of training.card's own numbers
+    card_images: int | None = None  # that model card and training mean are measured on, instead of training.card's own numbers
     note: str = ""  # opens every caption
 
     def __post_init__(self):

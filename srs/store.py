@@ -21,8 +21,8 @@ import pandas as pd
 from srs import sealed, settings
 from srs.settings import ABSTAIN, Profile, Run
 
-WEIGHTS, ANCHOR, CARD, CHECKPOINT = "weights.safetensors", "anchor.safetensors", "card.json", "checkpoint"
-MODEL = (WEIGHTS, ANCHOR, CARD)
+WEIGHTS, TRAIN_MEAN, CARD, CHECKPOINT = "weights.safetensors", "train_mean.safetensors", "card.json", "checkpoint"
+MODEL = (WEIGHTS, TRAIN_MEAN, CARD)
 COUNTS = "counts.csv"  # of all the run's methods; like every table, it has a .json of that name with what made it
 RUN = ["model", "recipe", "sigma"]  # what names a run
 
@@ -88,7 +88,7 @@ def _told(record: object) -> dict:
 def ship(profile: Profile) -> list[Path]:
     """Put models and tables of the profile's finished runs where they are tracked; what was put."""
     put = []
-    first = [run.first for run in profile.every_run if run.first]
+    first = [run.parent for run in profile.every_run if run.parent]
     for run in dict.fromkeys((*profile.every_run, *first)):
         left = () if _trained(run) else MODEL
         left += () if _complete(run, own(run, COUNTS)) is not None else (COUNTS, "counts.json")
@@ -153,7 +153,7 @@ def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ImageCounts:
     """The counts of one image under one method; -1 where a count was not taken."""
 
     idx: int  # position in the test split
@@ -173,13 +173,13 @@ class Tally:
     seconds: float  # wall time of all three stages
 
 
-KINDS = {f.name: float if f.type is float else np.int64 for f in fields(Tally)}
+KINDS = {f.name: float if f.type is float else np.int64 for f in fields(ImageCounts)}
 COLUMNS = tuple(KINDS)
 
 
-def write_counts(run: Run, counted: Mapping[str, Iterable[Tally]], made_by: Mapping[str, dict]) -> None:
+def write_counts(run: Run, counted: Mapping[str, Iterable[ImageCounts]], made_by: Mapping[str, dict]) -> None:
     """Write the counts of a run by the methods' names, a row per image and method, and the `provenance` that made them."""
-    rows = [pd.DataFrame(tallies, columns=COLUMNS).sort_values("idx").assign(method=name) for name, tallies in counted.items()]
+    rows = [pd.DataFrame(counts, columns=COLUMNS).sort_values("idx").assign(method=name) for name, counts in counted.items()]
     save_frame(own(run, COUNTS), pd.concat(rows)[["method", *COLUMNS]])
     sealed.write_json(own(run, "counts.json"), dict(made_by))
 
@@ -188,7 +188,7 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     """Every stored count of some runs of a profile, in the profile's order; of its DEQs, where none are named.
 
     A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
-    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `Tally`.
+    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `ImageCounts`.
 
     Raises:
         ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
@@ -250,11 +250,11 @@ def checked(t: pd.DataFrame) -> pd.DataFrame:
     return t
 
 
-def label(run: Run, method: settings.Method, tallies) -> pd.DataFrame:
+def label(run: Run, method: settings.Method, counts) -> pd.DataFrame:
     """The counts of one method as rows of the long table."""
-    rows = pd.DataFrame(tallies)
+    rows = pd.DataFrame(counts)
     named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
-             "reference": run.profile.reference, "needs_audit": method.serialized,
+             "reference": run.profile.reference, "needs_audit": method.needs_audit,
              "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
     return rows.assign(**named)[[*named, *rows.columns]]
 

@@ -14,27 +14,27 @@ from srs.attacks.settings import Attack
 from srs.experiments import ablations, attacks, bench, speed, white_box
 from srs.settings import Method, Profile, Run
 from srs.smoothing import adaptive
-from srs.store import Tally
+from srs.store import ImageCounts
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
 WORSE = {
     "MDEQ-1A": 0.3, "MDEQ-5A": 0.1, "MDEQ-30A": 0.0, "SRS-MDEQ-1N": 0.04, "SRS-MDEQ-1A": 0.02, "SRS-MDEQ-3A": 0.004,
-    "MDEQ-1B": 0.3, "MDEQ-5B": 0.1, "MDEQ-14B": 0.0, "SRS-MDEQ-1B": 0.02, "SRS-MDEQ-3B": 0.004, "RS": 0.0, "MDEQ-STOP": 0.0,
+    "MDEQ-1B": 0.3, "MDEQ-5B": 0.1, "MDEQ-14B": 0.0, "SRS-MDEQ-1B": 0.02, "SRS-MDEQ-3B": 0.004, "RS": 0.0, "RS-tol": 0.0,
 }  # fmt: skip
 
 
-def tally(**counts) -> Tally:
-    """A tally of one rightly classified image with ten unanimous votes, but for the given fields."""
+def image_counts(**counts) -> ImageCounts:
+    """The counts of one rightly classified image with ten unanimous votes, but for the given fields."""
     plain = dict(
         idx=0, label=3, c_a=3, n=10, n_a=10, k=-1, m=-1, n_2=-1, n_1=-1, n_wrong=0, n_differ=0,
         nfe_select=0, nfe_estimate=0, nfe_audit=0, seconds=0.0,
     )  # fmt: skip
-    return Tally(**plain | counts)
+    return ImageCounts(**plain | counts)
 
 
-def array(*tallies: Tally) -> np.ndarray:
-    """Tallies as a structured array, a row per image."""
-    return pd.DataFrame(tallies).to_records(index=False)
+def array(*counts: ImageCounts) -> np.ndarray:
+    """Counts as a structured array, a row per image."""
+    return pd.DataFrame(counts).to_records(index=False)
 
 
 def counted(run: Run, method: Method) -> np.ndarray:
@@ -43,14 +43,14 @@ def counted(run: Run, method: Method) -> np.ndarray:
     return rows[rows["method"] == method.name].drop(columns="method").to_records(index=False)
 
 
-def write_counts(run: Run, method: Method, tallies: list[Tally]) -> None:
+def write_counts(run: Run, method: Method, counts: list[ImageCounts]) -> None:
     """Put counts of a method in the place of those that a run has of it."""
     path = store.own(run, store.COUNTS)
     there = pd.read_csv(path, comment="#", float_precision="round_trip") if path.is_file() else pd.DataFrame({"method": []})
-    store.write_counts(run, dict(list(there.groupby("method", sort=False))) | {method.name: tallies}, {})
+    store.write_counts(run, dict(list(there.groupby("method", sort=False))) | {method.name: counts}, {})
 
 
-def tallies(run: Run, method: Method) -> list[Tally]:
+def every_count(run: Run, method: Method) -> list[ImageCounts]:
     """Plausible counts of every image of a run under a method; the images are the same for every method."""
     p, worse = run.profile, WORSE.get(method.name, 0.02)
     images = np.random.default_rng(17)  # one stream for what all methods share
@@ -58,10 +58,10 @@ def tallies(run: Run, method: Method) -> list[Tally]:
     p_a = images.beta(12, 0.3 + 2 * run.sigma, p.images)
     right = images.random(p.images) < 0.9
     own = _rng(run.id + method.name)
-    return [_tally(p, method, own, i, int(label[i]), bool(right[i]), float(p_a[i]), worse) for i in range(p.images)]
+    return [_image_counts(p, method, own, i, int(label[i]), bool(right[i]), float(p_a[i]), worse) for i in range(p.images)]
 
 
-def _tally(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a: float, worse: float) -> Tally:
+def _image_counts(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a: float, worse: float) -> ImageCounts:
     n_a = int(rng.binomial(p.n, p_a * (1 - worse)))
     n_wrong = int(rng.binomial(n_a, worse))
     k = min(method.audit, n_a)
@@ -69,8 +69,8 @@ def _tally(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a
     m = int(rng.hypergeometric(n_wrong, n_a - n_wrong, k)) if k else 0
     n_1 = n_2 - min(n_2, int(rng.binomial(n_2, worse)))
     steps = 12 if method.tol else method.steps  # of a solve that stops by itself, on average
-    evaluations = steps * p.n + (method.warmup * method.batch if method.serialized else 0)
-    return Tally(
+    evaluations = steps * p.n + (method.warmup * method.batch if method.needs_audit else 0)
+    return ImageCounts(
         idx=i * p.stride, label=label, c_a=label if right else (label + 1) % p.data.classes, n=p.n, n_a=n_a,
         k=k, m=m, n_2=n_2, n_1=n_1, n_wrong=n_wrong, n_differ=n_wrong + int(rng.binomial(p.n - n_a, worse)),
         nfe_select=steps * p.n0, nfe_estimate=evaluations, nfe_audit=(12 if method.auditor else 30) * k,
@@ -85,7 +85,7 @@ def _rng(*names: str) -> np.random.Generator:
 def write_profile(profile: Profile, *, explicit: bool = False) -> None:
     """Write the counts and model cards of a profile's DEQs, or of its explicit networks, under SRS_ROOT."""
     for run in profile.explicit if explicit else profile.runs:
-        store.write_counts(run, {method.name: tallies(run, method) for method in run.profile.methods}, {})
+        store.write_counts(run, {method.name: every_count(run, method) for method in run.profile.methods}, {})
         write_card(run)
 
 
@@ -121,7 +121,7 @@ def recounted(run: Run) -> pd.DataFrame:
     for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in ablations.lines(run)):
         shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
         other = replace(run, train=train)
-        counted = tallies(replace(other, profile=shorter), replace(method, audit=min(k, n)))
+        counted = every_count(replace(other, profile=shorter), replace(method, audit=min(k, n)))
         rows.append(store.label(other, method, counted).assign(K=k))
     return pd.concat(rows)
 
@@ -130,7 +130,7 @@ def write_agreement(run: Run) -> None:
     """Write how often votes of some ways differ from the full solve's: fewer after more evaluations, of 750."""
     rng = _rng(run.id, "agreement")
     ways = [(start, "anderson", k, 0.0, 0.0) for start in settings.STARTS for k in (1, 2, 4)]
-    ways += [(start, solver, 8, 0.0, 0.0) for solver in ("naive", "broyden") for start in ("zero", "centroid")]
+    ways += [(start, solver, 8, 0.0, 0.0) for solver in ("naive", "broyden") for start in ("zero", "pilot_mean")]
     ways += [("zero", "safe_anderson", 30, tol, margin) for tol, margin in ((0.1, 0.0), (0.003, 0.0), (0.0, 0.2))]
     spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
     points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
@@ -143,7 +143,7 @@ def write_measured(run: Run) -> None:
     write_agreement(run)
     rng = _rng(run.id, "speed")
     ways = bench.contenders_of(run, 400)
-    nfe = [float(m.steps + 2 * (m.solver == "released_anderson")) for m in ways]
+    nfe = [float(m.steps + 2 * (m.solver == "anderson_as_released")) for m in ways]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
     store.save_frame(store.own(run, "bench.csv"), pd.DataFrame([
         {"label": m.name, "batch": m.batch, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
@@ -161,7 +161,7 @@ def write_measured(run: Run) -> None:
 def write_attacks(run: Run) -> None:
     """Write what the attacks of a run's profile did: the further from the image, the more answers are another class."""
     suite, rng, p = attacks.suite_of(run.profile), _rng(run.id, "attacks"), run.profile
-    known, rows = tallies(run, p.method(p.reference))[: suite.images], []
+    known, rows = every_count(run, p.method(p.reference))[: suite.images], []
     for attack in suite.attacks:
         for i, image in enumerate(known):
             for radius in attack.radii or (round(0.2 + 0.1 * i, 3),):
@@ -205,8 +205,8 @@ def write_white_box(run: Run) -> None:
 
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:
-    """A long table of those tallies (`tally(**row)`) under one method of one run; a row may name its method and needs_audit."""
+    """A long table of those counts (`image_counts(**row)`) under one method of one run; a row may name others."""
     told = {"model": "SMALL", "recipe": "paper", "sigma": sigma, "method": method, "reference": "MDEQ-30A"}
     told |= {"needs_audit": needs_audit}
     named = [({k: v for k, v in row.items() if k in told}, {k: v for k, v in row.items() if k not in told}) for row in rows]
-    return pd.DataFrame([told | own | vars(tally(**{"idx": i} | counted)) for i, (own, counted) in enumerate(named)])
+    return pd.DataFrame([told | own | vars(image_counts(**{"idx": i} | counted)) for i, (own, counted) in enumerate(named)])

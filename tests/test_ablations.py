@@ -28,7 +28,7 @@ BASE = ablations.base(DIGITS)
 ABLATED = {name: p for name, p in PROFILES.items() if p.ablation_images != 0 and ablations.base(p) is not None}
 SRS = PROFILE.method("SRS-MDEQ-1A")
 STOP = Method("STOP", "safe_anderson", 30, batch=60, tol=0.3)
-OTHERWISE = Method("E", "naive", 1, start="calibrated", batch=60, warmup=3, audit=15, pilot=4, auditor=STOP)
+OTHERWISE = Method("E", "naive", 1, start="corrected_pilot_mean", batch=60, warmup=3, audit=15, pilot=4, auditor=STOP)
 WAYS = {
     "RS": PROFILE.method("MDEQ-5A"), "SRS": SRS, "no warm-up": replace(SRS, warmup=0), "odd batches": replace(SRS, batch=17),
     "clean": Method("C", "anderson", 1, start="clean", batch=60, audit=15), "audited otherwise": OTHERWISE,
@@ -53,7 +53,7 @@ def draw(tmp_path_factory):
     return drawn
 
 
-def recount(draw, method: Method, n: int, k: int) -> store.Tally:
+def recount(draw, method: Method, n: int, k: int) -> store.ImageCounts:
     drawn = (draw(m, 60) for m in (method, REFERENCE, method.auditor or REFERENCE))
     return ablations.first_n(method, PROFILE.sampling, *drawn, n=n, k=k)
 
@@ -63,7 +63,7 @@ def recount(draw, method: Method, n: int, k: int) -> store.Tally:
 def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, way, n, k):
     """Drawn afresh with that n and that K, audit included, and counted as the main tables are."""
     method = WAYS[way]
-    k = k if method.serialized else 0
+    k = k if method.needs_audit else 0
     found, other = recount(draw, method, n, k), replace(method, audit=min(k, n))
     others = draw(REFERENCE, n), draw(method.auditor or REFERENCE, n)
     fresh = certify.count_votes(draw(other, n), other, replace(PROFILE.sampling, n=n), *others)
@@ -84,11 +84,11 @@ def test_the_votes_above_could_tell(draw):
 
 
 def trained(run, **_):
-    """In place of training: untrained weights and some anchor, unless they are there."""
+    """In place of training: untrained weights and some training mean, unless they are there."""
     if not store.own(run, store.WEIGHTS).is_file():
         network = save_untrained(run)
         state = network.initial(network.inject(torch.zeros(1, 1, 8, 8)))
-        checkpoints.save_anchor(torch.full_like(state[0], 0.1), store.own(run, store.ANCHOR))
+        checkpoints.save_train_mean(torch.full_like(state[0], 0.1), store.own(run, store.TRAIN_MEAN))
 
 
 def test_every_line_of_every_table_is_counted_once_and_main_tables_stay(srs_root, monkeypatch):
@@ -151,7 +151,7 @@ def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
     varied, own = ablations.varied(DIGITS), set(DIGITS.methods)
     for table in ("solver", "batch", "warmup"):
         for value, method in varied[table]:
-            parent = DIGITS.method("SRS-MDEQ-3A" if method.serialized else "MDEQ-30A")
+            parent = DIGITS.method("SRS-MDEQ-3A" if method.needs_audit else "MDEQ-30A")
             assert differing(method, parent) <= {"name", "steps", "audit", table} and value == str(getattr(method, table))
     stored = {table: {m.name for _, m in methods if m in own} for table, methods in varied.items()}
     srs = {"SRS-MDEQ-1A", "SRS-MDEQ-3A"}
@@ -160,7 +160,7 @@ def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
     without, hard = ablations.further_recipes(run).values()
     assert differing(without, run.train) == {"recipe", "jacobian_weight", "jacobian_frequency"}
     assert without.jacobian_frequency == 0
-    assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.begin) == (0.5, 2, 4, run.train)
+    assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.init_from) == (0.5, 2, 4, run.train)
     assert ablations.further_recipes(paper)["smoothadv"] == smoothadv(paper.train), "from random weights, as published"
 
 
@@ -182,8 +182,8 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     """One image: 390 SRS votes of 400 for c_A, 20 of 100 audited ones wrong; the full solve gives 320."""
     run = ablations.base(replace(PROFILES["smoke"], images=1, n=400))
     by_method = {"MDEQ-30A": {"n_a": 320}, "SRS-MDEQ-3A": dict(n_a=390, k=100, m=20, n_2=98, n_1=79, n_wrong=78, n_differ=80)}
-    tallies = {m.name: [synthetic.tally(n=400, **by_method.get(m.name, {"n_a": 400}))] for m in run.profile.methods}
-    store.write_counts(run, tallies, {})
+    counts = {m.name: [synthetic.image_counts(n=400, **by_method.get(m.name, {"n_a": 400}))] for m in run.profile.methods}
+    store.write_counts(run, counts, {})
     with pytest.warns(UserWarning, match="nothing is stored for ablation_k, .*ablation_smoothadv:"):
         found = ablations.sweeps(ablations.read(run.profile), run.profile)
     assert set(found) == {"elimination", "alpha"}
@@ -210,8 +210,8 @@ def test_sweeps_hold_what_was_counted(stored):
     row = found["k"].query("method == 'SRS-MDEQ-1N' and rule == 'audit' and K == 50").iloc[0]
     assert row["ACR"] == pytest.approx((radius * right).mean())
     assert found["n"].query("method == 'SRS-MDEQ-3A'")["N"].tolist() == [100, 200, 400]
-    assert found["start"]["start"].tolist() == 2 * ["zero", "clean", "previous", "centroid", "calibrated", "anchor"]
-    assert set(found["start"].query("rule == 'cohen'")["start"]) == {"zero", "anchor"}
+    assert found["start"]["start"].tolist() == 2 * list(ablations.STARTS)
+    assert set(found["start"].query("rule == 'cohen'")["start"]) == {"zero", "train_mean"}
     one = replace(BASE, profile=replace(DIGITS, ablation_images=1))
     assert [set(ablations.lines_of(table, counted, one)["idx"]) for table in ("start", "n")] == [{0}, {0, 14, 28, 42}]
 

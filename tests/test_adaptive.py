@@ -117,7 +117,7 @@ def test_votes_stop_at_a_look_are_the_first_of_all_n_and_spend_what_the_look_may
 
 def test_a_profile_that_stops_is_certified_and_shown(srs_root):
     """From votes to the main table: each row at its look's share of alpha, as many images, and no vote too many."""
-    methods = tuple(m for m in PROFILES["smoke"].methods if m.name in ("MDEQ-30A", "SRS-MDEQ-3A", "MDEQ-STOP"))
+    methods = tuple(m for m in PROFILES["smoke"].methods if m.name in ("MDEQ-30A", "SRS-MDEQ-3A", "RS-tol"))
     run = smoke_run(adaptive=True, methods=methods, n=200, images=3)
     save_untrained(run)
     certify(run, progress=False)

@@ -206,7 +206,7 @@ def test_a_seeded_wrong_certificate_is_caught_from_votes_to_table(done):
     method = RUN.profile.method("SRS-MDEQ-3A")
     own = synthetic.counted(RUN, method)
     false = next(i for i in range(3) if own["n_a"][i] < own["n"][i])
-    lines = [store.Tally(**{k: row[k].item() for k in store.COLUMNS}) for row in own]
+    lines = [store.ImageCounts(**{k: row[k].item() for k in store.COLUMNS}) for row in own]
     lines[false] = replace(lines[false], c_a=(lines[false].c_a + 1) % 10, n_a=40, k=20, m=0, n_2=20, n_1=20)
     synthetic.write_counts(RUN, method, lines)
     profile = replace(RUN.profile, attacks=replace(SUITE, attacks=SUITE.attacks[:2], confirm=120))

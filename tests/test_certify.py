@@ -24,7 +24,7 @@ SRS = RUN.profile.method("SRS-MDEQ-1A")
 
 
 def counts(run, name):
-    """All of a run's tallies under a method but the times."""
+    """All of a run's counts under a method but the times."""
     stored = synthetic.counted(run, run.profile.method(name))
     return [tuple(row[c].item() for c in store.COLUMNS if c != "seconds") for row in stored]
 
@@ -71,10 +71,10 @@ def no_network(monkeypatch):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("the network was used"))
 
 
-def test_tallies_are_of_all_images_and_provenance_says_what_made_them(finished, monkeypatch):
-    root, tallies = finished
+def test_counts_are_of_all_images_and_provenance_says_what_made_them(finished, monkeypatch):
+    root, counts = finished
     monkeypatch.setenv("SRS_ROOT", str(root))
-    every = {name: [dict(zip(store.COLUMNS, row)) for row in rows] for name, rows in tallies.items()}
+    every = {name: [dict(zip(store.COLUMNS, row)) for row in rows] for name, rows in counts.items()}
     for rows in every.values():
         assert [t["idx"] for t in rows] == list(RUN.profile.evaluated)
     assert any(0 < t["n_a"] < t["n"] and t["n_differ"] > 0 for t in every[SRS.name])  # else nothing below could fail
@@ -137,11 +137,11 @@ def test_other_settings_weights_and_methods_have_votes_of_their_own(done):
     key = certify.vote_key(RUN)
     for change in (dict(n=41), dict(n0=11), dict(seed=1)):
         other = replace(RUN, profile=replace(RUN.profile, **change))
-        assert certify.vote_key(other) != key and certify.tally(other) == []
+        assert certify.vote_key(other) != key and certify.count_run(other) == []
     changed = [replace(SRS, **change) for change in (dict(steps=2), dict(start="clean"), dict(batch=21), dict(audit=19))]
     assert len({certify.vote_file(RUN, m, key, 0) for m in (SRS, *changed)}) == 5
     save_untrained(RUN, seed=1)
-    assert certify.vote_key(RUN) != key and certify.tally(RUN) == []
+    assert certify.vote_key(RUN) != key and certify.count_run(RUN) == []
 
 
 FAR = replace(RUN, profile=replace(RUN.profile, stride=1000))

@@ -118,14 +118,14 @@ def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     cifar = ["MDEQ-1A", "MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1N", "SRS-MDEQ-1A", "SRS-MDEQ-3A"]
     imagenet = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B"]
     rows = imagenet if "imagenet" in profile.name else cifar
-    assert [m.name for m in profile.methods[: len(rows) + 1]] == [*rows, "MDEQ-STOP"]
-    assert all(m.serialized == m.name.startswith("SRS") == (m.audit > 0) for m in profile.methods)
-    assert {m.auditor for m in profile.methods if m.audit} == {profile.method("MDEQ-STOP")}
+    assert [m.name for m in profile.methods[: len(rows) + 1]] == [*rows, "RS-tol"]
+    assert all(m.needs_audit == m.name.startswith("SRS") == (m.audit > 0) for m in profile.methods)
+    assert {m.auditor for m in profile.methods if m.audit} == {profile.method("RS-tol")}
     for m in profile.methods[: len(rows)]:
         steps, solver = re.search(r"(\d+)([ANB])$", m.name).groups()
         assert (m.steps, m.solver) == (int(steps), {"A": "anderson", "N": "naive", "B": "broyden"}[solver])
-        assert m.serialized == (m.start == "previous")
-    assert not profile.method(profile.reference).serialized
+        assert m.needs_audit == (m.start == "previous")
+    assert not profile.method(profile.reference).needs_audit
     assert profile.evaluated == tuple(range(0, profile.images * profile.stride, profile.stride))
 
 
@@ -143,7 +143,7 @@ def test_explicit_networks_are_certified_by_standard_smoothing_on_the_same_image
     for run in profile.explicit:
         explicit = run.profile
         assert [m.name for m in explicit.methods] == ["RS"] == [explicit.reference] and explicit.methods[0].steps == 1
-        assert not explicit.methods[0].serialized and explicit.evaluated == profile.evaluated
+        assert not explicit.methods[0].needs_audit and explicit.evaluated == profile.evaluated
         assert replace(explicit.sampling, reference=profile.sampling.reference) == profile.sampling
         assert explicit.methods[0].batch == profile.method(profile.reference).batch
 

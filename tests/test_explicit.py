@@ -32,6 +32,6 @@ def test_what_is_missing_is_made_and_the_finding_follows_the_counts(srs_root, mo
     explicit.measure(SMOKE)
     assert len(done) == 2
     before = explicit.finding(explicit.read(SMOKE))
-    worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.tallies(RUN, settings.EXPLICIT)]
+    worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.every_count(RUN, settings.EXPLICIT)]
     synthetic.write_counts(RUN, settings.EXPLICIT, worse)
     assert "largest ACR at 0 of 1" in (after := explicit.finding(explicit.read(SMOKE))) and before != after

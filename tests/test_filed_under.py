@@ -72,7 +72,7 @@ def test_other_images_are_certified_anew(done, monkeypatch, change):
     old = vote_files()
     with monkeypatch.context() as patch:
         change_images(patch, change)
-        assert certify.tally(RUN) == []
+        assert certify.count_run(RUN) == []
         assert drawn_by(certified, patch) == ALL
     assert vote_files().items() >= old.items()  # nobody's votes are lost
     assert drawn_by(certified, monkeypatch) == 0 and counts() == done
@@ -89,7 +89,7 @@ def test_only_what_is_new_is_drawn(done, monkeypatch):
 @pytest.mark.parametrize("where", [(inference, "device_name", lambda device: "another CPU"), (torch, "__version__", "9.9")])
 def test_another_device_and_another_torch_have_votes_of_their_own(done, monkeypatch, where):
     monkeypatch.setattr(*where)
-    assert certify.tally(RUN) == []
+    assert certify.count_run(RUN) == []
     assert drawn_by(certified, monkeypatch) == ALL
 
 
@@ -107,7 +107,7 @@ def test_images_or_weights_that_change_meanwhile_are_not_mixed_up(done, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(certify, "_record_provenance", lambda *a: record(*a) or save_untrained(RUN, seed=1))
         certified()
-    assert counts() == done and certify.tally(RUN) == []  # the old model's votes, all of them
+    assert counts() == done and certify.count_run(RUN) == []  # the old model's votes, all of them
     shutil.rmtree(store.own(RUN, "votes"))
     monkeypatch.setattr(certify, "_record_provenance", lambda *a: record(*a) or change_images(monkeypatch, darker))
     with pytest.raises(ConfigError, match="image 0 = 'another one than a moment ago'"):

@@ -40,7 +40,7 @@ def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
     assert (recipe.forward_steps, recipe.backward_steps) == (14, 14)
     assert (recipe.jacobian_weight, recipe.jacobian_frequency) == (2.5, 0.08)
     assert (recipe.lr, recipe.weight_decay, FULL.n, FULL.n0, FULL.images) == (0.04, 2e-5, 10_000, 100, 500)
-    methods = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B", "MDEQ-STOP"]
+    methods = ["MDEQ-1B", "MDEQ-5B", "MDEQ-14B", "SRS-MDEQ-1B", "SRS-MDEQ-3B", "RS-tol"]
     assert [m.name for m in FULL.methods] == [m.name for m in SAMPLE.methods] == methods
     assert SAMPLE.plan[0].model == FULL.plan[0].model and SAMPLE.data.shape == FULL.data.shape == (3, 224, 224)
     assert "not a result" in SAMPLE.note and FULL.note == ""

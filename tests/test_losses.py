@@ -10,7 +10,7 @@ from srs.deq import mdeq
 from srs.deq.gradients import implicit
 from srs.deq.solvers import relative_residual
 from srs.profiles import DIGITS
-from srs.settings import Contraction
+from srs.settings import PathIndependence
 from srs.training import losses
 from tests.helpers import digits, TINY
 from tests.test_train import RECIPE, THEN
@@ -78,8 +78,8 @@ def descend(recipe, steps, **how):
 LOSSES = {
     "unrolled": (RECIPE, dict(pretrain=True, penalise=False)),
     "implicit": (RECIPE, dict(pretrain=False, penalise=False)),
-    "contractive": (THEN, dict(pretrain=False, penalise=False)),
-    "last alone": (replace(THEN, contraction=Contraction(both=False)), dict(pretrain=False, penalise=False)),
+    "path_independent": (THEN, dict(pretrain=False, penalise=False)),
+    "last alone": (replace(THEN, path_independence=PathIndependence(both=False)), dict(pretrain=False, penalise=False)),
     "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(pretrain=False, penalise=True)),
 }
 
@@ -90,7 +90,7 @@ def test_loss_decreases(recipe, how):
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
 
 
-def test_every_start_of_a_contractive_recipe_is_drawn():
+def test_every_start_of_a_path_independent_recipe_is_drawn():
     cold, earlier = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
     torch.manual_seed(0)
     drawn = [losses.start_anywhere(cold, earlier, THEN) for _ in range(60)]
@@ -99,10 +99,10 @@ def test_every_start_of_a_contractive_recipe_is_drawn():
     assert all(torch.equal(losses.start_anywhere(cold, None, THEN), cold) for _ in range(20))
 
 
-def test_a_contractive_recipe_lessens_the_change_of_the_last_step():
+def test_a_path_independent_recipe_lessens_the_change_of_the_last_step():
     changes = {}
     for weight in (0.0, 10.0):
-        recipe = replace(THEN, contraction=Contraction(weight=weight, most_free_steps=2))
+        recipe = replace(THEN, path_independence=PathIndependence(weight=weight, most_free_steps=2))
         _, model, x = descend(recipe, 20, pretrain=False, penalise=False)
         with torch.no_grad():
             u = model.inject(x)

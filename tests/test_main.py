@@ -65,8 +65,8 @@ def test_help_texts_are_those_of_the_docstring():
 
 
 def test_a_run_and_a_profile_are_looked_up_by_their_names():
-    words = "--profile cifar10 --model SMALL --sigma 0.25 --recipe contractive"
-    assert call(act, *words.split())["run"] == profiles.get_run("cifar10", "SMALL", 0.25, "contractive")
+    words = "--profile cifar10 --model SMALL --sigma 0.25 --recipe path_independent"
+    assert call(act, *words.split())["run"] == profiles.get_run("cifar10", "SMALL", 0.25, "path_independent")
     assert call(profiles.list_runs, "--profile", "smoke") == {"profile": profiles.get_profile("smoke")}
 
 

@@ -42,7 +42,7 @@ def test_the_paper_s_settings_come_out_as_published():
     assert made.astype(int).tolist() == pytest.approx([0.25e6, 11.1e6, 1_730_714], rel=0.02)
     methods = method.methods(PAPER).query("profile == 'paper'").set_index("method")
     assert set(methods["batch"][:6]) == {"400"}
-    assert methods.loc["SRS-MDEQ-3A", ["audit", "warmup", "auditor"]].tolist() == ["400", "10", "MDEQ-STOP"]
+    assert methods.loc["SRS-MDEQ-3A", ["audit", "warmup", "auditor"]].tolist() == ["400", "10", "RS-tol"]
     assert methods.loc["MDEQ-30A", ["steps", "audit", "auditor", "pilot"]].tolist() == ["30", "0", "-", "-"]
 
 

@@ -135,14 +135,14 @@ def test_dropout_mask_lasts_one_solve():
 @pytest.mark.parametrize("size", [SMALL, Model("DEEP", (8, 16), (2, 4), 16, dropout=0.1, downsamples=2)], ids=lambda m: m.name)
 def test_the_prepared_model_computes_the_same_and_leaves_its_original_alone(size):
     model = mdeq.build(size, CIFAR10, 0).train()
-    model.anchor = torch.ones(sum(model.sizes))
+    model.train_mean = torch.ones(sum(model.sizes))
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     folded = inference.prepare(model)
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert torch.equal(folded.anchor, model.anchor)
+    assert torch.equal(folded.train_mean, model.train_mean)
     parts = list(folded.modules())
     assert not any(part.training or isinstance(part, (torch.nn.BatchNorm2d, mdeq.WeightNormConv2d)) for part in parts)
     x = torch.rand(3, *CIFAR10.shape)

@@ -45,9 +45,9 @@ def test_what_audits_starts_from_zero(start):
 
 
 def test_a_state_that_was_not_asked_for_is_no_start():
-    """Neither an anchor's method that is given none, nor a standard one that is given a state."""
+    """Neither a method that starts from the training mean and that is given none, nor a standard one that is given a state."""
     state = votes.Fixed(torch.ones(1, 4))
-    for method, fixed in ((replace(RS, start="anchor"), None), (RS, state)):
+    for method, fixed in ((replace(RS, start="train_mean"), None), (RS, state)):
         with pytest.raises(ConfigError, match="fixed = .*is refused: want what `fixed_start` gives"):
             votes.sample(three_classes(), COPIES, method, np.arange(5), fixed=fixed)
 
@@ -73,7 +73,7 @@ def test_wrong_votes_are_those_that_the_method_s_own_auditor_does_not_give(srs_r
     assert np.array_equal(found["n_differ"], other["n_differ"])  # from the reference method's votes, whoever audits
 
 
-@pytest.mark.parametrize("start", ["previous", "clean", "centroid", "calibrated"])
+@pytest.mark.parametrize("start", ["previous", "clean", "pilot_mean", "corrected_pilot_mean"])
 def test_cohen_is_refused_where_votes_need_an_audit(start):
     with pytest.raises(ConfigError, match="rule = 'cohen' is refused: want audit for CHAIN"):
         certify.certify_image(three_classes(), X, replace(CHAIN, start=start), SAMPLING, sigma=0.5, rule="cohen")
@@ -158,7 +158,7 @@ def test_a_copy_without_a_vote_does_not_spoil_its_chain(solver, change):
     assert (drawn == ABSTAIN).sum() == 10 and nfe == model.evaluations
 
 
-@pytest.mark.parametrize("start", ["centroid", "calibrated"])
+@pytest.mark.parametrize("start", ["pilot_mean", "corrected_pilot_mean"])
 def test_a_pilot_s_means_are_over_what_was_solved(start):
     method = Method("PILOT", "naive", 2, start=start, batch=50, warmup=30)
     pixel = first_pixels(PILOT, 16)
@@ -166,10 +166,10 @@ def test_a_pilot_s_means_are_over_what_was_solved(start):
     fixed, nfe = votes.fixed_start(breaking(pixel, 1), lambda s: PILOT(order[s]), method, reference=RS)
     wanted, _ = votes.fixed_start(breaking(pixel, 1), lambda s: PILOT(order[s]), replace(method, pilot=15), reference=RS)
     assert torch.equal(fixed.z, wanted.z) and nfe == method.pilot_nfe
-    assert start == "centroid" or torch.equal(fixed.shift, wanted.shift) and fixed.shift.abs().max() > 0
+    assert start == "pilot_mean" or torch.equal(fixed.shift, wanted.shift) and fixed.shift.abs().max() > 0
 
 
-@pytest.mark.parametrize("start", ["clean", "centroid", "calibrated"])
+@pytest.mark.parametrize("start", ["clean", "pilot_mean", "corrected_pilot_mean"])
 def test_a_start_that_nothing_was_solved_for_is_cold(start):
     model = three_classes(rate=0.5)
     f, method = model.f, Method("START", "naive", 2, start=start, batch=50, warmup=3, pilot=4)
@@ -181,7 +181,7 @@ def test_a_start_that_nothing_was_solved_for_is_cold(start):
     np.testing.assert_array_equal(drawn, wanted)
 
 
-@pytest.mark.parametrize("start", ["zero", "centroid"])
+@pytest.mark.parametrize("start", ["zero", "pilot_mean"])
 def test_no_product_is_rounded_to_tf32_wherever_votes_are_drawn(start):
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     for backend in backends:

@@ -27,7 +27,7 @@ def test_a_model_is_solved_as_long_as_it_needs(rate, most):
     model = three_classes(rate)
     found = srs.tune(model, IMAGES, labels_of(model), classes=3, sigma=SIGMA)
     table = found.table.assign(name=[method.name for method in found.table["method"]]).set_index("name")
-    assert found.method.steps <= most and not found.method.serialized
+    assert found.method.steps <= most and not found.method.needs_audit
     assert table["kept"]["zero-anderson-30"] == 1 and table["kept"][found.method.name] >= 0.95
     assert table["NFE"][found.method.name] < 33_000
     # What it costs is what a certificate spends, its audit included.
@@ -69,7 +69,7 @@ def test_an_explicit_network_gets_plain_rs():
 
 
 # Twenty images leave a wide margin where truncated votes scatter: on `paper` the choice takes 9 steps where 5 are the best row.
-@pytest.mark.parametrize(("recipe", "times"), [("contractive", 1.1), ("paper", 2.0)])
+@pytest.mark.parametrize(("recipe", "times"), [("path_independent", 1.1), ("paper", 2.0)])
 def test_the_choice_for_a_shipped_model_costs_little_more_than_the_best_measured_row(shared, recipe, times):
     """The best row of the shipped counts: the cheapest sound one with 95 % of the full solve's average certified radius."""
     source, run = data.image_folder(shared("cifar10", "train")), profiles.get_run("cifar10", "SMALL", 0.5, recipe)

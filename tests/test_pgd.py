@@ -151,6 +151,6 @@ def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was()
 
 def test_the_smoothadv_recipe_is_the_paper_s():
     paper = smoothadv(profiles.PAPER_SMALL)
-    assert (paper.recipe, paper.epochs, paper.begin) == ("smoothadv", 120, None)
+    assert (paper.recipe, paper.epochs, paper.init_from) == ("smoothadv", 120, None)
     rule = paper.adversarial
     assert (rule.radius, rule.steps, rule.vectors, rule.step) == (0.5, 2, 4, 0.5)

@@ -131,16 +131,16 @@ SMOKE = profiles.get_profile("smoke")
 SRS = SMOKE.method("SRS-MDEQ-3A")
 BY_REFERENCE = replace(SRS, auditor=None)
 # Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
-MEASURED = synthetic.tally(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
-PLAIN = synthetic.tally(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
+MEASURED = synthetic.image_counts(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
+PLAIN = synthetic.image_counts(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
 
 
 def sizes_of(own, method=BY_REFERENCE, *others, n=100):
-    """`audit_sizes` at N = n of an SRS method beside the reference, from a tally of each: rows of the method by K."""
+    """`audit_sizes` at N = n of an SRS method beside the reference, from the counts of each: rows of the method by K."""
     reference = SMOKE.method(SMOKE.reference)
     profile = replace(SMOKE, methods=(reference, method, *(m for m, _ in others)))
     named = [(reference, PLAIN), (method, own), *others]
-    rows = pd.concat(store.label(profile.runs[0], m, [vars(tally)]) for m, tally in named)
+    rows = pd.concat(store.label(profile.runs[0], m, [vars(own)]) for m, own in named)
     return audit_sizes(rows, profile, ns=(n,)).query("method == @method.name").set_index("K")
 
 
@@ -163,7 +163,7 @@ def test_disagreement_that_was_not_measured_is_not_taken_for_none(audited, p_m, 
 
 def test_a_method_with_an_auditor_of_its_own_is_beside_plain_rs_by_that_auditor_too():
     """The auditor spends a tenth of the reference, so plain RS by it draws ten times the votes for the same NFE."""
-    stop = settings.Method("MDEQ-STOP", "safe_anderson", 30, batch=100, tol=0.003)
+    stop = settings.Method("RS-tol", "safe_anderson", 30, batch=100, tol=0.003)
     cheap = replace(PLAIN, nfe_select=60, nfe_estimate=300)
     measured = replace(MEASURED, n_a=80)
     own, alone = sizes_of(measured, replace(SRS, auditor=stop), (stop, cheap)), sizes_of(measured)

@@ -197,8 +197,8 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
 
 
 def test_a_zoo_model_is_one_line():
-    model = srs.load("cifar10/SMALL-s0.50-contractive")
-    assert model.anchor.dim() == 1 and sum(w.numel() for w in model.parameters()) > 200_000
+    model = srs.load("cifar10/SMALL-s0.50-path_independent")
+    assert model.train_mean.dim() == 1 and sum(w.numel() for w in model.parameters()) > 200_000
     assert not torch.equal(srs.load("cifar10/SMALL-s0.50").classifier.weight, model.classifier.weight)
-    with pytest.raises(ConfigError, match="SMALL-s0.51-paper' is refused: want one of .*cifar10/SMALL-s0.50-contractive"):
+    with pytest.raises(ConfigError, match="SMALL-s0.51-paper' is refused: want one of .*cifar10/SMALL-s0.50-path_independent"):
         srs.load("cifar10/SMALL-s0.51")

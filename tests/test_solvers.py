@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from srs.deq import solvers
-from srs.deq.released import released_anderson
+from srs.deq.released import anderson_as_released
 from srs.deq.solvers import anderson, broyden, fixed_point, relative_residual, safe_anderson, SOLVERS
 from tests.helpers import Counted, difficulties, linear, PROBLEMS
 
@@ -159,7 +159,7 @@ def test_released_answer_costs_two_more_evaluations_and_a_batch_stops_at_its_wor
     """Its slowest sample decides for all; it stops at the first iterate after x_1 at which none is above the tolerance."""
     problem, tol = difficulties(), 1e-3
     f = Counted(problem.f)
-    found = released_anderson(f, problem.z0, problem.u, max_steps=30, tol=tol)
+    found = anderson_as_released(f, problem.z0, problem.u, max_steps=30, tol=tol)
     k = int(found.steps[0]) - 2
     assert f.evaluations == int(found.steps.sum()) == (k + 2) * len(problem.u)
     iterates = [anderson(problem.f, problem.z0, problem.u, max_steps=i).z for i in range(2, k + 1)]
@@ -167,4 +167,4 @@ def test_released_answer_costs_two_more_evaluations_and_a_batch_stops_at_its_wor
     assert 2 < k < 30 and worst[-1] < tol <= min(worst[:-1])
     torch.testing.assert_close(found.z, iterates[-1], atol=1e-8, rtol=0)
     with pytest.raises(ValueError, match="stops whole batches"):
-        released_anderson(problem.f, problem.z0, problem.u, max_steps=3, decided=lambda *_: None)
+        anderson_as_released(problem.f, problem.z0, problem.u, max_steps=3, decided=lambda *_: None)

@@ -19,7 +19,7 @@ PROFILE = RUN.profile
 POINTS = pd.DataFrame(
     [
         ("zero", "anderson", 1, 0.0, 0.0, 200, 80, 1.0), ("zero", "anderson", 4, 0.0, 0.0, 200, 10, 4.0),
-        ("centroid", "anderson", 1, 0.0, 0.0, 200, 30, 1.0), ("centroid", "naive", 8, 0.0, 0.0, 200, 0, 8.0),
+        ("pilot_mean", "anderson", 1, 0.0, 0.0, 200, 30, 1.0), ("pilot_mean", "naive", 8, 0.0, 0.0, 200, 0, 8.0),
         ("zero", "safe_anderson", 30, 0.1, 0.0, 200, 4, 5.5), ("zero", "safe_anderson", 30, 0.0, 0.4, 200, 12, 3.25),
     ],
     columns=list(speed.POINTS),
@@ -81,7 +81,7 @@ def looks(method):
 
 
 FULL, SRS, AUDIT = (f"authors' {name}, batch 400" for name in ("MDEQ-30A", "SRS-MDEQ-3A", "audit"))
-TIMED = timings((FULL, 20, 10), ("MDEQ-30A", 30, 30), (SRS, 10, 5), (AUDIT, 18, 9), ("SRS-MDEQ-3A", 4, 3), ("MDEQ-STOP", 6, 6))
+TIMED = timings((FULL, 20, 10), ("MDEQ-30A", 30, 30), (SRS, 10, 5), (AUDIT, 18, 9), ("SRS-MDEQ-3A", 4, 3), ("RS-tol", 6, 6))
 
 
 def test_a_certificate_costs_selection_estimation_start_and_audit():
@@ -90,12 +90,12 @@ def test_a_certificate_costs_selection_estimation_start_and_audit():
     drawn = n0 + 10_000
     # The first batches of the chains solve longer: ours by warm-up - 3, the authors' by what their audit spends beyond a vote.
     ours, theirs = (srs.batch + min(srs.batch, n0)) * (srs.warmup - 3), (n0 + 400) * (9 - 5)
-    want = {FULL: drawn * 10, SRS: drawn * 5 + srs.audit * 9 + theirs, "MDEQ-STOP": drawn * 6}
+    want = {FULL: drawn * 10, SRS: drawn * 5 + srs.audit * 9 + theirs, "RS-tol": drawn * 6}
     want["SRS-MDEQ-3A"] = drawn * 3 + srs.audit * 6 + ours
     assert cost.loc[list(want), "nfe"].tolist() == list(want.values())
     assert cost.loc["SRS-MDEQ-3A", "seconds"] == pytest.approx(drawn * 0.004 + (srs.audit * 6 + ours) * 0.001)
-    with pytest.raises(ConfigError, match="timed method = 'MDEQ-STOP' is refused"):
-        bench.certificate_cost(RUN, TIMED[TIMED["label"] != "MDEQ-STOP"], 1_000)
+    with pytest.raises(ConfigError, match="timed method = 'RS-tol' is refused"):
+        bench.certificate_cost(RUN, TIMED[TIMED["label"] != "RS-tol"], 1_000)
 
 
 def test_tables_of_cost_and_what_srs_takes_of_the_authors():
@@ -105,10 +105,10 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors():
     percent = 100 * rows["NFE"]["SRS-MDEQ-3A"] / rows["NFE"][SRS]
     assert f"takes {percent:.0f} % of the evaluations" in speed.srs_finding(rows.reset_index())
     assert speed.srs_finding(rows.drop(SRS).reset_index()) == ""
-    adaptive = speed.per_certificate(RUN, TIMED, looks("MDEQ-STOP")).iloc[-1]
-    asked = speed.decisions(looks("MDEQ-STOP"), PROFILE.radii, sigma=RUN.sigma, alpha=PROFILE.alpha)["mean votes"]
+    adaptive = speed.per_certificate(RUN, TIMED, looks("RS-tol")).iloc[-1]
+    asked = speed.decisions(looks("RS-tol"), PROFILE.radii, sigma=RUN.sigma, alpha=PROFILE.alpha)["mean votes"]
     assert asked.iloc[-1] >= asked.iloc[:-1].max()  # all radii of the table at once
-    assert adaptive["method"] == "MDEQ-STOP, adaptive" and adaptive["NFE"] == (PROFILE.n0 + asked.iloc[-1]) * 6
+    assert adaptive["method"] == "RS-tol, adaptive" and adaptive["NFE"] == (PROFILE.n0 + asked.iloc[-1]) * 6
 
 
 # ---------------------------------------------------------------------------------------------- agreement
@@ -116,18 +116,18 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors():
 
 def test_points_count_what_differs_from_the_reference_and_are_drawn_once(model, monkeypatch):
     every, size = speed.ways(4), dict(images=2, copies=12, chains=4, progress=False)
-    assert {m.start for m in every} == {"zero", "previous", "clean", "centroid", "calibrated", "anchor"}
+    assert {m.start for m in every} == {"zero", "previous", "clean", "pilot_mean", "corrected_pilot_mean", "train_mean"}
     some = tuple(m for m in every if m.steps in (1, 4) or (m.start == "zero" and (m.tol == 0.1 or m.margin == 0.4)))
     with pytest.raises(ConfigError, match="copies"):
         speed.measure_agreement(RUN, **size | dict(copies=7))
     monkeypatch.setattr(speed, "ways", lambda chains: some)
-    checkpoints.save_anchor(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), store.own(RUN, store.ANCHOR))
+    checkpoints.save_train_mean(torch.zeros(sum(c * h * w for c, h, w in model.shapes)), store.own(RUN, store.TRAIN_MEAN))
     points = speed.measure_agreement(RUN, **size)
     plain = (points["tol"] == 0) & (points["margin"] == 0)
     assert (points["votes"] == 2 * 8).all() and (points["nfe"] == points["steps"])[plain].all()
     assert points["nfe"].between(1, 30).all()
     wide = points[plain & (points["solver"] == "anderson")].pivot(index="steps", columns="start", values="differing")
-    assert wide["anchor"].equals(wide["zero"].rename("anchor"))  # an anchor at zero is a start at zero
+    assert wide["train_mean"].equals(wide["zero"].rename("train_mean"))  # a training mean at zero is a start at zero
     network, images, want = certify.load_model(RUN), data.load(PROFILE.data, "test"), 0
     for idx in (0, 2 * PROFILE.stride):
         noisy = Copies(images.x(idx), RUN.sigma, PROFILE.seed, idx, "estimate")
@@ -152,7 +152,7 @@ def test_the_cheapest_ways_are_those_that_nothing_beats():
 
 def test_adaptive_decisions_stand_beside_those_of_fixed_n(monkeypatch):
     method = speed.adaptive_method(PROFILE)
-    assert not method.serialized and method.steps == 5
+    assert not method.needs_audit and method.steps == 5
     speed.measure_adaptive(RUN, method, images=2, n=120, progress=False)
     path = store.own(RUN, "adaptive.csv")
     stored, before = store.read_frame(path, speed.LOOKS, "votes", by=""), path.read_bytes()

@@ -43,8 +43,8 @@ class Kind:
     read: Callable[[Path], object]
 
 
-def rows(*tallies) -> pd.DataFrame:
-    return pd.DataFrame(tallies).assign(method=METHOD.name)[list(COUNTED)]
+def rows(*counts) -> pd.DataFrame:
+    return pd.DataFrame(counts).assign(method=METHOD.name)[list(COUNTED)]
 
 
 @functools.cache
@@ -58,13 +58,14 @@ def load_weights(path: Path) -> list:
 
 KINDS = {
     "weights": Kind(store.WEIGHTS, lambda p: checkpoints.save(untrained(), p), load_weights),
-    "anchor": Kind(
-        store.ANCHOR, lambda p: checkpoints.save_anchor(torch.ones(9), p), lambda p: checkpoints.load_anchor(p).tolist()
+    "train_mean": Kind(
+        store.TRAIN_MEAN,
+        lambda p: checkpoints.save_train_mean(torch.ones(9), p), lambda p: checkpoints.load_train_mean(p).tolist(),
     ),
     "card": Kind(store.CARD, lambda p: sealed.write_json(p, {"seconds": 3}), lambda p: sealed.read_json(p, "card", by="train")),
     "votes": Kind("votes/X-k/7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p))),
     "table": Kind(
-        store.COUNTS, lambda p: store.save_frame(p, rows(synthetic.tally(seconds=0.1), synthetic.tally(idx=7))),
+        store.COUNTS, lambda p: store.save_frame(p, rows(synthetic.image_counts(seconds=0.1), synthetic.image_counts(idx=7))),
         lambda p: store.read_frame(p, COUNTED, "table", by="").to_dict("list"),
     ),
 }  # fmt: skip
@@ -208,19 +209,19 @@ def test_many_write_one_file_at_once(stored):
     dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1), dict(nfe_estimate=-5),
 ], ids=str)  # fmt: skip
 def test_counts_that_contradict_themselves_are_damage(srs_root, forged):
-    store.save_frame(store.own(RUN, store.COUNTS), rows(synthetic.tally(**forged)))
+    store.save_frame(store.own(RUN, store.COUNTS), rows(synthetic.image_counts(**forged)))
     with pytest.raises(DamagedFile, match=store.COUNTS):
         store.read_run(RUN)
 
 
 def test_counts_of_an_image_that_is_there_twice_are_damage_and_those_of_other_settings_are_not(srs_root):
     path = store.own(RUN, store.COUNTS)
-    store.save_frame(path, rows(*2 * [synthetic.tally(idx=7)]))
+    store.save_frame(path, rows(*2 * [synthetic.image_counts(idx=7)]))
     with pytest.raises(DamagedFile, match=path.name):
         store.read_run(RUN)
     synthetic.write_profile(PAIR)
     run, method = PAIR.runs[0], PAIR.methods[1]
-    first, *others = synthetic.tallies(run, method)
+    first, *others = synthetic.every_count(run, method)
     for forged in (dict(c_a=99), dict(n=10**6), dict(idx=1)):
         synthetic.write_counts(run, method, [replace(first, **forged), *others])
         with pytest.raises(ConfigError, match=rf"{method.name} in .*{store.COUNTS}.*100 votes for 10 classes.*`srs certify`"):

@@ -25,7 +25,7 @@ RECIPE = replace(
 )  # fmt: skip
 ONE = replace(RECIPE, epochs=1)
 FIRST = replace(RECIPE, recipe="first", epochs=2, pretrain_steps=100)
-THEN = replace(RECIPE, recipe="then", begin=FIRST, begin_sigma=0.25, epochs=1, gradient="contractive")
+THEN = replace(RECIPE, recipe="then", init_from=FIRST, init_sigma=0.25, epochs=1, gradient="path_independent")
 TINY = Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
 
 
@@ -164,13 +164,13 @@ def test_training_computes_with_as_many_threads_as_it_says_whatever_is_set_outsi
 def test_anchor_is_the_mean_solution_of_noisy_training_images():
     run = run_of(ONE)
     trained(run)
-    anchor = checkpoints.load_anchor(store.own(run, store.ANCHOR))
+    train_mean = checkpoints.load_train_mean(store.own(run, store.TRAIN_MEAN))
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).requires_grad_(False)
     u = model.inject(data.load(run.profile.data, "train").x(slice(None)))
     settled = SOLVERS["anderson"](model.f, model.initial(u), u, max_steps=30).z
-    z, cold = model.f(anchor.expand(len(u), -1), u), model.f(model.initial(u), u)
-    assert anchor.shape == settled[0].shape
-    assert (anchor - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()
+    z, cold = model.f(train_mean.expand(len(u), -1), u), model.f(model.initial(u), u)
+    assert train_mean.shape == settled[0].shape
+    assert (train_mean - settled.mean(0)).norm() < 0.6 * settled.mean(0).norm()
     assert (z - settled).norm() < (cold - settled).norm()
 
 
@@ -192,7 +192,7 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
 
 def test_a_recipe_begins_with_the_weights_of_another_and_in_pieces_goes_through_that_one_too():
     run = run_of(THEN)
-    first = run.first
+    first = run.parent
     assert run.sigma == 0.5 and store.own(first, "").name == "SMALL-s0.25-first"
     trained(run_of(replace(THEN, lr=0.0)))
     for name, value in weights(first).items():

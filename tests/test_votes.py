@@ -165,20 +165,20 @@ def test_cost_of_each_stage_is_what_was_evaluated(method):
     assert (drawn.seconds >= 0).all() and drawn.seconds.shape == (3,)
 
 
-CENTROID = Method("CENTROID", "naive", 2, start="centroid", batch=50, audit=12, warmup=30, pilot=6)
-CALIBRATED = replace(CENTROID, name="CALIBRATED", start="calibrated")
-ANCHOR = Method("ANCHOR", "naive", 2, start="anchor", batch=50)
+PILOT = Method("PILOT", "naive", 2, start="pilot_mean", batch=50, audit=12, warmup=30, pilot=6)
+CORRECTED = replace(PILOT, name="CORRECTED", start="corrected_pilot_mean")
+TRAIN_MEAN = Method("TRAIN_MEAN", "naive", 2, start="train_mean", batch=50)
 
 
 def squared(rate: float):
     """Three classes whose logits are not linear in the state, so that the mean solution's are not their mean."""
     model = three_classes(rate)
-    model.anchor = torch.full((4,), 0.25)
+    model.train_mean = torch.full((4,), 0.25)
     model.head = lambda z: 4 * z @ model.weight.mT * (z @ model.weight.mT + 1)
     return model
 
 
-def fixed_start(model, method=CALIBRATED):
+def fixed_start(model, method=CORRECTED):
     return votes.fixed_start(model, copies("pilot"), method, reference=SAMPLING.reference)
 
 
@@ -189,19 +189,19 @@ def test_starts_are_the_solutions_they_are_named_after():
     for z, _ in model.calls[40:]:
         torch.testing.assert_close(z, X.flatten().expand_as(z), atol=1e-5, rtol=0)
     model = three_classes(rate=0.5)
-    _, nfe = sampled(model, CENTROID)
+    _, nfe = sampled(model, PILOT)
     assert nfe == model.evaluations == 6 * 30 + 50 * 2
     pilot = copies("pilot")(np.arange(6))  # solutions of this model are the copies themselves
     for z, _ in model.calls[30::2]:
         torch.testing.assert_close(z, pilot.flatten(1).mean(0).expand_as(z), atol=1e-5, rtol=0)
-    with pytest.raises(ConfigError, match="anchor"):
-        sampled(model, ANCHOR)
+    with pytest.raises(ConfigError, match="train_mean"):
+        sampled(model, TRAIN_MEAN)
     model = squared(rate=0.5)
-    sampled(model, ANCHOR)
-    assert all(torch.equal(z, model.anchor.expand_as(z)) for z, _ in model.calls[::2])
+    sampled(model, TRAIN_MEAN)
+    assert all(torch.equal(z, model.train_mean.expand_as(z)) for z, _ in model.calls[::2])
 
 
-def test_calibrated_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps():
+def test_corrected_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps():
     model = squared(rate=0.9)  # one step from the mean goes a tenth of the way, so the logits miss much
     fixed, spent = fixed_start(model)
     assert spent == model.evaluations == 6 * (30 + 2)
@@ -211,13 +211,13 @@ def test_calibrated_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps(
     assert wanted.abs().max() > 0.1
     torch.testing.assert_close(fixed.shift, wanted, atol=0.02, rtol=0.02)  # Anderson's lambda keeps it from the last digits
     found = 0.81 * fixed.z + 0.19 * copies()(np.arange(50)).flatten(1)
-    drawn, nfe = sample(model, copies(), CALIBRATED, np.arange(50), fixed=fixed)
+    drawn, nfe = sample(model, copies(), CORRECTED, np.arange(50), fixed=fixed)
     np.testing.assert_array_equal(drawn, (model.head(found) + fixed.shift[1]).argmax(1).numpy())
     assert nfe == 50 * 2
 
 
-def test_calibrated_votes_that_lead_stop_at_the_first_step():
-    model, method = squared(rate=0.5), replace(CALIBRATED, steps=4, margin=0.2)
+def test_corrected_votes_that_lead_stop_at_the_first_step():
+    model, method = squared(rate=0.5), replace(CORRECTED, steps=4, margin=0.2)
     fixed, _ = fixed_start(model, method)
     drawn, nfe = sample(model, copies(), method, np.arange(50), fixed=fixed)
     lead = (model.head(0.5 * fixed.z + 0.5 * copies()(np.arange(50)).flatten(1)) + fixed.shift[0]).softmax(1).topk(2, dim=1)
@@ -226,7 +226,7 @@ def test_calibrated_votes_that_lead_stop_at_the_first_step():
     np.testing.assert_array_equal(drawn[sure], lead.indices[:, 0].numpy()[sure])
 
 
-@pytest.mark.parametrize("start", [CENTROID, CALIBRATED, ANCHOR], ids=lambda m: m.name)
+@pytest.mark.parametrize("start", [PILOT, CORRECTED, TRAIN_MEAN], ids=lambda m: m.name)
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_votes_from_a_fixed_start_do_not_depend_on_batch_or_order(start, batch):
     model, method = squared(rate=0.6), replace(start, steps=1, warmup=2, tol=0.01, margin=0.3)

@@ -19,12 +19,12 @@ from srs.training import train
 RUNS = [run for profile in profiles.PROFILES.values() if not profile.published for run in profile.runs]
 SHIPPED = [run for run in RUNS if store.tracked(run, store.CARD).is_file()]
 CERTIFIED = [run for run in SHIPPED if store.tracked(run, store.COUNTS).is_file()]
-CHEAP = ("SRS-MDEQ-1A", "MDEQ-ANCHOR-2A")
+CHEAP = ("SRS-MDEQ-1A", "RS-mean-2A")
 AGAIN = [  # one cheap row of each run of at most 1,000 votes an image; `srs verify` draws the longer ones, too
     (run, [method for method in run.profile.methods if method.name in CHEAP][-1])
     for run in CERTIFIED if run.profile.n <= 1_000 or run.profile.adaptive
 ]
-MODEL = (store.WEIGHTS, store.ANCHOR, store.CARD)
+MODEL = (store.WEIGHTS, store.TRAIN_MEAN, store.CARD)
 
 
 def named(of: object) -> str:
@@ -65,7 +65,7 @@ def test_a_shipped_certificate_comes_out_again(run, method):
     images = data._folder(shared_data("cifar10", "test"), run.profile.data)  # decodes the one image that is asked for
     row = store.read_run(run).query("method == @method.name and n <= 1_000").iloc[3]
     idx, model = int(row["idx"]), checkpoints.load(store.tracked(run, store.WEIGHTS), run.model, run.profile.data)
-    model.anchor = checkpoints.load_anchor(store.tracked(run, store.ANCHOR))
+    model.train_mean = checkpoints.load_train_mean(store.tracked(run, store.TRAIN_MEAN))
     sampling, label = run.profile.sampling, int(images.labels[idx])
     drawn = votes.draw_votes(inference.prepare(model), images.x(idx), method, sampling, run.sigma, idx=idx, label=label)
     again = dataclasses.asdict(certify.count_votes(drawn, method, sampling))
@@ -85,7 +85,7 @@ def small(monkeypatch, srs_root):
 def shelve(run) -> dict[str, bytes]:
     """Train a run, put it into the zoo and empty the work folder; what training made."""
     trained(run)
-    made = {path.name: path.read_bytes() for path in (store.own(run, store.WEIGHTS), store.own(run, store.ANCHOR))}
+    made = {path.name: path.read_bytes() for path in (store.own(run, store.WEIGHTS), store.own(run, store.TRAIN_MEAN))}
     assert {path.name for path in store.ship(replace(run.profile, plan=(replace(run, profile=None),)))} == {*MODEL}
     shutil.rmtree(store.own(run, store.WEIGHTS).parent)
     return made
@@ -133,14 +133,14 @@ def test_damaged_models_in_the_zoo_are_left_and_not_copied(small):
 def test_an_anchor_is_remade_alone_and_damaged_weights_are_told_and_trained_anew(small, monkeypatch):
     run = run_of(ONE)
     trained(run)
-    anchor, path = store.own(run, store.ANCHOR), store.own(run, store.WEIGHTS)
-    before, whole = anchor.read_bytes(), path.read_bytes()
+    train_mean, path = store.own(run, store.TRAIN_MEAN), store.own(run, store.WEIGHTS)
+    before, whole = train_mean.read_bytes(), path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
         for damage in (None, before[:-9], flip(before)):
-            anchor.write_bytes(damage) if damage else anchor.unlink()
+            train_mean.write_bytes(damage) if damage else train_mean.unlink()
             trained(run)
-            assert anchor.read_bytes() == before
+            assert train_mean.read_bytes() == before
     path.write_bytes(flip(whole))
     with pytest.raises(DamagedFile, match=rf"{path.name} .*set aside as {path.name}\.damaged: run again"):
         trained(run)

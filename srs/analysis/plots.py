@@ -29,8 +29,8 @@ LOOKS: dict[str, Look] = {
     "released": (COLOURS[3], DASHDOT),
     "MDEQ-1": (COLOURS[0], SOLID), "MDEQ-5": (COLOURS[1], SOLID), "MDEQ-30": (BLACK, SOLID), "MDEQ-14": (BLACK, SOLID),
     "SRS-MDEQ-1N": (COLOURS[4], DOTTED), "SRS-MDEQ-1": (COLOURS[2], DASHED), "SRS-MDEQ-3": (COLOURS[3], DASHDOT),
-    "MDEQ-STOP": (COLOURS[7], SOLID), "MDEQ-ANCHOR-2": (COLOURS[5], SOLID), "MDEQ-ANCHOR-3": (COLOURS[6], SOLID),
-    "SRS-CENTROID-2": (COLOURS[9], DASHED), "SRS-CALIBRATED-1": (OLIVE, DOTTED), "SRS-LEAD-4": (INDIGO, DASHDOT),
+    "RS-tol": (COLOURS[7], SOLID), "RS-mean-2": (COLOURS[5], SOLID), "RS-mean-3": (COLOURS[6], SOLID),
+    "SRS-pilot-2": (COLOURS[9], DASHED), "SRS-corrected-1": (OLIVE, DOTTED), "SRS-margin-4": (INDIGO, DASHDOT),
     "RS": (COLOURS[5], LONG),
 }  # fmt: skip
 OTHERS = list(itertools.product((SOLID, DASHED, DOTTED, DASHDOT), [COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 9, 7)]))

@@ -65,7 +65,7 @@ def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device:
     settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
     full = p.method(p.reference)
     for m in map(p.method, suite.methods):  # a truncated solver's certificates are about another classifier than the full one's
-        right = m == full or (m.serialized and (m.auditor or full).steps == full.steps)
+        right = m == full or (m.needs_audit and (m.auditor or full).steps == full.steps)
         settings.check(right, "attacked method", m.name, f"{full.name}, or one that a solver of {full.steps} steps audits")
     settings.check(weight_file.is_file(), "weight file", str(weight_file), "an existing file; train first")
     inference.choose_kernels()

@@ -17,7 +17,7 @@ class Adapted:
 
     def __init__(self, inject: Map, initial: Map, f: Callable, head: Map, networks: list[nn.Module], explicit: bool):
         self.inject, self.initial, self.f, self.head = inject, initial, f, head
-        self.networks, self.anchor, self.explicit = nn.ModuleList(networks), None, explicit  # explicit: f forgets its state
+        self.networks, self.train_mean, self.explicit = nn.ModuleList(networks), None, explicit  # explicit: f forgets its state
         self.networks.training = False  # the list's own mode, which every new module has; what counts is that of its parts
 
 

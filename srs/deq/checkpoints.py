@@ -94,17 +94,17 @@ def _public(content: bytes, path: Path) -> dict[str, Tensor]:
     return found
 
 
-def save_anchor(anchor: Tensor, path: Path) -> None:
+def save_train_mean(z: Tensor, path: Path) -> None:
     """Write a state (D,) that solvers may start from, whole or not at all."""
-    save_tensors({"anchor": anchor.contiguous()}, path)
+    save_tensors({"train_mean": z.contiguous()}, path)
 
 
-def load_anchor(path: Path) -> Tensor:
-    """The state (D,) of an anchor file; raises what `load` raises."""
-    anchor = read_tensors(path, "anchor").get("anchor")
-    right = anchor is not None and anchor.dim() == 1 and anchor.dtype == torch.float32 and bool(torch.isfinite(anchor).all())
-    settings.check(right, "anchor", str(path), "a vector `anchor` of finite float32 numbers")
-    return anchor
+def load_train_mean(path: Path) -> Tensor:
+    """The state (D,) that `save_train_mean` wrote; raises what `load` raises."""
+    z = read_tensors(path, "train_mean").get("train_mean")
+    right = z is not None and z.dim() == 1 and z.dtype == torch.float32 and bool(torch.isfinite(z).all())
+    settings.check(right, "train_mean", str(path), "a vector `train_mean` of finite float32 numbers")
+    return z
 
 
 def digest(path: Path) -> str:
@@ -118,7 +118,7 @@ def digest_of(tensors: dict[str, Tensor]) -> str:
 
 
 def take_from_zoo(run: settings.Run) -> bool:
-    """Copy a run's shipped weights, anchor and card to where training puts them; False if none of its recipe is there.
+    """Copy a run's shipped weights, training mean and card to where training puts them; False if none of its recipe is there.
 
     What is shipped is copied whole or, where any of it is damaged (DamagedFile) or a pointer of Git LFS, not at all.
     """
@@ -127,7 +127,7 @@ def take_from_zoo(run: settings.Run) -> bool:
     if told.get("recipe_key") != store.recipe_key(run):
         return False
     taken = {}
-    for what, name in (("weights", store.WEIGHTS), ("anchor", store.ANCHOR)):
+    for what, name in (("weights", store.WEIGHTS), ("train_mean", store.TRAIN_MEAN)):
         path = store.tracked(run, name)
         if what == "weights" or sealed.present(path):
             taken[name] = read_tensors(path, what)

@@ -9,7 +9,9 @@ from srs.settings import check
 RELEASED_TOL = 1e-3  # the worst relative residual of a batch at which the released code stops; nothing there sets another
 
 
-def released_anderson(f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: None = None) -> Solution:
+def anderson_as_released(
+    f: Layer, z0: Tensor, u: Tensor, *, max_steps: int, tol: float = 0.0, decided: None = None
+) -> Solution:
     """The iterate x_k of `solvers.anderson`, at the released code's cost: k + 2 evaluations of f for every sample of the batch.
 
     The first evaluation is made twice over, and that at x_k serves its residual alone. From k = 2 on, the whole batch stops

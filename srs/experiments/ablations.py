@@ -31,8 +31,8 @@ KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference"
 KINDS |= store.KINDS | {"K": np.int64}
 SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
 STARTS = {  # and the methods' names
-    "zero": "MDEQ", "clean": "SRS-CLEAN", "previous": "SRS-MDEQ", "centroid": "SRS-CENTROID", "calibrated": "SRS-CALIBRATED",
-    "anchor": "MDEQ-ANCHOR",
+    "zero": "MDEQ", "clean": "SRS-clean", "previous": "SRS-MDEQ", "pilot_mean": "SRS-pilot",
+    "corrected_pilot_mean": "SRS-corrected", "train_mean": "RS-mean",
 }  # fmt: skip
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
 NS = (100, 200, 400, 1_000, 10_000, 100_000)  # as far as votes are stored; the last three are the paper's
@@ -71,7 +71,7 @@ def lines(run: Run) -> list[Line]:
     """Every line of every table, in their order; "main" stands for the tables of the rules and of alpha."""
     profile, own, n, k = run.profile, run.train, run.profile.n, usual_k(run.profile)
     drawn = profile.ablation_images != 0
-    main = (profile.method(profile.reference), *(m for m in profile.methods if m.serialized))
+    main = (profile.method(profile.reference), *(m for m in profile.methods if m.needs_audit))
     three = [_variant(profile, f"SRS-MDEQ-3{SUFFIX[name]}", srs=True, solver=name) for name in ("anderson", "naive")]
     three = three if drawn else [m for m in three if m in profile.methods]
     ks, ns = (sorted({usual, *(size for size in sizes if size <= n)}) for usual, sizes in ((k, KS), (n, NS)))
@@ -84,7 +84,7 @@ def lines(run: Run) -> list[Line]:
         found += [(table, train.recipe, train, m, n, k) for train in (own, recipe) for m in profile.methods]
     few = min(profile.images, profile.ablation_images or profile.images)
     made = [Line(*line, profile.images if i < everywhere else few) for i, line in enumerate(found)]
-    return list(dict.fromkeys(line if line.method.serialized else line._replace(k=0) for line in made))
+    return list(dict.fromkeys(line if line.method.needs_audit else line._replace(k=0) for line in made))
 
 
 def usual_k(profile: Profile) -> int:
@@ -104,7 +104,7 @@ def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
             found["solver"].append((name, _variant(profile, f"{kind}-{k}{letter}", srs=kind != "MDEQ", solver=name, steps=k)))
     for k in (1, 3):
         for start, kind in STARTS.items():
-            pilot = {"warmup": 10} if start in ("centroid", "calibrated") else {}
+            pilot = {"warmup": 10} if start in ("pilot_mean", "corrected_pilot_mean") else {}
             method = _variant(profile, f"{kind}-{k}A", srs=start == "previous", start=start, steps=k, **pilot)
             found["start"].append((start, method))
         warm = [steps for steps in (0, 1, 5, 10, 30) if steps != k]
@@ -125,7 +125,7 @@ def further_recipes(run: Run) -> dict[str, Train]:
     """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short."""
     without, hard = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), smoothadv(run.train)
     if run.profile.ablation_images is not None:
-        hard = replace(hard, begin=run.train, pretrain_steps=0, epochs=1, lr=run.train.lr / 2)
+        hard = replace(hard, init_from=run.train, pretrain_steps=0, epochs=1, lr=run.train.lr / 2)
     if run.profile.ablation_images == 1:  # to see that it runs
         hard = replace(hard, adversarial=Adversarial(steps=1, vectors=1))
     return {"jacobian": without, "smoothadv": hard}
@@ -204,8 +204,8 @@ def _count(run: Run, own: Sequence[Line], draw: Callable, device: str, stored: S
 def first_n(
     method: Method, sampling: settings.Sampling, drawn: votes.ImageVotes, standard: votes.ImageVotes, auditor: votes.ImageVotes,
     *, n: int, k: int,
-) -> store.Tally:
-    """The tally that the first n votes with K = k give, as if no more had been drawn; their seconds are not known: nan.
+) -> store.ImageCounts:
+    """The counts that the first n votes with K = k give, as if no more had been drawn; their seconds are not known: nan.
 
     `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same).
     They tell what an audit finds, and it costs what they did on average.
@@ -234,7 +234,7 @@ def read(profile: Profile) -> pd.DataFrame:
     """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored."""
     parts, run = [], base(profile)
     if run is not None and (main := store.read_run(run)) is not None:
-        parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.serialized else 0 for m in profile.methods})))
+        parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.needs_audit else 0 for m in profile.methods})))
     if run is not None and (path := store.find(run, NAME)):
         parts.append(store.read_frame(path, KINDS, "table of recounts", by=""))
     if not parts:
@@ -309,7 +309,7 @@ CAPTIONS = {  # what a table or figure says beyond its title in the notebook
     "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
     "n": "Votes N: the first of the stored ones",
     "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f",
-    "start": "Where a copy's solver starts. Votes from zero and anchor need no audit",
+    "start": "Where a copy's solver starts. Votes from zero and the training mean need no audit",
     "batch": "Noisy copies that SRS solves side by side, its number of chains",
     "warmup": "Anderson steps of the first batch of SRS; 0: as many as all others, so that even the class c_A may be another",
     "jacobian": "With and without Jacobian regularisation in training",

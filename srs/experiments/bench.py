@@ -41,7 +41,7 @@ def released(copies: int, audit: int) -> tuple[Method, ...]:
     """
     full, srs, audits = [], [], []
     for batch in (copies, max(copies // BEST_BATCH, 1)):
-        where, solver = f", batch {batch}", dict(solver="released_anderson", batch=batch, tol=RELEASED_TOL)
+        where, solver = f", batch {batch}", dict(solver="anderson_as_released", batch=batch, tol=RELEASED_TOL)
         full.append(Method(f"{AUTHORS} MDEQ-30A{where}", steps=30, **solver))
         audits.append(Method(f"{AUTHORS} audit{where}", steps=10, **solver))
         chain = dict(start="previous", warmup=10, audit=audit, auditor=audits[-1])
@@ -70,7 +70,7 @@ def compare(
         idx, drawn = profile.evaluated[i % profile.images], []
         x = images.x(idx).to(device)
         for j, method in enumerate(contenders):
-            ours = method.solver != "released_anderson"
+            ours = method.solver != "anderson_as_released"
             with contextlib.nullcontext() if ours else memory.as_usual():
                 found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, x, run, idx, copies)
             drawn.append(found)
@@ -151,7 +151,7 @@ def certificate_cost(run: Run, timings: pd.DataFrame, n: int) -> pd.DataFrame:
         method = settings.pick(label, methods, "timed method")
         total = (profile.n0 + n) * vote
         start = profile.sampling.reference.steps if method.start == "clean" else method.pilot_nfe
-        if method.serialized:
+        if method.needs_audit:
             audited = settings.pick((method.auditor or STOP).name, dict(cost.iterrows()), "timed method")
             if method.start == "previous":  # selection and estimation begin with a batch of longer solves each
                 longer = (audited["nfe"] if method.tol else method.warmup) - vote["nfe"]

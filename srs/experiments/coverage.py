@@ -61,7 +61,7 @@ def own_rows(profile: Profile, radii: Mapping[str, float]) -> pd.DataFrame:
     for i, run in enumerate(profile.every_run):
         rows = store.read_run(run)
         if rows is not None:
-            longest = sorted((m for m in run.profile.methods if m.serialized), key=lambda m: m.steps)[-1:]
+            longest = sorted((m for m in run.profile.methods if m.needs_audit), key=lambda m: m.steps)[-1:]
             some = rows[rows["method"].isin([run.profile.reference, *(m.name for m in longest)])]
             name = some["method"] + f" {run.model.name}" + f", {run.train.recipe}" * (run.train.recipe != "paper")
             images = f"{store.card(run).get('data', profile.data.name)}, {some['idx'].nunique()} images"

@@ -26,7 +26,7 @@ def read(profile: Profile) -> pd.DataFrame:
 
     `network` names a line of the tables. Empty for a profile without explicit networks.
     """
-    srs = sorted((m for m in profile.methods if m.serialized), key=lambda m: m.steps)
+    srs = sorted((m for m in profile.methods if m.needs_audit), key=lambda m: m.steps)
     chosen, found = [settings.EXPLICIT.name, profile.reference, *(m.name for m in srs[-1:])], []
     for run in profile.explicit + profile.runs if profile.explicit else ():
         if (rows := store.read_run(run)) is not None:

@@ -18,7 +18,7 @@ def published(full: Profile) -> pd.DataFrame:
     """The paper's ImageNet table, and the largest radius that each rule can give at the settings of the profile `full`."""
     known = certified_accuracy.published(full.data.name).xs(SIGMA, level="sigma").droplevel("model")
     known = known.loc[[m.name for m in full.methods if m.name in known.index]]
-    rules = [Rule.THEOREM31 if full.method(name).serialized else Rule.COHEN for name in known.index]
+    rules = [Rule.THEOREM31 if full.method(name).needs_audit else Rule.COHEN for name in known.index]
     caps = [float(bounds.largest_radius(rule, N, K, SIGMA, ALPHA)) for rule in rules]
     radii, seconds = {f"r={r:.2f}": r for r in full.radii}, known["seconds/image"]
     rows = [row for _, row in known.iterrows()]

@@ -51,8 +51,8 @@ def training(profile: Profile) -> pd.DataFrame:
     for p in compared(profile):
         for run in p.every_run:
             chain = [run.train]
-            while chain[0].begin:
-                chain.insert(0, chain[0].begin)
+            while chain[0].init_from:
+                chain.insert(0, chain[0].init_from)
             for train in chain:
                 same = [other for other in p.every_run if (other.model, other.train.recipe) == (run.model, train.recipe)]
                 at = tuple(other.sigma for other in same if other.train == train)
@@ -62,22 +62,23 @@ def training(profile: Profile) -> pd.DataFrame:
 
 
 def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
-    contractive, explicit = train.gradient == "contractive", isinstance(model, ResNet)
+    path_independent, explicit = train.gradient == "path_independent", isinstance(model, ResNet)
     penalised = sum(epoch < train.jacobian_until * train.epochs for epoch in range(train.epochs))  # as training.train counts
     dropout = model.dropout if train.dropout is None and not explicit else train.dropout
-    told = {"begin": f"recipe {train.begin.recipe}" if train.begin else "random weights"}
+    told = {"init_from": f"recipe {train.init_from.recipe}" if train.init_from else "random weights"}
     told |= {"jacobian_until": f"{penalised} of {train.epochs}", "dropout": _text(dropout)}
     unused = (  # settings that this recipe never reads
         (explicit, ("pretrain_steps", "gradient", "forward_steps", "backward_steps")),
         (not train.pretrain_steps or explicit, ("pretrain_layers",)),
-        (contractive, ("forward_steps",)),
+        (path_independent, ("forward_steps",)),
         (train.gradient != "implicit", ("backward_steps",)),
         (not train.clip, ("clip",)),
         (not train.jacobian_frequency, ("jacobian_weight", "jacobian_until")),
     )
     told |= {name: "-" for never, names in unused if never for name in names}
-    own = _cells(train, skip=("recipe", "contraction")) | {name.replace("_", " "): text for name, text in told.items()}
-    return own | ({f"contraction: {name}": text for name, text in _cells(train.contraction).items()} if contractive else {})
+    own = _cells(train, skip=("recipe", "path_independence")) | {name.replace("_", " "): text for name, text in told.items()}
+    told = _cells(train.path_independence) if path_independent else {}
+    return own | {f"path independence: {name}": text for name, text in told.items()}
 
 
 def sampling(profile: Profile) -> pd.DataFrame:

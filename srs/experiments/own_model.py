@@ -40,9 +40,9 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
     every = (run for profile in reversed(profiles.PROFILES.values()) for run in profile.every_run)
     runs = {f"{run.profile.data.name}/{run.id}": run for run in every if store.find(run, store.WEIGHTS)}
     run = settings.pick(name if name in runs else f"{name}-paper", runs, "model")
-    anchor = store.find(run, store.ANCHOR)
+    train_mean = store.find(run, store.TRAIN_MEAN)
     model = checkpoints.load(store.find(run, store.WEIGHTS), run.model, run.profile.data).to(device)
-    model.anchor = checkpoints.load_anchor(anchor).to(device) if anchor else None
+    model.train_mean = checkpoints.load_train_mean(train_mean).to(device) if train_mean else None
     return inference.prepare(model)
 
 
@@ -67,7 +67,7 @@ def certify_folder(
     words = re.fullmatch(r"(\w+)-(\w+)-(\d+)", method)
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
     chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
-    chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.serialized else chosen
+    chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
     table = certify_images(Smooth(own, classes, sigma, method=chosen), source, source.labels, n=n, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
@@ -93,8 +93,8 @@ def tune_folder(
     own, source, classes = _given(model, images, channels, device)
     some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()
     found = tune(own, source.x(some), source.labels[some], classes=classes, sigma=sigma, n=n)
-    lacks = found.method.start == "anchor" and getattr(own, "anchor", None) is None
-    how = "\nto start there, give your model the attribute `anchor`: that of srs.tune(...).model"
+    lacks = found.method.start == "train_mean" and getattr(own, "train_mean", None) is None
+    how = "\nto start there, give your model the attribute `train_mean`: that of srs.tune(...).model"
     return f"{found}{how if lacks else ''}"
 
 
@@ -119,7 +119,7 @@ class Choice(NamedTuple):
     """What `tune` found; printed, it is the answer in words."""
 
     method: Method  # for `Smooth(model, method=...)`
-    model: mdeq.DEQ  # the model with an `anchor`, from which some methods start
+    model: mdeq.DEQ  # the model with a `train_mean`, from which some methods start
     table: pd.DataFrame  # a row per method: `NFE` per certified image, mean `radius`, share of the full solve's that is `kept`
     answer: str
 
@@ -150,8 +150,8 @@ def tune(
         n_a = np.rint(n * share).astype(int)
         k = np.minimum(method.audit, n_a)
         counts = bounds.Counts(n, n_a, k, np.rint(wrong * k).astype(int))
-        radius = bounds.certify(bounds.rules_for(method.serialized)[0], counts, sigma, alpha)[1]
-        longer = 2 * method.batch * (method.warmup - method.steps) if method.serialized else 0  # the first batch of each stage
+        radius = bounds.certify(bounds.rules_for(method.needs_audit)[0], counts, sigma, alpha)[1]
+        longer = 2 * method.batch * (method.warmup - method.steps) if method.needs_audit else 0  # the first batch of each stage
         cost = (n0 + n) * method.steps + longer + method.audit * (method.auditor.steps if method.auditor else 0)
         rows.append({"method": method, "NFE": cost, "each": np.where(top == labels, radius, 0.0)})
 
@@ -166,9 +166,9 @@ def tune(
     if not getattr(model, "explicit", False):
         # What audits is what is certified: the full solve, or the shortest from zero that keeps its radius.
         auditors = {rows[-1]["method"], next(row["method"] for row in rows if keeps(row["each"], full, keep))}
-        model.anchor = mean if getattr(model, "anchor", None) is None else model.anchor
-        for k, drawn in enumerate(_every_step(model, noisy, model.anchor, SHARED_STEPS)[0], start=1):
-            add(Method(f"anchor-anderson-{k}", "anderson", k, start="anchor"), drawn)
+        model.train_mean = mean if getattr(model, "train_mean", None) is None else model.train_mean
+        for k, drawn in enumerate(_every_step(model, noisy, model.train_mean, SHARED_STEPS)[0], start=1):
+            add(Method(f"train_mean-anderson-{k}", "anderson", k, start="train_mean"), drawn)
         for k in (1, 3):
             srs = Method(f"previous-anderson-{k}", "anderson", k, "previous", CHAINS, warmup=10, audit=min(AUDIT, n))
             drawn = np.stack([votes.sample(model, draw, srs, np.arange(copies))[0] for draw in own])
@@ -220,7 +220,7 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
     if len(table) == 1:
         return f"plain {told(table)}; an explicit network has no solver to shorten"
     start = enough["method"].map(lambda method: method.start)
-    starts = {"zero": "from zero", "anchor": "from a shared start", "previous": "with an audit"}
+    starts = {"zero": "from zero", "train_mean": "from a shared start", "previous": "with an audit"}
     lines = {"cheapest sound method": enough, "full solve": table.iloc[STEPS - 1 :]}
     lines |= {title: enough[start == name] for name, title in starts.items()}
     return "\n".join(f"{title}: {told(rows)}" for title, rows in lines.items())

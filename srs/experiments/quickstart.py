@@ -73,10 +73,10 @@ def start_finding(frame: pd.DataFrame) -> str:
 def certificates(model: mdeq.DEQ, run: Run, idx: int) -> pd.DataFrame:
     """The image certified by standard RS and by the longest SRS method of the profile, and what each spent."""
     p, x, rows = run.profile, data.load(run.profile.data, "test").x(idx), []
-    for method in (p.method(p.reference), max((m for m in p.methods if m.serialized), key=lambda m: m.steps)):
+    for method in (p.method(p.reference), max((m for m in p.methods if m.needs_audit), key=lambda m: m.steps)):
         c = certify.certify_image(model, x, method, p.sampling, sigma=run.sigma, alpha=p.alpha, idx=idx)
         spent = dict(zip(("NFE select", "NFE estimate", "NFE audit"), c.votes.nfe))
-        rule = "audit" if method.serialized else "cohen"
+        rule = "audit" if method.needs_audit else "cohen"
         rows.append({"method": method.name, "rule": rule, "class": c.predict, "radius": c.radius, **spent, "NFE": c.nfe})
     return pd.DataFrame(rows)
 

@@ -34,11 +34,11 @@ def ways(chains: int) -> tuple[Method, ...]:
     """Every start with Anderson's steps, naive iteration from two, and the two rules that stop a sample early."""
     base = Method("", "anderson", 1, batch=chains, warmup=10, pilot=16)
     steps = [replace(base, start=start, steps=k) for start in settings.STARTS for k in (1, 2, 4, 8)]
-    steps += [replace(base, start=start, solver="naive", steps=k) for start in ("zero", "centroid") for k in (2, 4, 8)]
-    long = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "centroid", "anchor")]
+    steps += [replace(base, start=start, solver="naive", steps=k) for start in ("zero", "pilot_mean") for k in (2, 4, 8)]
+    long = [replace(base, solver="safe_anderson", start=start, steps=30) for start in ("zero", "pilot_mean", "train_mean")]
     stopped = [replace(m, tol=tol) for m in long for tol in (0.3, 0.1, 0.01)]
     stopped += [replace(m, margin=margin) for m in long for margin in (0.1, 0.4)]
-    stopped += [replace(base, start="calibrated", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
+    stopped += [replace(base, start="corrected_pilot_mean", steps=4, margin=margin) for margin in (0.05, 0.1, 0.2)]
     return tuple(replace(m, name=f"{m.start}-{m.solver}-{m.steps}-{m.tol:g}-{m.margin:g}") for m in (*steps, *stopped))
 
 
@@ -52,8 +52,8 @@ def measure_agreement(
     """
     settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
     reference = replace(run.profile.method(run.profile.reference), batch=copies)
-    anchored = sealed.present(store.own(run, store.ANCHOR))
-    every = [m for m in ways(chains) if m.start != "anchor" or anchored]
+    has_mean = sealed.present(store.own(run, store.TRAIN_MEAN))
+    every = [m for m in ways(chains) if m.start != "train_mean" or has_mean]
     part = _part(run, images, n0=1, n=copies, methods=(reference, *every))
     certify.certify(part, count=False, device=device, progress=progress)
     key, rows = certify.vote_key(part, device), []
@@ -112,7 +112,7 @@ def per_vote(timings: pd.DataFrame) -> pd.DataFrame:
     """Cost of a vote of every way, and how many times less it is than the authors' MDEQ-30A's in their two batch sizes."""
     faster = {f"times faster, batch {b}": timings[ratio] for b, ratio in zip(timings["batch"], ("ratio", "ratio_best"))}
     cost = {"method": timings["label"], "NFE/vote": timings["nfe"], "ms/vote": 1000 * timings["seconds"]}
-    return pd.DataFrame(cost | faster | {"unlike row 1 %": 100 * timings["differing"]})
+    return pd.DataFrame(cost | faster | {"votes unlike row 1 %": 100 * timings["differing"]})
 
 
 def per_certificate(run: Run, timings: pd.DataFrame, looks: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -167,7 +167,7 @@ def speed(profile: Profile) -> list[Shown]:
 
 def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress: bool = True) -> pd.DataFrame:
     """Draw n votes for some images, evenly spread, by a method that needs no audit, and store those for c_A at every look."""
-    settings.check(not method.serialized, "method", method.name, "one whose votes need no audit, from zero or from an anchor")
+    settings.check(not method.needs_audit, "method", method.name, "one whose votes need no audit")
     part = _part(run, images, n=n)
     certify.certify(part, methods=(method.name,), count=False, progress=progress)
     key, rows = certify.vote_key(part), []
@@ -180,7 +180,7 @@ def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress:
 
 def adaptive_method(profile: Profile) -> Method:
     """The shortest method of a profile that needs no audit and is more than a step: what adaptive votes are shown with."""
-    return min((m for m in profile.methods if not m.serialized and m.steps > 1), key=lambda m: m.steps)
+    return min((m for m in profile.methods if not m.needs_audit and m.steps > 1), key=lambda m: m.steps)
 
 
 def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alpha: float) -> pd.DataFrame:

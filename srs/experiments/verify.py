@@ -53,7 +53,7 @@ def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: 
         raise RowDiffers(f"{differing} of {len(chosen)} rows differ from what {inference.computed_on(device)} computes")
 
 
-def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> store.Tally:
+def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> store.ImageCounts:
     """The counts of one image by the weights that are here, else the shipped ones; `compared`: with reference and auditor."""
     if not sealed.present(path := store.own(run, store.WEIGHTS)):
         settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")

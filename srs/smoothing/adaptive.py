@@ -10,7 +10,7 @@ rest in equal parts before (alpha spending; Lan and DeMets 1983), on its own exa
   is wrong unless p_j > p_A. One alpha serves them all, and p_j is a function of the counts at the last look alone.
 
 When it gives up a radius costs accuracy and never soundness. Only for votes that are independent and of one classifier (starts
-`zero` and `anchor`): an audit of K votes would have to be drawn anew at every look.
+`zero` and `train_mean`): an audit of K votes would have to be drawn anew at every look.
 """
 
 from dataclasses import dataclass

@@ -196,9 +196,9 @@ def audit(counts: Counts, alpha: float, split: float = DEFAULT_SPLIT) -> np.ndar
 RULES = {Rule.COHEN: cohen, Rule.THEOREM31: theorem31, Rule.RELEASED: released, Rule.AUDIT: audit}
 
 
-def rules_for(serialized: bool) -> tuple[Rule, ...]:
+def rules_for(needs_audit: bool) -> tuple[Rule, ...]:
     """The rules under which votes are shown: independent standard votes need no audit, serialized ones do."""
-    return (Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED) if serialized else (Rule.COHEN,)
+    return (Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED) if needs_audit else (Rule.COHEN,)
 
 
 def radius(p_lower: ArrayLike, sigma: float) -> np.ndarray:

@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     """What a run's votes are drawn from, read once, so that what they are filed under is what was loaded."""
 
     weights: dict[str, torch.Tensor]
-    anchor: torch.Tensor | None
+    train_mean: torch.Tensor | None
     images: dict[int, str]  # digests of the evaluated images
     source: str  # of the images, in words
 
@@ -72,8 +72,8 @@ def certify_image(
     """
     sigma, alpha = settings.check_sigma(sigma), settings.plain(alpha)
     settings.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
-    rule = bounds.Rule(rule or bounds.rules_for(method.serialized)[0])
-    believed = rule is bounds.Rule.COHEN and method.serialized
+    rule = bounds.Rule(rule or bounds.rules_for(method.needs_audit)[0])
+    believed = rule is bounds.Rule.COHEN and method.needs_audit
     settings.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not the standard solve's")
     drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
     t = count_votes(drawn, method, sampling)
@@ -121,7 +121,7 @@ def certify(
                     idx, method = todo[i]
                     votes.write(vote_file(run, method, key, idx), drawn)
                     line.done(method.name, drawn.nfe.sum(), drawn.seconds.sum())
-        return tally(run, chosen, key) if count else []
+        return count_run(run, chosen, key) if count else []
 
 
 def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], key: Key) -> Iterator[tuple]:
@@ -151,7 +151,7 @@ def voter(run: settings.Run, device: str, inputs: Inputs, key: str | None = None
     return draw
 
 
-def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> list[str]:
+def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> list[str]:
     """Count the stored votes of every method whose images are all there into the run's counts. Needs no network.
 
     The names of those of `methods` that are counted; none stands for all of the profile. `key` None is the `vote_key` of the
@@ -173,7 +173,7 @@ def tally(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key
 def count_votes(
     drawn: votes.ImageVotes, method: settings.Method, sampling: settings.Sampling, standard: votes.ImageVotes | None = None,
     auditor: votes.ImageVotes | None = None,
-) -> store.Tally:
+) -> store.ImageCounts:
     """Reduce one image's votes to the integers of Theorem 3.1, of the rule `audit` and of the comparison with RS.
 
     `standard` are the reference method's votes on the same noise, `auditor` those of the method's own auditor, whose classifier
@@ -190,7 +190,7 @@ def count_votes(
     nfe = [int(v) for v in drawn.nfe]
     others = standard, standard if method.auditor is None else auditor
     standard, certified = (other if other and len(other.estimate) >= n else None for other in others)
-    return store.Tally(
+    return store.ImageCounts(
         idx=drawn.idx, label=drawn.label, c_a=c_a, n=n, n_a=int(for_a.sum()),
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
         n_wrong=-1 if certified is None else int((for_a & (certified.estimate[:n] != c_a)).sum()),
@@ -209,25 +209,26 @@ def most_nfe(method: settings.Method, sampling: settings.Sampling) -> int:
 def read_inputs(run: settings.Run) -> Inputs:
     """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
     weights = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
-    anchor = checkpoints.load_anchor(store.own(run, store.ANCHOR)) if sealed.present(store.own(run, store.ANCHOR)) else None
-    return Inputs(weights, anchor, *data.seen(run))
+    path = store.own(run, store.TRAIN_MEAN)
+    train_mean = checkpoints.load_train_mean(path) if sealed.present(path) else None
+    return Inputs(weights, train_mean, *data.seen(run))
 
 
 def vote_key(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
     """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
     inputs = inputs or read_inputs(run)
-    anchor = None if inputs.anchor is None else checkpoints.digest_of({"anchor": inputs.anchor})
+    train_mean = None if inputs.train_mean is None else checkpoints.digest_of({"train_mean": inputs.train_mean})
     made_by = inputs.source, inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
-    model = checkpoints.digest_of(inputs.weights), anchor
+    model = checkpoints.digest_of(inputs.weights), train_mean
     return Key(settings.fingerprint(*model, run.sigma, run.profile.sampling, *made_by), inputs.images)
 
 
 def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> mdeq.DEQ:
-    """A run's trained model as it is certified: the inference form of `deq.inference`, with its anchor if it has one."""
+    """A run's trained model as it is certified: the inference form of `deq.inference`, with its training mean if it has one."""
     inference.check_device(device)
     inputs = inputs or read_inputs(run)
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=inputs.weights).to(device)
-    model.anchor = None if inputs.anchor is None else inputs.anchor.to(device)
+    model.train_mean = None if inputs.train_mean is None else inputs.train_mean.to(device)
     return inference.prepare(model)
 
 

@@ -11,7 +11,7 @@ class Fixed(NamedTuple):
     """One state for every copy: given that state, votes are independent.
 
     It is the noise-free image's solution (`clean`, the paper's ablation), the mean solution of a few pilot copies of
-    the image (`centroid`; `calibrated` has a shift, too), or one that no image has a part in (`anchor`).
+    the image (`pilot_mean`; `corrected_pilot_mean` has a shift, too), or one that no image has a part in (`train_mean`).
     """
 
     z: Tensor  # (1, D)

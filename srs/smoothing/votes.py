@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from srs import sealed
 from srs.deq.inference import choose_kernels
 from srs.deq.mdeq import DEQ
-from srs.deq.released import released_anderson
+from srs.deq.released import anderson_as_released
 from srs.deq.solvers import SOLVERS as OURS
 from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import adaptive
@@ -27,7 +27,7 @@ from srs.smoothing.bounds import ABSTAIN, count, top_class
 from srs.smoothing.noise import audit_order, Copies
 from srs.smoothing.starts import begin, Decision, Fixed
 
-SOLVERS = OURS | {"released_anderson": released_anderson}
+SOLVERS = OURS | {"anderson_as_released": anderson_as_released}
 
 
 @dataclass(frozen=True)
@@ -103,23 +103,23 @@ def sample(
 def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method) -> tuple[Fixed | None, int]:
     """The one state that all copies of an image start from, and the evaluations of f that it cost; None for other starts.
 
-    `clean`: the noise-free image's solution by the reference method. `centroid`: the mean solution of a pilot of
-    noisy copies that no stage sees again. `calibrated`: the same state, and the pilot solved once more from there, by
-    the method, to learn what its logits miss on average. `anchor`: the model's own, for every image; ConfigError if it has
+    `clean`: the noise-free image's solution by the reference method. `pilot_mean`: the mean solution of a pilot of
+    noisy copies that no stage sees again. `corrected_pilot_mean`: the same state, and the pilot solved once more from there, by
+    the method, to learn what its logits miss on average. `train_mean`: the model's own, for every image; ConfigError if it has
     none. Means are over the pilot copies with a finite solution; without one the start is cold.
     """
     choose_kernels()
     if method.start not in FIXED_STARTS:
         return None, 0
-    if method.start == "anchor":
-        anchor = getattr(model, "anchor", None)
-        check(anchor is not None, "start", "anchor", "a model with an anchor; `srs train` writes one")
-        return Fixed(anchor[None]), 0
+    if method.start == "train_mean":
+        train_mean = getattr(model, "train_mean", None)
+        check(train_mean is not None, "start", "train_mean", "a model with a training mean; `srs train` writes one")
+        return Fixed(train_mean[None]), 0
     clean = method.start == "clean"
     u = model.inject(pilot.x[None] if clean else pilot(np.arange(method.pilot)))
     z = SOLVERS[reference.solver](model.f, model.initial(u), u, max_steps=reference.steps if clean else method.warmup).z
     mean = _finite_mean(z, model.initial(u)[0])[None]
-    shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "calibrated" else None
+    shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "corrected_pilot_mean" else None
     return Fixed(mean, shift), reference.steps if clean else method.pilot_nfe
 
 

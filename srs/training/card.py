@@ -10,15 +10,15 @@ from srs.deq.solvers import relative_residual, SOLVERS
 QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10)  # where a model card reports residual and agreement, besides the full solve's end
 QUALITY_IMAGES = 1_000  # of the validation and of the test images, that all but noisy accuracy is measured on
 ACCURACY_IMAGES = 5_000  # and those that noisy accuracy is: it moves by 1.4 points (two standard errors) among so many
-ANCHOR_IMAGES = 250  # noisy training images whose mean solution is the start `anchor`
-PHASES = {"train": 0, "quality": 1, "anchor": 2}
+MEAN_IMAGES = 250  # noisy training images whose mean solution is the start `train_mean`
+PHASES = {"train": 0, "quality": 1, "train_mean": 2}
 
 
 @torch.no_grad()
 def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, device: str) -> Tensor:
     """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
-    some = _some(len(images.labels), run.profile.card_images or ANCHOR_IMAGES)
-    generator = torch.Generator().manual_seed(seed_of(run, "anchor", 0))
+    some = _some(len(images.labels), run.profile.card_images or MEAN_IMAGES)
+    generator = torch.Generator().manual_seed(seed_of(run, "train_mean", 0))
     total = 0.0
     for part in some.split(100):
         x = images.x(part)

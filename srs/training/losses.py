@@ -1,8 +1,9 @@
-"""What a DEQ is trained to make small: the paper's loss, and the one that teaches it to forget its start.
+"""What a DEQ is trained to make small: the paper's loss, and one for path independence.
 
 The paper's: f is unrolled from zero at first; then z* comes from Broyden's method and the gradient from the implicit function
-theorem. `contractive`: the solver starts anywhere, takes any small number of steps, and its last two iterates must agree and be
-right, so that few evaluations of f lead to the same answer from every start.
+theorem. `path_independent`: the solver starts anywhere, takes any small number of steps, and its last two iterates must agree
+and be right, so that few evaluations of f lead to the same answer from every start: what Anil et al. ("Path Independent
+Equilibrium Models Can Better Exploit Test-Time Computation", NeurIPS 2022) call a path-independent model.
 """
 
 import torch
@@ -20,7 +21,7 @@ def loss(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of noisy images x (B, C, H, W) of classes y by a recipe's gradient, and the solutions (B, D), detached.
 
-    `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. A contractive recipe
+    `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. `path_independent`
     may start from the `earlier` solutions (B, D) of another batch.
     """
     u = model.inject(x)
@@ -29,7 +30,7 @@ def loss(
     if pretrain:
         for _ in range(recipe.pretrain_layers):
             z = model.f(z, u)
-    elif recipe.gradient == "contractive":
+    elif recipe.gradient == "path_independent":
         z, total = last_two(model, start_anywhere(z, earlier, recipe), u, y, recipe)
     else:
         with torch.no_grad():
@@ -43,7 +44,7 @@ def loss(
 
 def start_anywhere(cold: Tensor, earlier: Tensor | None, recipe: Train) -> Tensor:
     """A start (B, D) drawn from torch's generator: zero, the mean of earlier solutions, or each another image's own."""
-    names = recipe.contraction.starts
+    names = recipe.path_independence.starts
     name = names[int(torch.randint(len(names), ()))]
     if earlier is None or name == "zero":
         return cold
@@ -52,7 +53,7 @@ def start_anywhere(cold: Tensor, earlier: Tensor | None, recipe: Train) -> Tenso
 
 def last_two(model: MDEQ, z: Tensor, u: Tensor, y: Tensor, recipe: Train) -> tuple[Tensor, Tensor]:
     """The last iterate (B, D) of a few steps from z, and what its change and the iterate before add to the loss."""
-    rule = recipe.contraction
+    rule = recipe.path_independence
     free = int(torch.randint(rule.most_free_steps + 1, ()))
     with torch.no_grad():
         for _ in range(free):

@@ -28,7 +28,7 @@ def train(
     run: settings.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False,
     threads: int = 1,
 ) -> Path:
-    """Train a run's model and write weights, anchor and model card; resumes where an earlier call was killed.
+    """Train a run's model and write weights, training mean and model card; resumes where an earlier call was killed.
 
     A training that is done is repeated only if its settings, its images or the code that it runs have changed since. Shipped
     weights of the same recipe are taken instead. Every epoch draws its order, noise and dropout from a seed of its own, so a
@@ -51,11 +51,11 @@ def train(
     try:
         with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"):
             if _is_done(run):
-                _remake_anchor(run, device)
+                _remake_train_mean(run, device)
             elif retrain or not checkpoints.take_from_zoo(run):
-                if run.first is not None:
-                    train(run.first, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
-                if run.first is None or store.own(run.first, store.WEIGHTS).is_file():
+                if run.parent is not None:
+                    train(run.parent, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
+                if run.parent is None or store.own(run.parent, store.WEIGHTS).is_file():
                     _train(run, device, progress, stop_after)
     finally:
         torch.set_num_threads(before)
@@ -69,10 +69,10 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     images = data.load(run.profile.data, "train")
     trained_on, count = data.digest(images), len(images.labels)
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
-    if run.first is None:
+    if run.parent is None:
         model = mdeq.build(network, run.profile.data, run.profile.seed)
     else:
-        model = checkpoints.load(store.own(run.first, store.WEIGHTS), network, run.profile.data)
+        model = checkpoints.load(store.own(run.parent, store.WEIGHTS), network, run.profile.data)
     optimiser = _optimiser(model.to(device), recipe)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -92,8 +92,8 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
         **card.measure_quality(model, run, device),
     }
     checkpoints.save(model, target)
-    checkpoints.save_anchor(card.mean_solution(model, run, images, device), store.own(run, store.ANCHOR))
-    told |= {"weights": checkpoints.digest(target), "anchor": checkpoints.digest(store.own(run, store.ANCHOR))}
+    checkpoints.save_train_mean(card.mean_solution(model, run, images, device), store.own(run, store.TRAIN_MEAN))
+    told |= {"weights": checkpoints.digest(target), "train_mean": checkpoints.digest(store.own(run, store.TRAIN_MEAN))}
     sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=device, seed=run.profile.seed))
     store.own(run, store.CHECKPOINT).unlink(missing_ok=True)
 
@@ -183,15 +183,15 @@ def _is_done(run: settings.Run) -> bool:
     return bool(checkpoints.load(store.own(run, store.WEIGHTS), run.model, of))
 
 
-def _remake_anchor(run: settings.Run, device: str) -> None:
-    """Compute the anchor of weights that are done, where it is missing or damaged."""
-    path = store.own(run, store.ANCHOR)
+def _remake_train_mean(run: settings.Run, device: str) -> None:
+    """Compute the training mean of weights that are done, where it is missing or damaged."""
+    path = store.own(run, store.TRAIN_MEAN)
     with contextlib.suppress(sealed.DamagedFile):
         if sealed.present(path):
-            checkpoints.load_anchor(path)
+            checkpoints.load_train_mean(path)
             return
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
-    checkpoints.save_anchor(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), path)
+    checkpoints.save_train_mean(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), path)
 
 
 def _settings(run: settings.Run) -> str:
