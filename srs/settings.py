@@ -97,7 +97,7 @@ class ResNet:
 
 @dataclass(frozen=True)
 class PathIndependence:
-    """How a DEQ is taught to forget its start: any start, any number of evaluations, then two that must agree."""
+    """How a DEQ learns path independence (Anil et al. 2022): any start, any number of evaluations, then two that must agree."""
 
     starts: tuple[str, ...] = ("zero", "mean", "other")  # drawn per batch; the last two from the batch before
     most_free_steps: int = 5  # 0 to this many evaluations without gradient, drawn per batch, then two with
