@@ -117,6 +117,9 @@ papermill = $(call execute,$(1),$@,$(2))
 # An executed notebook stands for its results: where one of these is gone or cut short, the notebook is run again.
 $(call answer,lost): lost
 
+# Who shares images and methods.
+SHARED := -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)")
+
 # A run id is MODEL-sSIGMA-RECIPE.
 part = $(word $(2),$(subst -, ,$(1)))
 run_parameters = -p model $(call part,$*,1) -p sigma $(patsubst s%,%,$(call part,$*,2)) -p recipe $(call part,$*,3)
@@ -135,7 +138,7 @@ $(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(WORK)/settings/%.tra
 	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
 
 $(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) $(WORK)/settings/%.certify.json | $(ENV)
-	$(call papermill,20_certify,$(run_parameters) -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)"))
+	$(call papermill,20_certify,$(run_parameters) $(SHARED))
 
 CERTIFIED := $(foreach run,$(RUNS),$(NB)/20_certify-$(run).ipynb)
 EXPLICIT  := $(foreach run,$(call answer,explicit),$(NB)/20_certify-$(run).ipynb)
@@ -153,7 +156,8 @@ $(call notebook,36_explicit): $(CERTIFIED) $(EXPLICIT)
 $(call notebook,41_speed): $(CERTIFIED) $(SAMPLE) srs/experiments/bench.py
 $(call notebook,05_method 35_imagenet): srs/profiles.py srs/settings.py
 $(call notebook,80_coverage): $(call notebook,$(filter-out 80_coverage 90_report,$(NOTEBOOKS))) $(wildcard data/published/*.csv)  # it looks at what all the others left
-PARAMETERS_32_ablations := -p workers $(WORKERS) $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)") -p training $(call answer,trains_more)
+PARAMETERS_32_ablations := $(SHARED) -p training $(call answer,trains_more)
+PARAMETERS_33_attacks := $(SHARED)
 
 define module_of
 $(call notebook,$(1)): srs/experiments/$(shell echo $(1) | cut -c4-).py

@@ -3,6 +3,7 @@
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -105,6 +106,14 @@ def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=5):
     with pytest.raises(DamagedFile):
         attacked()
     assert attacked().read_text() == done
+
+
+def test_two_workers_write_the_same_table_as_a_plain_loop(done, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(profiles.__file__).parents[1]))
+    serial = {path: path.read_bytes() for path in store.own(RUN, "attacks").glob("*/*.csv")}
+    shutil.rmtree(store.own(RUN, "attacks"))
+    assert attack.run_suite(RUN, SUITE, workers=2, progress=False).read_text() == done
+    assert {path: path.read_bytes() for path in store.own(RUN, "attacks").glob("*/*.csv")} == serial and len(serial) > 5
 
 
 def test_other_settings_are_not_taken_for_the_same(done):

@@ -106,15 +106,21 @@ def test_workers_of_a_queue_do_the_same(tmp_path, monkeypatch):
         next(done)
 
 
-def test_what_is_left_is_weighted_by_what_was_measured(capsys):
-    line, told = engine.Progress("certify", ["RS", "SRS"] * 2, {"RS": 3000.0, "SRS": 1000.0}), []
-    for kind, cost, elapsed in (("RS", 3000, 30), ("SRS", 600, 36)):
-        line.done(kind, cost, cost / 100)
-        line.bar.start_t = time.time() - elapsed
-        told.append(str(line.bar))
+def test_what_is_left_is_weighted_by_evaluations_of_f(monkeypatch, capsys):
+    plain, bars, told = engine.tqdm, [], []
+    monkeypatch.setattr(engine, "tqdm", lambda **given: bars.append(plain(**given)) or bars[0])
+
+    def found():
+        yield 0, "a"
+        for i, elapsed in ((1, 30), (2, 40), (3, 70)):
+            bars[0].start_t = time.time() - elapsed
+            told.append(str(bars[0]))
+            yield i, "bcd"[i - 1]
+
+    assert list(engine.shown(found(), "certify", [3000, 1000, 3000, 1000])) == [*enumerate("abcd")]
     assert told == [
         "certify, 1 of 4, 38 % of the evaluations of f, 00:50 left",  # 3000 of 8000, at 100 a second
-        "certify, 2 of 4, 50 % of the evaluations of f, 00:36 left",  # SRS costs less than was expected
+        "certify, 2 of 4, 50 % of the evaluations of f, 00:40 left",
+        "certify, 3 of 4, 88 % of the evaluations of f, 00:10 left",
     ]
-    line.done("RS", 3000, 30), line.done("SRS", 600, 6)
     assert capsys.readouterr().err.endswith("certify, 4 of 4, 100 % of the evaluations of f, 00:00 left\n")

@@ -3,7 +3,10 @@
 Fresh votes of the reference classify an attacked image; noise of attacks, predictions and certificates is never the same.
 """
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,7 @@ from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
 from srs.deq import checkpoints, inference, mdeq, memory
-from srs.smoothing.engine import tqdm
-from srs.smoothing import bounds, certify, noise, votes
+from srs.smoothing import bounds, certify, engine, noise, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.store import ATTACKED, NOT_DRAWN
 
@@ -55,39 +57,60 @@ def vote(model: mdeq.DEQ, images: Tensor, method: settings.Method, sigma: float,
     return votes.sample(model, noisy, replace(method, batch=together), np.arange(len(images) * n))[0].reshape(len(images), n)
 
 
-def run_suite(run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", progress: bool = True) -> Path:
+def run_suite(
+    run: settings.Run, suite: Suite, name: str = "attacks", *, device: str = "cpu", workers: int = 1, scheduler: str = "",
+    progress: bool = True,
+) -> Path:
     """Do the attacks on a run that are not yet stored, and write the table `name` of all of them; returns where it is.
 
     ConfigError if weights or counts are missing; DamagedFile if a stored file could not be read: it has been set aside.
     """
+    engine.check(workers, scheduler)
     inference.check_device(device)
-    p, weight_file, tables = run.profile, store.own(run, store.WEIGHTS), []
+    p, weight_file = run.profile, store.own(run, store.WEIGHTS)
     settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
     full = p.method(p.reference)
     for m in map(p.method, suite.methods):  # a truncated solver's certificates are about another classifier than the full one's
         right = m == full or (m.needs_audit and (m.auditor or full).steps == full.steps)
         settings.check(right, "attacked method", m.name, f"{full.name}, or one that a solver of {full.steps} steps audits")
     settings.check(weight_file.is_file(), "weight file", str(weight_file), "an existing file; train first")
-    inference.choose_kernels()
-    memory.keep_freed()
     weights, loaded = checkpoints.read_tensors(weight_file, "weight file"), data.load(p.data, "test")
-    model = checkpoints.load(weight_file, run.model, p.data, state=weights).to(device).requires_grad_(False)
     made_from = checkpoints.digest_of(weights), data.digest(loaded, p.evaluated), inference.computed_on(device)
     held, images = certificates(run, suite), p.evaluated[: suite.images]
-    for attack in tqdm(suite.attacks, desc=f"attack {run.id}", unit="attack", disable=not progress):
+    paths, todo = [], []
+    for attack in suite.attacks:
         key = attack_key(run, suite, attack, held, made_from)
         size = max(1, suite.copies // (len(attack.radii or (0,)) * max(1, attack.vectors)))
         # Fixed groups, each a file: what is computed together rounds together.
         for group in (list(images[i : i + size]) for i in range(0, len(images), size)):
-            path = store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{key}/{group[0]:05d}-{group[-1]:05d}.csv")
-            if not sealed.present(path):
-                labels = dict(zip(group, loaded.labels[group].tolist()))
-                own = held[held["idx"].isin(group)]
-                store.save_frame(path, _attack_group(model, run, suite, attack, loaded.x(group).to(device), labels, own))
-            tables.append(store.read_frame(path, ATTACKED, "table of attacked images", by=""))
+            paths.append(store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{key}/{group[0]:05d}-{group[-1]:05d}.csv"))
+            if not sealed.present(paths[-1]):
+                todo.append((paths[-1], attack, group))
+    if todo:
+        costs = [len(group) * len(a.radii or (0,)) * (a.nfe + (suite.n + 1) * full.steps) for _, a, group in todo]
+        given = ((a, loaded.x(group), dict(zip(group, loaded.labels[group].tolist()))) for _, a, group in todo)
+        prepare = certify.prepared(partial(attacker, run, suite, weights, held), device, MODULES)
+        with closing(engine.compute(prepare, given, workers=min(workers, len(todo)), scheduler=scheduler)) as found:
+            for i, rows in engine.shown(found, f"attack {run.id}", costs, progress=progress):
+                store.save_frame(todo[i][0], rows)
     target = store.own(run, f"{name}.csv")
-    store.save_frame(target, pd.concat(tables))
+    store.save_frame(target, pd.concat(store.read_frame(path, ATTACKED, "table of attacked images", by="") for path in paths))
     return target
+
+
+def attacker(
+    run: settings.Run, suite: Suite, weights: dict[str, Tensor], held: pd.DataFrame, device: str
+) -> Callable[[Attack, Tensor, dict[int, int]], pd.DataFrame]:
+    """A run's model as a function that attacks a group of images."""
+    inference.choose_kernels()
+    memory.keep_freed()
+    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=weights)
+    model = model.to(device).requires_grad_(False)
+
+    def attack_group(attack: Attack, x: Tensor, labels: dict[int, int]) -> pd.DataFrame:
+        return _attack_group(model, run, suite, attack, x.to(device), labels, held[held["idx"].isin(labels)])
+
+    return attack_group
 
 
 def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
@@ -134,7 +157,7 @@ def _attack_group(
         e = draw("estimate", 0, suite.n).repeat_interleave(radii.shape[1], 0)
         first = vote(model, flat, reference, run.sigma, e, together=suite.copies)
         own = np.apply_along_axis(bounds.top_class, 1, first, p.data.classes).reshape(radii.shape)
-    spent, rows = attack.steps * attack.gradient.cost * max(1, attack.vectors), []
+    rows = []
     for b, r in np.ndindex(radii.shape):
         certified, further = held[(held["idx"] == images[b]) & (held["radius"] > distance[b, r])], np.empty(0, np.int16)
         if (certified["predict"] != own[b, r]).any():
@@ -142,7 +165,7 @@ def _attack_group(
             further = vote(model, moved[b, r][None], reference, run.sigma, e, together=suite.copies)[0]
         told = " ".join(map(str, np.bincount(further[further >= 0], minlength=p.data.classes))) if len(further) else ""
         rows.append((
-            images[b], labels[images[b]], attack.name, attack.steps, spent, radii[b, r], distance[b, r], base[b, r], suite.n,
+            images[b], labels[images[b]], attack.name, attack.steps, attack.nfe, radii[b, r], distance[b, r], base[b, r], suite.n,
             own[b, r], told,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(ATTACKED))

@@ -40,6 +40,11 @@ class Attack:
     step: float = 0.1
     radii: tuple[float, ...] = RADII  # none: just inside each image's own largest certified radius
 
+    @property
+    def nfe(self) -> int:
+        """Evaluations of f and vector-Jacobian products that it takes of an image at a radius."""
+        return self.steps * self.gradient.cost * max(1, self.vectors)
+
 
 NO_ATTACK = Attack("none", steps=0, radii=(0.0,))
 

@@ -45,12 +45,12 @@ def runs_of(profile: Profile) -> tuple[Run, ...]:
     return tuple(run for run in paper if not named or (run.model.name, run.sigma) in named)
 
 
-def measure(profile: Profile, *, device: str = "cpu") -> None:
+def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Attack the images of every attacked run; what is stored is not done again."""
     from srs.attacks import attack
 
     for run in runs_of(profile):
-        attack.run_suite(run, suite_of(profile), device=device)
+        attack.run_suite(run, suite_of(profile), device=device, workers=workers, scheduler=scheduler)
 
 
 def read(profile: Profile) -> Attacked:

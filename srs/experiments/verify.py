@@ -58,7 +58,7 @@ def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> 
     if not sealed.present(path := store.own(run, store.WEIGHTS)):
         settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")
     p, images = run.profile, data.load(run.profile.data, "test")
-    method, reference, draw = p.method(name), p.method(p.reference), certify.voter(run, device, certify.read_inputs(run))
+    method, reference, draw = p.method(name), p.method(p.reference), certify.voter(run, certify.read_inputs(run), device)
     drawn = {}
     for m in (method, reference, method.auditor) if compared else (method,):
         if m and m not in drawn:

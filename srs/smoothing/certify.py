@@ -112,15 +112,12 @@ def certify(
             _record_provenance(run, method, key, device, inputs)
         todo = [(i, m) for i in run.profile.evaluated for m in chosen if not sealed.present(vote_file(run, m, key, i))]
         if todo:
-            given, prepare = _arguments(run, todo, key), partial(voter, run, device, inputs, key.shared)
-            costs = {method.name: most_nfe(method, run.profile.sampling) for method in chosen}
-            line = engine.Progress(f"certify {run.id}", [method.name for _, method in todo], costs, shown=progress)
-            workers = min(workers, len(todo))
+            given, prepare = _arguments(run, todo, key), prepared(partial(voter, run, inputs), device, VOTES_DEPEND_ON)
+            costs, workers = [most_nfe(method, run.profile.sampling) for _, method in todo], min(workers, len(todo))
             with closing(engine.compute(prepare, given, workers=workers, scheduler=scheduler, deadline=deadline)) as found:
-                for i, drawn in found:
+                for i, drawn in engine.shown(found, f"certify {run.id}", costs, progress=progress):
                     idx, method = todo[i]
                     votes.write(vote_file(run, method, key, idx), drawn)
-                    line.done(method.name, drawn.nfe.sum(), drawn.seconds.sum())
         return count_run(run, chosen, key) if count else []
 
 
@@ -133,15 +130,24 @@ def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], k
         yield images.x(idx), int(images.labels[idx]), idx, method
 
 
-def voter(run: settings.Run, device: str, inputs: Inputs, key: str | None = None) -> Callable[..., votes.ImageVotes]:
-    """A run's model as a function that draws votes; a worker refuses what belongs elsewhere than under the driver's `key`."""
-    worker, here = engine.worker(), inference.computed_on(device)
-    if worker is not None:
-        torch.set_num_threads(1)
-        same = vote_key(run, device, inputs).shared == key
-        settings.check(same, "worker", here, "the driver's kind of device, torch and srs")
-        if device == "cuda" and worker.isdigit():
-            device = f"cuda:{int(worker) % torch.cuda.device_count()}"
+def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, ...]) -> Callable[[], Callable]:
+    """`make(device)` for `engine.compute`; a worker of another kind of device, torch or code of `modules` is refused."""
+    driver = inference.computed_on(device), store.code_digest(*modules)
+
+    def prepare() -> Callable:
+        own, here = device, (inference.computed_on(device), store.code_digest(*modules))
+        if (worker := engine.worker()) is not None:
+            torch.set_num_threads(1)
+            settings.check(here == driver, "worker", here[0], "the driver's kind of device, torch and srs")
+            if device == "cuda" and worker.isdigit():
+                own = f"cuda:{int(worker) % torch.cuda.device_count()}"
+        return make(own)
+
+    return prepare
+
+
+def voter(run: settings.Run, inputs: Inputs, device: str) -> Callable[..., votes.ImageVotes]:
+    """A run's model as a function that draws votes."""
     memory.keep_freed()
     model = load_model(run, device, inputs)
 

@@ -13,13 +13,10 @@ import os
 import secrets
 import signal
 import sys
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 
 from srs import settings
 
@@ -171,27 +168,17 @@ def _queue(path: Path):
     return kinds[name](**given)
 
 
-class Progress:
-    """One line: tasks that are done, their share of the work, and how long the rest takes at the pace so far.
+def shown(
+    found: Iterator[tuple[int, object]], what: str, costs: Sequence[float], *, progress: bool = True
+) -> Iterator[tuple[int, object]]:
+    """What `compute` yields, under a line: tasks done, their share of all evaluations of f, what is left at the pace so far.
 
-    `kinds` are those of all tasks, `costs` of a task of each kind what is expected; once one is done, the measured mean counts.
+    `costs` are the evaluations that are expected of each task.
     """
-
-    def __init__(self, what: str, kinds: Sequence[str], costs: dict[str, float], *, shown: bool = True):
-        self.costs, self.kinds, self.measured = costs, Counter(kinds), {kind: [] for kind in kinds}
-        told = "{desc}{postfix}, {percentage:.0f} % of the evaluations of f, {remaining} left"
-        often = 30 if os.environ.get("SRS_MAKE") else 0.5  # seconds between two states of the line
-        self.bar = tqdm(desc=what, total=1, bar_format=told, mininterval=often, smoothing=0, disable=not shown)
-
-    def done(self, kind: str, cost: float, seconds: float) -> None:
-        """Count one task as done, at what it cost; the clock starts with the first task, not with what starts workers."""
-        if not any(self.measured.values()):
-            self.bar.start_t = time.time() - seconds
-        self.measured[kind].append(cost)
-        tasks = {kind: len(costs) for kind, costs in self.measured.items()}
-        rest = sum((self.kinds[k] - count) * fmean(self.measured[k] or [self.costs[k]]) for k, count in tasks.items())
-        self.bar.total = sum(map(sum, self.measured.values())) + rest
-        self.bar.set_postfix_str(f"{sum(tasks.values())} of {self.kinds.total()}", refresh=False)
-        self.bar.update(cost)
-        if tasks == self.kinds:
-            self.bar.close()
+    told = "{desc}, {percentage:.0f} % of the evaluations of f, {remaining} left"
+    often = 30 if os.environ.get("SRS_MAKE") else 0.5  # seconds between two states of the line
+    with tqdm(desc=what, total=sum(costs), bar_format=told, mininterval=often, smoothing=0, disable=not progress) as bar:
+        for count, (i, result) in enumerate(found, 1):
+            yield i, result
+            bar.set_description_str(f"{what}, {count} of {len(costs)}", refresh=False)
+            bar.update(costs[i])
