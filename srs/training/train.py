@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from srs import data, sealed, settings, store
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
 from srs.deq import checkpoints, inference, mdeq, memory
+from srs.smoothing.engine import tqdm
 from srs.training import card, losses
 
 
