@@ -148,6 +148,7 @@ notebook = $(patsubst %,$(NB)/%.ipynb,$(1))
 
 $(call notebook,00_quickstart): $(NB)/10_train-SMALL-s0.50-paper.ipynb $(SAMPLE)
 $(call notebook,30_certified_accuracy 31_consistency 40_soundness): $(CERTIFIED)
+$(call notebook,30_certified_accuracy 31_consistency): srs/experiments/summary.py
 $(call notebook,40_soundness): srs/experiments/simulation.py
 $(call notebook,32_ablations): $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE)
 $(call notebook,33_attacks): $(CERTIFIED) $(SAMPLE) $(wildcard srs/attacks/*.py)
@@ -170,7 +171,7 @@ $(NB)/%.ipynb: notebooks/%.ipynb $(ANALYSE) | $(ENV)
 
 # The report of digits opens with CIFAR-10's tables, made from tracked counts.
 STORED := $(patsubst %,figures/%/paper_distance.csv,cifar10_long cifar10_fixed cifar10)
-$(SHOWN)/report.html: notebooks/90_report.ipynb $(patsubst %,srs/experiments/%.py,report summary) $(NB)/80_coverage.ipynb \
+$(SHOWN)/report.html: notebooks/90_report.ipynb $(addprefix srs/experiments/,report.py report.html summary.py) $(NB)/80_coverage.ipynb \
     $(if $(filter digits,$(PROFILE)),$(STORED)) | $(ENV)
 	$(call execute,90_report,$(NB)/90_report.ipynb,)
 

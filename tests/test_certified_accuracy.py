@@ -1,6 +1,5 @@
-"""Notebooks 30 and 31: the published rows, lost counts, and sentences that change with the counts."""
+"""What is made of stored counts in one go: published rows below ours, explicit networks beside DEQs, lost counts told."""
 
-import re
 from dataclasses import replace
 
 import pandas as pd
@@ -8,46 +7,69 @@ import pytest
 from tests import synthetic
 from tests.helpers import at_sigmas
 
-from srs import profiles, store
-from srs.experiments import certified_accuracy, consistency
+from srs import __main__, profiles, settings, store
+from srs.experiments import certified_accuracy, explicit, remake
+from srs.smoothing import certify
+from srs.training import train
 
-SMOKE = replace(
-    at_sigmas(profiles.get_profile("smoke"), 0.25, 0.5), images=16, n=400,
+SMOKE = profiles.get_profile("smoke")
+PAPER = replace(
+    at_sigmas(SMOKE, 0.25, 0.5), images=16, n=400,
     methods=profiles.paper_methods(batch=100, chains=20, warmup=10, audit=100),
 )  # fmt: skip
-RUN = SMOKE.runs[1]  # sigma 0.5: there are published figures beside it
+RUN = PAPER.runs[1]  # sigma 0.5: there are published figures beside it
 
 
 @pytest.fixture
 def counted(srs_root) -> pd.DataFrame:
-    synthetic.write_profile(SMOKE)
-    return store.read_counts(SMOKE)
+    synthetic.write_profile(PAPER)
+    return store.read_counts(PAPER)
 
 
 def test_published_rows_follow_ours(counted):
-    frame = certified_accuracy.of_run(certified_accuracy.accuracy(counted, SMOKE), RUN)
+    frame = certified_accuracy.of_run(certified_accuracy.accuracy(counted, PAPER), RUN)
     at = list(zip(frame["method"], frame["rule"]))
     srs = [(f"SRS-MDEQ-{solver}", rule) for solver in ("1N", "1A", "3A") for rule in ("audit", "theorem31", "released")]
-    standard = [(f"MDEQ-{solver}", "cohen") for solver in ("1A", "5A", "30A", "STOP")]
-    assert [pair for pair in at if pair[1] != "as published"] == [*standard[:3], *srs, *standard[3:]]
+    standard = [(f"MDEQ-{solver}", "cohen") for solver in ("1A", "5A", "30A")]
+    assert [pair for pair in at if pair[1] != "as published"] == [*standard, *srs, (PAPER.methods[-1].name, "cohen")]
     row = frame.iloc[at.index(("SRS-MDEQ-3A", "as published"))]
-    assert [row[f"r={r:.2f}"] for r in SMOKE.radii] == ["60", "50", "38", "29", "21", "12", "8"] and row["ACR"] == "0.59"
-    others = certified_accuracy.of_run(certified_accuracy.accuracy(counted, SMOKE), SMOKE.runs[0])
+    assert [row[f"r={r:.2f}"] for r in PAPER.radii] == ["60", "50", "38", "29", "21", "12", "8"] and row["ACR"] == "0.59"
+    others = certified_accuracy.of_run(certified_accuracy.accuracy(counted, PAPER), PAPER.runs[0])
     assert "as published" not in set(others["rule"])
 
 
 def test_lost_counts_are_told(counted):
     store.own(RUN, store.COUNTS).unlink()
     with pytest.warns(UserWarning, match=RUN.id):
-        assert set(store.read_counts(SMOKE)["sigma"]) == {0.25}
+        assert set(store.read_counts(PAPER)["sigma"]) == {0.25}
 
 
-@pytest.mark.parametrize("finding", [certified_accuracy.kept_finding, consistency.released_finding])
-def test_findings_follow_the_counts(counted, finding):
-    fewer = counted.copy()
-    lost = fewer["method"].isin(["SRS-MDEQ-3A", "MDEQ-30A"])
-    fewer.loc[lost, "n_a"] = fewer.loc[lost, "n_a"] * 7 // 10
-    for part, whole in {"k": "n_a", "n_2": "n_a", "n_wrong": "n_a", "n_1": "n_2", "m": "k"}.items():
-        fewer[part] = fewer[[part, whole]].min(axis=1)
-    before, after = finding(counted, SMOKE), finding(fewer, SMOKE)
-    assert before != after and re.search(r"\d", before)
+def test_the_main_tables_and_figures_are_made_in_one_go(srs_root, capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["show", "--profile", "smoke"])
+    assert "result file" in capsys.readouterr().err
+    with pytest.raises(settings.ConfigError, match="workers = 0"):
+        next(remake.remake(SMOKE, workers=0))
+    synthetic.write_profile(SMOKE)
+    assert list(remake.remake(SMOKE, brief=True)) == list(remake.BRIEF)
+    made = {path.name for path in store.shown(SMOKE, "x").parent.iterdir()}
+    figures = {"curves_SMALL.pdf", "rrd_hist_SMALL.pdf"}
+    assert {"certified_accuracy_SMALL_s0.50.csv", "mean_rrd.csv", "model_quality.csv"} | figures <= made
+
+
+def test_explicit_networks_that_are_missing_are_made_and_the_finding_follows_the_counts(srs_root, monkeypatch):
+    done, run, cifar10 = [], SMOKE.explicit[0], profiles.get_profile("cifar10")
+    monkeypatch.setattr(train, "train", lambda run, **_: done.append(("train", run.id)))
+    monkeypatch.setattr(certify, "certify", lambda run, **_: done.append(("certify", run.id)))
+    explicit.measure(cifar10)
+    assert done == [] == explicit.shown(explicit.read(cifar10), cifar10)
+    synthetic.write_profile(SMOKE)
+    explicit.measure(SMOKE)
+    assert done == [("train", run.id), ("certify", run.id)]
+    synthetic.write_profile(SMOKE, explicit=True)
+    explicit.measure(SMOKE)
+    assert len(done) == 2
+    before = explicit.finding(explicit.read(SMOKE))
+    worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.every_count(run, settings.EXPLICIT)]
+    synthetic.write_counts(run, settings.EXPLICIT, worse)
+    assert "largest ACR at 0 of 1" in (after := explicit.finding(explicit.read(SMOKE))) and before != after

@@ -1,12 +1,8 @@
-"""method: the paper's settings come out as published; every text of a diagram stands free and inside it."""
-
-import itertools
+"""method: the paper's settings come out as published."""
 
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from srs.analysis import plots
 from srs.experiments import method
 from srs.profiles import PROFILES
 
@@ -23,9 +19,6 @@ TRAINING = {
     "backward steps": ("7", "7"), "jacobian weight": ("0.5", "0.4"), "jacobian frequency": ("0.05", "0.02"),
     "jacobian until": ("90 of 120", "90 of 220"),
 }  # fmt: skip
-SAMPLING = {
-    "n0": "100", "n": "10,000", "alpha": "0.001", "images": "500", "stride": "20", "sigmas": "0.12, 0.25, 0.5, 1",
-}  # fmt: skip
 
 
 def shows(made: pd.DataFrame, expected: dict[str, tuple[str, ...]]) -> None:
@@ -37,7 +30,6 @@ def shows(made: pd.DataFrame, expected: dict[str, tuple[str, ...]]) -> None:
 def test_the_paper_s_settings_come_out_as_published():
     shows(method.architecture(PAPER), ARCHITECTURE)
     shows(method.training(PAPER), TRAINING)
-    shows(method.sampling(PAPER), {name: (value,) for name, value in SAMPLING.items()})
     made = method.architecture(PAPER).set_index("setting").loc["parameters"].filter(like="paper").str.replace(",", "")
     assert made.astype(int).tolist() == pytest.approx([0.25e6, 11.1e6, 1_730_714], rel=0.02)
     methods = method.methods(PAPER).query("profile == 'paper'").set_index("method")
@@ -46,21 +38,7 @@ def test_the_paper_s_settings_come_out_as_published():
     assert methods.loc["MDEQ-30A", ["steps", "audit", "auditor", "pilot"]].tolist() == ["30", "0", "-", "-"]
 
 
-@pytest.mark.parametrize("draw", [method.standard_and_srs, method.vote_conversion])
-def test_texts_neither_overlap_nor_leave_the_picture(draw):
-    with plots.style():
-        fig = draw()
-        fig.set_dpi(200)
-        FigureCanvasAgg(fig).draw()
-        texts = [(text.get_text(), text.get_window_extent()) for text in fig.axes[0].texts if text.get_text()]
-    assert len(texts) > 5
-    for (one, here), (other, there) in itertools.combinations(texts, 2):
-        assert not here.overlaps(there), f"{one!r} lies over {other!r}"
-    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 for _, box in texts)
-
-
 def test_tables_and_diagrams_come_out_under_their_names(srs_root):
     made = {shown.name for shown in (*method.settings_tables(SMOKE), *method.diagrams(SMOKE))}
-    assert list(method.sampling(SMOKE)) == ["setting", "smoke", "paper", "imagenet"]
-    tables = {f"settings_{name}" for name in ("architecture", "training", "sampling", "methods")}
+    tables = {f"settings_{name}" for name in ("architecture", "training", "methods")}
     assert made == tables | {"diagram_srs", "diagram_votes"}

@@ -41,10 +41,9 @@ def notebooks(srs_root, monkeypatch):
     texts = (table.frame.to_markdown(index=False, disable_numparse=True), f"*{table.name}.* {table.caption}")
     outputs = [markdown(text) for text in texts]
     noise = new_output("stream", text="progress bar", name="stderr")
-    execute("40_soundness", markdown(show.finding("None failed.").data), duration=3.0, exception=True)
-    ran = {"duration": 67.4, "exception": None, "start_time": "2030-01-01T10:00:00"}
-    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", **ran)
-    execute("10_train-SMALL", duration=600, exception=None, title="training")
+    execute("40_soundness", markdown(show.finding("None failed.").data))
+    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", start_time="2030-01-01T10:00:00")
+    execute("10_train-SMALL", title="training")
     execute("90_report.part")
     return srs_root
 
@@ -55,7 +54,7 @@ def page(notebooks) -> str:
 
 
 def test_the_page_holds_what_the_notebooks_show_and_not_their_code(page):
-    assert "What it shows." in page and "60.0" in page
+    assert "What it shows." in page and "60.0" in page and f"pandas {pd.__version__}" in page
     assert "secret_code" not in page and "progress bar" not in page
     assert page.index("Main: is it?") < page.index("Title: more"), "the main result first, whatever its number"
     assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1
@@ -96,12 +95,6 @@ def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monk
     page = report.build(SMOKE, "other").read_text()
     assert page.count('class="first"') == 2 and page.index("other, from stored counts") < page.index("smoke, computed here")
     assert page.index("The caption of paper_distance.") < page.index("Main: is it?") and "curves_rules_SMALL" in page
-
-
-def test_times_and_versions_close_it(page):
-    made = page[page.index('<section id="made">') :]
-    assert all(text in made for text in ("67.4", "not finished", "10_train-SMALL", "600.0", "670.4", "torch"))
-    assert ".part" not in made
 
 
 def test_without_an_executed_notebook_it_is_refused(srs_root):

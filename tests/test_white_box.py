@@ -69,14 +69,13 @@ def test_success_is_counted_among_images_that_were_right(srs_root):
     for one in white_box.both(run).values():
         store.save_frame(store.own(one, "white_box.csv"), pd.DataFrame(rows))
     points = white_box.read(run)
-    assert [one.name for one in white_box.shown(points, run)] == ["white_box_success", "white_box_curves"]
     table = white_box.success(points).set_index(["model", "gradient"])
     assert table.loc[(HARD, READY), ["images", "r=0.50", "r=1.00", "all radii"]].tolist() == [2, 0, 50, 25]
     assert table.loc[(PLAIN, unrolled), "all radii"] == 50
     said = white_box.finding(table.reset_index())
-    assert said.count("(25.0 %)") == 2 and " beats " in said and "+25.0 points" in said
+    assert said.count("ready-made exact one 25.0 %") == said.count("+25.0 points") == 2
     swapped = table.reset_index().replace({"gradient": {READY: unrolled, unrolled: READY}})
-    assert "does not beat" in white_box.finding(swapped)
+    assert white_box.finding(swapped).count("-25.0 points") == 2
     nothing = points.iloc[:0]
     assert white_box.shown(nothing, run) == [] and "Neither" in white_box.finding(white_box.success(nothing))
 
@@ -85,7 +84,7 @@ def test_both_models_are_attacked_and_compared_without_a_network(monkeypatch):
     run = replace(smoke_run(images=2), model=TINY, train=RECIPE)
     with pytest.raises(ConfigError, match="attack results"):
         white_box.read(run)
-    white_box.measure(run, steps=1, radii=(0.5,), progress=False)
+    white_box.measure(run, white_box.suite_of(run, steps=1, radii=(0.5,)), progress=False)
     monkeypatch.setattr(checkpoints, "load", lambda *_: pytest.fail("a network was asked for"))
     points = white_box.read(run)
     assert set(points["idx"]) <= set(run.profile.evaluated)

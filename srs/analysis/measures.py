@@ -17,7 +17,6 @@ ROW = [*METHOD, "rule"]  # what a line of most tables is about
 RULES = [Rule.COHEN, Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED]  # in the order of the tables
 SOUND = [rule for rule in RULES if rule.sound]
 CONFIDENCE = 0.95  # of the intervals over images
-RHO = 0.001  # failure probability of the high-probability statement, as Cohen et al. 2019 set it
 
 
 def certificates(
@@ -68,15 +67,11 @@ def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequ
     return table.join(_grouped(radius, certified, by).mean())
 
 
-def confidence(certified: pd.DataFrame, radii: Sequence[float], alpha: float, by: Sequence[str] = ROW) -> pd.DataFrame:
-    """How sure certified accuracy is, as shares (r, name): `low` to `high`, the Clopper-Pearson interval over images.
-
-    `sure` bounds the accuracy of g on these very images (Cohen et al. 2019, Bernstein's inequality).
-    """
+def confidence(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
+    """The Clopper-Pearson interval of certified accuracy over images, as shares: columns (r, "low") and (r, "high")."""
     counts, columns = held(certified, radii, by), {}
     for r in radii:
         columns[r, "low"], columns[r, "high"] = bounds.proportion_interval(counts[r], counts["images"], CONFIDENCE)
-        columns[r, "sure"] = [bounds.high_probability_accuracy(c, n, alpha, RHO) for c, n in zip(counts[r], counts["images"])]
     return pd.DataFrame(columns, index=counts.index)
 
 

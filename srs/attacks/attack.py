@@ -165,7 +165,7 @@ def _attack_group(
             further = vote(model, moved[b, r][None], reference, run.sigma, e, together=suite.copies)[0]
         told = " ".join(map(str, np.bincount(further[further >= 0], minlength=p.data.classes))) if len(further) else ""
         rows.append((
-            images[b], labels[images[b]], attack.name, attack.steps, attack.nfe, radii[b, r], distance[b, r], base[b, r], suite.n,
-            own[b, r], told,
+            images[b], labels[images[b]], attack.name, attack.steps, attack.nfe, radii[b, r], distance[b, r], base[b, r],
+            suite.n, own[b, r], told,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(ATTACKED))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from scipy.stats import binomtest
 
 from srs import settings, store
 from srs.analysis import measures, show
@@ -60,7 +60,7 @@ def read(profile: Profile) -> Attacked:
     points = points.astype({name: counted[name].dtype for name in RUN}).assign(attack=measures.in_order(points["attack"]))
     some = counted[counted["method"].isin(suite.methods)].merge(points[IMAGE].drop_duplicates(), on=IMAGE)
     certified = measures.certificates(some, alpha=profile.alpha)
-    return Attacked(points, certified, put_to_the_test(points, certified, profile.data.classes))
+    return Attacked(points, certified, put_to_the_test(points, certified))
 
 
 def shown(profile: Profile) -> list[Shown]:
@@ -71,38 +71,33 @@ def shown(profile: Profile) -> list[Shown]:
     return tables(read(profile), profile) if runs and not lacking else []
 
 
-def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """Every point beside every certificate of its image.
-
-    Columns: `within` the certified radius, there proven `flipped`, first votes for another class than c_A (`changed`).
-    """
+def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame) -> pd.DataFrame:
+    """Every point beside every certificate of its image: whether it lies `within` that radius, there proven `flipped`."""
     certificates = certified[[*IMAGE, "method", "rule", "c_a", "predict", "radius"]].rename(columns={"radius": "certified"})
     both = points.merge(certificates, on=IMAGE)
-    both["within"] = (both["predict"] != ABSTAIN) & (both["distance"] < both["certified"])
-    further = [np.array(counts.split(), int) for counts in both["further"]]
-    n_c_a = [counts[c] if len(counts) else 0 for counts, c in zip(further, both["predict"])]
-    n_rival = [np.delete(counts, c).max() if len(counts) else 0 for counts, c in zip(further, both["predict"])]
-    both["flipped"] = both["within"] & flipped(n_c_a, n_rival, classes)
-    return both.assign(changed=both["own"] != both["c_a"])
+    within = (both["predict"] != ABSTAIN) & (both["distance"] < both["certified"])
+    fell = [inside and flipped(votes, c) for inside, votes, c in zip(within, both["further"], both["predict"])]
+    return both.assign(within=within, flipped=np.array(fell, bool))
 
 
-def flipped(n_c_a: np.ndarray, n_rival: np.ndarray, classes: int, alpha: float = FLIP_ALPHA) -> np.ndarray:
-    """Whether votes prove that c_A is not what the smoothed classifier answers at a point.
+def flipped(further: str, c_a: int, alpha: float = FLIP_ALPHA) -> bool:
+    """Whether further votes (for each class, as "0 380 20") prove that c_A is not what the smoothed classifier answers.
 
     If it were, each other class's votes among its own and c_A's would be at most Binomial(n, 1/2). The two-sided binomial test
     (as in Cohen et al.'s Predict) is taken of the most frequent other class, Bonferroni-corrected for having chosen it.
     """
-    n_c_a, n_rival = np.asarray(n_c_a), np.asarray(n_rival)
-    return (n_rival > n_c_a) & (2 * binom.sf(n_rival - 1, n_rival + n_c_a, 0.5) * (classes - 1) <= alpha)
+    if not further:
+        return False
+    votes = np.array(further.split(), int)
+    others = np.delete(votes, c_a)
+    top, own = int(others.max()), int(votes[c_a])
+    return top > own and binomtest(top, top + own).pvalue * len(others) <= alpha
 
 
 def soundness(tested: pd.DataFrame) -> pd.DataFrame:
     """How many points lie within a certificate, and how many of those are proven flipped, by run, method and rule."""
-    images, confirmed = tested["idx"].where(tested["predict"] != ABSTAIN), tested["within"] & (tested["further"] != "")
-    return tested.assign(images=images, confirmed=confirmed).groupby(ROW, observed=True).agg(**{
-        "certified images": ("images", "nunique"), "points within a certified radius": ("within", "sum"),
-        "tested with further votes": ("confirmed", "sum"), "flipped": ("flipped", "sum"),
-    }).reset_index()  # fmt: skip
+    counts = tested.groupby(ROW, observed=True)[["within", "flipped"]].sum()
+    return counts.rename(columns={"within": "points within a certified radius"}).reset_index()
 
 
 def require_sound(tested: pd.DataFrame) -> None:
@@ -117,8 +112,8 @@ def soundness_finding(tested: pd.DataFrame) -> str:
     sound, released = (tested[tested["within"] & ((tested["rule"] == Rule.RELEASED) == so)] for so in (False, True))
     return (
         f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: "
-        f"{sound['flipped'].sum()} points are flipped. Further votes decided {(sound['further'] != '').sum()} times. Of "
-        f"'{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of {len(released)} tests are flipped."
+        f"{sound['flipped'].sum()} points are flipped. Of '{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of "
+        f"{len(released)} tests are flipped."
     )
 
 
@@ -134,12 +129,11 @@ def robust_accuracy(attacked: Attacked, reference: str) -> pd.DataFrame:
     """
     right = attacked.points.assign(right=attacked.points["own"] == attacked.points["label"])
     before = right[right["attack"] == "none"].pivot(index=IMAGE, columns="radius", values="right")
-    left = {
-        name: before.join(own.pivot(index=IMAGE, columns="radius", values="right").mul(before[0.0], axis=0))
-        for name, own in of_radii(right).groupby("attack", observed=True)
-    }
-    left[ALL] = pd.concat(left.values()).groupby(level=IMAGE, observed=True).min().cummin(axis=1)
-    wide = pd.concat({name: 100 * own.groupby(level=RUN, observed=True).mean() for name, own in left.items()}, names=["attack"])
+    after = of_radii(right).pivot(index=["attack", *IMAGE], columns="radius", values="right")
+    left = before.join(after).mul(before[0.0], axis=0).reorder_levels(["attack", *IMAGE])
+    strongest = left.groupby(level=IMAGE, observed=True).min().cummin(axis=1)
+    left = pd.concat([left, pd.concat({ALL: strongest}, names=["attack"])])
+    wide = 100 * left.groupby(level=["attack", *RUN], observed=True, sort=False).mean()
     held = measures.certified_accuracy(measures.under_its_rule(attacked.certified), list(wide)).reset_index()
     held["classifier"] = held["method"].astype(str) + ", " + held["rule"].astype(str).map(show.RULE_LABELS)
     wide = wide.rename(columns="r={:.2f}".format)
@@ -147,15 +141,16 @@ def robust_accuracy(attacked: Attacked, reference: str) -> pd.DataFrame:
     return table[[*RUN, "attack", "classifier", *wide]].sort_values(RUN, kind="stable").reset_index(drop=True)
 
 
-def pointwise(tested: pd.DataFrame) -> pd.DataFrame:
+def pointwise(tested: pd.DataFrame, method: str) -> pd.DataFrame:
     """How many attacked images are flipped, those certified at the radius apart from those that are not, by run and attack.
 
     An image is flipped if the votes on the attacked image are for another class than before.
     """
-    own, line = of_radii(measures.under_its_rule(tested)), [*RUN, "attack"]
+    own, line = of_radii(measures.under_its_rule(tested[tested["method"] == method])), [*RUN, "attack"]
+    changed = own["own"] != own["c_a"]
     held, parts = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"]), []
     for name, some in (("certified", held), ("not certified", ~held)):
-        rows = own.assign(of=some, flips=own["changed"] & some).groupby([*line, "radius"], observed=True)
+        rows = own.assign(of=some, flips=changed & some).groupby([*line, "radius"], observed=True)
         counts = rows[["flips", "of"]].sum().astype(str)
         cells = (counts["flips"] + " of " + counts["of"]).unstack("radius").rename(columns="r={:.2f}".format)
         parts.append(cells.assign(images=name).set_index("images", append=True))
@@ -167,27 +162,28 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
 
     FalseCertificate, once all is saved, if an attack proved a certificate of a sound rule false.
     """
-    suite, reference, strong = suite_of(profile), profile.reference, suite_of(profile).attacks[-1]
-    shown = [show.table(profile, "attack_soundness", soundness(attacked.tested), (
+    suite, reference, tested = suite_of(profile), profile.reference, attacked.tested
+    shown = [show.table(profile, "attack_soundness", soundness(tested), (
         "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: the "
         f"first {suite.n} votes of {reference} are not for the certified class, and of {suite.confirm} more another class "
         f"has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
     ))]  # fmt: skip
+    accuracy = (
+        f"Accuracy in percent under attacks of l2 radius r ({suite.attacks[-1].steps} steps of {suite.attacks[-1].step:g}, not "
+        f"clipped). 'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes classifies the "
+        f"attacked image. '{ALL}': right before and after all attacks of radius up to r."
+    )
+    flips = (
+        f"How many images an attack of radius r flips, of those that {reference} certifies there and of those that it does "
+        f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones, perhaps by chance."
+    )
     made = {
-        "robust_accuracy": (robust_accuracy(attacked, reference), (
-            f"Accuracy in percent under attacks of l2 radius r ({strong.steps} steps of {strong.step:g}, not clipped). "
-            f"'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes classifies the attacked "
-            f"image. '{ALL}': right before and after all attacks of radius up to r."
-        )),
-        "pointwise": (pointwise(attacked.tested[attacked.tested["method"] == reference]), (
-            f"How many images an attack of radius r flips, of those that {reference} certifies there and of those that it does "
-            f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones. So few votes may err by chance; "
-            "what is proven is in the table attack_soundness."
-        )),
-    }  # fmt: skip
-    shown += [
-        show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), f"{told} {model_of(run, suite.images)}.")
-        for run in runs_of(profile) for kind, (frame, told) in made.items()
-    ]  # fmt: skip
-    require_sound(attacked.tested)
+        "robust_accuracy": (robust_accuracy(attacked, reference), accuracy),
+        "pointwise": (pointwise(tested, reference), flips),
+    }
+    for run in runs_of(profile):
+        for kind, (frame, told) in made.items():
+            own, where = of_run(frame, run).drop(columns=RUN), model_of(run, suite.images)
+            shown.append(show.table(profile, name_of(kind, run), own, f"{told} {where}."))
+    require_sound(tested)
     return shown

@@ -1,4 +1,6 @@
-"""Notebook 30: certified accuracy of every run under every rule, beside the paper's rows; how sure it is; what it costs."""
+"""Notebook 30: certified accuracy of every run under every rule, beside the paper's rows, and what it costs."""
+
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -16,18 +18,16 @@ PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's t
 
 def quality(profile: Profile) -> Shown:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
-    rows, full, nan = [], profile.method(profile.reference).steps, float("nan")
-    for run in profile.runs:
-        card = store.card(run)
-        residual, agreement = card.get("residual", {}), card.get("agreement", {})
-        rows.append(identity(run) | {
-            "parameters": card.get("parameters"),
-            **{f"{kind} accuracy %": 100 * card.get(f"{kind}_accuracy", nan) for kind in ("clean", "noisy")},
-            "residual after 1 step": residual.get("1"), f"residual after {full} steps": residual.get(str(full)),
-            **{f"votes as after {full} steps, {told} %": 100 * agreement.get(told[0], nan) for told in ("1 step", "5 steps")},
-            "training steps": card.get("steps"), "training seconds": card.get("seconds"),
-        })  # fmt: skip
-    return show.table(profile, "model_quality", pd.DataFrame(rows), (
+    full = profile.method(profile.reference).steps
+    columns = {  # by field of the card
+        "parameters": "parameters", "clean_accuracy": "clean accuracy %", "noisy_accuracy": "noisy accuracy %",
+        "residual.1": "residual after 1 step", f"residual.{full}": f"residual after {full} steps",
+        "agreement.1": f"votes as after {full} steps, 1 step %", "agreement.5": f"votes as after {full} steps, 5 steps %",
+    }  # fmt: skip
+    cards = pd.json_normalize([store.card(run) | identity(run) for run in profile.runs])
+    frame = cards.reindex(columns=[*RUN, *columns]).rename(columns=columns)
+    frame.update(100 * frame.filter(like="%"))
+    return show.table(profile, "model_quality", frame, (
         f"The trained models of profile '{profile.name}': accuracy on test images, mean relative residual on noisy ones, and "
         "how many votes of a solver stopped early are those of the full solve. Empty cells: no model card was found."
     ))  # fmt: skip
@@ -54,20 +54,14 @@ def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 
 def confidence(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """How sure the main table is, sound rules only: certified accuracy, its interval, and what holds for g itself."""
+    """Certified accuracy under the rules that hold, and below each line its interval over the draw of images."""
     certified = measures.certificates(counts, alpha=profile.alpha)
-    certified = certified[certified["rule"] != Rule.RELEASED]
-    sure = measures.confidence(certified, profile.radii, profile.alpha)
-    measured = measures.certified_accuracy(certified, profile.radii)
-    statements = {
-        "measured": lambda r, row: measured.loc[row.name, f"r={r:.2f}"],
-        f"{100 * measures.CONFIDENCE:g} % interval": lambda r, row: show.outward(row[r, "low"], row[r, "high"]),
-        f"holds with {100 * (1 - measures.RHO):g} %": lambda r, row: f">= {show.outward(row[r, 'sure'], 1).split('-')[0]}",
-    }
-    return pd.DataFrame([
-        dict(zip(ROW, key)) | {"statement": name} | {f"r={r:.2f}": cell(r, row) for r in profile.radii}
-        for key, row in sure.iterrows() for name, cell in statements.items()
-    ])  # fmt: skip
+    certified = certified[certified["rule"].isin(measures.SOUND)]
+    ends, measured = measures.confidence(certified, profile.radii), measures.certified_accuracy(certified, profile.radii)
+    intervals = {f"r={r:.2f}": list(map(show.outward, ends[r, "low"], ends[r, "high"])) for r in profile.radii}
+    interval = pd.DataFrame(intervals, index=measured.index).assign(statement=f"{100 * measures.CONFIDENCE:g} % interval")
+    both = pd.concat([measured.drop(columns="ACR").assign(statement="measured").astype(object), interval])
+    return both.sort_index(kind="stable").reset_index()
 
 
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -79,7 +73,7 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 
 def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """Three tables for each run: certified accuracy, what it costs, how sure it is."""
+    """Two tables for each run: certified accuracy, and what it costs."""
     n, k, alpha = PUBLISHED_SETTINGS.values()
     reach = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, 1.0, alpha))
     parts = {
@@ -92,28 +86,11 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             f"What a certificate costs. 'disagreement' and speed-ups: beside {profile.reference} on the same noise. NFE are "
             "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
         )),
-        "confidence": (confidence(counts, profile), (
-            "How sure the certified accuracy is. The Clopper-Pearson interval is over the images' draw. The last statement is "
-            "about these very images: a certificate may fail with probability alpha (Cohen et al. 2019)."
-        )),
     }  # fmt: skip
     return [
         show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), f"{caption} {setting(run)}.")
         for run in certified_runs(counts, profile) for kind, (frame, caption) in parts.items()
     ]  # fmt: skip
-
-
-def kept_finding(counts: pd.DataFrame, profile: Profile) -> str:
-    """How much of standard RS's ACR the best SRS row keeps under each rule, over all models."""
-    if not counts["needs_audit"].any():
-        return "This profile has no SRS rows."
-    acr = measures.certified_accuracy(measures.certificates(counts, alpha=profile.alpha), [0.0])["ACR"].reset_index()
-    standard = acr[acr["method"] == profile.reference].set_index(RUN)["ACR"]
-    srs = acr[acr["method"].isin(counts.loc[counts["needs_audit"], "method"])]
-    best = srs.groupby([*RUN, "rule"], observed=True)["ACR"].max().unstack("rule")
-    kept = best.mean() / standard.reindex(best.index).mean()  # a mean of ratios would hang on the smallest radius
-    told = ", ".join(f"{100 * kept[rule]:.0f} % under {show.RULE_LABELS[rule]}" for rule in map(Rule, best.columns))
-    return f"Averaged over the models, {profile.reference} has an ACR of {standard.mean():.3f}; the best SRS has {told} of it."
 
 
 def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
@@ -140,6 +117,25 @@ def best_of_the_paper(counts: pd.DataFrame) -> str | None:
     """SRS-MDEQ-3A where it was drawn, else the last SRS method; None without any."""
     srs = list(dict.fromkeys(counts.loc[counts["needs_audit"], "method"]))
     return "SRS-MDEQ-3A" if "SRS-MDEQ-3A" in srs else srs[-1] if srs else None
+
+
+def main_certificates(runs: Sequence[Run]) -> pd.DataFrame:
+    """Certificates of each run's reference and longest SRS method under the rules that hold; empty without counts.
+
+    `run` is the run's place, `network` names a method on a model, `data` the images.
+    """
+    found = []
+    for i, run in enumerate(runs):
+        rows, srs = store.read_run(run), sorted((m for m in run.profile.methods if m.needs_audit), key=lambda m: m.steps)
+        if rows is not None:
+            rows = rows[rows["method"].isin([run.profile.reference, *(m.name for m in srs[-1:])])]
+            network = rows["method"] + f" {run.model.name}" + f", {run.train.recipe}" * (run.train.recipe != "paper")
+            images = f"{store.card(run).get('data', run.profile.data.name)}, {rows['idx'].nunique()} images"
+            found.append(measures.holding(rows.assign(run=i, network=network, data=images), alpha=run.profile.alpha))
+    if not found:
+        return pd.DataFrame()
+    every = pd.concat(found, ignore_index=True)
+    return every.assign(network=measures.in_order(every["network"]))
 
 
 def identity(run: Run) -> dict[str, object]:

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from srs import settings, store
+from srs import store
 from srs.analysis import measures, show
 from srs.analysis.show import Shown
-from srs.experiments.certified_accuracy import family_name
-from srs.settings import Profile, ResNet
+from srs.experiments.certified_accuracy import main_certificates
+from srs.settings import Profile
 from srs.smoothing import certify
 from srs.training import train
 
@@ -22,21 +22,8 @@ def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, schedule
 
 
 def read(profile: Profile) -> pd.DataFrame:
-    """Certificates under the rules that hold: explicit networks', then each DEQ's by the full solve and the longest SRS method.
-
-    `network` names a line of the tables. Empty for a profile without explicit networks.
-    """
-    srs = sorted((m for m in profile.methods if m.needs_audit), key=lambda m: m.steps)
-    chosen, found = [settings.EXPLICIT.name, profile.reference, *(m.name for m in srs[-1:])], []
-    for run in profile.explicit + profile.runs if profile.explicit else ():
-        if (rows := store.read_run(run)) is not None:
-            rows, name = rows[rows["method"].isin(chosen)], family_name(run.model.name, run.train.recipe).replace("_", " ")
-            network = f"ResNet-{run.model.depth}" if isinstance(run.model, ResNet) else rows["method"] + f" {name}"
-            found.append(rows.assign(network=network))
-    if not found:
-        return pd.DataFrame()
-    own = pd.concat(found, ignore_index=True)
-    return measures.holding(own.assign(network=measures.in_order(own["network"])), alpha=profile.alpha)
+    """The main certificates of the explicit networks, then of the DEQs; empty for a profile without explicit networks."""
+    return main_certificates(profile.explicit + profile.runs if profile.explicit else ())
 
 
 def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:

@@ -1,11 +1,12 @@
 """Notebook 05: the paper's two diagrams, drawn by code, and its tables of hyper-parameters, generated from `profiles`.
 
-Every field of a model, a recipe, a profile and a method is shown under its own name, so a new one cannot be forgotten; the
-paper's own settings always stand beside those that were asked for.
+Every field of a model, a recipe and a method is shown under its own name, so a new one cannot be forgotten; the paper's own
+settings always stand beside those that were asked for.
 """
 
 import dataclasses
 import functools
+import math
 
 import pandas as pd
 import torch
@@ -17,6 +18,7 @@ from srs.analysis import plots, show
 from srs.analysis.show import Shown
 from srs.deq import mdeq
 from srs.settings import Model, Profile, ResNet, Train
+
 
 def compared(profile: Profile) -> list[Profile]:
     """The profile that was asked for, then those that always stand beside it."""
@@ -33,7 +35,7 @@ def architecture(profile: Profile) -> pd.DataFrame:
                 own |= {"branches": str(len(model.channels)), "groups": f"{model.groups} ({model.groups // 2} after fusion)"}
             sizes = zip(("dimension of z", "parameters"), map(_text, counted(model, p.data)))
             columns[f"{p.name}: {model.name}"] = own | dict(sizes)
-    return side_by_side(columns)
+    return _side_by_side(columns)
 
 
 @functools.cache
@@ -58,33 +60,24 @@ def training(profile: Profile) -> pd.DataFrame:
                 at = tuple(other.sigma for other in same if other.train == train)
                 where = f" at sigma {_text(at)}" if at and len(at) < len(same) else ""
                 columns.setdefault(f"{p.name}: {run.model.name}, {train.recipe}{where}", _training(run.model, train))
-    return side_by_side(columns)
+    return _side_by_side(columns)
 
 
 def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
-    path_independent, explicit = train.gradient == "path_independent", isinstance(model, ResNet)
-    penalised = sum(epoch < train.jacobian_until * train.epochs for epoch in range(train.epochs))  # as training.train counts
+    explicit, path_independent = isinstance(model, ResNet), train.gradient == "path_independent"
     dropout = model.dropout if train.dropout is None and not explicit else train.dropout
-    told = {"init_from": f"recipe {train.init_from.recipe}" if train.init_from else "random weights"}
-    told |= {"jacobian_until": f"{penalised} of {train.epochs}", "dropout": _text(dropout)}
-    unused = (  # settings that this recipe never reads
-        (explicit, ("pretrain_steps", "gradient", "forward_steps", "backward_steps")),
-        (not train.pretrain_steps or explicit, ("pretrain_layers",)),
-        (path_independent, ("forward_steps",)),
-        (train.gradient != "implicit", ("backward_steps",)),
-        (not train.clip, ("clip",)),
-        (not train.jacobian_frequency, ("jacobian_weight", "jacobian_until")),
-    )
-    told |= {name: "-" for never, names in unused if never for name in names}
-    own = _cells(train, skip=("recipe", "path_independence")) | {name.replace("_", " "): text for name, text in told.items()}
-    told = _cells(train.path_independence) if path_independent else {}
-    return own | {f"path independence: {name}": text for name, text in told.items()}
-
-
-def sampling(profile: Profile) -> pd.DataFrame:
-    """What is sampled and certified: a column per profile."""
-    skip = ("name", "plan", "methods", "attacks", "published", "trains_more", "note")
-    return side_by_side({p.name: _cells(p, skip) | {"data": p.data.name, "sigmas": _text(p.sigmas)} for p in compared(profile)})
+    told = {
+        "init from": f"recipe {train.init_from.recipe}" if train.init_from else "random weights",
+        "jacobian until": f"{math.ceil(train.jacobian_until * train.epochs)} of {train.epochs}", "dropout": _text(dropout),
+    }  # fmt: skip
+    unread = {
+        "pretrain steps": explicit, "gradient": explicit, "pretrain layers": explicit or not train.pretrain_steps,
+        "forward steps": explicit or path_independent, "backward steps": explicit or train.gradient != "implicit",
+        "clip": not train.clip, **dict.fromkeys(("jacobian weight", "jacobian until"), not train.jacobian_frequency),
+    }  # fmt: skip
+    own = _cells(train, skip=("recipe", "path_independence")) | told | {name: "-" for name, never in unread.items() if never}
+    free = _cells(train.path_independence) if path_independent else {}
+    return own | {f"path independence: {name}": text for name, text in free.items()}
 
 
 def methods(profile: Profile) -> pd.DataFrame:
@@ -113,7 +106,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str("-" if value is None else value)
 
 
-def side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
+def _side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
     """One line per setting in the order of the first column that has it."""
     return pd.DataFrame(columns).rename_axis("setting").fillna("-").reset_index()
 
@@ -124,7 +117,6 @@ def settings_tables(profile: Profile) -> list[Shown]:
     captions = {
         architecture: "Sizes of the models; a list has an entry per resolution, each half the one before.",
         training: "Training recipes. Dropout is the model's own unless the recipe has another. '-': not used.",
-        sampling: "What is sampled and certified. n0 noisy copies select the class, n others estimate its probability.",
         methods: "How votes are drawn. 'steps': evaluations of f per vote; 'audit': K; 'batch': copies or chains solved "
         "together. A run may draw fewer methods, and may be audited by the reference.",
     }
@@ -147,15 +139,15 @@ def _canvas(height: float) -> tuple[Figure, Axes]:
     return fig, ax
 
 
-def _write(ax: Axes, x: float, y: float, text: str, *, align: str = "center", size: float = 6.5, box: str = "") -> None:
-    """Text, in a rounded box of the colour that `box` names, if any."""
+def _write(
+    ax: Axes, x: float, y: float, text: str, *, to: tuple[float, float] | None = None, box: str = "", colour: object = "0.15",
+    align: str = "center", size: float = 6.5,
+) -> None:
+    """Text, in a rounded box of the colour that `box` names, if any, and an arrow from it to a place."""
     around = {"boxstyle": "round,pad=0.3", "facecolor": box, "linewidth": 0.6} if box else None
-    ax.text(x, y, text, ha=align, va="center", fontsize=size, bbox=around)
-
-
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: object = "0.15") -> None:
-    head = {"arrowstyle": "-|>,head_width=0.18,head_length=0.32", "shrinkA": 6.5, "shrinkB": 6.5}
-    ax.annotate("", end, start, arrowprops=head | {"color": colour, "linewidth": 0.8})
+    arrow = {"arrowstyle": "-|>,head_width=0.18,head_length=0.32", "shrinkB": 6.5, "color": colour, "linewidth": 0.8}
+    look = {"ha": align, "va": "center", "fontsize": size, "bbox": around}
+    ax.annotate(text, to or (x, y), (x, y), arrowprops=arrow if to else None, **look)
 
 
 def standard_and_srs() -> Figure:
@@ -170,12 +162,11 @@ def standard_and_srs() -> Figure:
     )  # fmt: skip
     for y, copy, start, evaluations, solution in rows:
         _write(ax, 26, y, rf"$x+\varepsilon_{copy}$")
-        for i, text in enumerate((start, *["$f$"] * evaluations, solution, "vote")):
-            _write(ax, 66 + 30 * i + 8 * (text == "vote"), y, text, box={"$f$": GREEN, "vote": BLUE}.get(text, "white"))
-            if i:
-                _arrow(ax, (36 + 30 * i, y), (66 + 30 * i, y))
-    for above, below in (((216, 102), (66, 68)), ((156, 68), (66, 34))):
-        _arrow(ax, above, below, ORANGE)
+        for i, text in enumerate((start, *["$f$"] * evaluations, solution)):
+            _write(ax, 66 + 30 * i, y, text, to=(96 + 30 * i, y), box=GREEN if text == "$f$" else "white")
+        _write(ax, 134 + 30 * evaluations, y, "vote", box=BLUE)
+    for x, y, below in ((207, 97, (66, 68)), (147, 61, (66, 34))):
+        _write(ax, x, y, "", to=below, colour=ORANGE)
     return fig
 
 
@@ -191,11 +182,8 @@ def vote_conversion() -> Figure:
         rf"$R = \sigma\, \Phi^{{-1}}({lower})$, or abstain if ${lower} \leq 1/2$",
     )
     fig, ax = _canvas(30 * len(steps))
-    for i, text in enumerate(steps):
-        y = 30 * (len(steps) - i) - 15
-        _write(ax, 165, y, text, box="white")
-        if i:
-            _arrow(ax, (165, y + 30), (165, y))
+    for y, text in zip(range(30 * len(steps) - 15, 0, -30), steps):
+        _write(ax, 165, y, text, to=(165, y - 30) if y > 15 else None, box="white")
     return fig
 
 

@@ -23,22 +23,15 @@ def prepare(run: Run) -> mdeq.DEQ:
     return certify.load_model(run)
 
 
-def noisy_copies(run: Run, idx: int, count: int) -> torch.Tensor:
-    """The first noisy copies x + sigma e of a test image that the estimation sees, (count, C, H, W)."""
-    x = data.load(run.profile.data, "test").x(idx)
-    return Copies(x, run.sigma, run.profile.seed, idx, "estimate")(np.arange(count))
-
-
 @torch.inference_mode()
 def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
-    """Relative residuals |f(z) - z| / |f(z)| of noisy copies, from zero, from the clean image's solution, from another copy's.
+    """Relative residuals |f(z) - z| / |f(z)| of noisy copies before so many `evaluations` of f.
 
-    A row per `start` (zero, clean, previous), `evaluations` of f and copy, with its `residual` before that evaluation. As many
-    further copies are solved first, to start from.
+    Each copy is solved from zero, from the clean image's solution, and from another copy's (`start`).
     """
-    reference, noisy = run.profile.method(run.profile.reference), noisy_copies(run, idx, 2 * copies)
-    solve, clean_image = SOLVERS[reference.solver], data.load(run.profile.data, "test").x(idx)[None]
-    u, u_before, u_clean = model.inject(noisy[copies:]), model.inject(noisy[:copies]), model.inject(clean_image)
+    reference, x = run.profile.method(run.profile.reference), data.load(run.profile.data, "test").x(idx)
+    solve, noisy = SOLVERS[reference.solver], Copies(x, run.sigma, run.profile.seed, idx, "estimate")(np.arange(2 * copies))
+    u, u_before, u_clean = model.inject(noisy[copies:]), model.inject(noisy[:copies]), model.inject(x[None])
     zero = model.initial(u)
     clean, before = (solve(model.f, model.initial(v), v, max_steps=reference.steps).z for v in (u_clean, u_before))
     return pd.concat([

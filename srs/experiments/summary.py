@@ -187,7 +187,7 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     ours_for = {profile.reference: PAPER_REFERENCE, best_of_the_paper(counted): best_of_the_paper(counted)}
     certified, rows = measures.holding(counted[counted["method"].isin(ours_for)], alpha=profile.alpha), []
     ours = measures.certified_accuracy(certified, profile.radii)
-    sure = measures.confidence(certified, profile.radii, profile.alpha)
+    sure = measures.confidence(certified, profile.radii)
     for key in ours.index:
         model, _, sigma, method, _ = key
         entry = (model, sigma, ours_for[method])
@@ -246,7 +246,6 @@ def beside(profile: Profile) -> pd.DataFrame:
     """Certified accuracy in percent of the ways of a profile's one run, with intervals, below the paper's full solve."""
     counted = store.read_counts(profile)
     sure = certified_accuracy.confidence(counted, profile)
-    sure = sure[~sure["statement"].str.startswith("holds")]
     run, cells = main_run(counted, profile), sure.filter(like="r=")
     theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), cells.columns]
     printed = cells.map(lambda cell: cell if isinstance(cell, str) else show.round_half_up(cell, 1))
