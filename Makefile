@@ -110,7 +110,6 @@ define execute
 @echo "$(notdir $(2))   (done: $$(ls $(NB) | grep -vc part || true) of $(words $(CERTIFIED) $(CERTIFIED) $(EXPLICIT) $(EXPLICIT) $(NOTEBOOKS)) notebooks)"
 @SRS_MAKE=1 exec $(PY) -m papermill --no-progress-bar --log-level WARNING --stderr-file /dev/stderr -k python3 --cwd . notebooks/$(1).ipynb $(2).part.ipynb -p profile $(PROFILE) $(3) 2> >(grep --line-buffered -v -e "running over TCP without encryption" -e "KeyboardInterrupt caught in kernel" >&2)
 @mv $(2).part.ipynb $(2)
-@$(ASK) srs.profiles $(PROFILE) note $(basename $(notdir $(2)))
 endef
 papermill = $(call execute,$(1),$@,$(2))
 

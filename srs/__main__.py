@@ -29,8 +29,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
 OWN = {"certify": "srs.experiments.own_model:certify_folder"}  # with --images: for a model of the user's own
-RUN_FLAGS = {"profile": ("digits", str), "model": ("SMALL", str), "sigma": (0.5, float), "recipe": ("paper", str)}
-
+RUN_FLAGS = {"profile": "digits", "model": "SMALL", "sigma": 0.5, "recipe": "paper"}
 COMMON = {  # help texts, where a docstring has no other
     "device": "a torch device", "progress": "whether to show how far it is", "workers": "processes that share the work",
     "scheduler": "tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue",
@@ -52,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         # A function that yields works, and may refuse, while its lines are printed.
         for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):
             print(line, flush=True)
-    except (ConfigError, RuntimeError) as error:
-        if not isinstance(error, ConfigError) and type(error).__module__.partition(".")[0] != "srs":
+    except (ConfigError, OSError, RuntimeError) as error:
+        if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError):
             raise
         flags.exit(2, f"srs {name}: {error}\n")
 
@@ -63,31 +62,26 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
     told = COMMON | argument_texts(inspect.getdoc(function))
     for p in inspect.signature(function).parameters.values():
         if p.annotation in (Run, Profile):
-            for flag, (default, kind) in RUN_FLAGS.items() if p.annotation is Run else [("profile", RUN_FLAGS["profile"])]:
-                parser.add_argument(f"--{flag}", default=default, type=kind, help=f"default: {default}")
+            for flag, default in list(RUN_FLAGS.items())[: None if p.annotation is Run else 1]:
+                parser.add_argument(f"--{flag}", default=default, type=type(default), help=f"default: {default}")
             continue
         kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
-        given = {"help": told.get(p.name, ""), "required": p.default is p.empty}
-        given["default"] = None if given["required"] else p.default
-        if p.annotation is bool:
-            given["action"] = argparse.BooleanOptionalAction
-        elif str(p.annotation).startswith("tuple"):
-            given |= {"nargs": "*" if kinds[-1] is Ellipsis else len(kinds), "type": kinds[0]}
-        else:
-            given["type"] = kinds[0]
+        required = p.default is p.empty
+        given = {"help": told.get(p.name, ""), "required": required, "default": None if required else p.default}
+        if str(p.annotation).startswith("tuple"):
+            given["nargs"] = "*" if kinds[-1] is Ellipsis else len(kinds)
+        given |= {"action": argparse.BooleanOptionalAction} if p.annotation is bool else {"type": kinds[0]}
         parser.add_argument(f"--{p.name.replace('_', '-')}", **given)
 
 
 def arguments(function: Callable, given: dict[str, object]) -> dict[str, object]:
     """The function's arguments from parsed flags: a run or a profile is looked up by its names."""
-    chosen = {}
+    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for p in inspect.signature(function).parameters.values():
         if p.annotation is Run:
-            chosen[p.name] = profiles.get_run(*(given[flag] for flag in RUN_FLAGS))
+            chosen[p.name] = profiles.get_run(*(chosen.pop(flag) for flag in RUN_FLAGS))
         elif p.annotation is Profile:
-            chosen[p.name] = profiles.get_profile(given["profile"])
-        else:
-            chosen[p.name] = tuple(given[p.name]) if isinstance(given[p.name], list) else given[p.name]
+            chosen[p.name] = profiles.get_profile(chosen.pop("profile"))
     return chosen
 
 
@@ -100,11 +94,10 @@ def argument_texts(doc: str) -> dict[str, str]:
 
 def lines(result: object) -> Iterable[str]:
     """What a command prints of its function's result: a line per file or name."""
-    if result is None:
-        return []
     if isinstance(result, dict):
         return [f"{name} {value}" for name, value in result.items()]
-    return map(str, result) if isinstance(result, Iterable) and not isinstance(result, (str, Path)) else [str(result)]
+    listed = isinstance(result, Iterable) and not isinstance(result, (str, Path))
+    return map(str, result) if listed else [str(result)] * (result is not None)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Images and labels: the bundled digits, CIFAR-10, ImageNet, or any folder of images under SRS_DATA.
 
 An image folder is SRS_DATA/<name>/{train,test}/<class>/**; ImageNet's own `val` counts as test. Else CIFAR-10 is
-torchvision's download with its checksum. Small images are decoded once and packed; large ones when they are asked for. Images
+torchvision's download with its checksum. Small images are decoded at once; large ones when they are asked for. Images
 stand in the order of their classes' names, then of their own; what is hidden or not named as an image is none.
 """
 
 import hashlib
 import importlib.util
-import io
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +23,12 @@ from srs import sealed, settings, store
 SPLITS = ("train", "val", "test")
 TEST_IMAGES = 360  # a fifth of the digits; the bundled file has no split of its own
 HELD_OUT = 10  # every tenth training image is for validation: settings are chosen there, never on the test split
-PACKED = 64  # images up to this height are packed
+SMALL = 64  # images up to this height are decoded at once: 50,000 of CIFAR-10 in seconds
 SHORTER_SIDE = {"imagenet": 256, "imagenet-sample": 256}  # before the centre is cut out; others must have their shape
 # Where the publisher has another name for a split. The sample has validation images alone, so it is trained on these too.
 ELSEWHERE = {("imagenet", "test"): "val", ("imagenet-sample", "test"): "val", ("imagenet-sample", "train"): "val"}
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
-EIGHT_BITS = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes that turn into RGB without a loss
+EIGHT_BITS = ("1", "L", "P", "RGB", "CMYK", "YCbCr")  # PIL's modes that turn into RGB without a loss
 
 
 class Files:
@@ -87,11 +84,9 @@ def load(data: settings.Data, split: str) -> Images:
 
 def image_folder(folder: Path, channels: int = 3) -> Images:
     """The images of any folder that has a folder per class, all of the first one's size; 1 channel is grey."""
-    names = _folders(folder) if folder.is_dir() else []
-    files = _files(folder / names[0], set()) if names else []
-    settings.check(bool(files), "image folder", str(folder), "one with a folder of images per class")
+    files, labels = _listed(folder)
     first = _read(files[0])
-    return _folder(folder, settings.Data("own", (channels, first.height, first.width), len(names), (), ()))
+    return _folder(folder, settings.Data("own", (channels, first.height, first.width), max(labels) + 1, (), ()))
 
 
 def at_hand(data: settings.Data, split: str) -> bool:
@@ -127,7 +122,8 @@ def _place(data: settings.Data, part: str) -> Path:
 def _folder_or_download(data: settings.Data, part: str) -> Images:
     folder = _place(data, part)
     if folder.is_dir():
-        return _packed(folder, data, part)
+        images = _folder(folder, data)
+        return images._replace(pixels=images.pixels.decoded()) if data.shape[1] <= SMALL else images
     right = "an existing folder with one folder of images per class; point SRS_DATA at its grandparent"
     settings.check(data.name == "cifar10" and sealed.environment("SRS_DATA") is None, "data folder", str(folder), right)
     from torchvision.datasets import CIFAR10
@@ -141,51 +137,18 @@ def _folder_or_download(data: settings.Data, part: str) -> Images:
     return Images(pixels, torch.tensor(raw.targets), "CIFAR-10, official files")
 
 
-def _packed(folder: Path, data: settings.Data, part: str) -> Images:
-    """An image folder, decoded once: 50,000 JPEG files take minutes, the packed file a second."""
-    images = _folder(folder, data)
-    if data.shape[1] > PACKED:
-        return images
-    stats = [os.stat(file) for file in images.pixels.files]
-    listed = [(file, s.st_size, s.st_mtime_ns) for file, s in zip(images.pixels.files.tolist(), stats)]
-    key = settings.fingerprint(str(folder.resolve()), data.shape, listed)
-    path = sealed.root() / "data" / "packed" / f"{data.name}-{part}-{key}.npz"
-    if sealed.present(path):
-        shape = (len(images.labels), *data.shape)
-        pixels = sealed.read(path, "file of packed images", lambda body: _unpacked(body, shape), by="train")
-        return images._replace(pixels=pixels)
-    images = images._replace(pixels=images.pixels.decoded())
-    content = io.BytesIO()
-    np.savez(content, pixels=images.pixels.numpy())
-    sealed.save(path, content.getvalue())
-    return images
-
-
-def _unpacked(body: bytes, shape: tuple[int, ...]) -> Tensor:
-    """The pixels of a packed file; an error if they are not of that shape."""
-    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-        pixels = torch.from_numpy(stored["pixels"])
-    if (tuple(pixels.shape), pixels.dtype) != (shape, torch.uint8):
-        raise ValueError
-    return pixels
-
-
 def _folder(folder: Path, data: settings.Data) -> Images:
-    from torchvision.transforms import v2
+    from torchvision.transforms import functional as transforms
 
-    fit = [v2.Resize(SHORTER_SIDE[data.name]), v2.CenterCrop(data.shape[1:])] if data.name in SHORTER_SIDE else []
-    mode = [v2.Grayscale()] if data.shape[0] == 1 else []
-    transform = v2.Compose([*mode, *fit, v2.PILToTensor()])
-    files, labels = [], []
-    seen: set[str] = set()
-    for name, label in _classes(folder, data).items():
-        found = _files(folder / name, seen)
-        settings.check(bool(found), "class folder", str(folder / name), "at least one image in it")
-        files += found
-        labels += [label] * len(found)
+    files, labels = _listed(folder, CIFAR10_CLASSES if data.name == "cifar10" else None)
+    classes = max(labels) + 1
+    settings.check(classes == data.classes, f"classes in {folder}", classes, f"{data.classes} folders of images")
 
     def decode(path: str) -> Tensor:
-        x = transform(_read(path))
+        image = _read(path).convert("L" if data.shape[0] == 1 else "RGB")
+        if data.name in SHORTER_SIDE:
+            image = transforms.center_crop(transforms.resize(image, SHORTER_SIDE[data.name]), data.shape[1:])
+        x = transforms.pil_to_tensor(image)
         settings.check(tuple(x.shape) == data.shape, f"shape of {path}", tuple(x.shape), f"{data.shape}")
         return x
 
@@ -194,79 +157,47 @@ def _folder(folder: Path, data: settings.Data) -> Images:
     return Images(Files(files, decode), torch.tensor(labels), f"{data.name} from an image folder{note}")
 
 
-def _classes(folder: Path, data: settings.Data) -> dict[str, int]:
-    """The class folders in the order of their names, and the label of each: a number from 0, else the place in that order."""
-    names = _folders(folder)
-    if data.name == "cifar10" and not _numbered(names):
-        right = ", ".join(CIFAR10_CLASSES) + ", or 0 to 9"
-        settings.check(names == list(CIFAR10_CLASSES), f"classes in {folder}", names[:20], right)
-    settings.check(len(names) == data.classes, f"classes in {folder}", len(names), f"{data.classes} folders of images")
-    for beside in (folder.parent / split for split in SPLITS if data.name != "cifar10" and split != folder.name):
-        theirs = _folders(beside) if beside.is_dir() else names  # or a label would mean one class here and another there
-        differing = sorted({*names} ^ {*theirs}) if len(theirs) == len(names) else []
-        settings.check(not differing, f"classes in {folder}", differing[:4], f"those of {beside}")
-    return {name: int(name) if _numbered(names) else label for label, name in enumerate(names)}
+def _listed(folder: Path, known: Sequence[str] | None = None) -> tuple[list[str], list[int]]:
+    """The image files of a folder of classes and their labels: places in the order of the classes' numbers, else names."""
+    from torchvision.datasets.folder import has_file_allowed_extension, IMG_EXTENSIONS, make_dataset
+
+    names = _classes(folder)
+    settings.check(bool(names), "image folder", str(folder), "one with a folder of images per class")
+    if known and names != [str(label) for label in range(len(known))]:
+        settings.check(names == [*known], f"classes in {folder}", names, ", ".join(known) + ", or 0 to 9")
+    for beside in (folder.parent / split for split in SPLITS if folder.name in SPLITS and split != folder.name):
+        theirs = _classes(beside) or names  # or a label would mean one class here and another there
+        settings.check(theirs == names, f"classes in {folder}", sorted({*names} ^ {*theirs})[:4], f"those of {beside}")
+
+    def is_image(path: str) -> bool:
+        hidden = f"{os.sep}." in path.removeprefix(str(folder))
+        return not hidden and has_file_allowed_extension(path, IMG_EXTENSIONS)
+
+    try:
+        found = make_dataset(folder, {name: label for label, name in enumerate(names)}, is_valid_file=is_image)
+    except OSError as error:
+        settings.check(False, "image folder", str(folder), f"at least one image in each class ({error})")
+    return [path for path, _ in found], [label for _, label in found]
 
 
-def _numbered(names: list[str]) -> bool:
-    """Whether the names are the numbers from 0, each once; leading zeros may be there."""
-    return all(n.isascii() and n.isdecimal() for n in names) and sorted(map(int, names)) == list(range(len(names)))
-
-
-def _folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, but of hidden ones."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and _leads(path) and path.is_dir())
-
-
-def _leads(path: str | Path) -> bool:
-    """True; refuses a link that leads nowhere."""
-    settings.check(not os.path.islink(path) or os.path.exists(path), "link", str(path), "one that leads to something")
-    return True
-
-
-def _files(folder: Path, seen: set[str]) -> list[str]:
-    """The images of a class at any depth, folder by folder; `seen` holds the folders that were read before."""
-
-    def refuse(error: OSError) -> None:
-        settings.check(False, "image folder", str(folder), f"one that can be read ({error.strerror})")
-
-    found = []
-    for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(where)
-        settings.check(real not in seen, "folder", where, "none that is linked twice, or its images would count twice")
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(where, name)
-            if _leads(path) and name.lower().endswith(ENDINGS) and not name.startswith("."):
-                settings.check(os.path.isfile(path), "image file", path, "a plain file")
-                found.append(path)
-    return sorted(found, key=os.path.split)
+def _classes(folder: Path) -> list[str]:
+    """The names of the folders in a folder, but of hidden ones, in the order of their labels; none where there is no folder."""
+    names = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
 def _read(path: str) -> Image.Image:
     """The image of a file in RGB; refused where it cannot be read or RGB of 8 bits would lose something."""
-    most = Image.MAX_IMAGE_PIXELS or math.inf
     try:
         with Image.open(path) as image:
-            if image.width * image.height > most:  # PIL warns of it, and refuses only twice as many
-                raise Image.DecompressionBombError
-            lost = _lost(image)
-            rgb = None if lost else (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
+            deep = any(";16" in str(tile.args) for tile in image.tile)  # PIL would drop half of an RGB image's bits in silence
+            lost = "of more than 8 bits" if deep or image.mode not in (*EIGHT_BITS, "LA", "PA", "RGBA") else ""
+            lost = "transparent" if image.has_transparency_data else lost
+            rgb = image.convert("RGB")
     except Exception as error:  # what PIL raises of a damaged file differs by format and release
-        bomb = isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning))
-        right = f"at most {most:,} pixels in it" if bomb else f"an image that can be read ({type(error).__name__})"
-        settings.check(False, "image file", path, right)
-    settings.check(not lost, f"pixels of {path}", lost, "opaque ones of 8 bits per channel in grey, RGB, CMYK or a palette")
+        lost = type(error).__name__
+    settings.check(not lost, f"image file {path}", lost, "an image that can be read as RGB of 8 bits, without transparency")
     return rgb
-
-
-def _lost(image: Image.Image) -> str:
-    """What RGB of 8 bits would lose of an image that is opened and not yet decoded; empty if nothing."""
-    deep = any(";16" in str(t.args) or t.codec_name.startswith("ppm") and t.args[-1] != 255 for t in image.tile)
-    if image.mode not in EIGHT_BITS or deep:
-        return f"not of 8 bits ({image.mode})"
-    return "transparent" if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255 else ""
 
 
 def digest(images: Images, which: Sequence[int] | None = None) -> str:

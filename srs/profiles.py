@@ -5,18 +5,16 @@ which refuse what they do not know. `python -m srs.profiles digits` prints what 
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from srs import sealed
 from srs.attacks.settings import paper_attacks, Suite
 from srs.settings import (
-    PathIndependence, Data, EXPLICIT, Method, Model, Profile, ResNet, Run, STOP, Train, check, check_sigma, one_of, pick,
+    PathIndependence, Data, Method, Model, Profile, ResNet, Run, STOP, Train, check, check_sigma, one_of, pick,
 )  # fmt: skip
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
@@ -29,16 +27,10 @@ DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
 def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
     """The six rows of the paper's CIFAR-10 tables, and the solve that audits; `batch` is a matter of speed alone."""
     stop = replace(STOP, batch=batch)
-    srs = dict(start="previous", batch=chains, warmup=warmup, audit=audit, auditor=stop)
-    return (
-        Method("MDEQ-1A", "anderson", 1, batch=batch),
-        Method("MDEQ-5A", "anderson", 5, batch=batch),
-        Method("MDEQ-30A", "anderson", 30, batch=batch),
-        Method("SRS-MDEQ-1N", "naive", 1, **srs),
-        Method("SRS-MDEQ-1A", "anderson", 1, **srs),
-        Method("SRS-MDEQ-3A", "anderson", 3, **srs),
-        stop,
-    )
+    rs = (Method(f"MDEQ-{k}A", "anderson", k, batch=batch) for k in (1, 5, 30))
+    ways = (("1N", "naive", 1), ("1A", "anderson", 1), ("3A", "anderson", 3))
+    srs = (Method(f"SRS-MDEQ-{name}", solver, k, "previous", chains, warmup, audit, auditor=stop) for name, solver, k in ways)
+    return (*rs, *srs, stop)
 
 
 def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
@@ -62,14 +54,6 @@ def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
     )
 
 
-def path_independent(recipe: Train, *, epochs: int) -> Train:
-    """A recipe of implicit gradients made one for path independence (Anil et al., NeurIPS 2022): see training.losses."""
-    return replace(
-        recipe, recipe="path_independent", epochs=epochs, gradient="path_independent",
-        path_independence=PathIndependence(both=False), jacobian_weight=1.0, jacobian_frequency=0.125, jacobian_until=1.0,
-    )  # fmt: skip
-
-
 # The paper's sizes; parameters counted in tests: 0.25 M and 11.1 M.
 SMALL = Model("SMALL", (8, 16, 32), (7, 14, 28), 200, dropout=0.20)
 LARGE = Model("LARGE", (32, 64, 128, 256), (14, 28, 56, 112), 1680, dropout=0.22)
@@ -81,8 +65,7 @@ DIGITS_LARGE = Model("LARGE", (16, 16), (4, 8), 64, dropout=0.05, expansion=2)
 
 PAPER_SMALL = Train("paper", epochs=120, pretrain_steps=16_000)
 PAPER_LARGE = replace(PAPER_SMALL, epochs=220, jacobian_weight=0.4, jacobian_frequency=0.02, jacobian_until=90 / 220)
-# The paper's phases in the same order, short enough for a laptop: f at 8x8 settles sooner, so it is
-# unrolled and solved in fewer steps, and a larger learning rate makes up for fewer of them.
+# The paper's phases on a laptop: f at 8x8 settles sooner, so it is unrolled and solved in fewer steps, at a larger rate.
 DIGITS_PAPER = replace(
     PAPER_SMALL, epochs=16, pretrain_steps=240, pretrain_layers=5, batch=48, lr=1e-2, forward_steps=6, backward_steps=5,
     augment="none",
@@ -97,9 +80,12 @@ CIFAR_PAPER = replace(
     CIFAR_UNROLLED, recipe="paper", init_from=CIFAR_UNROLLED, epochs=2, pretrain_steps=0, forward_steps=6, backward_steps=5,
     lr=2e-3, lr_end=0.0, jacobian_frequency=0.05, jacobian_until=1.0,
 )
-CIFAR_PATH_INDEPENDENT = path_independent(CIFAR_PAPER, epochs=5)
-# At 0.5 it pays to go on: the model of the level beside learns this one, then two evaluations and no more, both of which
-# have to classify.
+# Trained for path independence (Anil et al., NeurIPS 2022): see training.losses.
+CIFAR_PATH_INDEPENDENT = replace(
+    CIFAR_PAPER, recipe="path_independent", epochs=5, gradient="path_independent",
+    path_independence=PathIndependence(both=False), jacobian_weight=1.0, jacobian_frequency=0.125, jacobian_until=1.0,
+)
+# At 0.5 it pays to go on: the model of the level beside learns this one, then two evaluations that both have to classify.
 CIFAR_LONGER = replace(CIFAR_PATH_INDEPENDENT, recipe="longer", init_from=CIFAR_PATH_INDEPENDENT, init_sigma=0.25, epochs=3)
 TWO = PathIndependence(most_free_steps=0, weight=4.0)
 CIFAR_TWO = replace(CIFAR_PATH_INDEPENDENT, init_from=CIFAR_LONGER, epochs=2, lr=1e-3, path_independence=TWO)
@@ -135,19 +121,16 @@ RESNET_GAUSSIAN = Train(
     weight_decay=1e-4, jacobian_frequency=0.0,
 )
 DIGITS_RESNET = (ResNet("ResNet14", 14), replace(RESNET_GAUSSIAN, epochs=10, batch=48, augment="none"))
+# What the tests train.
+SMOKE_PAPER = replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)
+SMOKE_GAUSSIAN = replace(DIGITS_RESNET[1], epochs=1)
 
 SIGMAS = (0.12, 0.25, 0.5, 1.0)
 
 
-def runs_at(sigmas: tuple[float, ...], *models: tuple[Model, Train]) -> tuple[Run, ...]:
+def runs_at(sigmas: tuple[float, ...], *models: tuple[Model | ResNet, Train]) -> tuple[Run, ...]:
     """A run for each model and noise level."""
     return tuple(Run(model, recipe, sigma) for model, recipe in models for sigma in sigmas)
-
-
-def explicit_at(sigmas: tuple[float, ...], model: ResNet, recipe: Train, *, batch: int) -> tuple[Run, ...]:
-    """A run of an explicit network for each noise level, whose votes are one pass each."""
-    votes = replace(EXPLICIT, batch=batch)
-    return tuple(Run(model, recipe, sigma, (votes,), votes.name) for sigma in sigmas)
 
 
 def as_counted(run: Run) -> Run:
@@ -168,9 +151,7 @@ PROFILES = {
     p.name: p
     for p in (
         Profile(
-            "digits", DIGITS,
-            runs_at(SIGMAS, (DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER))
-            + explicit_at(SIGMAS, *DIGITS_RESNET, batch=450),
+            "digits", DIGITS, runs_at(SIGMAS, (DIGITS_SMALL, DIGITS_PAPER), (DIGITS_LARGE, DIGITS_PAPER), DIGITS_RESNET),
             paper_methods(batch=450, chains=50, warmup=10, audit=100), "MDEQ-30A", images=25, stride=14, n0=50, n=400,
             ablation_images=5,
             attacks=Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
@@ -198,9 +179,7 @@ PROFILES = {
             attacks=Suite(paper_attacks(), images=100, n=100, runs=(("SMALL", 0.5), ("LARGE", 0.5))),
         ),
         Profile(
-            "paper", CIFAR10,
-            runs_at(SIGMAS, (SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE))
-            + explicit_at(SIGMAS, RESNET110, RESNET_GAUSSIAN, batch=400),
+            "paper", CIFAR10, runs_at(SIGMAS, (SMALL, PAPER_SMALL), (LARGE, PAPER_LARGE), (RESNET110, RESNET_GAUSSIAN)),
             paper_methods(batch=400, chains=400, warmup=10, audit=400), "MDEQ-30A", images=500, stride=20, n0=100, n=10_000,
             attacks=Suite(paper_attacks(), images=500, n=100), published=True,
         ),
@@ -217,9 +196,7 @@ PROFILES = {
         ),
         # What the tests run: every stage of `digits`, none of its statistics.
         Profile(
-            "smoke", DIGITS,
-            runs_at((0.5,), (DIGITS_SMALL, replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)))
-            + explicit_at((0.5,), ResNet("ResNet8", 8), replace(DIGITS_RESNET[1], epochs=1), batch=100),
+            "smoke", DIGITS, runs_at((0.5,), (DIGITS_SMALL, SMOKE_PAPER), (ResNet("ResNet8", 8), SMOKE_GAUSSIAN)),
             paper_methods(batch=100, chains=20, warmup=10, audit=20), "MDEQ-30A", images=4, stride=7, n0=20, n=100,
             ablation_images=1, attacks=Suite(paper_attacks((0.25, 0.5), (1, 2), steps=2), images=2, n=10, confirm=20),
         ),
@@ -234,14 +211,9 @@ def get_profile(name: str) -> Profile:
 
 
 def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Run:
-    """The run of a profile with that model, sigma and recipe; ConfigError names what is unknown."""
-    p = get_profile(profile)
-    sigma = check_sigma(sigma)
-    pick(model, {r.model.name: r for r in p.every_run}, f"model of profile {profile}")
-    pick(recipe, {r.train.recipe: r for r in p.every_run if r.model.name == model}, f"recipe of model {model}")
-    runs = {r.sigma: r for r in p.every_run if (r.model.name, r.train.recipe) == (model, recipe)}
-    check(sigma in runs, "sigma", sigma, one_of(runs) + f" in profile {profile}")
-    return runs[sigma]
+    """The run of a profile with that model, sigma and recipe; ConfigError lists what there is."""
+    runs = {f"{r.model.name} {r.sigma:g} {r.train.recipe}": r for r in get_profile(profile).every_run}
+    return pick(f"{model} {check_sigma(sigma):g} {recipe}", runs, f"run of profile {profile}")
 
 
 def list_runs(profile: Profile) -> list[str]:
@@ -252,19 +224,11 @@ def list_runs(profile: Profile) -> list[str]:
 def read_parameters(namespace: dict, **known: type) -> None:
     """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
 
-    Args:
-        namespace: the notebook's `globals()`, in its first code cell after the parameters.
-        known: the type of each parameter that the notebook has; int passes for float.
-
-    Raises:
-        ConfigError: the latest cell of parameters sets an unknown name; a parameter is missing or of another type.
+    `namespace` is the notebook's `globals()`, `known` the type of each parameter; int passes for float. ConfigError where
+    papermill set an unknown name, or a parameter is missing or of another type.
     """
-    cells = {}
-    for cell in namespace.get("In", ()):
-        names, injected = re.findall(r"^(\w+) = ", cell, re.M), cell.startswith("# Parameters\n")
-        if injected or known.keys() & names and re.fullmatch(r"(#.*\n|\w+ = .*\n)+", f"{cell}\n"):
-            cells[injected] = names
-    for name in (*cells.get(False, ()), *cells.get(True, ())):
+    injected = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
+    for name in re.findall(r"^(\w+) = ", injected[-1] if injected else "", re.M):
         check(name in known, "parameter", name, one_of(known))
     for name, kind in known.items():
         check(name in namespace, "parameters", sorted(known.keys() & namespace), f"{name} among them")
@@ -287,32 +251,16 @@ def notebooks(profile: Profile) -> list[str]:
     return ["00_quickstart", "05_method", "30_certified_accuracy", "31_consistency", "32_ablations", *attacks, *more]
 
 
-def note(profile: Profile, name: str) -> None:
-    """Write down the digests of what an executed notebook left: a run's files, tables and figures by their captions."""
-    work, (step, _, run) = sealed.root() / "data" / profile.name, name.partition("-")
-    left = [work / run / file for file in LEAVES.get(step, ())]
-    for shown in set(re.findall(r'"\*([\w.]+)\.\* ', (work / "notebooks" / f"{name}.ipynb").read_text())):
-        left += [file for file in (sealed.root() / "figures" / profile.name).glob(f"{shown}.*") if file.stem == shown]
-    digests = {str(file.relative_to(sealed.root())): _digest(file) for file in sorted(left)}
-    sealed.write(work / "settings" / f"{name}.made.json", (json.dumps(digests, indent=1) + "\n").encode())
-
-
 def lost(profile: Profile) -> list[Path]:
-    """The executed notebooks of which a result is gone, or is not what `note` saw."""
-
-    def whole(executed: Path) -> bool:
-        try:
-            digests = json.loads((work / "settings" / f"{executed.stem}.made.json").read_text())
-            return all(_digest(sealed.root() / file) == digest for file, digest in digests.items())
-        except (OSError, ValueError, AttributeError):
-            return False
-
-    work = sealed.root() / "data" / profile.name
-    return [path.relative_to(sealed.root()) for path in sorted((work / "notebooks").glob("*.ipynb")) if not whole(path)]
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """The executed notebooks of which a run's file, or a table or figure that their captions name, is gone."""
+    work, found = sealed.root() / "data" / profile.name, []
+    there = {path.stem for path in (sealed.root() / "figures" / profile.name).glob("*")}
+    for path in sorted((work / "notebooks").glob("*.ipynb")):
+        step, _, run = path.stem.partition("-")
+        shown = set(re.findall(r'"\*([\w.]+)\.\* ', path.read_text()))
+        if not shown <= there or not all((work / run / file).exists() for file in LEAVES.get(step, ())):
+            found.append(path.relative_to(sealed.root()))
+    return found
 
 
 def write_stamps(profile: Profile) -> None:
@@ -328,23 +276,15 @@ def write_stamps(profile: Profile) -> None:
             sealed.write_changed(sealed.root() / "data" / profile.name / "settings" / f"{run.id}.{kind}.json", text.encode())
 
 
-def answers(profile: Profile) -> Iterator[str]:
-    """All that make needs to know of a profile, as words `question=answer`."""
-    yield from (f"run={run.id}" for run in profile.runs)
-    yield from (f"explicit={run.id}" for run in profile.explicit)
-    yield from (f"notebook={name}" for name in notebooks(profile))
-    yield from (f"lost={path}" for path in lost(profile))
-    yield f"trains_more={profile.trains_more}"
-
-
-def main(profile: str, *what: str) -> None:
-    """Answer make in words; with a third word, write: `stamps` the files of settings, `note NAME` what a notebook left."""
-    if what:
-        {"stamps": write_stamps, "note": note}[what[0]](get_profile(profile), *what[1:])
-        return
-    print(*(f"profile={name}" for name in PROFILES))
-    if profile in PROFILES:
-        print(*answers(PROFILES[profile]))
+def main(profile: str, what: str = "") -> None:
+    """Tell make what there is of a profile, in words `question=answer`; `stamps` writes its files of settings instead."""
+    if what == "stamps":
+        return write_stamps(get_profile(profile))
+    answers = {"profile": PROFILES}
+    if p := PROFILES.get(profile):
+        answers |= {"run": [run.id for run in p.runs], "explicit": [run.id for run in p.explicit], "notebook": notebooks(p)}
+        answers |= {"lost": lost(p), "trains_more": [p.trains_more]}
+    print(*(f"{question}={answer}" for question, found in answers.items() for answer in found))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +20,6 @@ from srs.settings import check, ConfigError
 
 T = TypeVar("T")
 TRACKED = ("zoo", "results")  # folders of data/ that git keeps
-HERE, HOUR = socket.gethostname().encode().hex(), 3600
 
 
 class DamagedFile(RuntimeError):
@@ -37,9 +34,6 @@ def environment(name: str) -> str | None:
 def root() -> Path:
     """The folder that holds data/ and figures/: SRS_ROOT, or the checkout this package lies in."""
     return Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[1])
-
-
-# ------------------------------------------------------------------------------------------------ where a file lies
 
 
 def _place(path: Path) -> tuple[str, ...]:
@@ -60,64 +54,29 @@ def belongs(path: Path) -> str:
 
 
 def present(path: Path) -> bool:
-    """Whether the file is there; ConfigError where something else is in its place, or one may not look."""
-    try:
-        with _told(path, "a file that can be read", FileNotFoundError):
-            path.stat()
-    except FileNotFoundError:
-        return False
-    check(path.is_file(), "file", str(path), "a file; remove or rename what is in its place")
-    return True
-
-
-@contextlib.contextmanager
-def _told(path: Path, right: str, *silent: type[OSError]) -> Iterator[None]:
-    """Turn the system's refusal into a sentence, but for errors that the caller knows what to do with."""
-    try:
-        yield
-    except silent:
-        raise
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}; it is left as it is: want {right}, then run again") from None
+    """Whether the file is there; ConfigError where something else is in its place."""
+    check(path.is_file() or not path.exists(), "file", str(path), "a file; remove or rename what is in its place")
+    return path.exists()
 
 
 # ------------------------------------------------------------------------------------------------ writing
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all: under a name that no other process has, then moved into place.
-
-    Raises:
-        ConfigError: a full disk, no permission, or a folder of that name.
-    """
-    part = path.with_name(f"{path.name}.{HERE}-{os.getpid()}-{secrets.token_hex(4)}.part")
-    with _told(path, f"space and permission to write in {path.parent}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"{path.name}.*.part"):
-            with contextlib.suppress(FileNotFoundError):
-                if _abandoned(old):
-                    old.unlink()
-        try:
-            part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _abandoned(part: Path) -> bool:
-    """Whether who wrote a temporary file was killed; of another machine's processes only its age tells."""
-    host, process = part.name.split(".")[-2].split("-")[:2]
-    if host == HERE and Path("/proc/self").exists():
-        return not Path("/proc", process).exists()
-    return time.time() - part.stat().st_mtime > HOUR
+    """Write a file, whole or not at all: under a name of its own, then moved into place."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_changed(path: Path, content: bytes) -> None:
     """Write a file unless it has that content already."""
-    with contextlib.suppress(OSError):  # not there, or another process is at it
-        if path.read_bytes() == content:
-            return
-    write(path, content)
+    if not path.is_file() or path.read_bytes() != content:
+        write(path, content)
 
 
 def save(path: Path, body: bytes) -> None:
@@ -136,6 +95,17 @@ def digest(body: bytes, owner: str) -> str:
     return hashlib.sha256(owner.encode() + b"\n" + body).hexdigest()
 
 
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file with its digest."""
+    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists, keys are strings
+    sealed = content | {"sha256": digest(_canonical(content), belongs(path))}
+    write(path, (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _canonical(content: dict) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
+
+
 # ------------------------------------------------------------------------------------------------ reading
 
 
@@ -149,18 +119,15 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
         plain: the file has no seal, or `parse` checks it.
 
     Raises:
-        ConfigError: no such file, no permission, an I/O error, a folder in its place; it is left as it is.
+        ConfigError, OSError: no such file, or one that cannot be read.
         DamagedFile: the content is wrong. A file of the work folder has been set aside, another is left as it is.
     """
-    check(present(path), what, str(path), f"an existing file; {_command(path, by)} makes one")
-    with _told(path, "a file that can be read"):
-        content = path.read_bytes()
+    check(present(path), what, str(path), f"an existing file; {_made_by(by)} makes one")
+    content = path.read_bytes()
     try:
         return parse(content if plain else _opened(content, path))
     except ConfigError:
         raise
-    except MemoryError:
-        raise ConfigError(f"{path} does not fit in memory ({what}); it is left as it is: remove it and run again") from None
     except Exception:  # whatever a parser makes of wrong content
         raise damaged(path, what, by) from None
 
@@ -175,51 +142,30 @@ def _opened(content: bytes, path: Path) -> bytes:
 
 def damaged(path: Path, what: str, by: str) -> DamagedFile:
     """The exception that a file's content is wrong, for the caller to raise; a file of the work folder is set aside."""
-    told, place = f"{path} is damaged (want a whole {what} of its own)", _place(path)
+    wrong = f"{path} is damaged (want a whole {what} of its own)"
     if in_work(path):
         aside = path.with_name(f"{path.name}.damaged")
         with contextlib.suppress(FileNotFoundError):  # another process was first
             path.replace(aside)
-        return DamagedFile(f"{told}; it was set aside as {aside.name}: run again to remake it, by {_command(path, by)}")
-    tracked = place and place[0] in TRACKED
-    new = f"get a new copy, or make one by {_command(path, by)}"
-    back = f"`git checkout -- {Path('data', *place)}` brings it back" if tracked else new
-    return DamagedFile(f"{told}; it was left as it is: {back}")
+        return DamagedFile(f"{wrong}; it was set aside as {aside.name}: run again to remake it, by {_made_by(by)}")
+    tracked = _place(path)[:1] and f"`git checkout -- {Path('data', *_place(path))}` brings it back"
+    return DamagedFile(f"{wrong}; it was left as it is: {tracked or 'get a new copy'}")
 
 
-def was_set_aside(path: Path) -> bool:
-    """Whether a damaged file was set aside and not remade since."""
-    return not path.exists() and path.with_name(path.name + ".damaged").exists()
-
-
-def _command(path: Path, by: str) -> str:
-    """What makes a file: make, and the command of that name where there is one."""
-    place = _place(path)
-    make = f"`make PROFILE={place[0]}`" if in_work(path) and len(place) > 2 else "`make`"
-    return f"{make} or `srs {by}`" if by else make
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file with its digest."""
-    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists, keys are strings
-    told = content | {"sha256": digest(_canonical(content), belongs(path))}
-    write(path, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
+def _made_by(by: str) -> str:
+    return f"`make` or `srs {by}`" if by else "`make`"
 
 
 def read_json(path: Path, what: str, *, by: str) -> dict:
     """What `write_json` wrote; raises what `read` raises."""
 
     def parse(content: bytes) -> dict:
-        told = json.loads(content)
-        if told.pop("sha256") != digest(_canonical(told), belongs(path)):
+        found = json.loads(content)
+        if found.pop("sha256") != digest(_canonical(found), belongs(path)):
             raise ValueError
-        return told
+        return found
 
     return read(path, what, parse, by=by, plain=True)
-
-
-def _canonical(content: dict) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
 
 
 # ------------------------------------------------------------------------------------------------ one at a time
@@ -227,21 +173,14 @@ def _canonical(content: dict) -> bytes:
 
 @contextlib.contextmanager
 def alone(path: Path, work: str) -> Iterator[None]:
-    """Hold a lock file; while another process holds it, say which one and wait. The kernel frees it with its holder."""
-    with _told(path, f"space and permission to write in {path.parent}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+")
-    with lock:
+    """Hold a lock file; while another process holds it, say so and wait. The kernel frees it with its holder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
-            who = lock.read().strip() or "another process"
-            print(f"{work}: waiting for {who}, which is at it", file=sys.stderr, flush=True)
+            print(f"{work}: waiting for another process, which is at it", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: go on without
             pass
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
         yield

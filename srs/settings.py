@@ -15,8 +15,6 @@ SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "anderson_as_release
 FIXED_STARTS = ("clean", "pilot_mean", "corrected_pilot_mean", "train_mean")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
 NOISES = ("gaussian", "grid")
-GRADIENTS = ("implicit", "path_independent")
-AUGMENTS = ("none", "flips", "crops")
 
 
 def check(ok: bool, what: str, value: object, right: str) -> None:
@@ -91,9 +89,6 @@ class ResNet:
     depth: int  # 6 n + 2: a convolution, three stages of n blocks of two, a linear layer
     widths: tuple[int, int, int] = (16, 32, 64)
 
-    def __post_init__(self):
-        check(self.depth >= 8 and self.depth % 6 == 2, "depth", self.depth, "6 n + 2 layers, as in 20 or 110")
-
 
 @dataclass(frozen=True)
 class PathIndependence:
@@ -123,7 +118,7 @@ class Train:
     clip: float = 0.0  # largest norm of a gradient; 0: as it comes
     forward_steps: int = 8  # Broyden
     backward_steps: int = 7
-    gradient: str = "implicit"  # "path_independent": see `path_independence`
+    gradient: str = "implicit"  # or "path_independent": see `path_independence`
     path_independence: PathIndependence = PathIndependence()
     jacobian_weight: float = 0.5
     jacobian_frequency: float = 0.05
@@ -131,12 +126,6 @@ class Train:
     augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
     dropout: float | None = None  # instead of the model's own
     ema: float = 0.0  # the weights kept are their running mean, which this much of is left after a step; 0: the last ones
-
-    def __post_init__(self):
-        check(self.gradient in GRADIENTS, "gradient", self.gradient, one_of(GRADIENTS))
-        check(self.augment in AUGMENTS, "augment", self.augment, one_of(AUGMENTS))
-        check(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
-        check("-" not in self.recipe, "recipe", self.recipe, "a name without a dash: run ids are MODEL-sSIGMA-RECIPE")
 
 
 @dataclass(frozen=True)
@@ -243,12 +232,8 @@ class Run:
     train: Train
     sigma: float
     methods: tuple[Method, ...] = ()  # empty: the profile's
-    reference: str = ""  # empty: the profile's
     images: int = 0  # the first of the profile's; 0: all of them
-    profile: "Profile | None" = None  # as this run draws it: with its methods, reference and images; `Profile.runs` sets it
-
-    def __post_init__(self):
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+    profile: "Profile | None" = None  # as this run draws it: with its methods and images; `Profile.runs` sets it
 
     @property
     def id(self) -> str:
@@ -295,9 +280,6 @@ class Profile:
             # Its votes on all copies say how many of the method's are wrong.
             own = m.auditor in (None, *self.methods)
             check(own, f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
-        for run in self.plan:
-            check(0 <= run.images <= self.images, f"images of {run.id}", run.images, f"1 to {self.images}")
-            self._with(run)
 
     @property
     def sampling(self) -> Sampling:
@@ -331,11 +313,11 @@ class Profile:
         return tuple(self._with(run) for run in self.plan if isinstance(run.model, ResNet))
 
     def _with(self, run: Run) -> Run:
-        own = {name: value for name in ("methods", "reference", "images") if (value := getattr(run, name))}
-        if not own:
-            return replace(run, profile=self)
-        bare = replace(run, methods=(), reference="", images=0)
-        return replace(bare, profile=replace(self, plan=(bare,), **own))
+        own = {name: value for name in ("methods", "images") if (value := getattr(run, name))}
+        if isinstance(run.model, ResNet) and self.reference != EXPLICIT.name:
+            own = {"methods": (replace(EXPLICIT, batch=self.method(self.reference).batch),), "reference": EXPLICIT.name}
+        bare = replace(run, methods=(), images=0)
+        return replace(bare, profile=replace(self, plan=(bare,), **own) if own else self)
 
     def method(self, name: str) -> Method:
         """The method of that name; ConfigError if there is none."""

@@ -76,32 +76,28 @@ def card(run: Run) -> dict:
 
 def recipe_key(run: Run) -> str:
     """What a shipped model must have been made with to stand in for training the run."""
-    return settings.fingerprint(_told(run.profile.data), _told(run.model), _told(run.train), run.sigma, run.profile.seed)
+    made_with = map(_changed, (run.profile.data, run.model, run.train))
+    return settings.fingerprint(*made_with, run.sigma, run.profile.seed)
 
 
-def _told(record: object) -> dict:
+def _changed(record: object) -> dict:
     """The fields that differ from their default: a setting that is added later leaves the key of older models alone."""
     values = {f.name: (getattr(record, f.name), f.default) for f in fields(record)}
-    return {k: _told(v) if is_dataclass(v) else v for k, (v, default) in values.items() if v != default}
+    return {k: _changed(v) if is_dataclass(v) else v for k, (v, default) in values.items() if v != default}
 
 
 def ship(profile: Profile) -> list[Path]:
     """Put models and tables of the profile's finished runs where they are tracked; what was put."""
     put = []
-    first = [run.parent for run in profile.every_run if run.parent]
-    for run in dict.fromkeys((*profile.every_run, *first)):
-        left = () if _trained(run) else MODEL
+    for run in dict.fromkeys((*profile.every_run, *(run.parent for run in profile.every_run if run.parent))):
+        trained = sealed.present(own(run, CARD)) and not card(run).get("shipped")
+        left = () if trained else MODEL
         left += () if _complete(run, own(run, COUNTS)) is not None else (COUNTS, "counts.json")
         for path in sorted(own(run, "any").parent.glob("*.*")):
             if path.suffix in (".safetensors", ".csv", ".json") and path.name not in left:
-                sealed.write_changed(put_here := tracked(run, path.name), path.read_bytes())
-                put.append(put_here)
+                put.append(tracked(run, path.name))
+                sealed.write_changed(put[-1], path.read_bytes())
     return put
-
-
-def _trained(run: Run) -> bool:
-    """Whether the model was trained here, and not taken from what is shipped."""
-    return sealed.present(own(run, CARD)) and not card(run).get("shipped")
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -188,11 +184,8 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     """Every stored count of some runs of a profile, in the profile's order; of its DEQs, where none are named.
 
     A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
-    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `ImageCounts`.
-
-    Raises:
-        ConfigError: no run is complete in either place, or counts are of other images or settings than the run's.
-        DamagedFile: counts are damaged.
+    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `ImageCounts`. ConfigError
+    where no run is complete in either place, or counts are of other images or settings than the run's.
     """
     runs = runs or profile.runs
     found = {run: rows for run in runs if (rows := read_run(run)) is not None}
@@ -212,9 +205,6 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
 
 def read_run(run: Run) -> pd.DataFrame | None:
     """The counts of one run, from here, else as shipped; None where not all its methods are there."""
-    aside = sealed.was_set_aside(own(run, COUNTS))
-    right = "it made again by `srs certify`: a damaged one was set aside"
-    settings.check(not aside, "result file", str(own(run, COUNTS)), right)
     found = _complete(run, own(run, COUNTS))
     return _complete(run, tracked(run, COUNTS)) if found is None else found
 
@@ -223,39 +213,40 @@ def _complete(run: Run, path: Path) -> pd.DataFrame | None:
     """The counts of a file; None where it is not there or lacks one of the run's methods."""
     if not sealed.present(path):
         return None
-    found = sealed.read(path, "result file", lambda body: checked(_parse(body, {"method": str} | KINDS)), by="certify")
+    found = sealed.read(path, "result file", lambda body: _checked(_parse(body, {"method": str} | KINDS)), by="certify")
     p, parts = run.profile, []
     for method in p.methods:
         rows = found[found["method"] == method.name].drop(columns="method")
+        if rows.empty:
+            return None
         enough = rows["n"] <= p.n if p.sampling.n_max(method) else rows["n"] == p.n
         right = np.array_equal(rows["idx"], p.evaluated) and enough.all() and rows["c_a"].max() < p.data.classes
         want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
-        settings.check(right or not len(rows), f"{method.name} in result file", str(path), f"{want}: `srs certify` counts anew")
+        settings.check(right, f"{method.name} in result file", str(path), f"{want}: `srs certify` counts anew")
         parts.append(label(run, method, rows))
-    return pd.concat(parts, ignore_index=True) if all(map(len, parts)) else None
+    return pd.concat(parts, ignore_index=True)
 
 
-def checked(t: pd.DataFrame) -> pd.DataFrame:
+AT_MOST = {"n_a": "n", "k": "n_a", "m": "k", "n_2": "n_a", "n_1": "n_2", "n_wrong": "n_a", "n_differ": "n"}
+
+
+def _checked(counts: pd.DataFrame) -> pd.DataFrame:
     """The counts themselves; ValueError if they contradict each other or an image is there twice."""
-    taken = {name: t[name] >= 0 for name in ("k", "m", "n_2", "n_1", "n_wrong", "n_differ")}  # -1: not taken
-    right = [
-        t["idx"] >= 0, t["c_a"] >= -1, t["n"] >= 1, t["n_a"] >= 0, t["n_a"] <= t["n"], (t["c_a"] >= 0) | (t["n_a"] == 0),
-        *(taken[name] | (t[name] == -1) for name in taken), t["k"] <= t["n_a"], t["m"] <= t["k"], t["n_2"] <= t["n_a"],
-        t["n_1"] <= t["n_2"], t["n_wrong"] <= t["n_a"], t["n_differ"] <= t["n"],
-        *(t[name] >= 0 for name in ("nfe_select", "nfe_estimate", "nfe_audit")), ~(t["seconds"] < 0),
-        ~(t.groupby("method", sort=False)["idx"].diff() <= 0),
-    ]  # fmt: skip
-    if not all(map(np.all, right)):
+    more = any((counts[part] > counts[whole]).any() for part, whole in AT_MOST.items())
+    less = (counts[[*AT_MOST, "c_a"]] < -1).any(axis=None) or (counts[["idx", "n_a", "nfe_estimate"]] < 0).any(axis=None)
+    no_class = (counts["c_a"] == ABSTAIN) & (counts["n_a"] > 0)
+    if more or less or no_class.any() or (counts["n"] < 1).any() or counts.duplicated(["method", "idx"]).any():
         raise ValueError
-    return t
+    return counts
 
 
 def label(run: Run, method: settings.Method, counts) -> pd.DataFrame:
     """The counts of one method as rows of the long table."""
     rows = pd.DataFrame(counts)
-    named = {"model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
-             "reference": run.profile.reference, "needs_audit": method.needs_audit,
-             "n_max": run.profile.sampling.n_max(method)}  # fmt: skip
+    named = {
+        "model": run.model.name, "recipe": run.train.recipe, "sigma": run.sigma, "method": method.name,
+        "reference": run.profile.reference, "needs_audit": method.needs_audit, "n_max": run.profile.sampling.n_max(method),
+    }  # fmt: skip
     return rows.assign(**named)[[*named, *rows.columns]]
 
 
