@@ -9,11 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from srs import sealed, settings, store
+from srs import sealed, store
 from srs.attacks.settings import Attack
-from srs.experiments import ablations, attacks, bench, speed, white_box
+from srs.experiments import ablations, attacks, bench, white_box
 from srs.settings import Method, Profile, Run
-from srs.smoothing import adaptive
 from srs.store import ImageCounts
 
 # Share of votes that are lost, differ and cost, by method: the order of the paper's tables, nothing more.
@@ -32,13 +31,8 @@ def image_counts(**counts) -> ImageCounts:
     return ImageCounts(**plain | counts)
 
 
-def array(*counts: ImageCounts) -> np.ndarray:
-    """Counts as a structured array, a row per image."""
-    return pd.DataFrame(counts).to_records(index=False)
-
-
 def counted(run: Run, method: Method) -> np.ndarray:
-    """The same of the counts that a run has of a method."""
+    """The counts that a run has of a method, as a structured array, a row per image."""
     rows = store.read_frame(store.own(run, store.COUNTS), {"method": str} | store.KINDS, "result file", by="")
     return rows[rows["method"] == method.name].drop(columns="method").to_records(index=False)
 
@@ -103,7 +97,7 @@ def write_card(run: Run, noisy_accuracy: float = 0.7) -> None:
 
 
 def write_everything(profile: Profile) -> None:
-    """Write all that a profile's tables are made from: also of baselines, ablations, attacks, agreement, speed."""
+    """Write all that a profile's tables are made from: also of baselines, ablations, attacks, speed."""
     write_profile(profile)
     write_profile(profile, explicit=True)
     for run in profile.runs:
@@ -118,31 +112,16 @@ def write_everything(profile: Profile) -> None:
 def recounted(run: Run) -> pd.DataFrame:
     """Plausible counts of every line of the ablations' tables, as their file has them."""
     rows, p = [], run.profile
-    for train, method, n, k in dict.fromkeys((line.train, line.method, line.n, line.k) for line in ablations.lines(run)):
-        shorter = replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
-        other = replace(run, train=train)
-        counted = every_count(replace(other, profile=shorter), replace(method, audit=min(k, n)))
-        rows.append(store.label(other, method, counted).assign(K=k))
+    for table, value, train, method, n, k in ablations.lines(run):
+        other, shorter = replace(run, train=train), replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
+        counted = every_count(replace(other, profile=shorter), replace(method, audit=min(k, n)))[: ablations.images_of(table, p)]
+        rows.append(store.label(other, method, counted).assign(table=table, value=value, K=k))
     return pd.concat(rows)
 
 
-def write_agreement(run: Run) -> None:
-    """Write how often votes of some ways differ from the full solve's: fewer after more evaluations, of 750."""
-    rng = _rng(run.id, "agreement")
-    ways = [(start, "anderson", k, 0.0, 0.0) for start in settings.STARTS for k in (1, 2, 4)]
-    ways += [(start, solver, 8, 0.0, 0.0) for solver in ("naive", "broyden") for start in ("zero", "pilot_mean")]
-    ways += [("zero", "safe_anderson", 30, tol, margin) for tol, margin in ((0.1, 0.0), (0.003, 0.0), (0.0, 0.2))]
-    spent = [float(rng.uniform(3, 12)) if tol or margin else float(k) for _, _, k, tol, margin in ways]
-    points = [(*way, 750, int(rng.binomial(750, 0.4 / nfe**2)), nfe) for way, nfe in zip(ways, spent)]
-    frame = pd.DataFrame(points, columns=list(speed.POINTS))
-    store.save_frame(store.own(run, "agreement-test.csv"), frame)
-
-
 def write_measured(run: Run) -> None:
-    """Write agreement, seconds, scaling and adaptive votes of a run."""
-    write_agreement(run)
-    rng = _rng(run.id, "speed")
-    ways = bench.contenders_of(run, 400)
+    """Write seconds of a run's methods and of the released code's."""
+    rng, ways = _rng(run.id, "speed"), bench.contenders_of(run, 400)
     nfe = [float(m.steps + 2 * (m.solver == "anderson_as_released")) for m in ways]
     seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
     store.save_frame(store.own(run, "bench.csv"), pd.DataFrame([
@@ -150,12 +129,6 @@ def write_measured(run: Run) -> None:
          "ratio_best": seconds[1] / s, "differing": float(rng.uniform(0, 0.3) / k)}
         for m, k, s in zip(ways, nfe, seconds)
     ]))  # fmt: skip
-    rng.uniform(size=7)  # tables of before drew these
-    votes_for, looks = [], adaptive.Looks(1_000).at
-    for idx, p_a in zip(run.profile.evaluated, rng.beta(4, 1, run.profile.images)):
-        n_a = np.cumsum(rng.random(looks[-1]) < p_a)
-        votes_for += [("MDEQ-5A", idx, n, int(n_a[n - 1])) for n in looks]
-    store.save_frame(store.own(run, "adaptive.csv"), pd.DataFrame(votes_for, columns=["method", "idx", "n", "n_a"]))
 
 
 def write_attacks(run: Run) -> None:

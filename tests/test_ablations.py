@@ -34,8 +34,6 @@ WAYS = {
     "clean": Method("C", "anderson", 1, start="clean", batch=60, audit=15), "audited otherwise": OTHERWISE,
 }  # fmt: skip
 
-# ---------------------------------------------------------------------------------------------- recounts
-
 
 @pytest.fixture(scope="module")
 def draw(tmp_path_factory):
@@ -80,9 +78,6 @@ def test_the_votes_above_could_tell(draw):
     assert recount(draw, OTHERWISE, 60, 60).m != recount(draw, replace(OTHERWISE, auditor=None), 60, 60).m
 
 
-# ---------------------------------------------------------------------------------------------- a whole profile
-
-
 def trained(run, **_):
     """In place of training: untrained weights and some training mean, unless they are there."""
     if not store.own(run, store.WEIGHTS).is_file():
@@ -91,19 +86,20 @@ def trained(run, **_):
         checkpoints.save_train_mean(torch.full_like(state[0], 0.1), store.own(run, store.TRAIN_MEAN))
 
 
-def test_every_line_of_every_table_is_counted_once_and_main_tables_stay(srs_root, monkeypatch):
+def test_every_line_of_every_table_is_counted_and_main_tables_stay(srs_root, monkeypatch):
     monkeypatch.setattr(train, "train", trained)
     trained(RUN)
     certify.certify(RUN, progress=False)
     before = {path: path.read_bytes() for path in srs_root.rglob("*") if path.is_file()}
     ablations.measure(PROFILE, progress=False)
     assert {path: path.read_bytes() for path in before} == before
-    done, lines = ablations.read(PROFILE), ablations.lines(RUN)
-    for line in lines:
-        own = done[(done[ablations.KEY] == [line.train.recipe, line.method.name, line.n, line.k]).all(axis=1)]
-        assert len(own) >= line.images and (own["n"] == line.n).all(), line
+    done = ablations.read(PROFILE)
+    assert list(done) == ["main", "k", "n", "solver", "start", "batch", "warmup", "jacobian", "smoothadv"]
+    for line in ablations.lines(RUN):
+        key, rows = [line.value, line.train.recipe, line.method.name, line.n, line.k], done[line.table]
+        own = rows[(rows[["value", "recipe", "method", "n", "K"]].astype(object) == key).all(axis=1)]
+        assert len(own) == ablations.images_of(line.table, PROFILE), line
         assert not line.k or (own["k"] == np.minimum(line.k, own["n_a"])).all()
-    assert {line.table for line in lines} == {"main", "k", "n", "solver", "start", "batch", "warmup", "jacobian", "smoothadv"}
 
     monkeypatch.setattr(votes, "draw_votes", lambda *_, **__: pytest.fail("votes were drawn"))
     path = store.own(RUN, ablations.NAME)
@@ -113,7 +109,7 @@ def test_every_line_of_every_table_is_counted_once_and_main_tables_stay(srs_root
     assert path.read_bytes() == measured
     store.own(replace(RUN, train=ablations.further_recipes(RUN)["jacobian"]), store.WEIGHTS).unlink()
     ablations.measure(PROFILE, training=False, progress=False)
-    assert set(ablations.read(PROFILE)["recipe"]) == {"paper", "smoothadv"}
+    assert done.keys() - ablations.read(PROFILE).keys() == {"jacobian"}
     measured = path.read_bytes()
     shutil.rmtree(store.own(RUN, "votes"))
     with pytest.warns(UserWarning, match="the votes of SMALL-s0.50-paper are not here, only their counts"):
@@ -124,16 +120,8 @@ def test_every_line_of_every_table_is_counted_once_and_main_tables_stay(srs_root
 def test_a_profile_without_the_run_makes_nothing(srs_root):
     imagenet = profiles.get_profile("imagenet")
     ablations.measure(imagenet)
-    assert ablations.shown(imagenet) == [] and not list(srs_root.rglob("*"))
+    assert ablations.read(imagenet) == {} and not list(srs_root.rglob("*"))
     assert ablations.finding({}, "k", imagenet) == "Nothing is stored for this."
-
-
-# ---------------------------------------------------------------------------------------------- what is varied
-
-
-def differing(one, other):
-    """The fields in which two settings differ."""
-    return {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
 
 
 @pytest.mark.parametrize("profile", ABLATED.values(), ids=ABLATED)
@@ -148,12 +136,15 @@ def test_a_name_stands_for_one_way_to_vote(profile):
 
 
 def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
-    varied, own = ablations.varied(DIGITS), set(DIGITS.methods)
-    for table in ("solver", "batch", "warmup"):
-        for value, method in varied[table]:
-            parent = DIGITS.method("SRS-MDEQ-3A" if method.needs_audit else "MDEQ-30A")
-            assert differing(method, parent) <= {"name", "steps", "audit", table} and value == str(getattr(method, table))
-    stored = {table: {m.name for _, m in methods if m in own} for table, methods in varied.items()}
+    def differing(one, other):
+        return {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
+
+    stored = {}
+    for table, value, method in ablations.varied(DIGITS):
+        parent = DIGITS.method("SRS-MDEQ-3A" if method.needs_audit else "MDEQ-30A")
+        assert table == "start" or differing(method, parent) <= {"name", "steps", "audit", table}
+        assert value == str(getattr(method, table))
+        stored.setdefault(table, set()).update({method.name} if method in DIGITS.methods else ())
     srs = {"SRS-MDEQ-1A", "SRS-MDEQ-3A"}
     assert stored == {"solver": {"MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-3A"}, "start": srs | {"MDEQ-1A"}, "batch": srs, "warmup": srs}
     run, paper = ablations.base(PROFILES["digits"]), ablations.base(PROFILES["paper"])
@@ -162,9 +153,6 @@ def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
     assert without.jacobian_frequency == 0
     assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.init_from) == (0.5, 2, 4, run.train)
     assert ablations.further_recipes(paper)["smoothadv"] == smoothadv(paper.train), "from random weights, as published"
-
-
-# ---------------------------------------------------------------------------------------------- tables on counts that are known
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +172,7 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     by_method = {"MDEQ-30A": {"n_a": 320}, "SRS-MDEQ-3A": dict(n_a=390, k=100, m=20, n_2=98, n_1=79, n_wrong=78, n_differ=80)}
     counts = {m.name: [synthetic.image_counts(n=400, **by_method.get(m.name, {"n_a": 400}))] for m in run.profile.methods}
     store.write_counts(run, counts, {})
-    with pytest.warns(UserWarning, match="nothing is stored for ablation_k, .*ablation_smoothadv:"):
-        found = ablations.sweeps(ablations.read(run.profile), run.profile)
+    found = ablations.sweeps(ablations.read(run.profile), run.profile)
     assert set(found) == {"elimination", "alpha"}
     rows = found["elimination"].query("method == 'SRS-MDEQ-3A'").set_index("elimination")
     known = Counts(n=400, n_a=390, k=100, m=20, n_2=98, n_1=79)
@@ -204,7 +191,7 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
 
 def test_sweeps_hold_what_was_counted(stored):
     counted, found = stored
-    own = counted.query("method == 'SRS-MDEQ-1N' and n == 400 and K == 50 and recipe == 'paper'")
+    own = counted["k"].query("method == 'SRS-MDEQ-1N' and K == 50")
     right = own["c_a"] == own["label"]
     radius = bounds.certify("audit", Counts(*(own[name].to_numpy() for name in ("n", "n_a", "k", "m"))), 0.5, DIGITS.alpha)[1]
     row = found["k"].query("method == 'SRS-MDEQ-1N' and rule == 'audit' and K == 50").iloc[0]
@@ -212,28 +199,27 @@ def test_sweeps_hold_what_was_counted(stored):
     assert found["n"].query("method == 'SRS-MDEQ-3A'")["N"].tolist() == [100, 200, 400]
     assert found["start"]["start"].tolist() == 2 * list(ablations.STARTS)
     assert set(found["start"].query("rule == 'cohen'")["start"]) == {"zero", "train_mean"}
-    one = replace(BASE, profile=replace(DIGITS, ablation_images=1))
-    assert [set(ablations.lines_of(table, counted, one)["idx"]) for table in ("start", "n")] == [{0}, {0, 14, 28, 42}]
 
 
 def test_findings_follow_the_counts(stored):
     """They are other sentences where all votes are fewer and those of SRS differ more often."""
-    worse = stored[0].copy()
-    srs = worse["needs_audit"]
-    worse.loc[srs, "n_differ"] = worse.loc[srs, "n"] // 2 + worse.loc[srs, "nfe_estimate"] % 7
-    worse.loc[srs, ["m", "n_1"]] = 0
-    worse.loc[srs, "n_a"] = np.maximum(worse["n_a"] - 10, worse[["k", "n_2"]].max(axis=1))[srs]
-    worse.loc[~srs, "n_a"] = worse["n_a"][~srs] * 9 // 10
-    worse["n_wrong"] = np.minimum(worse["n_wrong"], worse["n_a"])
-    swept = ablations.sweeps(worse, DIGITS)
-    for name in ("elimination", "alpha", "k", "n", *ablations.VARIED):
+
+    def worse(rows):
+        rows, srs = rows.copy(), rows["needs_audit"]
+        rows.loc[srs, "n_differ"] = rows.loc[srs, "n"] // 2 + rows.loc[srs, "nfe_estimate"] % 7
+        rows.loc[srs, ["m", "n_1"]] = 0
+        rows.loc[srs, "n_a"] = np.maximum(rows["n_a"] - 10, rows[["k", "n_2"]].max(axis=1))[srs]
+        rows.loc[~srs, "n_a"] = rows["n_a"][~srs] * 9 // 10
+        return rows.assign(n_wrong=np.minimum(rows["n_wrong"], rows["n_a"]))
+
+    swept = ablations.sweeps({table: worse(rows) for table, rows in stored[0].items()}, DIGITS)
+    for name in ("elimination", *ablations.RECOUNTED, *ablations.VARIED):
         before, after = (ablations.finding(found, name, DIGITS) for found in (stored[1], swept))
         assert before != after and "nan" not in before, name
 
 
 def test_a_profile_without_images_to_draw_shows_what_its_stored_votes_tell():
-    stored = profiles.get_profile("cifar10_fixed")
-    every = ablations.lines(ablations.base(stored))
-    assert {line.table for line in every} == {"main", "k", "n"} and {line.method for line in every} <= {*stored.methods}
-    found = ablations.sweeps(ablations.read(stored), stored)
-    assert {*found} >= {"elimination", "alpha", "k", "n"} and set(found["n"]["N"]) == {100, 200, 400, 1_000, 10_000}
+    fixed = profiles.get_profile("cifar10_fixed")
+    every, counted = ablations.lines(ablations.base(fixed)), ablations.read(fixed)
+    assert {line.table for line in every} == {"k", "n"} and {line.method for line in every} <= {*fixed.methods}
+    assert list(counted) == ["main", "k", "n"] and set(counted["n"]["n"]) == {100, 200, 400, 1_000, 10_000}

@@ -24,25 +24,20 @@ def counted(srs_root):
 
 
 def test_failure_rates_have_a_line_per_setting_and_rule_and_a_finding(srs_root):
-    some = [simulation.simulate(*setting, n=200, audit_k=50, certificates=60) for setting in simulation.SETTINGS]
-    measured = pd.concat([simulation.failure_rates(one) for one in some]).assign(n=soundness.N)
+    some = [simulation.simulate(one, n=200, audit_k=50, certificates=60) for one in simulation.SURROGATES]
+    measured = pd.concat(map(simulation.failure_rates, some))
     shown, figure = soundness.rates(measured, SMOKE)
-    assert figure.name == "failure_rates_figure" and figure.png and "promised" in figure.caption
-    assert len(shown.frame) == 4 * len(Rule) and set(shown.frame["errors"]) == {"+20%", "+40%, -1%"}
+    assert figure.name == "failure_rates_figure" and figure.png
+    assert len(shown.frame) == 2 * len(Rule) and set(shown.frame["errors"]) == {"+20%", "+40%, -1%"}
     cell = shown.frame.loc[shown.frame["rule"] == "released (unsound)", "alpha = 0.1"].iloc[0]
     rate, low, high = map(float, re.fullmatch(r"(\S+) \((\S+)-(\S+)\) refuted", cell).groups())
-    assert low < rate <= high and set(shown.frame["true radius"]) == {"0.333", "0.354"}
-    said = soundness.rates_finding(measured)
-    assert "released (unsound) refuted in 12 of 12 settings" in said
-    assert "cohen undecided in 8, holds in 4 of 12 settings, failing at most" in said
+    assert low < rate <= high and "released (unsound) refuted in 6 of 6 settings" in soundness.rates_finding(measured)
 
 
 def test_caps_are_the_known_ones_to_three_decimals(srs_root):
-    caps, by_size, _ = (one.frame for one in soundness.caps(SMOKE))
-    row, sizes = caps.set_index("sigma").loc["0.50"], by_size.astype(float)
+    row = soundness.caps(SMOKE)[0].frame.set_index("sigma").loc["0.50"]
     assert row[["theorem31 (paper)", "released (unsound)", "cohen"]].tolist() == ["0.991", "1.583", "1.599"]  # by our notes
     assert 0.991 < float(row["audit (ours)"]) < 1.599
-    assert (sizes["K"] <= sizes["N"]).all() and len(sizes) == 5 + 8 + 8 and (sizes["audit (ours)"] < sizes["cohen"]).all()
 
 
 def test_published_entries_beyond_the_cap():
@@ -69,15 +64,14 @@ def test_gain_by_hand(counted):
 
 def test_size_table_and_pays_finding_by_hand():
     """One SRS method at two N: at the last K alone it leads plain RS, and never plain RS by its auditor."""
-    own = {"model": "X", "recipe": "X", "sigma": 0.5, "method": SRS.name, "p_m %": 1.0, "RS: NFE": 900, "RS: radius": 0.5}
+    own = {"model": "X", "recipe": "X", "sigma": 0.5, "method": SRS.name, "radius": 0.3, OWN_RS: 0.4}
     sizes = pd.DataFrame([
-        {**own, "radius": 0.3, OWN_RS: 0.4, "N": n, "K": k, "NFE": 10 * k, RS: 0.3 - lead, DEAREST: most}
+        own | {"N": n, "K": k, "NFE": 10 * k, RS: 0.3 - lead, DEAREST: most}
         for n, most in ((100, -1), (10_000, 10_000)) for k, lead in ((10, -0.2), (20, -0.05), (50, 0.1))
     ])  # fmt: skip
-    row = soundness.size_table(sizes.query("N == 100"), k=22).iloc[0]
-    assert (row["K"], row["NFE"], row["best K"], row["its NFE"]) == (20, 200, 50, 500)
-    assert (row["pays for K"], row[DEAREST]) == ("50", "any")
-    never = soundness.size_table(sizes.query("N == 10_000").assign(**{RS: 0.4}), k=22).iloc[0]
+    row = soundness.size_table(sizes.query("N == 100")).iloc[0]
+    assert (row["best K"], row["its NFE"], row["pays for K"], row[DEAREST]) == (50, 500, "50", "any")
+    never = soundness.size_table(sizes.query("N == 10_000").assign(**{RS: 0.4})).iloc[0]
     assert (never["pays for K"], never[DEAREST]) == ("none", "none")
     said = soundness.pays_finding(sizes)
     assert said.count("in 1 of 1 rows; its largest lead is +0.100 (SRS-MDEQ-3A, sigma 0.5, K = 50)") == 2

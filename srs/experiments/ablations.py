@@ -5,10 +5,12 @@ tell is not drawn again: the first n of N stored votes are those that n votes wo
 on the same noise tell what an audit of any size finds.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +28,8 @@ from srs.smoothing.bounds import Rule
 from srs.training import train
 
 NAME = "ablations.csv"  # of the file of counts
-KEY = ["recipe", "method", "n", "K"]
-KINDS = {"model": str, "recipe": str, "sigma": float, "method": str, "reference": str, "needs_audit": bool}
-KINDS |= store.KINDS | {"K": np.int64}
+KINDS = {"table": str, "value": str, "model": str, "recipe": str, "sigma": float, "method": str, "reference": str}
+KINDS |= {"needs_audit": bool} | store.KINDS | {"K": np.int64}
 SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
 STARTS = {  # and the methods' names
     "zero": "MDEQ", "clean": "SRS-clean", "previous": "SRS-MDEQ", "pilot_mean": "SRS-pilot",
@@ -37,8 +38,8 @@ STARTS = {  # and the methods' names
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
 NS = (100, 200, 400, 1_000, 10_000, 100_000)  # as far as votes are stored; the last three are the paper's
 ALPHAS = (0.0001, 0.001, 0.01, 0.1)
-SWEPT = {"n": "N", "k": "K", "alpha": "alpha"}  # by table: what it varies
-VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps"}
+RECOUNTED = {"alpha": "alpha", "k": "K", "n": "N"}  # what a table varies: of all images, from the main tables' votes
+VARIED = {"solver": "solver", "start": "start", "batch": "chains", "warmup": "warm-up steps"}  # on the first images
 VARIED |= {"jacobian": "recipe", "smoothadv": "recipe"}
 COST = ["disagreement %", "NFE/vote", "NFE/image"]
 ABOVE = "images above RS's radius"
@@ -48,7 +49,7 @@ NOTHING = "none (unsound): cohen on SRS votes"
 
 
 class Line(NamedTuple):
-    """One line of a table: the first n votes of a method on a model, k of those for c_A audited, on the first images."""
+    """One line of a table: the first n votes of a method on a model, k of those for c_A audited."""
 
     table: str
     value: str  # of what is varied
@@ -56,7 +57,6 @@ class Line(NamedTuple):
     method: Method
     n: int
     k: int
-    images: int
 
 
 def base(profile: Profile) -> Run | None:
@@ -68,56 +68,53 @@ def base(profile: Profile) -> Run | None:
 
 
 def lines(run: Run) -> list[Line]:
-    """Every line of every table, in their order; "main" stands for the tables of the rules and of alpha."""
-    profile, own, n, k = run.profile, run.train, run.profile.n, usual_k(run.profile)
-    drawn = profile.ablation_images != 0
-    main = (profile.method(profile.reference), *(m for m in profile.methods if m.needs_audit))
-    three = [_variant(profile, f"SRS-MDEQ-3{SUFFIX[name]}", srs=True, solver=name) for name in ("anderson", "naive")]
-    three = three if drawn else [m for m in three if m in profile.methods]
-    ks, ns = (sorted({usual, *(size for size in sizes if size <= n)}) for usual, sizes in ((k, KS), (n, NS)))
-    found = [("main", "", own, m, n, m.audit) for m in main]
-    found += [("k", "", own, m, n, size) for m in main for size in ks]
-    found += [("n", "", own, m, size, min(k, size)) for m in (main[0], *three) for size in ns]
-    everywhere = len(found)
-    found += [(table, value, own, m, n, k) for table, methods in varied(profile).items() for value, m in methods if drawn]
-    for table, recipe in further_recipes(run).items() if drawn else ():
-        found += [(table, train.recipe, train, m, n, k) for train in (own, recipe) for m in profile.methods]
-    few = min(profile.images, profile.ablation_images or profile.images)
-    made = [Line(*line, profile.images if i < everywhere else few) for i, line in enumerate(found)]
-    return list(dict.fromkeys(line if line.method.needs_audit else line._replace(k=0) for line in made))
+    """Every line of every table, in their order, but of those of the main tables' own counts."""
+    profile, own, n, drawn = run.profile, run.train, run.profile.n, run.profile.ablation_images != 0
+    reference, usual = profile.method(profile.reference), profile.method("SRS-MDEQ-3A").audit
+    main = (reference, *(m for m in profile.methods if m.needs_audit))
+    three = [_variant(profile, f"SRS-MDEQ-3{letter}") for letter in "AN"]
+    three = [m for m in three if drawn or m in profile.methods]
+    ks, ns = (sorted({most, *(size for size in sizes if size <= n)}) for most, sizes in ((usual, KS), (n, NS)))
+    found = [Line("k", "", own, m, n, size) for m in main for size in ks]
+    found += [Line("n", "", own, m, size, min(usual, size)) for m in (reference, *three) for size in ns]
+    if drawn:
+        found += [Line(table, value, own, m, n, usual) for table, value, m in varied(profile)]
+        for table, other in further_recipes(run).items():
+            found += [Line(table, train.recipe, train, m, n, usual) for train in (own, other) for m in profile.methods]
+    return list(dict.fromkeys(line if line.method.needs_audit else line._replace(k=0) for line in found))
 
 
-def usual_k(profile: Profile) -> int:
-    """K of the profile's SRS methods."""
-    return profile.method("SRS-MDEQ-3A").audit
+def images_of(table: str, profile: Profile) -> int:
+    """How many images a table is about."""
+    return min(profile.images, profile.ablation_images or profile.images) if table in VARIED else profile.images
 
 
-def varied(profile: Profile) -> dict[str, list[tuple[str, Method]]]:
+def varied(profile: Profile) -> Iterator[tuple[str, str, Method]]:
     """By table, the values of what is varied and how votes are drawn with each; solvers at equal evaluations of f.
 
     Nothing is audited of votes that are not the main tables' own: the full solve's stored votes tell what an audit finds.
     """
-    found = {"solver": [], "start": [], "batch": [], "warmup": []}
-    chains = [size for size in (10, 25, 50, 100, 400) if 2 * size <= profile.n]  # two batches or more: a chain has a link
     for k, kind in ((5, "MDEQ"), (30, "MDEQ"), (3, "SRS-MDEQ")):
-        for name, letter in SUFFIX.items():
-            found["solver"].append((name, _variant(profile, f"{kind}-{k}{letter}", srs=kind != "MDEQ", solver=name, steps=k)))
+        for solver, letter in SUFFIX.items():
+            yield "solver", solver, _variant(profile, f"{kind}-{k}{letter}")
+    chains = [size for size in (10, 25, 50, 100, 400) if 2 * size <= profile.n]  # two batches or more: a chain has a link
     for k in (1, 3):
         for start, kind in STARTS.items():
-            pilot = {"warmup": 10} if start in ("pilot_mean", "corrected_pilot_mean") else {}
-            method = _variant(profile, f"{kind}-{k}A", srs=start == "previous", start=start, steps=k, **pilot)
-            found["start"].append((start, method))
-        warm = [steps for steps in (0, 1, 5, 10, 30) if steps != k]
-        for table, letter, values in (("batch", "B", chains), ("warmup", "W", warm)):
-            for value in values:
-                method = _variant(profile, f"SRS-MDEQ-{k}A-{letter}{value}", srs=True, steps=k, **{table: value})
-                found[table].append((str(value), method))
-    return found
+            pilot = {"warmup": 10} if "pilot" in start else {}
+            yield "start", start, _variant(profile, f"{kind}-{k}A", start=start, **pilot)
+        for size in chains:
+            yield "batch", str(size), _variant(profile, f"SRS-MDEQ-{k}A-B{size}", batch=size)
+        for steps in (0, 1, 5, 10, 30):
+            if steps != k:
+                yield "warmup", str(steps), _variant(profile, f"SRS-MDEQ-{k}A-W{steps}", warmup=steps)
 
 
-def _variant(profile: Profile, name: str, *, srs: bool, **changes: object) -> Method:
-    """Standard RS or SRS with changed fields; the profile's own method where it votes in the same way: its votes are stored."""
-    method = replace(profile.method("SRS-MDEQ-3A" if srs else profile.reference), name=name, audit=0, **changes)
+def _variant(profile: Profile, name: str, **changes: object) -> Method:
+    """Standard RS or SRS with the name's steps and solver; the profile's own method where it votes alike: its are stored."""
+    steps, letter = re.search(r"-(\d+)([NAB])", name).groups()
+    solver = next(solver for solver, own in SUFFIX.items() if own == letter)
+    parent = "SRS-MDEQ-3A" if name.startswith("SRS-MDEQ") else profile.reference
+    method = replace(profile.method(parent), name=name, audit=0, solver=solver, steps=int(steps), **changes)
     return next((m for m in profile.methods if replace(m, name=name, audit=0) == method), method)
 
 
@@ -153,52 +150,39 @@ def measure(
     run = base(profile)
     if run is None:
         return
-    inference.check_device(device)
-    if store.read_run(run) is not None and not _has_votes(run, device):
+    if store.read_run(run) is not None and not store.own(run, "votes").is_dir():
         told = f"the votes of {run.id} are not here, only their counts: none are drawn; `make` or `srs certify` draws them"
         warnings.warn(told, stacklevel=2)
         return
-    learn = partial(train.train, device=device, progress=progress)
     draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
-    learn(run)
+    every, found = lines(run), []
+    models = {recipe: replace(run, train=recipe) for recipe in dict.fromkeys((run.train, *(line.train for line in every)))}
+    for model in models.values() if training else (run,):
+        train.train(model, device=device, progress=progress)
     draw(run)  # nothing, where the votes are here
-    found, every = [], lines(run)
-    for recipe in dict.fromkeys(line.train for line in every):
-        other = replace(run, train=recipe)
-        if training and other != run:
-            learn(other)
-        if sealed.present(store.own(other, store.WEIGHTS)):
-            own = [line for line in every if line.train == recipe]
-            found += _count(other, own, draw, device, stored=run.profile.methods if other == run else ())
+    without = {line.table for line in every if not sealed.present(store.own(models[line.train], store.WEIGHTS))}
+    every = [line for line in every if line.table not in without]
+    for (recipe, images), own in groupby(every, lambda line: (line.train, images_of(line.table, profile))):
+        found += _count(models[recipe], images, list(own), draw, device)
     path = store.own(run, NAME)
     store.save_frame(path, pd.concat(found))
     facts = {"run": run.id, "device": inference.device_name(device), "votes": certify.vote_key(run, device).shared}
     sealed.write_json(path.with_suffix(".json"), store.provenance(**facts))
 
 
-def _has_votes(run: Run, device: str) -> bool:
-    if not sealed.present(store.own(run, store.WEIGHTS)):
-        return False
-    p, key = run.profile, certify.vote_key(run, device)
-    return all(sealed.present(certify.vote_file(run, m, key, idx)) for m in p.methods for idx in p.evaluated)
-
-
-def _count(run: Run, own: Sequence[Line], draw: Callable, device: str, stored: Sequence[Method]) -> Iterator[pd.DataFrame]:
-    """The rows of a model: the votes that are missing are drawn, then all are counted."""
+def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: str) -> Iterator[pd.DataFrame]:
+    """The rows of lines of a model: the votes that are missing are drawn, then all are counted."""
     profile, reference = run.profile, run.profile.method(run.profile.reference)
-    for size in sorted({line.images for line in own}):
-        some = [line for line in own if line.images == size]
-        methods = tuple(dict.fromkeys((*profile.methods, *(line.method for line in some))))
-        part = replace(run, profile=replace(profile, images=size, methods=methods, plan=()))
-        if missing := tuple(m.name for m in methods if m not in stored):
-            draw(part, methods=missing, count=False)
-        key = certify.vote_key(part, device)
-        read = cache(lambda method, idx, part=part, key=key: votes.read(certify.vote_file(part, method, key, idx)))
-        for method, n, k in dict.fromkeys((line.method, line.n, line.k) for line in some):
-            asked, found = (method, reference, method.auditor or reference), []
-            for idx in part.profile.evaluated:
-                found.append(first_n(method, profile.sampling, *(read(m, idx) for m in asked), n=n, k=k))
-            yield store.label(run, method, found).assign(K=k)
+    methods = tuple(dict.fromkeys((*profile.methods, *(line.method for line in own))))
+    part = replace(run, profile=replace(profile, images=images, methods=methods, plan=()))
+    draw(part, count=False)
+    key = certify.vote_key(part, device)
+    read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, key, idx)))
+    for table, value, _, method, n, k in own:
+        asked, found = (method, reference, method.auditor or reference), []
+        for idx in part.profile.evaluated:
+            found.append(first_n(method, profile.sampling, *(read(m, idx) for m in asked), n=n, k=k))
+        yield store.label(run, method, found).assign(table=table, value=value, K=k)
 
 
 def first_n(
@@ -211,7 +195,6 @@ def first_n(
     They tell what an audit finds, and it costs what they did on average.
     """
     stored = len(drawn.estimate)
-    settings.check(1 <= n <= stored, "n", n, f"1 to the {stored} votes that are stored")
     estimate, order = drawn.estimate[:n], noise.audit_order(sampling.seed, drawn.idx, n)
     c_a = bounds.top_class(drawn.select, sampling.classes)
     audited = order[estimate[order] == c_a][:k] if c_a != bounds.ABSTAIN else order[:0]
@@ -230,28 +213,16 @@ def first_n(
 # ------------------------------------------------------------------------------------------------ read and swept
 
 
-def read(profile: Profile) -> pd.DataFrame:
-    """The long table of counts of the run that is ablated and of its further models, with `K`; empty if nothing is stored."""
-    parts, run = [], base(profile)
+def read(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The counts of every table that is stored, in its order, `main` those of the run itself."""
+    run, found = base(profile), {}
     if run is not None and (main := store.read_run(run)) is not None:
-        parts.append(main.assign(K=main["method"].map({m.name: m.audit if m.needs_audit else 0 for m in profile.methods})))
+        found["main"] = main[main["needs_audit"] | (main["method"] == profile.reference)].assign(value="")
     if run is not None and (path := store.find(run, NAME)):
-        parts.append(store.read_frame(path, KINDS, "table of recounts", by=""))
-    if not parts:
-        return pd.DataFrame(columns=list(KINDS))
-    return pd.concat(parts, ignore_index=True).drop_duplicates([*KEY, "idx"])  # the main tables' own come first
-
-
-def lines_of(table: str, counted: pd.DataFrame, run: Run) -> pd.DataFrame | None:
-    """The counts that a table shows, in its order, with the `value` of what it varies; None if some are not stored."""
-    own = [line for line in lines(run) if line.table == table]
-    keys = [(line.value, line.train.recipe, line.method.name, line.n, line.k) for line in own]
-    keys = pd.DataFrame(keys, columns=["value", *KEY])
-    counted = counted[counted["idx"].isin(run.profile.evaluated[: own[0].images])]
-    if len(keys.merge(counted[KEY].drop_duplicates())) < len(keys):
-        return None
-    rows = keys.merge(counted, on=KEY)
-    return rows.assign(**{name: measures.in_order(rows[name]) for name in ("value", "recipe", "method")})
+        recounted = store.read_frame(path, KINDS, "table of recounts", by="")
+        found |= dict(list(recounted.groupby("table", sort=False)))
+    ordered = ("value", "recipe", "method")
+    return {table: rows.assign(**{name: measures.in_order(rows[name]) for name in ordered}) for table, rows in found.items()}
 
 
 def sweep(certified: pd.DataFrame, by: Sequence[str], profile: Profile, cost: Sequence[str] = ()) -> pd.DataFrame:
@@ -260,29 +231,24 @@ def sweep(certified: pd.DataFrame, by: Sequence[str], profile: Profile, cost: Se
     return table.join(measures.cost(certified, by)[list(cost)]).reset_index()
 
 
-def sweeps(counted: pd.DataFrame, profile: Profile) -> dict[str, pd.DataFrame]:
-    """The numbers of every table whose counts are stored, and the certificates of the figure of N; warns of those left out."""
-    run, found = base(profile), {}
-    if run is None or counted.empty:
-        return found
-    every = {table: lines_of(table, counted, run) for table in dict.fromkeys(line.table for line in lines(run))}
-    own = {table: rows for table, rows in every.items() if rows is not None}
-    if "main" in own:
-        found["elimination"] = elimination(own["main"], profile)
-        alphas = [measures.certificates(own["main"], alpha=alpha).assign(alpha=alpha) for alpha in ALPHAS]
-        found["alpha"] = sweep(pd.concat(alphas), ["method", "rule", "alpha"], profile)
-    if "k" in own:
-        found["k"] = sweep(measures.certificates(own["k"], alpha=profile.alpha), ["method", "rule", "K"], profile, COST[2:])
-    if "n" in own:
-        found["curves"] = measures.holding(own["n"].assign(N=own["n"]["n"]), alpha=profile.alpha)
-        found["n"] = sweep(found["curves"], ["method", "rule", "N"], profile, COST[2:])
-    for table, what in VARIED.items():
-        if table in own:
-            rows = own[table].drop(columns="recipe").rename(columns={"value": what})
-            swept = sweep(measures.holding(rows, alpha=profile.alpha), [what, "method", "rule"], profile, COST)
+def sweeps(counted: dict[str, pd.DataFrame], profile: Profile) -> dict[str, pd.DataFrame]:
+    """The numbers of every table whose counts are stored, and the certificates of the figure of N."""
+    found = {}
+    for table, rows in counted.items():
+        if table == "main":
+            found["elimination"] = elimination(rows, profile)
+            alphas = [measures.certificates(rows, alpha=alpha).assign(alpha=alpha) for alpha in ALPHAS]
+            found["alpha"] = sweep(pd.concat(alphas), ["method", "rule", "alpha"], profile)
+        elif table == "k":
+            found["k"] = sweep(measures.certificates(rows, alpha=profile.alpha), ["method", "rule", "K"], profile, COST[2:])
+        elif table == "n":
+            found["curves"] = measures.holding(rows.assign(N=rows["n"]), alpha=profile.alpha)
+            found["n"] = sweep(found["curves"], ["method", "rule", "N"], profile, COST[2:])
+        else:
+            what = VARIED[table]
+            certified = measures.holding(rows.drop(columns="recipe").rename(columns={"value": what}), alpha=profile.alpha)
+            swept = sweep(certified, [what, "method", "rule"], profile, COST)
             found[table] = swept if what == "recipe" else swept.sort_values("method", kind="stable")
-    if left_out := [f"ablation_{table}" for table in every if table not in own]:
-        warnings.warn(f"nothing is stored for {', '.join(left_out)}: notebook 32_ablations measures it", stacklevel=2)
     return found
 
 
@@ -319,52 +285,40 @@ CAPTIONS = {  # what a table or figure says beyond its title in the notebook
 
 def caption(name: str, profile: Profile) -> str:
     """What a table or figure says below it."""
-    run = base(profile)
-    images = next((line.images for line in lines(run) if line.table == name), profile.images)
-    where = f"{setting(replace(run, profile=replace(profile, images=images, plan=())))}, K = {usual_k(profile)}"
+    part = replace(base(profile), profile=replace(profile, images=images_of(name, profile), plan=()))
+    where = f"{setting(part)}, K = {profile.method('SRS-MDEQ-3A').audit}"
     text = f"{CAPTIONS[name]} ({where}, but for what is varied).".format(reference=profile.reference)
     if name in VARIED:
         return f"{text} SRS stands under 'audit'; disagreement is with {profile.reference} on the same noise."
     return text if name == "n" else f"{text} {show.UNSOUND_NOTE}"
 
 
-def shown(profile: Profile) -> list[Shown]:
-    """Tables and figures from what is stored."""
-    found = sweeps(read(profile), profile)
-    return [*tables(found, profile), *figures(found, profile)]
-
-
-def tables(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
-    """Every table of `sweeps`."""
-    named = {name: own for name, own in found.items() if name != "curves"}
-    return [show.table(profile, f"ablation_{name}", own, caption(name, profile)) for name, own in named.items()]
-
-
-def figures(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
-    """ACR against K and alpha, a panel per rule, and certified accuracy against radius for every N, a panel per method."""
-    made = {}
+def shown(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
+    """Every table of `sweeps`, and figures: ACR against K and alpha, and certified accuracy against radius for every N."""
+    made = [show.table(profile, f"ablation_{n}", own, caption(n, profile)) for n, own in found.items() if n != "curves"]
+    drawn = {}
     for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
         if name in found:
             own = found[name][(found[name]["rule"] != Rule.COHEN) | (name == "alpha")]  # standard RS has no K
             look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
-            made[name] = plots.lines(own, x=SWEPT[name], y="ACR", hue="method", panel="rule", **look)
+            drawn[name] = plots.lines(own, x=RECOUNTED[name], y="ACR", hue="method", panel="rule", **look)
     if "curves" in found:
         rows = found["curves"].sort_values("N", kind="stable")
         rows = rows.assign(line=measures.in_order(rows["N"].map("N = {:,}".format)))
-        made["n"] = plots.accuracy_curves(rows, hue="line", panel="method", title=str)
-    return [show.figure(profile, f"ablation_{name}_figure", drawn, caption(name, profile)) for name, drawn in made.items()]
+        drawn["n"] = plots.accuracy_curves(rows, hue="line", panel="method", title=str)
+    return made + [show.figure(profile, f"ablation_{n}_figure", figure, caption(n, profile)) for n, figure in drawn.items()]
 
 
 def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
     """What the numbers of one table of `sweeps` say: the ends of what is varied, by method."""
     if name not in found:
         return "Nothing is stored for this."
-    own, what = found[name], SWEPT.get(name) or VARIED.get(name)
+    own, what = found[name], (RECOUNTED | VARIED).get(name)
     if name == "elimination":
         above = own[own["method"] != profile.reference].groupby("elimination", sort=False)[ABOVE].sum()
         return f"Of all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
-    if what in ("recipe", *SWEPT.values()):
-        value, number, sort = "ACR", show.round_down, what if name in SWEPT else "ACR"
+    if what in ("recipe", *RECOUNTED.values()):
+        value, number, sort = "ACR", show.round_down, what if name in RECOUNTED else "ACR"
         own = own[own["method"].isin((profile.reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))]
         about = "ACR of " + own["method"].astype(str)
     else:

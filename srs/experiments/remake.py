@@ -14,10 +14,9 @@ FROM_COUNTS = {  # of the long table; the longest first
     "audit sizes": lambda counted, p: soundness.size_tables(simulation.audit_sizes(counted, p), p),
 }  # fmt: skip
 STEPS: dict[str, Callable[[Profile], object]] = {
-    "models": certified_accuracy.quality, "caps": soundness.caps,
-    "ablations": ablations.shown, "attacks": attacks.shown, "diagrams": method.diagrams,
-    "settings": method.settings_tables, "agreement": speed.agreement,
-    "speed": speed.speed, "adaptive votes": speed.adaptive_votes, "comparison": coverage.comparison,
+    "models": certified_accuracy.quality, "caps": soundness.caps, "attacks": attacks.shown, "diagrams": method.diagrams,
+    "ablations": lambda p: ablations.shown(ablations.sweeps(ablations.read(p), p), p),
+    "settings": method.settings_tables, "agreement": speed.agreement, "speed": speed.speed, "comparison": coverage.comparison,
     "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET), "coverage": coverage.coverage,
 }  # fmt: skip
 BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures

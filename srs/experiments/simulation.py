@@ -3,9 +3,7 @@
 Counts of simulated votes form the same long table as those of trained models, and are certified by the same code.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,14 +11,16 @@ from scipy.stats import norm
 
 from srs.analysis import measures
 from srs.experiments.certified_accuracy import certified_runs, identity, of_run
-from srs.settings import check_count, Method, Profile, Run
+from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds
 from srs.smoothing.bounds import Counts, Rule
 from srs.smoothing.engine import tqdm
 
 ALPHAS = (0.1, 0.01, 0.001)
 SIGMA = 0.5
-TOP, RIVAL = 0, 1  # the class of g at the point of every problem below, and the one that errors turn to
+EDGE = norm.ppf(0.747)  # near 3/4 the counts' lattice makes cohen's exact failure rate 0.82 to 0.97 alpha at N = 1e3, 1e4
+TRUE_RADIUS = float(SIGMA * EDGE)  # of a half-space, the worst case of Cohen et al. 2019, at a point with that p_A
+TOP, RIVAL = 0, 1  # the class of the smoothed classifier there, and the other one
 VOTES_AT_ONCE = 2_000_000  # keeps the working arrays at tens of megabytes
 # N, K, and how many times the certificates: the paper's sizes, and small ones that are cheap enough for so many that alpha =
 # 0.001 can be told from alpha + 3 standard errors.
@@ -32,40 +32,9 @@ RS, OWN_RS = "RS at that NFE", "its auditor's RS"  # mean radius of plain RS wit
 DEAREST = "costs RS's NFE at K"  # the largest K at which SRS costs no more than plain RS with all N samples
 
 
-class Problem(NamedTuple):
-    """A base classifier h at a point where the class of g is TOP, and g's true radius there."""
-
-    name: str
-    classes: int
-    radius: float
-    votes: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]  # independent ones h(x + e), as int8
-
-
-def half_space(p_a: float = 0.747) -> Problem:
-    """h = TOP on a half-space: the worst case of Cohen et al. 2019, where R = sigma Phi^-1(p_A) is exact.
-
-    Near p_a = 3/4 the counts' lattice makes cohen's exact rate 0.82 to 0.97 alpha at N = 1e3, 1e4.
-    """
-    edge = norm.ppf(p_a)  # only the noise's component along the normal matters
-    return Problem("half-space", 2, float(SIGMA * edge), lambda rng, shape: (rng.standard_normal(shape) > edge).astype(np.int8))
-
-
-def linear(scores: tuple[float, ...] = (0.5, 0.0, -1.0, -1.2)) -> Problem:
-    """h = argmax W x for a W with orthonormal rows, described by the scores W x at the point; scores[TOP] is largest.
-
-    The scores' noise W e is N(0, sigma^2 I) in whatever dimension. Swapping two scores is a reflection that maps h to itself,
-    so p_a > p_c on the side where score a > score c: g = h, and the smallest margin / |w_a - w_c| = sqrt 2 is g's true radius.
-    """
-
-    def votes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-        best, found = scores[TOP] + SIGMA * rng.standard_normal(shape), np.zeros(shape, np.int8)
-        for c, score in enumerate(scores[1:], start=1):
-            noisy = score + SIGMA * rng.standard_normal(shape)
-            found[noisy > best] = c
-            np.maximum(best, noisy, out=best)
-        return found
-
-    return Problem("linear", len(scores), float((scores[TOP] - max(scores[1:])) / np.sqrt(2)), votes)
+def half_space(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Independent votes: the noise's component along the normal is on one side or on the other."""
+    return (rng.standard_normal(shape) > EDGE).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -91,20 +60,17 @@ class Surrogate:
         return votes
 
 
-MILD, STRONG = Surrogate(over=0.2), Surrogate(over=0.4, under=0.01, persistence=0.99)
-SETTINGS = tuple((problem, surrogate) for problem in (half_space(), linear()) for surrogate in (MILD, STRONG))
+SURROGATES = (Surrogate(over=0.2), Surrogate(over=0.4, under=0.01, persistence=0.99))
 
-def simulate(problem: Problem, surrogate: Surrogate, *, n: int, audit_k: int, certificates: int, seed: int = 0) -> pd.DataFrame:
+
+def simulate(surrogate: Surrogate, *, n: int, audit_k: int, certificates: int, seed: int = 0) -> pd.DataFrame:
     """Counts of many certificates as rows of the long table: of standard votes and of the surrogate's on their noise."""
     rng, drawn, size = np.random.default_rng(seed), [], max(1, VOTES_AT_ONCE // n)
     for done in range(0, certificates, size):
         rows = min(size, certificates - done)
-        first = problem.votes(rng, (rows, N0))
-        c_standard, c_srs = (  # ties go to the lowest class, as in bounds.top_class
-            np.stack([(votes == c).sum(axis=1) for c in range(problem.classes)]).argmax(axis=0)
-            for votes in (first, surrogate.votes(rng, first))
-        )
-        standard = problem.votes(rng, (rows, n))
+        first = half_space(rng, (rows, N0))
+        c_standard, c_srs = ((2 * votes.sum(axis=1) > N0).astype(int) for votes in (first, surrogate.votes(rng, first)))
+        standard = half_space(rng, (rows, n))
         chosen = surrogate.votes(rng, standard) == c_srs[:, None]
         agreeing = chosen & (standard == c_srs[:, None])
         votes = (standard == c_standard[:, None], chosen, agreeing)
@@ -113,19 +79,17 @@ def simulate(problem: Problem, surrogate: Surrogate, *, n: int, audit_k: int, ce
     audited = audited_counts(rng, n, n_srs, agreeing, audit_k)
     plain = {"needs_audit": False, "c_a": c_standard, "n": n, "n_a": n_standard} | dict.fromkeys(("k", "m", "n_2", "n_1"), 0)
     both = pd.concat(map(pd.DataFrame, (plain, {"needs_audit": True, "c_a": c_srs} | vars(audited))), ignore_index=True)
-    known = {"problem": problem.name, "errors": str(surrogate), "sigma": SIGMA, "true radius": problem.radius}
-    return both.assign(**known, K=audit_k, label=TOP)
+    return both.assign(errors=str(surrogate), sigma=SIGMA, K=audit_k, label=TOP)
 
 
 def failure_rates(counts: pd.DataFrame, *, alphas: tuple = ALPHAS, split: float = bounds.DEFAULT_SPLIT) -> pd.DataFrame:
-    """How often each rule's certificate is false: R > true radius, or R > 0 for a wrong c_A. A row per setting, rule and alpha.
+    """How often each rule's certificate is false: R > TRUE_RADIUS, or R > 0 for a wrong c_A. A row per setting, rule and alpha.
 
     `lower` and `upper` are one-sided 99 % Clopper-Pearson limits, `radius` is a mean in which abstentions count 0.
     """
     certified = pd.concat([measures.certificates(counts, alpha=a, split=split).assign(alpha=a) for a in alphas])
-    false = certified["radius"] > certified["true radius"].where(certified["c_a"] == TOP, 0.0)
-    by = ["problem", "errors", "n", "K", "true radius", "rule", "alpha"]
-    groups = certified.assign(false=false).groupby(by, observed=True)
+    false = certified["radius"] > np.where(certified["c_a"] == TOP, TRUE_RADIUS, 0.0)
+    groups = certified.assign(false=false).groupby(["errors", "n", "K", "rule", "alpha"], observed=True)
     rates = groups.agg(certificates=("false", "size"), failures=("false", "sum"), radius=("radius", "mean")).reset_index()
     rates["rate"] = rates["failures"] / rates["certificates"]
     rates["lower"], rates["upper"] = bounds.proportion_interval(rates["failures"], rates["certificates"], 0.98)
@@ -140,11 +104,10 @@ def verdicts(rates: pd.DataFrame) -> np.ndarray:
 
 
 def measure(*, certificates: int = 10_000) -> pd.DataFrame:
-    """Failure rates of all rules in all SETTINGS, at the paper's N and K and, by four times the certificates, at small ones."""
-    check_count(certificates, 1, "certificates")
-    todo = [(size, seed) for size in SIZES for seed in range(len(SETTINGS))]
+    """Failure rates of all rules for all SURROGATES, at each of SIZES."""
+    todo = [(size, seed) for size in SIZES for seed in range(len(SURROGATES))]
     return pd.concat([
-        failure_rates(simulate(*SETTINGS[seed], n=n, audit_k=k, certificates=times * certificates, seed=seed))
+        failure_rates(simulate(SURROGATES[seed], n=n, audit_k=k, certificates=times * certificates, seed=seed))
         for (n, k, times), seed in tqdm(todo, desc="simulated certificates", unit="setting")
     ], ignore_index=True)  # fmt: skip
 
@@ -214,9 +177,8 @@ def _sizes(run: Run, name: str, counts: dict[str, pd.DataFrame], n: int) -> pd.D
     k, m = (np.stack([getattr(audited, name) for audited in drawn]) for name in ("k", "m"))
     audits = Counts(n=n, n_a=np.tile(n_a, (len(ks), 1)), k=k, m=m)  # together: the bound loops over m
     radius = bounds.certify(Rule.AUDIT, audits, run.sigma, run.profile.alpha)[1].mean(axis=1)
-    whole = {"p_m %": 100 * pd.Series(p_m).mean(), "RS: NFE": rs_nfe, DEAREST: np.searchsorted(cost, rs_nfe, side="right") - 1}
-    frame = pd.DataFrame(beside, columns=["K", "NFE", RS, OWN_RS]).assign(radius=radius)
-    return frame.assign(**whole, **{"RS: radius": _rs_radius(run, rs, n, rng)})
+    dearest = np.searchsorted(cost, rs_nfe, side="right") - 1
+    return pd.DataFrame(beside, columns=["K", "NFE", RS, OWN_RS]).assign(radius=radius, **{DEAREST: dearest})
 
 
 def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) -> float:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, ROW, RULES
 from srs.analysis.show import RULE_LABELS, Shown
-from srs.experiments.certified_accuracy import best_of_the_paper, published, PUBLISHED_SETTINGS
-from srs.experiments.simulation import DEAREST, OWN_RS, RS
+from srs.experiments.certified_accuracy import published, PUBLISHED_SETTINGS
+from srs.experiments.simulation import DEAREST, OWN_RS, RS, TRUE_RADIUS
 from srs.settings import Profile
 from srs.smoothing import bounds, exact
 from srs.smoothing.bounds import Rule
@@ -18,8 +18,6 @@ from srs.smoothing.bounds import Rule
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
 MARKERS = dict(zip(RULE_LABELS.values(), "os^x"))
 CAP_SIGMAS = (0.12, 0.25, 0.5, 1.0)
-CAP_NS = (1_000, 10_000, 100_000)
-CAP_KS = (50, 100, 200, 400, 1_000, 2_100, 4_000, 10_000)
 
 
 def labels(rules: pd.Series) -> pd.Categorical:
@@ -28,31 +26,27 @@ def labels(rules: pd.Series) -> pd.Categorical:
 
 
 def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """A table and a figure of `simulation.measure` at each N: how often each rule's certificates are false."""
-    shown = []
-    for n, own in measured.groupby("n", sort=False):
-        name = "failure_rates" + "_small_n" * (n != N)
-        told = (
-            f"False certificates in percent with one-sided 99 % limits (N = {n}, K = {own['K'].iloc[0]}, "
-            f"{own['certificates'].iloc[0]} certificates a line). Errors: share of the other votes that the surrogate turns to "
-            "the top class, and (-) of its votes that it turns away. 'cohen' is given the standard votes, the others the "
-            "surrogate's."
-        )
-        panels = own.assign(label=labels(own["rule"]), panel=own["problem"] + ", " + own["errors"])
-        axes = {"x": r"promised $\alpha$ (%)", "y": "failure rate (%)"}
-        drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, **axes)
-        promised = [100 * alpha for alpha in sorted(set(own["alpha"]), reverse=True)]
-        for ax in drawn.axes:
-            for i, percent in enumerate(promised):
-                ax.hlines(percent, i - 0.42, i + 0.42, color="0.35", linewidth=0.8, linestyle="--")
-            ax.set(yscale="log", xticks=range(len(promised)), xticklabels=map("{:g}".format, promised))
-        shown += [
-            show.table(profile, name, rate_table(own), (
-                f"{told} Mean radius at the least alpha, abstentions counting 0."
-            ), {"true radius": 3}, down=["mean radius"]),
-            show.figure(profile, f"{name}_figure", drawn, f"{told} Dashed: what was promised. Arrow: no failure was seen."),
-        ]  # fmt: skip
-    return shown
+    """A table and a figure of `simulation.measure`: how often each rule's certificates are false."""
+    told = (
+        f"False certificates in percent with one-sided 99 % limits, at true radius {TRUE_RADIUS:.3f}. Errors: share of the "
+        "other votes that the surrogate turns to the top class, and (-) of its votes that it turns away. 'cohen' is given the "
+        "standard votes, the others the surrogate's."
+    )
+    panel = "N = " + measured["n"].astype(str) + ", " + measured["errors"]
+    panels = measured.assign(label=labels(measured["rule"]), panel=panel)
+    axes = {"x": r"promised $\alpha$ (%)", "y": "failure rate (%)"}
+    drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, **axes)
+    promised = [100 * alpha for alpha in sorted(set(measured["alpha"]), reverse=True)]
+    place = np.arange(len(promised))
+    for ax in drawn.axes:
+        ax.hlines(promised, place - 0.42, place + 0.42, color="0.35", linewidth=0.8, linestyle="--")
+        ax.set(yscale="log", xticks=place, xticklabels=map("{:g}".format, promised))
+    table = f"{told} Mean radius at the least alpha, abstentions counting 0."
+    figure = f"{told} Dashed: what was promised. Arrow: no failure was seen."
+    return [
+        show.table(profile, "failure_rates", rate_table(measured), table, down=["mean radius"]),
+        show.figure(profile, "failure_rates_figure", drawn, figure),
+    ]
 
 
 def _draw_rates(ax: Axes, own: pd.DataFrame, look: dict, place: tuple[int, int]) -> None:
@@ -67,13 +61,13 @@ def _draw_rates(ax: Axes, own: pd.DataFrame, look: dict, place: tuple[int, int])
 
 
 def rate_table(measured: pd.DataFrame) -> pd.DataFrame:
-    """A line per classifier, surrogate and rule; per alpha the failures in percent, 99 % limits and verdict."""
+    """A line per size, surrogate and rule; per alpha the failures in percent, 99 % limits and verdict."""
     percent = measured[["rate", "lower", "upper"]].map(lambda share: show.round_half_up(100 * share, 3))
     cell = percent["rate"] + " (" + percent["lower"] + "-" + percent["upper"] + ") " + measured["verdict"]
-    line, last = ["problem", "errors", "rule"], measured["alpha"] == measured["alpha"].min()
-    wide = measured.assign(cell=cell).set_index([*line, "alpha"])["cell"].unstack("alpha").iloc[:, ::-1].add_prefix("alpha = ")
-    radius = measured[last].set_index(line)[["radius", "true radius"]].rename(columns={"radius": "mean radius"})
-    return wide.join(radius).reset_index()
+    measured, line = measured.assign(cell=cell).rename(columns={"n": "N"}), ["N", "K", "certificates", "errors", "rule"]
+    wide = measured.pivot(index=line, columns="alpha", values="cell").iloc[:, ::-1].add_prefix("alpha = ")
+    least = measured[measured["alpha"] == measured["alpha"].min()].set_index(line)
+    return wide.join(least["radius"].rename("mean radius")).reset_index()
 
 
 def rates_finding(measured: pd.DataFrame) -> str:
@@ -89,11 +83,8 @@ def caps(profile: Profile) -> list[Shown]:
     """The largest radius that each rule can certify at all, and published entries beyond it."""
     ideal = f"all N votes for c_A and no disagreement among the K audited ones (alpha = {ALPHA:g})."
     by_sigma = pd.DataFrame({"sigma": CAP_SIGMAS} | {RULE_LABELS[r]: np.multiply(CAP_SIGMAS, cap(r, K)) for r in RULES})
-    sizes = pd.MultiIndex.from_product([CAP_NS, CAP_KS], names=["N", "K"]).to_frame(index=False).query("K <= N")
-    by_size = sizes.assign(**{RULE_LABELS[rule]: cap(rule, sizes["K"], sizes["N"]) for rule in RULES})
     return [
         show.table(profile, "caps", by_sigma, f"Largest radius at N = {N}, K = {K}: {ideal}"),
-        show.table(profile, "caps_by_size", by_size, f"Largest radius / sigma: {ideal}"),
         show.table(profile, "published_beyond_caps", published_beyond(), (
             f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from "
             "any votes; the released (unsound) formula can. Last columns: the K from which a rule could reach r at that N."
@@ -154,16 +145,14 @@ def rounding_finding(profile: Profile) -> str:
     return f"Rounding to 64 bits adds at most {added:.1e} to the alpha of a certificate from {size:,} noisy copies."
 
 
-def size_table(sizes: pd.DataFrame, k: int) -> pd.DataFrame:
-    """A line per run and method at one N: what the usual K costs and certifies, the best K, and where SRS pays."""
-    srs = sizes.assign(lead=sizes["radius"] - sizes[RS], far=(sizes["K"] - k).abs()).reset_index(drop=True)
-    groups = srs.groupby(METHOD, sort=False)
-    usual, best = (srs.loc[place].set_index(METHOD) for place in (groups["far"].idxmin(), groups["lead"].idxmax()))
+def size_table(sizes: pd.DataFrame) -> pd.DataFrame:
+    """A line per run and method at one N: the best K, and where SRS pays."""
+    srs = sizes.assign(lead=sizes["radius"] - sizes[RS]).reset_index(drop=True)
+    best = srs.loc[srs.groupby(METHOD, sort=False)["lead"].idxmax()].set_index(METHOD)
     names = {"K": "best K", "NFE": "its NFE", "radius": "its radius", RS: "RS at its NFE"}
-    table = usual[["p_m %", "RS: NFE", "RS: radius", *names]].join(best[list(names)].rename(columns=names))
-    n = srs["N"].iloc[0]
-    dearest = usual[DEAREST].map(lambda most: "any" if most < 0 else f"{most:.0f}" if most < n else "none")
-    return table.assign(**{"pays for K": paying(srs, RS).reindex(table.index).fillna("none"), DEAREST: dearest}).reset_index()
+    dearest = best[DEAREST].map(lambda most: "any" if most < 0 else f"{most:.0f}" if most < srs["N"].iloc[0] else "none")
+    pays = paying(srs, RS).reindex(best.index).fillna("none")
+    return best[list(names)].rename(columns=names).assign(**{"pays for K": pays, DEAREST: dearest}).reset_index()
 
 
 def paying(srs: pd.DataFrame, alternative: str) -> pd.Series:
@@ -173,23 +162,15 @@ def paying(srs: pd.DataFrame, alternative: str) -> pd.Series:
 
 
 def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """Two tables of `audit_sizes` at each N: what an audit of K votes costs and certifies, and where SRS pays."""
+    """A table of `audit_sizes` at each N: where SRS pays."""
     shown = []
     for n, own in sizes.groupby("N", sort=False):
-        usual = profile.method(best_of_the_paper(own.assign(needs_audit=True))).audit if n == profile.n else K
         drawn = "as measured" if n == profile.n else f"drawn with the shares measured at N = {profile.n}"
-        table, ending = size_table(own, usual), "_large_n" * (n != profile.n)
-        split = list(table).index("best K")
-        for name, columns, told in (
-            ("audit_size", list(table)[:split], "Columns from 'K': at the usual K, beside plain RS that spends as much."),
-            ("audit_size_pays", [*METHOD, *list(table)[split:]], "'best K': where the lead over plain RS is largest."),
-        ):
-            digits = {c: 0 for c in columns if "NFE" in c or c.endswith("K")} | {"p_m %": 2}
-            down = [c for c in columns if c.endswith("radius") or c.startswith("RS at")]
-            shown.append(show.table(profile, name + ending, table[columns], (
-                f"Mean radius under 'audit' and NFE per image (N = {n}, counts {drawn}, alpha = {profile.alpha:g}; abstentions "
-                f"count 0). SRS pays where it certifies more than plain RS ({profile.reference}) for the same NFE. {told}"
-            ), digits, down))  # fmt: skip
+        shown.append(show.table(profile, "audit_size_pays" + "_large_n" * (n != profile.n), size_table(own), (
+            f"Mean radius under 'audit' and NFE per image (N = {n}, counts {drawn}, alpha = {profile.alpha:g}; abstentions "
+            f"count 0). SRS pays where it certifies more than plain RS ({profile.reference}) for the same NFE. 'best K': where "
+            "the lead over plain RS is largest."
+        ), down=["its radius", "RS at its NFE"]))  # fmt: skip
     return shown
 
 

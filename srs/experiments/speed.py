@@ -1,15 +1,14 @@
-"""Notebook 41: what a vote costs: disagreement against evaluations of f, cost against the released code, adaptive votes.
+"""Notebook 41: what a vote costs: disagreement against evaluations of f, cost against the released code.
 
-Tables and figures are made from stored measurements (`measure_agreement`, `bench`, `measure_adaptive`) only.
+Tables and figures are made from stored measurements (`measure_agreement`, `bench`) only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import norm
 
 from srs import sealed, settings, store
 from srs.analysis import plots, show
@@ -17,12 +16,10 @@ from srs.analysis.show import Shown
 from srs.experiments import bench
 from srs.experiments.certified_accuracy import name_of, source_note
 from srs.settings import Method, Profile, Run
-from srs.smoothing import adaptive, bounds, certify, votes
-from srs.smoothing.adaptive import Looks
+from srs.smoothing import certify, votes
 
 WAY = {"start": str, "solver": str, "steps": int, "tol": float, "margin": float}  # what names a way to vote
 POINTS = WAY | {"votes": int, "differing": int, "nfe": float}
-LOOKS = {"method": str, "idx": int, "n": int, "n_a": int}
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)
 STOPS = ("after fixed steps", "at a residual", "at a lead")
@@ -50,11 +47,12 @@ def measure_agreement(
     A row per way: what names it, `votes`, `differing`, and `nfe` per vote without the start. Of the `copies` of each image the
     first `chains`, which `previous` begins with, are not counted.
     """
-    settings.check(copies >= 2 * chains, "copies", copies, f"at least two batches of {chains}")
     reference = replace(run.profile.method(run.profile.reference), batch=copies)
     has_mean = sealed.present(store.own(run, store.TRAIN_MEAN))
     every = [m for m in ways(chains) if m.start != "train_mean" or has_mean]
-    part = _part(run, images, n0=1, n=copies, methods=(reference, *every))
+    p, images = run.profile, min(images, run.profile.images)
+    some = {"images": images, "stride": p.stride * (p.images // images), "plan": (), "adaptive": False}  # evenly spread
+    part = replace(run, profile=replace(p, **some, n0=1, n=copies, methods=(reference, *every)))
     certify.certify(part, count=False, device=device, progress=progress)
     key, rows = certify.vote_key(part, device), []
     for idx in part.profile.evaluated:
@@ -64,21 +62,11 @@ def measure_agreement(
             differing = int((own.estimate != standard.estimate)[chains:].sum())
             rows.append([*(getattr(method, name) for name in WAY), copies - chains, differing, own.nfe[1] - first])
     points = pd.DataFrame(rows, columns=list(POINTS)).groupby(list(WAY), sort=False).sum().reset_index()
-    return _save(run, "agreement-test", points.assign(nfe=points["nfe"] / points["votes"]), key)
-
-
-def cheapest_votes(points: pd.DataFrame) -> pd.DataFrame:
-    """The ways that no other beats in both cost and disagreement (the Pareto front), cheapest first."""
-
-    def stop(way) -> str:
-        return f"residual <= {way.tol:g}" if way.tol else f"lead > {way.margin:g}" if way.margin else f"{way.steps} steps"
-
-    ways = points.sort_values(["nfe", "differing"], kind="stable")
-    ways = ways[ways["differing"] < ways["differing"].cummin().shift(fill_value=np.inf)]
-    return pd.DataFrame({
-        "start": ways["start"], "solver": ways["solver"], "stops at": [stop(way) for way in ways.itertuples()],
-        "NFE/vote": ways["nfe"], "disagreement %": 100 * ways["differing"] / ways["votes"], "votes": ways["votes"],
-    })  # fmt: skip
+    points = points.assign(nfe=points["nfe"] / points["votes"])
+    path = store.own(run, "agreement-test.csv")
+    store.save_frame(path, points)
+    sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, images=list(key.images)))
+    return points
 
 
 def agreement_figure(points: pd.DataFrame) -> Figure:
@@ -94,14 +82,14 @@ def agreement_figure(points: pd.DataFrame) -> Figure:
 
 
 def agreement(profile: Profile) -> list[Shown]:
-    """Figure and tables of agreement of every run that was measured, here or in what is shipped."""
+    """The figure of agreement of every run that was measured, here or in what is shipped."""
     shown = []
     for run, points in _measured(profile, "agreement-test", POINTS).items():
-        where = f"({_where(run)}, noisy test images; disagreement is with {profile.reference} on the same copies)"
-        told = f"How far a vote may be cut short {where}. The lowest marks stand for no differing vote at all."
+        told = (
+            f"How far a vote may be cut short ({_where(run)}, noisy test images; disagreement is with {profile.reference} on "
+            "the same copies). NFE of the start itself are not in it. The lowest marks stand for no differing vote at all."
+        )
         shown.append(show.figure(profile, name_of("agreement", run), agreement_figure(points), told))
-        told = f"The ways to vote that none beats in both cost and disagreement {where}. NFE of the start itself are not in it."
-        shown.append(show.table(profile, name_of("cheapest_votes", run), cheapest_votes(points), told))
     return shown
 
 
@@ -115,19 +103,11 @@ def per_vote(timings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cost | faster | {"votes unlike row 1 %": 100 * timings["differing"]})
 
 
-def per_certificate(run: Run, timings: pd.DataFrame, looks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """What an image costs with every way at N = 10,000, and how many times faster than the second way that is at several N.
-
-    With `looks`, the run's adaptive votes, a last row is their method stopped once all radii of the table are decided.
-    """
+def per_certificate(run: Run, timings: pd.DataFrame) -> pd.DataFrame:
+    """What an image costs with every way at N = 10,000, and how many times faster than the second way that is at several N."""
     cost = {n: bench.certificate_cost(run, timings, n) for n in SAMPLES}
     faster = {f"times faster, N = {n}": c["seconds"][1] / c["seconds"] for n, c in cost.items()}
     rows = cost[LARGE_N].rename(columns={"label": "method", "nfe": "NFE"}).assign(**faster)
-    if looks is not None and (name := looks["method"][0]) in set(rows["method"]):
-        n = decisions(looks, run.profile.radii, sigma=run.sigma, alpha=run.profile.alpha)["mean votes"].iloc[-1]
-        own = bench.certificate_cost(run, timings, n).set_index("label").loc[name]
-        last = {"method": f"{name}, adaptive", "NFE": own["nfe"], "seconds": own["seconds"]}
-        rows.loc[len(rows)] = last | {f"times faster, N = {LARGE_N}": rows["seconds"][1] / own["seconds"]}
     return rows[~rows["method"].str.contains("audit")].reset_index(drop=True)
 
 
@@ -143,90 +123,22 @@ def srs_finding(costs: pd.DataFrame) -> str:
 
 def speed(profile: Profile) -> list[Shown]:
     """The tables of cost of every run that was timed, and what of the authors' cost SRS takes."""
-    shown, looks = [], _measured(profile, "adaptive", LOOKS)
+    shown = []
     for run, timings in _measured(profile, "bench", bench.COLUMNS).items():
         vote = (
             f"What a vote costs ({_where(run)}), in one process and by turns; medians. Rows \"authors'\" follow the released "
             "code, which stops. 'times faster': than its MDEQ-30A in batches of that size."
         )
-        costs = per_certificate(run, timings, looks.get(run))
+        costs = per_certificate(run, timings)
         whole = (
             f"What a certificate costs at N = {LARGE_N}: n0 = {profile.n0} and N votes, start and audit ({_where(run)}). "
-            "'times faster': than the authors' MDEQ-30A in the smaller batch. 'adaptive': as many votes as decide all radii of "
-            f"the table. {srs_finding(costs)}"
+            f"'times faster': than the authors' MDEQ-30A in the smaller batch. {srs_finding(costs)}"
         )
         for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, whole)):
             digits = dict.fromkeys((column for column in frame if "times" in column), 1)
             digits |= {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0}
             shown.append(show.table(profile, name_of(name, run), frame, caption, digits))
     return shown
-
-
-# ------------------------------------------------------------------------------------------------ adaptive
-
-
-def measure_adaptive(run: Run, method: Method, *, images: int, n: int, progress: bool = True) -> pd.DataFrame:
-    """Draw n votes for some images, evenly spread, by a method that needs no audit, and store those for c_A at every look."""
-    settings.check(not method.needs_audit, "method", method.name, "one whose votes need no audit")
-    part = _part(run, images, n=n)
-    certify.certify(part, methods=(method.name,), count=False, progress=progress)
-    key, rows = certify.vote_key(part), []
-    for idx in part.profile.evaluated:
-        drawn = votes.read(certify.vote_file(part, method, key, idx))
-        c_a = bounds.top_class(drawn.select, part.profile.data.classes)
-        rows += [(method.name, idx, k, bounds.count(drawn.estimate[:k], c_a)) for k in Looks(n).at]
-    return _save(run, "adaptive", pd.DataFrame(rows, columns=list(LOOKS)), key)
-
-
-def adaptive_method(profile: Profile) -> Method:
-    """The shortest method of a profile that needs no audit and is more than a step: what adaptive votes are shown with."""
-    return min((m for m in profile.methods if not m.needs_audit and m.steps > 1), key=lambda m: m.steps)
-
-
-def decisions(stored: pd.DataFrame, radii: Iterable[float], *, sigma: float, alpha: float) -> pd.DataFrame:
-    """What deciding "is the radius at least r?" costs adaptively and with fixed N, on the same votes; last, all radii."""
-    seen, looks, rows = stored.pivot(index="idx", columns="n", values="n_a"), Looks(int(stored["n"].max())), []
-    for asked in (*((r,) for r in radii), tuple(radii)):
-        stop, need, n = settings.Stop(asked, alpha), norm.cdf(np.array(asked) / sigma), []
-        for _, n_a in seen.iterrows():
-            n.append(next(k for k in looks.at if adaptive.enough(n_a[k], k, sigma=sigma, stop=stop, looks=looks)))
-        n, at_stop = np.array(n), seen[n].to_numpy().diagonal()
-        counted = (seen[looks.n], looks.n, alpha), (at_stop, n, alpha * looks.share(n))
-        low = (bounds.lower_confidence_bound(*given)[:, None] for given in counted)
-        fixed, stopped = ((p_lower >= need) & (p_lower > 0.5) for p_lower in low)
-        rows.append({
-            "r": "all" if len(asked) > 1 else f"{asked[0]:.2f}", "images": len(seen), "certified, fixed N": fixed.sum(),
-            "certified, adaptive": stopped.sum(), "decided otherwise": (fixed != stopped).sum(), "mean votes": n.mean(),
-            "share of N %": 100 * n.mean() / looks.n, "most votes": n.max(),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def adaptive_votes(profile: Profile) -> list[Shown]:
-    """The table of adaptive decisions of every run that was measured, here or in what is shipped."""
-    shown = []
-    for run, stored in _measured(profile, "adaptive", LOOKS).items():
-        caption = (
-            f"Deciding whether the radius is at least r, adaptively and with N = {stored['n'].max()}, on the same votes of "
-            f"{stored['method'][0]} ({_where(run)}, alpha = {profile.alpha:g})."
-        )
-        frame = decisions(stored, profile.radii, sigma=run.sigma, alpha=profile.alpha)
-        shown.append(show.table(profile, name_of("adaptive", run), frame, caption, {"mean votes": 0}))
-    return shown
-
-
-def _part(run: Run, images: int, **changes: object) -> Run:
-    """The run on some of its images, evenly spread, with other fields of its profile changed."""
-    p, images = run.profile, min(images, run.profile.images)
-    some = {"images": images, "stride": p.stride * (p.images // images), "plan": (), "adaptive": False}
-    return replace(run, profile=replace(p, **some, **changes))
-
-
-def _save(run: Run, name: str, measured: pd.DataFrame, key: certify.Key) -> pd.DataFrame:
-    path = store.own(run, f"{name}.csv")
-    store.save_frame(path, measured)
-    sealed.write_json(path.with_suffix(".json"), store.provenance(run=run.id, votes=key.shared, images=list(key.images)))
-    return measured
 
 
 def _measured(profile: Profile, name: str, columns: Mapping[str, type]) -> dict[Run, pd.DataFrame]:
