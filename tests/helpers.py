@@ -99,7 +99,6 @@ class LinearDEQ:
         self.weight, self.bias, self.rate = weight, bias, rate
         self.evaluations = 0
         self.calls = []  # (z, u) of every evaluation of f
-        self.heads = []  # z of every call of head
 
     def inject(self, x: Tensor) -> Tensor:
         return x.flatten(1)
@@ -113,7 +112,6 @@ class LinearDEQ:
         return self.rate * z + (1 - self.rate) * u
 
     def head(self, z: Tensor) -> Tensor:
-        self.heads.append(z.clone())
         return z @ self.weight.mT + self.bias
 
 

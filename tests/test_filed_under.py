@@ -9,7 +9,7 @@ import torch
 from srs import data, settings, store
 from srs.attacks import attack
 from srs.deq import inference
-from srs.experiments import ablations, bench, speed
+from srs.experiments import ablations
 from srs.settings import ConfigError
 from srs.smoothing import certify, votes
 from srs.training import train
@@ -78,12 +78,14 @@ def test_other_images_are_certified_anew(done, monkeypatch, change):
     assert drawn_by(certified, monkeypatch) == 0 and counts() == done
 
 
-def test_only_what_is_new_is_drawn(done, monkeypatch):
+def test_only_what_is_new_is_drawn_and_counted_in_any_order_of_methods(done, monkeypatch):
     where = RUN.profile.evaluated[1]
     with monkeypatch.context() as patch:
         change_images(patch, lambda images: images._replace(pixels=images.pixels.index_fill(0, torch.tensor(where), 0.5)))
         assert drawn_by(certified, patch) == len(METHODS)
     assert drawn_by(lambda: certified(replace(RUN, profile=replace(RUN.profile, images=4))), monkeypatch) == 2 * len(METHODS)
+    store.own(RUN, store.COUNTS).unlink()
+    assert drawn_by(lambda: [certified(methods=(name,)) for name in METHODS[::-1]], monkeypatch) == 0 and counts() == done
 
 
 @pytest.mark.parametrize("where", [(inference, "device_name", lambda device: "another CPU"), (torch, "__version__", "9.9")])
@@ -91,13 +93,6 @@ def test_another_device_and_another_torch_have_votes_of_their_own(done, monkeypa
     monkeypatch.setattr(*where)
     assert certify.count_run(RUN) == []
     assert drawn_by(certified, monkeypatch) == ALL
-
-
-def test_stored_votes_are_counted_in_any_order_of_methods(done):
-    store.own(RUN, store.COUNTS).unlink()
-    for name in METHODS[::-1]:
-        certified(methods=(name,))
-    assert counts() == done
 
 
 def test_images_or_weights_that_change_meanwhile_are_not_mixed_up(done, monkeypatch):
@@ -138,32 +133,17 @@ def test_a_training_is_neither_taken_for_done_nor_resumed_on_other_images(srs_ro
     assert len(asked) == 2 * run.train.epochs
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda device: certify.certify(RUN, methods=METHODS, device=device, progress=False),
-        lambda device: certify.load_model(RUN, device),
-        lambda device: train.train(RUN, device=device, progress=False),
-        lambda device: attack.run_suite(RUN, RUN.profile.attacks, device=device, progress=False),
-        lambda device: ablations.measure(RUN.profile, device=device, progress=False),
-        lambda device: speed.measure_agreement(RUN, device=device, progress=False),
-        lambda device: bench.compare(RUN, bench.contenders_of(RUN, 4), repetitions=1, copies=4, device=device, progress=False),
-    ],
-    ids=["certify", "load", "train", "attacks", "ablations", "agreement", "bench"],
-)
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "CPU", "", None, 0])
+@pytest.mark.parametrize("call", [
+    lambda device: certify.certify(RUN, methods=METHODS, device=device, progress=False),
+    lambda device: train.train(RUN, device=device, progress=False),
+    lambda device: attack.run_suite(RUN, RUN.profile.attacks, device=device, progress=False),
+    lambda device: ablations.measure(RUN.profile, device=device, progress=False),
+], ids=["certify", "train", "attacks", "ablations"])  # fmt: skip
 def test_a_device_that_is_not_here_is_refused_before_work(srs_root, device, call):
     with pytest.raises(ConfigError, match=f"^device = {device!r} is refused: want cpu"):
         call(device)
     assert [*srs_root.iterdir()] == []  # no provenance, either
-
-
-def test_nothing_is_computed_on_what_is_no_device():
-    inference.check_device("cpu")
-    for device in ("meta", "CPU", "", None, 0):
-        with pytest.raises(ConfigError, match="^device = .* is refused: want cpu"):
-            inference.check_device(device)
-    assert inference.device_name("cpu:0").startswith("CPU ")
 
 
 def test_the_digest_of_code_follows_what_it_computes():

@@ -73,17 +73,13 @@ DAMAGE = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(params=KINDS)
 def stored(request, srs_root):
     """One kind, its file, and what it says."""
     kind = KINDS[request.param]
     path = store.own(RUN, kind.name)
     kind.write(path)
     return kind, path, kind.read(path)
-
-
-def every(*kinds: str):
-    return pytest.mark.parametrize("stored", kinds or tuple(KINDS), indirect=True)
 
 
 def assert_told_and_remade(stored) -> None:
@@ -98,7 +94,6 @@ def assert_told_and_remade(stored) -> None:
     assert kind.read(path) == before
 
 
-@every()
 def test_a_damaged_file_is_set_aside_and_remade(stored):
     path = stored[1]
     for damage in DAMAGE.values():
@@ -106,7 +101,6 @@ def test_a_damaged_file_is_set_aside_and_remade(stored):
         assert_told_and_remade(stored)
 
 
-@every()
 def test_a_bit_flipped_anywhere_is_found(stored):
     kind, path, _ = stored
     whole = path.read_bytes()
@@ -116,7 +110,6 @@ def test_a_bit_flipped_anywhere_is_found(stored):
             kind.read(path)
 
 
-@every()
 def test_a_file_of_another_run_image_or_method_is_not_taken(stored):
     kind, path, _ = stored
     for other in (store.own(OTHER, kind.name), path.with_name(f"other-{path.name}")):
@@ -138,15 +131,11 @@ def test_a_failed_write_leaves_the_file_of_before(srs_root, monkeypatch):
         sealed.read_json(path, "card", by="train")
 
 
-@every("weights")
 def test_many_write_one_file_at_once(stored):
     kind, path, before = stored
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: kind.write(path), range(40)))  # raises what a write raises
     assert kind.read(path) == before and [*path.parent.iterdir()] == [path]
-
-
-# ------------------------------------------------------------------------------------------------ what is inside
 
 
 FORGED_COUNTS = (
@@ -206,24 +195,6 @@ def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
     assert path.read_bytes() == content and [p for p in path.parent.iterdir() if "damaged" in p.name] == []
 
 
-# ------------------------------------------------------------------------------------------------ run again
-
-
-@pytest.fixture(scope="module")
-def certified(tmp_path_factory):
-    """A root where RUN is certified on an untrained model, and its counts."""
-    with untrained_root(tmp_path_factory, RUN, METHODS) as root:
-        yield root, counted()
-
-
-def certify_again() -> None:
-    certify.certify(RUN, methods=METHODS, progress=False)
-
-
-def counted() -> list:
-    return [[tuple(row)[:-1] for row in synthetic.counted(RUN, RUN.profile.method(name))] for name in METHODS]
-
-
 FORGED = {
     "votes for another class": lambda v: replace(v, estimate=(v.estimate + 1) % 10),
     "fewer votes": lambda v: replace(v, estimate=v.estimate[:-1]),
@@ -232,12 +203,15 @@ FORGED = {
 }
 
 
-@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_forged_votes_are_set_aside_and_drawn_again(certified, srs_root, forge):
-    shutil.copytree(certified[0], srs_root, dirs_exist_ok=True)
-    path = certify.vote_file(RUN, METHOD, certify.vote_key(RUN), RUN.profile.evaluated[1])
-    votes.write(path, forge(votes.read(path)))
-    with pytest.raises(DamagedFile, match=rf"{path.name}.*srs certify"):
-        certify_again()
-    certify_again()
-    assert counted() == certified[1]
+def test_forged_votes_are_set_aside_and_drawn_again(tmp_path_factory):
+    def counted() -> list:
+        certify.certify(RUN, methods=METHODS, progress=False)
+        return [[tuple(row)[:-1] for row in synthetic.counted(RUN, RUN.profile.method(name))] for name in METHODS]
+
+    with untrained_root(tmp_path_factory, RUN):
+        before, path = counted(), certify.vote_file(RUN, METHOD, certify.vote_key(RUN), RUN.profile.evaluated[1])
+        for forge in FORGED.values():
+            votes.write(path, forge(votes.read(path)))
+            with pytest.raises(DamagedFile, match=rf"{path.name}.*srs certify"):
+                counted()
+            assert counted() == before
