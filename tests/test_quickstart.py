@@ -31,7 +31,8 @@ def test_residuals_are_the_solver_s_from_each_start_on_the_copies_that_the_estim
         u = model.inject(noisy[2:])
         expected = SOLVERS[reference.solver](model.f, model.initial(u), u, max_steps=2).residual
     np.testing.assert_array_equal(frame.query("start == 'zero' and evaluations == 2")["residual"], expected.numpy())
-    assert quickstart.convergence(RUN, frame, 0).png and store.shown(RUN.profile, "quickstart_residuals.pdf").is_file()
+    assert quickstart.convergence(RUN, frame, 0).png == quickstart.stored(RUN.profile)[0].png
+    assert store.shown(RUN.profile, "quickstart_residuals.pdf").is_file()
 
 
 def test_certificates_are_those_of_one_image(model):

@@ -6,15 +6,17 @@ import seaborn
 import torch
 from matplotlib.figure import Figure
 
-from srs import data
+from srs import data, store
 from srs.analysis import plots, show
 from srs.analysis.show import Shown
 from srs.deq import mdeq
 from srs.deq.solvers import SOLVERS
-from srs.settings import Run
+from srs.settings import Profile, Run
 from srs.smoothing import certify
 from srs.smoothing.noise import Copies
 from srs.training import train
+
+RESIDUALS, KINDS = "residuals.csv", {"start": str, "evaluations": int, "residual": float, "idx": int}
 
 
 def prepare(run: Run) -> mdeq.DEQ:
@@ -25,7 +27,7 @@ def prepare(run: Run) -> mdeq.DEQ:
 
 @torch.inference_mode()
 def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
-    """Relative residuals |f(z) - z| / |f(z)| of noisy copies before so many `evaluations` of f.
+    """Relative residuals |f(z) - z| / |f(z)| of noisy copies before so many `evaluations` of f; stored.
 
     Each copy is solved from zero, from the clean image's solution, and from another copy's (`start`).
     """
@@ -34,10 +36,19 @@ def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: i
     u, u_before, u_clean = model.inject(noisy[copies:]), model.inject(noisy[:copies]), model.inject(x[None])
     zero = model.initial(u)
     clean, before = (solve(model.f, model.initial(v), v, max_steps=reference.steps).z for v in (u_clean, u_before))
-    return pd.concat([
+    frame = pd.concat([
         pd.DataFrame({"start": start, "evaluations": k, "residual": solve(model.f, z0, u, max_steps=k).residual.numpy()})
         for start, z0 in {"zero": zero, "clean": clean.expand_as(zero), "previous": before}.items() for k in range(1, steps + 1)
     ], ignore_index=True)  # fmt: skip
+    store.save_frame(store.own(run, RESIDUALS), frame.assign(idx=idx))
+    return frame
+
+
+def stored(profile: Profile) -> list[Shown]:
+    """The figure of `convergence` of every run whose residuals are stored."""
+    paths = {run: path for run in profile.runs if (path := store.find(run, RESIDUALS))}
+    read = {run: store.read_frame(path, KINDS, "table of residuals", by="") for run, path in paths.items()}
+    return [convergence(run, frame, frame["idx"][0]) for run, frame in read.items()]
 
 
 def convergence(run: Run, frame: pd.DataFrame, idx: int) -> Shown:
