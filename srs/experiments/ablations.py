@@ -119,12 +119,14 @@ def _variant(profile: Profile, name: str, **changes: object) -> Method:
 
 
 def further_recipes(run: Run) -> dict[str, Train]:
-    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short."""
+    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short.
+
+    The short one attacks one noisy copy of an image, with Salman et al.'s own choice m = 1, in place of the paper's four.
+    """
     without, hard = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), smoothadv(run.train)
     if run.profile.ablation_images is not None:
-        hard = replace(hard, init_from=run.train, pretrain_steps=0, epochs=1, lr=run.train.lr / 2)
-    if run.profile.ablation_images == 1:  # to see that it runs
-        hard = replace(hard, adversarial=Adversarial(steps=1, vectors=1))
+        short = dict(pretrain_steps=0, epochs=1, lr=run.train.lr / 2, adversarial=Adversarial(vectors=1))
+        hard = replace(hard, init_from=run.train, **short)
     return {"jacobian": without, "smoothadv": hard}
 
 
