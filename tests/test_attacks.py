@@ -68,7 +68,7 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
         "idx": 0, "method": REFERENCE, "rule": "cohen", "c_a": 8, "predict": [8, 9], "radius": 9.0,
     })  # fmt: skip
     model = checkpoints.load(store.own(RUN, store.WEIGHTS), RUN.model, RUN.profile.data).requires_grad_(False)
-    attack._attack_group(model, RUN, SUITE, SUITE.attacks[2], digits(1)[0], {0: 8}, held)
+    attack._attack_group(model, RUN, SUITE, held, "cpu", SUITE.attacks[2], digits(1)[0], {0: 8})
     search, predict, *confirm = drawn
     confirm = set.union(*confirm)
     assert not search & predict and not predict & confirm and not search & confirm
@@ -221,6 +221,6 @@ def test_a_seeded_wrong_certificate_is_caught_from_votes_to_table(done):
     profile = replace(RUN.profile, attacks=replace(SUITE, attacks=SUITE.attacks[:2], confirm=120))
     attacks.measure(profile)
     with pytest.raises(FalseCertificate, match="SRS-MDEQ-3A"):
-        attacks.tables(attacks.read(profile), profile)
+        attacks.tables(*attacks.read(profile), profile)
     for name in ("attack_soundness", "robust_accuracy_SMALL_s0.50", "pointwise_SMALL_s0.50"):
         assert store.shown(RUN.profile, f"{name}.csv").is_file(), "the tables are there to be looked at"

@@ -60,7 +60,7 @@ def test_curves_are_those_of_certified_accuracy_with_an_interval_where_images_ar
                 own = panel[panel["method"] == line.get_label()]
                 x, y = line.get_data()
                 for r in (0.1, 0.4, 0.8):
-                    want = 100 * (own["correct"] & (own["radius"] >= r)).mean()
+                    want = (own["correct"] & (own["radius"] >= r)).mean()
                     assert np.append(y, 0)[np.searchsorted(x, r)] == pytest.approx(want)
 
 

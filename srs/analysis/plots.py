@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from srs.smoothing import bounds
 
@@ -21,7 +22,7 @@ SOLID, DASHED, DOTTED, DASHDOT, LONG = "-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 
 COLOURS = seaborn.color_palette("colorblind", 10)
 BLACK, OLIVE, INDIGO = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55)
 Look = tuple[tuple[float, float, float], object]  # colour, line style
-Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]
+Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]  # of a panel's rows; their look, and place among how many
 
 # One look in all figures: rules; then methods by name without the letter of the solver, standard RS solid, SRS broken.
 LOOKS: dict[str, Look] = {
@@ -68,10 +69,7 @@ def grid(
     frame: pd.DataFrame, *, panel: str, hue: str, draw: Draw, x: str, y: str, columns: int = 2, height: float = 1.35,
     title: Callable[[object], str] = str, shared: str = "xy",
 ) -> Figure:
-    """Small multiples: a panel per value of a column, in it what `draw` makes of the rows of each value of `hue`.
-
-    `draw` is given the panel, the rows, their label, colour and line style, and their place among how many.
-    """
+    """Small multiples: a panel per value of a column, in it what `draw` makes of the rows of each value of `hue`."""
     panels = _groups(frame, panel)
     columns = min(columns, len(panels))
     high = -(-len(panels) // columns)
@@ -106,17 +104,16 @@ def _groups(frame: pd.DataFrame, by: str) -> dict:
 def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", title: Callable = sigma_title) -> Figure:
     """Certified accuracy against radius; a grey band is the 95 % Clopper-Pearson interval of a black line of few images."""
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
-        radius = np.sort(own.loc[own["correct"], "radius"].to_numpy())
-        left = np.arange(len(radius), 0, -1)  # images at each image's radius; just after it one less
-        x, left = np.append(0.0, radius), np.append(left[:1], left) if len(left) else np.zeros(1, int)
-        ax.step(np.append(x, x[-1]), np.append(100 * left / len(own), 0.0), where="pre", **style)
+        radius = np.sort(own["radius"].where(own["correct"], -1.0))
+        ax.ecdf(radius, complementary=True, **style)
         if style["color"] == BLACK and len(own) < FEW:
-            low, high = bounds.proportion_interval(left, len(own), 0.95)
-            ax.fill_between(x, 100 * low, 100 * high, step="pre", color="0.5", alpha=0.15, linewidth=0)
+            ends = bounds.proportion_interval(np.arange(len(own), 0, -1), len(own), 0.95)
+            ax.fill_between(radius, *ends, step="pre", color="0.5", alpha=0.15, linewidth=0)
         ax.set_xlim(0, max(ax.dataLim.xmax * 1.05, 1e-3))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
 
     fig = grid(certified, panel=panel, hue=hue, draw=draw, x=RADIUS, y="certified accuracy (%)", title=title, shared="y")
-    fig.axes[0].set_ylim(0, 102)
+    fig.axes[0].set_ylim(0, 1.02)
     return fig
 
 
@@ -138,17 +135,13 @@ def lines(
 def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: float | None = None) -> Figure:
     """How a per-image quantity is distributed, per noise level and method; the last bin holds what lies above `high`, too."""
     frame = frame.dropna(subset=[value])
-    low = min(0.0, frame[value].min()) if len(frame) else 0.0
-    top = frame[value].max() if high is None else high
-    edges = np.histogram_bin_edges([], bins, (low, top))
+    low, top = (min(0.0, frame[value].min()), frame[value].max()) if len(frame) else (0.0, 1.0)
+    edges = np.histogram_bin_edges([], bins, (low, top if high is None else high))
     images = frame.groupby(["sigma", "method"], observed=True).size().groupby("sigma", observed=True).max()
 
-    def draw(ax: Axes, own: pd.DataFrame, style: dict, place: tuple[int, int]) -> None:
-        i, count = place
-        width = (edges[1] - edges[0]) / count
-        share = 100 * np.histogram(own[value].clip(upper=edges[-1]), edges)[0] / len(own)
-        left = edges[:-1] + width * (0.05 * count + 0.9 * i)
-        ax.bar(left, share, 0.9 * width, align="edge", label=style["label"], color=style["color"], linewidth=0)
+    def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
+        shares = np.full(len(own), 100 / len(own))
+        ax.hist(own[value].clip(upper=edges[-1]), edges, weights=shares, histtype="step", **style)
 
     look = {"columns": 1, "height": 0.95, "title": lambda sigma: f"{sigma_title(sigma)}, {images[sigma]} images"}
     fig = grid(frame, panel="sigma", hue="method", draw=draw, x=label, y="images (%)", **look)

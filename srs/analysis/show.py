@@ -6,7 +6,7 @@ Numbers are rounded here and nowhere else: percentages half up to one decimal, r
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
@@ -23,11 +23,11 @@ RULE_LABELS = {
     Rule.COHEN: "cohen", Rule.AUDIT: "audit (ours)", Rule.THEOREM31: "theorem31 (paper)", Rule.RELEASED: "released (unsound)",
 }  # fmt: skip
 UNSOUND_NOTE = "Rows under 'released (unsound)' follow the authors' code; their certificates do not hold."
-DOWN = ("ACR", "radius")  # columns of radii, rounded down to three decimals
+DOWN = ("ACR", "radius", "mean radius", "its radius", "RS at its NFE")  # columns of radii, rounded down to three decimals
 DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
     "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2,
-    "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "largest p_m %": 2, "mean gap %": 2, "parameters": 0,
-    "training steps": 0, "training seconds": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
+    "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "parameters": 0,
+    **dict.fromkeys(RULE_LABELS.values(), 3),
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]\d+)?")
 
@@ -64,20 +64,19 @@ def outward(low: float, high: float) -> str:
     return f"{math.floor(1000 * low) / 10:.1f}-{math.ceil(1000 * high) / 10:.1f}"
 
 
-def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None, down: Sequence[str] = ()) -> pd.DataFrame:
+def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None) -> pd.DataFrame:
     """The table as printed: its index as first columns, every cell text, numbers rounded by the name of their column.
 
-    `digits` are decimals of columns that DIGITS does not know (else one where the name ends in % or begins with "r="), `down`
-    columns of radii besides those of DOWN.
+    `digits` are decimals of columns that DIGITS does not know, else one where the name ends in % or begins with "r=".
     """
     if frame.index.names != [None]:
         frame = frame.reset_index()
-    known, lowered = DIGITS | dict(digits or {}), {*DOWN, *down}
+    known = DIGITS | dict(digits or {})
 
     def cell(column: str, value: object) -> str:
         if isinstance(value, str) or pd.isna(value):
             return RULE_LABELS.get(value, value) if isinstance(value, str) else ""
-        if column in lowered:
+        if column in DOWN:
             return round_down(value)
         if column == "sigma":
             return f"{value:.2f}"
@@ -89,12 +88,9 @@ def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None, down: Se
     return pd.DataFrame({str(name): [cell(str(name), value) for value in frame[name]] for name in frame.columns})
 
 
-def table(
-    profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None,
-    down: Sequence[str] = (),
-) -> Shown:
+def table(profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None) -> Shown:
     """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
-    caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits, down)
+    caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits)
     columns = "".join(_aligned(printed, "r", "l"))
     texts = {
         "md": f"{_markdown(printed)}\n\n{caption}\n", "csv": printed.to_csv(index=False, lineterminator="\n"),

@@ -98,19 +98,12 @@ def run_suite(
     return target
 
 
-def attacker(
-    run: settings.Run, suite: Suite, weights: dict[str, Tensor], held: pd.DataFrame, device: str
-) -> Callable[[Attack, Tensor, dict[int, int]], pd.DataFrame]:
-    """A run's model as a function that attacks a group of images."""
+def attacker(run: settings.Run, suite: Suite, weights: dict[str, Tensor], held: pd.DataFrame, device: str) -> Callable:
+    """A run's model as a function that attacks a group of images: of an attack, the images, and their labels by position."""
     inference.choose_kernels()
     memory.keep_freed()
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=weights)
-    model = model.to(device).requires_grad_(False)
-
-    def attack_group(attack: Attack, x: Tensor, labels: dict[int, int]) -> pd.DataFrame:
-        return _attack_group(model, run, suite, attack, x.to(device), labels, held[held["idx"].isin(labels)])
-
-    return attack_group
+    return partial(_attack_group, model.to(device).requires_grad_(False), run, suite, held, device)
 
 
 def certificates(run: settings.Run, suite: Suite) -> pd.DataFrame:
@@ -131,10 +124,12 @@ def attack_key(run: settings.Run, suite: Suite, attack: Attack, held: pd.DataFra
 
 
 def _attack_group(
-    model: mdeq.DEQ, run: settings.Run, suite: Suite, attack: Attack, x: Tensor, labels: dict[int, int], held: pd.DataFrame
+    model: mdeq.DEQ, run: settings.Run, suite: Suite, held: pd.DataFrame, device: str, attack: Attack, x: Tensor,
+    labels: dict[int, int],
 ) -> pd.DataFrame:
     """Attack some images together, then draw the votes on each: the rows of the table."""
-    p, images = run.profile, list(labels)
+    p, images, x = run.profile, list(labels), x.to(device)
+    held = held[held["idx"].isin(images)]
     reference = p.method(p.reference)
     selected = held[held["method"] == p.reference].set_index("idx")["c_a"].to_dict()
     held = held[held["predict"] != ABSTAIN]

@@ -1,7 +1,6 @@
 """Notebook 33: does an attack get past a certificate? Certificates put to the test, and the accuracy that attacks leave."""
 
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,13 +24,6 @@ class FalseCertificate(AssertionError):
     """An attack changed the smoothed classifier's mind within a radius that a sound rule certified."""
 
 
-class Attacked(NamedTuple):
-    """What was stored of a profile's attacks."""
-    points: pd.DataFrame  # a row per attacked image and radius
-    certified: pd.DataFrame  # the certificates of the same images, under every rule
-    tested: pd.DataFrame  # a row per point and certificate, see `put_to_the_test`
-
-
 def suite_of(profile: Profile) -> Suite:
     """What is attacked in a profile; ConfigError if nothing is."""
     settings.check(profile.attacks is not None, "attacked profile", profile.name, "one with attacks, such as digits")
@@ -53,14 +45,13 @@ def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, schedule
         attack.run_suite(run, suite_of(profile), device=device, workers=workers, scheduler=scheduler)
 
 
-def read(profile: Profile) -> Attacked:
-    """The stored attacks of a profile beside the certificates they try; ConfigError if a run was not attacked or certified."""
+def read(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per attacked image and radius, and the images' certificates; ConfigError if a run was not attacked or certified."""
     counted, suite = store.read_counts(profile), suite_of(profile)
     points = pd.concat([store.read_attacks(run).assign(**identity(run)) for run in runs_of(profile)], ignore_index=True)
     points = points.astype({name: counted[name].dtype for name in RUN}).assign(attack=measures.in_order(points["attack"]))
     some = counted[counted["method"].isin(suite.methods)].merge(points[IMAGE].drop_duplicates(), on=IMAGE)
-    certified = measures.certificates(some, alpha=profile.alpha)
-    return Attacked(points, certified, put_to_the_test(points, certified))
+    return points, measures.certificates(some, alpha=profile.alpha)
 
 
 def shown(profile: Profile) -> list[Shown]:
@@ -68,7 +59,7 @@ def shown(profile: Profile) -> list[Shown]:
     runs = runs_of(profile) if profile.attacks else ()
     if lacking := [run.id for run in runs if store.find(run, "attacks.csv") is None]:
         warnings.warn(f"no attacks are stored for {', '.join(lacking)}: notebook 33_attacks measures them", stacklevel=2)
-    return tables(read(profile), profile) if runs and not lacking else []
+    return tables(*read(profile), profile) if runs and not lacking else []
 
 
 def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame) -> pd.DataFrame:
@@ -122,19 +113,19 @@ def of_radii(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["attack"] != "none") & ~table["attack"].str.startswith("at the edge")]
 
 
-def robust_accuracy(attacked: Attacked, reference: str) -> pd.DataFrame:
+def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Certified accuracy beside the accuracy that each attack leaves of the reference, in percent of the attacked images.
 
     An image is left if it is right before an attack and after it; rows of ALL ask for all attacks of radius up to r.
     """
-    right = attacked.points.assign(right=attacked.points["own"] == attacked.points["label"])
+    right = points.assign(right=points["own"] == points["label"])
     before = right[right["attack"] == "none"].pivot(index=IMAGE, columns="radius", values="right")
     after = of_radii(right).pivot(index=["attack", *IMAGE], columns="radius", values="right")
     left = before.join(after).mul(before[0.0], axis=0).reorder_levels(["attack", *IMAGE])
     strongest = left.groupby(level=IMAGE, observed=True).min().cummin(axis=1)
     left = pd.concat([left, pd.concat({ALL: strongest}, names=["attack"])])
     wide = 100 * left.groupby(level=["attack", *RUN], observed=True, sort=False).mean()
-    held = measures.certified_accuracy(measures.under_its_rule(attacked.certified), list(wide)).reset_index()
+    held = measures.certified_accuracy(measures.under_its_rule(certified), list(wide)).reset_index()
     held["classifier"] = held["method"].astype(str) + ", " + held["rule"].astype(str).map(show.RULE_LABELS)
     wide = wide.rename(columns="r={:.2f}".format)
     table = pd.concat([held.assign(attack="certified"), wide.reset_index().assign(classifier=reference)])
@@ -157,12 +148,12 @@ def pointwise(tested: pd.DataFrame, method: str) -> pd.DataFrame:
     return pd.concat(parts).sort_index(level=line, kind="stable", sort_remaining=False).reset_index()
 
 
-def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
+def tables(points: pd.DataFrame, certified: pd.DataFrame, profile: Profile) -> list[Shown]:
     """The test of the certificates of all runs; for each the accuracy that attacks leave, and the point-wise table.
 
     FalseCertificate, once all is saved, if an attack proved a certificate of a sound rule false.
     """
-    suite, reference, tested = suite_of(profile), profile.reference, attacked.tested
+    suite, reference, tested = suite_of(profile), profile.reference, put_to_the_test(points, certified)
     shown = [show.table(profile, "attack_soundness", soundness(tested), (
         "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: the "
         f"first {suite.n} votes of {reference} are not for the certified class, and of {suite.confirm} more another class "
@@ -178,7 +169,7 @@ def tables(attacked: Attacked, profile: Profile) -> list[Shown]:
         f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones, perhaps by chance."
     )
     made = {
-        "robust_accuracy": (robust_accuracy(attacked, reference), accuracy),
+        "robust_accuracy": (robust_accuracy(points, certified, reference), accuracy),
         "pointwise": (pointwise(tested, reference), flips),
     }
     for run in runs_of(profile):

@@ -44,7 +44,7 @@ def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
     table = f"{told} Mean radius at the least alpha, abstentions counting 0."
     figure = f"{told} Dashed: what was promised. Arrow: no failure was seen."
     return [
-        show.table(profile, "failure_rates", rate_table(measured), table, down=["mean radius"]),
+        show.table(profile, "failure_rates", rate_table(measured), table),
         show.figure(profile, "failure_rates_figure", drawn, figure),
     ]
 
@@ -170,7 +170,7 @@ def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
             f"Mean radius under 'audit' and NFE per image (N = {n}, counts {drawn}, alpha = {profile.alpha:g}; abstentions "
             f"count 0). SRS pays where it certifies more than plain RS ({profile.reference}) for the same NFE. 'best K': where "
             "the lead over plain RS is largest."
-        ), down=["its radius", "RS at its NFE"]))  # fmt: skip
+        )))  # fmt: skip
     return shown
 
 
