@@ -127,16 +127,15 @@ TRAIN   := srs/data.py $(wildcard srs/deq/*.py srs/training/*.py)
 SAMPLE  := $(TRAIN) $(wildcard srs/smoothing/*.py)
 ANALYSE := srs/store.py $(wildcard srs/analysis/*.py)
 
-# Settings of a run as a file that is touched only when they change: another profile's edit retrains nothing here.
-$(foreach run,$(RUNS) $(call answer,explicit),$(WORK)/settings/$(run).train.json $(WORK)/settings/$(run).certify.json): $(WORK)/settings/stamp
-	@test -f $@ || $(ASK) srs.profiles $(PROFILE) stamps >/dev/null
-$(WORK)/settings/stamp: srs/profiles.py srs/settings.py
-	@$(ASK) srs.profiles $(PROFILE) stamps >/dev/null && touch $@
+# Settings of the profile as a file that is touched only when they change: another profile's edit remakes nothing here.
+SETTINGS := $(WORK)/settings.json
+$(SETTINGS): srs/profiles.py srs/settings.py
+	@$(ASK) srs.profiles $(PROFILE) settings
 
-$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(WORK)/settings/%.train.json | $(ENV)
+$(NB)/10_train-%.ipynb: notebooks/10_train.ipynb $(TRAIN) $(SETTINGS) | $(ENV)
 	$(call papermill,10_train,$(run_parameters) -p retrain $(if $(RETRAIN),True,False))
 
-$(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) $(WORK)/settings/%.certify.json | $(ENV)
+$(NB)/20_certify-%.ipynb: notebooks/20_certify.ipynb $(NB)/10_train-%.ipynb $(SAMPLE) $(SETTINGS) | $(ENV)
 	$(call papermill,20_certify,$(run_parameters) $(SHARED))
 
 CERTIFIED := $(foreach run,$(RUNS),$(NB)/20_certify-$(run).ipynb)

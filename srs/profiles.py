@@ -237,8 +237,6 @@ def read_parameters(namespace: dict, **known: type) -> None:
         check(right, name, value, f"a {kind.__name__}")
 
 
-# ------------------------------------------------------------------------------------------------ what make asks
-
 LEAVES = {"10_train": ("weights.safetensors", "train_mean.safetensors", "card.json"), "20_certify": ("counts.csv",)}
 
 
@@ -263,23 +261,11 @@ def lost(profile: Profile) -> list[Path]:
     return found
 
 
-def write_stamps(profile: Profile) -> None:
-    """Write what a run is trained and certified with to files for make, touching only those whose content changed."""
-    for run in profile.every_run:
-        p = run.profile
-        stamps = {
-            "train": (run.model, run.train, run.sigma, p.data, p.seed, p.card_images),
-            "certify": (run.sigma, p.data, p.sampling, p.methods, p.evaluated, p.alpha),
-        }
-        for kind, content in stamps.items():
-            text = json.dumps(content, indent=1, default=dataclasses.asdict) + "\n"
-            sealed.write_changed(sealed.root() / "data" / profile.name / "settings" / f"{run.id}.{kind}.json", text.encode())
-
-
 def main(profile: str, what: str = "") -> None:
-    """Tell make what there is of a profile, in words `question=answer`; `stamps` writes its files of settings instead."""
-    if what == "stamps":
-        return write_stamps(get_profile(profile))
+    """Tell make what there is of a profile, in words `question=answer`; `settings` writes the profile to a file instead."""
+    if what == "settings":
+        content = json.dumps(dataclasses.asdict(get_profile(profile)), indent=1) + "\n"
+        return sealed.write_changed(sealed.root() / "data" / profile / "settings.json", content.encode())
     answers = {"profile": PROFILES}
     if p := PROFILES.get(profile):
         answers |= {"run": [run.id for run in p.runs], "explicit": [run.id for run in p.explicit], "notebook": notebooks(p)}

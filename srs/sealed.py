@@ -26,14 +26,9 @@ class DamagedFile(RuntimeError):
     """The content of a file is wrong; a file of the work folder was renamed, so that nothing overwrites it."""
 
 
-def environment(name: str) -> str | None:
-    """The value of a variable of the environment; None where it is unset or empty."""
-    return os.environ.get(name) or None
-
-
 def root() -> Path:
     """The folder that holds data/ and figures/: SRS_ROOT, or the checkout this package lies in."""
-    return Path(environment("SRS_ROOT") or Path(__file__).resolve().parents[1])
+    return Path(os.environ.get("SRS_ROOT") or Path(__file__).resolve().parents[1])
 
 
 def _place(path: Path) -> tuple[str, ...]:
@@ -110,17 +105,10 @@ def _canonical(content: dict) -> bytes:
 
 
 def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: bool = False) -> T:
-    """What a file holds, once its seal was checked.
+    """What `parse` makes of a file's content without its seal; any error of `parse` means that the content is wrong.
 
-    Args:
-        path, what: the file, and what it is in words.
-        parse: makes the result of the content without its seal; any error of it means that the content is wrong.
-        by: the command that makes the file; empty if only a notebook does.
-        plain: the file has no seal, or `parse` checks it.
-
-    Raises:
-        ConfigError, OSError: no such file, or one that cannot be read.
-        DamagedFile: the content is wrong. A file of the work folder has been set aside, another is left as it is.
+    `what` is the file in words, `by` the command that makes it, empty if only a notebook does. A `plain` file has no seal, or
+    `parse` checks it. ConfigError where there is no file, DamagedFile where its content is wrong: see `damaged`.
     """
     check(present(path), what, str(path), f"an existing file; {_made_by(by)} makes one")
     content = path.read_bytes()

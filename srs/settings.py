@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 
 class ConfigError(ValueError):
@@ -32,7 +33,7 @@ def plain(value: object) -> object:
 
 def check_count(value: object, least: int, what: str) -> None:
     """Refuse what is not a whole number of at least `least`."""
-    whole = isinstance(plain(value), int) and not isinstance(plain(value), bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     check(whole and value >= least, what, value, f"a whole number, at least {least}")
 
 

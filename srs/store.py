@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.metadata
 import io
+import os
 import platform
 import warnings
 from collections.abc import Iterable, Mapping
@@ -62,7 +63,7 @@ def published(name: str) -> Path:
 
 def brought(*parts: str) -> Path:
     """What the user brought, below SRS_DATA: <data set>/<split>/<class>/*, or golden/<a result of others>."""
-    return Path(sealed.environment("SRS_DATA") or sealed.root() / "data" / "raw").joinpath(*parts)
+    return Path(os.environ.get("SRS_DATA") or sealed.root() / "data" / "raw").joinpath(*parts)
 
 
 # ------------------------------------------------------------------------------------------------ models

@@ -152,7 +152,7 @@ def test_nothing_but_what_was_computed_is_removed(checkout, words):
 def test_a_lost_result_is_remade_and_then_nothing_is(made, notebook):
     for name in LEAVES[notebook]:
         (made.folder / name).unlink()
-    settings = made.folder / f"data/smoke/settings/{RUN.id}.train.json"
+    settings = made.folder / "data/smoke/settings.json"
     before = settings.read_text()
     settings.unlink()
     assert notebook in made.executed() and all((made.folder / name).exists() for name in LEAVES[notebook])
