@@ -48,15 +48,6 @@ def belongs(path: Path) -> str:
     return "/".join(place[2:] if place[:1] and place[0] in TRACKED else place[1:])
 
 
-def present(path: Path) -> bool:
-    """Whether the file is there; ConfigError where something else is in its place."""
-    check(path.is_file() or not path.exists(), "file", str(path), "a file; remove or rename what is in its place")
-    return path.exists()
-
-
-# ------------------------------------------------------------------------------------------------ writing
-
-
 def write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all: under a name of its own, then moved into place."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
@@ -101,16 +92,13 @@ def _canonical(content: dict) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-# ------------------------------------------------------------------------------------------------ reading
-
-
 def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: bool = False) -> T:
     """What `parse` makes of a file's content without its seal; any error of `parse` means that the content is wrong.
 
     `what` is the file in words, `by` the command that makes it, empty if only a notebook does. A `plain` file has no seal, or
     `parse` checks it. ConfigError where there is no file, DamagedFile where its content is wrong: see `damaged`.
     """
-    check(present(path), what, str(path), f"an existing file; {_made_by(by)} makes one")
+    check(path.is_file(), what, str(path), f"an existing file; {_made_by(by)} makes one")
     content = path.read_bytes()
     try:
         return parse(content if plain else _opened(content, path))
@@ -154,9 +142,6 @@ def read_json(path: Path, what: str, *, by: str) -> dict:
         return found
 
     return read(path, what, parse, by=by, plain=True)
-
-
-# ------------------------------------------------------------------------------------------------ one at a time
 
 
 @contextlib.contextmanager

@@ -27,8 +27,6 @@ MODEL = (WEIGHTS, TRAIN_MEAN, CARD)
 COUNTS = "counts.csv"  # of all the run's methods; like every table, it has a .json of that name with what made it
 RUN = ["model", "recipe", "sigma"]  # what names a run
 
-# ------------------------------------------------------------------------------------------------ where it lies
-
 
 def own(run: Run, name: str) -> Path:
     """A file of a run that is computed here."""
@@ -43,7 +41,7 @@ def tracked(run: Run, name: str) -> Path:
 
 def find(run: Run, name: str) -> Path | None:
     """A file of a run, from here, else as shipped; None if there is neither."""
-    return next((path for path in (own(run, name), tracked(run, name)) if sealed.present(path)), None)
+    return next((path for path in (own(run, name), tracked(run, name)) if path.is_file()), None)
 
 
 def shown(profile: Profile, name: str) -> Path:
@@ -64,9 +62,6 @@ def published(name: str) -> Path:
 def brought(*parts: str) -> Path:
     """What the user brought, below SRS_DATA: <data set>/<split>/<class>/*, or golden/<a result of others>."""
     return Path(os.environ.get("SRS_DATA") or sealed.root() / "data" / "raw").joinpath(*parts)
-
-
-# ------------------------------------------------------------------------------------------------ models
 
 
 def card(run: Run) -> dict:
@@ -91,7 +86,7 @@ def ship(profile: Profile) -> list[Path]:
     """Put models and tables of the profile's finished runs where they are tracked; what was put."""
     put = []
     for run in dict.fromkeys((*profile.every_run, *(run.parent for run in profile.every_run if run.parent))):
-        trained = sealed.present(own(run, CARD)) and not card(run).get("shipped")
+        trained = own(run, CARD).is_file() and not card(run).get("shipped")
         left = () if trained else MODEL
         left += () if _complete(run, own(run, COUNTS)) is not None else (COUNTS, "counts.json")
         for path in sorted(own(run, "any").parent.glob("*.*")):
@@ -99,9 +94,6 @@ def ship(profile: Profile) -> list[Path]:
                 put.append(tracked(run, path.name))
                 sealed.write_changed(put[-1], path.read_bytes())
     return put
-
-
-# ------------------------------------------------------------------------------------------------ tables
 
 
 def save_frame(path: Path, frame: pd.DataFrame) -> None:
@@ -144,9 +136,6 @@ def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
     path = find(run, f"{name}.csv")
     settings.check(path is not None, "attack results", str(own(run, f"{name}.csv")), "an existing file; `make` makes one")
     return read_frame(path, ATTACKED, "table of attacked images", by="")
-
-
-# ------------------------------------------------------------------------------------------------ counts
 
 
 @dataclass(frozen=True)
@@ -212,7 +201,7 @@ def read_run(run: Run) -> pd.DataFrame | None:
 
 def _complete(run: Run, path: Path) -> pd.DataFrame | None:
     """The counts of a file; None where it is not there or lacks one of the run's methods."""
-    if not sealed.present(path):
+    if not path.is_file():
         return None
     found = sealed.read(path, "result file", lambda body: _checked(_parse(body, {"method": str} | KINDS)), by="certify")
     p, parts = run.profile, []
@@ -263,9 +252,6 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     return sealed.read(Path(path), "table of certificates", parse, by="certify", plain=True)
 
 
-# ------------------------------------------------------------------------------------------------ what made it
-
-
 def provenance(**facts: object) -> dict:
     """What made a result: the given facts with the versions and the machine kind they were computed on."""
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch")}
@@ -273,16 +259,11 @@ def provenance(**facts: object) -> dict:
 
 
 @functools.cache  # the code that runs is the code that was imported, whatever is edited meanwhile
-def code_digest(*modules: str) -> str:
-    """The digest of modules of this package: it changes with the code, not with its comments."""
-    home = Path(__file__).parent
-    return digest_of_code(*((home / f"{module}.py").read_text(encoding="utf-8") for module in modules))
-
-
-def digest_of_code(*sources: str) -> str:
-    """Sixteen hex digits of Python sources but for docstrings and lines of comment, under every release of Python."""
+def code_digest(*modules: str, home: Path = Path(__file__).parent) -> str:
+    """Sixteen hex digits of modules of this package but for docstrings and lines of comment, under every release of Python."""
     kept = []
-    for source in sources:
+    for module in modules:
+        source = (home / f"{module}.py").read_text(encoding="utf-8")
         lines = source.splitlines()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:

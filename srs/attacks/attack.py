@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from srs import data, sealed, settings, store
+from srs import data, settings, store
 from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
@@ -84,7 +84,7 @@ def run_suite(
         # Fixed groups, each a file: what is computed together rounds together.
         for group in (list(images[i : i + size]) for i in range(0, len(images), size)):
             paths.append(store.own(run, f"attacks/{attack.name.replace(' ', '-')}-{key}/{group[0]:05d}-{group[-1]:05d}.csv"))
-            if not sealed.present(paths[-1]):
+            if not paths[-1].is_file():
                 todo.append((paths[-1], attack, group))
     if todo:
         costs = [len(group) * len(a.radii or (0,)) * (a.nfe + (suite.n + 1) * full.steps) for _, a, group in todo]

@@ -123,13 +123,13 @@ def take_from_zoo(run: settings.Run) -> bool:
     What is shipped is copied whole or, where any of it is damaged (DamagedFile) or a pointer of Git LFS, not at all.
     """
     shelf = store.tracked(run, store.CARD)
-    told = sealed.read_json(shelf, "model card", by="train") if sealed.present(shelf) else {}
+    told = sealed.read_json(shelf, "model card", by="train") if shelf.is_file() else {}
     if told.get("recipe_key") != store.recipe_key(run):
         return False
     taken = {}
     for what, name in (("weights", store.WEIGHTS), ("train_mean", store.TRAIN_MEAN)):
         path = store.tracked(run, name)
-        if what == "weights" or sealed.present(path):
+        if what == "weights" or path.is_file():
             taken[name] = read_tensors(path, what)
             if digest_of(taken[name]) != told.get(what, digest_of(taken[name])):
                 raise sealed.damaged(path, what, "train")

@@ -162,7 +162,7 @@ def measure(
     for model in models.values() if training else (run,):
         train.train(model, device=device, progress=progress)
     draw(run)  # nothing, where the votes are here
-    without = {line.table for line in every if not sealed.present(store.own(models[line.train], store.WEIGHTS))}
+    without = {line.table for line in every if not store.own(models[line.train], store.WEIGHTS).is_file()}
     every = [line for line in every if line.table not in without]
     for (recipe, images), own in groupby(every, lambda line: (line.train, images_of(line.table, profile))):
         found += _count(models[recipe], images, list(own), draw, device)

@@ -48,7 +48,7 @@ def measure_agreement(
     first `chains`, which `previous` begins with, are not counted.
     """
     reference = replace(run.profile.method(run.profile.reference), batch=copies)
-    has_mean = sealed.present(store.own(run, store.TRAIN_MEAN))
+    has_mean = store.own(run, store.TRAIN_MEAN).is_file()
     every = [m for m in ways(chains) if m.start != "train_mean" or has_mean]
     p, images = run.profile, min(images, run.profile.images)
     some = {"images": images, "stride": p.stride * (p.images // images), "plan": (), "adaptive": False}  # evenly spread

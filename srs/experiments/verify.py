@@ -55,7 +55,7 @@ def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: 
 
 def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> store.ImageCounts:
     """The counts of one image by the weights that are here, else the shipped ones; `compared`: with reference and auditor."""
-    if not sealed.present(path := store.own(run, store.WEIGHTS)):
+    if not (path := store.own(run, store.WEIGHTS)).is_file():
         settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")
     p, images = run.profile, data.load(run.profile.data, "test")
     method, reference, draw = p.method(name), p.method(p.reference), certify.voter(run, certify.read_inputs(run), device)
@@ -85,7 +85,7 @@ def doctor(profile: Profile) -> Iterator[str]:
         where = "shipped" if weights == store.tracked(run, store.WEIGHTS) else "here" if weights else "missing"
         with contextlib.suppress(ConfigError, sealed.DamagedFile):  # no weights here, or no images
             key, want = certify.vote_key(run), [(m, idx) for m in run.profile.methods for idx in run.profile.evaluated]
-            votes = f"{sum(sealed.present(certify.vote_file(run, m, key, idx)) for m, idx in want)} of {len(want)}"
+            votes = f"{sum(certify.vote_file(run, m, key, idx).is_file() for m, idx in want)} of {len(want)}"
         try:
             rows = store.read_run(run)
             counts = "missing" if rows is None else f"of {len(rows)} rows"

@@ -110,7 +110,7 @@ def certify(
         key = vote_key(run, device, inputs)
         for method in chosen:
             _record_provenance(run, method, key, device, inputs)
-        todo = [(i, m) for i in run.profile.evaluated for m in chosen if not sealed.present(vote_file(run, m, key, i))]
+        todo = [(i, m) for i in run.profile.evaluated for m in chosen if not vote_file(run, m, key, i).is_file()]
         if todo:
             given, prepare = _arguments(run, todo, key), prepared(partial(voter, run, inputs), device, VOTES_DEPEND_ON)
             costs, workers = [most_nfe(method, run.profile.sampling) for _, method in todo], min(workers, len(todo))
@@ -170,7 +170,7 @@ def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), key:
         beside = zip(standard or missing, drawn.get(method.auditor) or missing)
         counted[method.name] = [count_votes(v, method, profile.sampling, *pair) for v, pair in zip(own, beside)]
         told = vote_file(run, method, key, images[0]).with_name("provenance.json")
-        made_by[method.name] = sealed.read_json(told, "provenance", by="certify") if sealed.present(told) else {}
+        made_by[method.name] = sealed.read_json(told, "provenance", by="certify") if told.is_file() else {}
     if counted:
         store.write_counts(run, counted, made_by)
     return [m.name for m in methods or profile.methods if m in drawn]
@@ -216,7 +216,7 @@ def read_inputs(run: settings.Run) -> Inputs:
     """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
     weights = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
     path = store.own(run, store.TRAIN_MEAN)
-    train_mean = checkpoints.load_train_mean(path) if sealed.present(path) else None
+    train_mean = checkpoints.load_train_mean(path) if path.is_file() else None
     return Inputs(weights, train_mean, *data.seen(run))
 
 
@@ -245,7 +245,7 @@ def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) ->
 
 def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
     files = {idx: vote_file(run, method, key, idx) for idx in images}
-    if not all([sealed.present(file) for file in files.values()]):
+    if not all([file.is_file() for file in files.values()]):
         return None
     fit = partial(votes.fits, method=method, sampling=run.profile.sampling)
     return [votes.read(file, partial(fit, idx=idx)) for idx, file in files.items()]
@@ -254,7 +254,7 @@ def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tupl
 def _record_provenance(run: settings.Run, method: settings.Method, key: Key, device: str, inputs: Inputs) -> None:
     p = run.profile
     path = vote_file(run, method, key, p.evaluated[0]).with_name("provenance.json")
-    if not sealed.present(path):
+    if not path.is_file():
         sealed.write_json(path, store.provenance(
             run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
             weights=checkpoints.digest_of(inputs.weights), device=inference.device_name(device), data=inputs.source,

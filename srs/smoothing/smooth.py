@@ -113,7 +113,7 @@ def certify_images(
     weights = digest_of(*(w for network in networks_of(smooth.model) for w in network.state_dict().values()))
     key = settings.fingerprint(weights, smooth.sigma, smooth.method, replace(smooth.sampling, n0=n0, n=n), alpha)
     out, told, rows, seen = Path(out), Path(out).with_suffix(".json"), [], {}
-    if sealed.present(out):
+    if out.is_file():
         before = sealed.read_json(told, "record of what a table was made with", by="certify")
         check(before["key"] == key, "out", str(out), "another name: this table is of another model or other settings")
         rows, seen = store.read_rows(out).to_dict("records"), before["images"]

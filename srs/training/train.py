@@ -159,7 +159,7 @@ def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> Non
 
 def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
     path = store.own(run, store.CHECKPOINT)
-    if not sealed.present(path):
+    if not path.is_file():
         return 0, 0.0
     load = partial(torch.load, map_location=device, weights_only=True)
     state = sealed.read(path, "training checkpoint", lambda body: load(io.BytesIO(body)), by="train")
@@ -173,7 +173,7 @@ def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float
 
 def _is_done(run: settings.Run) -> bool:
     """Whether weights of these settings are there and whole; what is damaged is told."""
-    if not all([sealed.present(store.own(run, name)) for name in (store.CARD, store.WEIGHTS)]):
+    if not all([store.own(run, name).is_file() for name in (store.CARD, store.WEIGHTS)]):
         return False
     told, of = sealed.read_json(store.own(run, store.CARD), "model card", by="train"), run.profile.data
     if told.get("settings") != _settings(run) or told.get("shipped"):
@@ -187,7 +187,7 @@ def _remake_train_mean(run: settings.Run, device: str) -> None:
     """Compute the training mean of weights that are done, where it is missing or damaged."""
     path = store.own(run, store.TRAIN_MEAN)
     with contextlib.suppress(sealed.DamagedFile):
-        if sealed.present(path):
+        if path.is_file():
             checkpoints.load_train_mean(path)
             return
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
