@@ -38,14 +38,6 @@ def test_limits_are_clopper_pearson(trials):
     assert np.transpose(bounds.proportion_interval(0, 0, 0.95)).tolist() == [0, 1]
 
 
-def test_high_probability_accuracy_covers_binomial_failures():
-    """The share of failed certificates may exceed the subtracted loss with probability at most rho."""
-    images, alpha, rho = 500, 0.1, 0.05
-    loss = 1 - bounds.high_probability_accuracy(images, images, alpha, rho)
-    failed = np.random.default_rng(0).binomial(images, alpha, 20_000) / images
-    assert 0 < np.mean(failed > loss) <= rho
-
-
 def exact_bound(n_a, k, m, alpha):
     """Largest M with P[Hypergeom(n_a, M, k) <= m] >= alpha in rational arithmetic."""
     ways = [sum(comb(M, i) * comb(n_a - M, k - i) for i in range(m + 1)) for M in range(n_a + 1)]

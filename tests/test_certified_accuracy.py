@@ -38,6 +38,18 @@ def test_published_rows_follow_ours(counted):
     assert "as published" not in set(others["rule"])
 
 
+def test_what_steps_and_noise_do_is_told_from_the_counts(counted):
+    fixed = {"MDEQ-1A": 300, "MDEQ-5A": 350, "MDEQ-30A": 390}
+    counted = counted[counted["method"].isin(fixed)].assign(c_a=counted["label"])
+    counted["n_a"] = counted["method"].astype(str).map(fixed)
+    told = certified_accuracy.steps_finding(counted, PAPER)
+    assert told.endswith("MDEQ-30A in 2 of 2 models: SMALL paper at sigma 0.25; SMALL paper at sigma 0.5.")
+    counted.loc[counted["sigma"] == 0.5, "n_a"] = 390 * (counted["idx"] % 2)
+    assert " in 1 of 2 models: SMALL paper at sigma 0.25." in certified_accuracy.steps_finding(counted, PAPER)
+    told = certified_accuracy.noise_finding(counted, PAPER)
+    assert "0, 2 % of its draws" in told and "100, 50 % of the images." in told
+
+
 def test_lost_counts_are_told(counted):
     store.own(RUN, store.COUNTS).unlink()
     with pytest.warns(UserWarning, match=RUN.id):

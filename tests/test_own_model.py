@@ -68,14 +68,13 @@ def test_an_explicit_network_gets_plain_rs():
         srs.tune(network, IMAGES, [(label + 1) % 3 for label in labels], classes=3, sigma=0.01)
 
 
-# Twenty images leave a wide margin where truncated votes scatter: on `paper` the choice takes 9 steps where 5 are the best row.
-@pytest.mark.parametrize(("recipe", "times"), [("path_independent", 1.1), ("paper", 2.0)])
-def test_the_choice_for_a_shipped_model_costs_little_more_than_the_best_measured_row(shared, recipe, times):
+@pytest.mark.parametrize("recipe", ["path_independent", "paper"])
+def test_the_choice_for_a_shipped_model_costs_little_more_than_the_best_measured_row(shared, recipe):
     """The best row of the shipped counts: the cheapest sound one with 95 % of the full solve's average certified radius."""
     source, run = data.image_folder(shared("cifar10", "train")), profiles.get_run("cifar10", "SMALL", 0.5, recipe)
-    some = torch.linspace(0, len(source.labels) - 1, 20).long()
-    found = srs.tune(srs.load(f"cifar10/{run.id}"), source.x(some), source.labels[some], copies=12)
+    some = torch.linspace(0, len(source.labels) - 1, 160).long()
+    found = srs.tune(srs.load(f"cifar10/{run.id}"), source.x(some), source.labels[some])
     counted = store.read_run(run)
     radius = measures.certified_accuracy(measures.holding(counted, alpha=run.profile.alpha), (0.0,), ["method"])["ACR"]
     best = measures.cost(counted, ["method"])["NFE/image"][radius >= 0.95 * radius[run.profile.reference]].min()
-    assert found.table["NFE"][found.table["method"] == found.method].iloc[0] <= times * best
+    assert found.table["NFE"][found.table["method"] == found.method].iloc[0] <= 1.1 * best

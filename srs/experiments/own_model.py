@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from scipy.stats import norm
 from torch import Tensor, nn
 
 from srs import data, profiles, settings, store
@@ -22,11 +23,11 @@ from srs.deq.solvers import SOLVERS
 from srs.settings import ABSTAIN, check, Method
 from srs.smoothing import bounds, votes
 from srs.smoothing.noise import Copies
-from srs.smoothing.smooth import certify_images, check_image, Smooth
+from srs.smoothing.smooth import certify_images, check_image, Smooth, STANDARD
 
 OTHER_NOISE = 1_000_003  # the seed here: what is chosen may not depend on the noise of a certificate
 AUDIT = 400  # K of a method that a command line names
-STEPS, SHARED_STEPS, CHAINS = 30, 10, 10  # most steps from zero, most from the shared start, chains of SRS
+STEPS, SHARED_STEPS, BATCH = 30, 10, 100  # most steps from zero, most from the shared start; copies solved together
 
 
 def plot_certified_accuracy(*tables: str | Path) -> Figure:
@@ -76,7 +77,7 @@ def certify_folder(
 
 
 def tune_folder(
-    *, model: str = "cifar10/SMALL-s0.50", images: str = "", sigma: float = 0.5, n: int = 1_000, most: int = 20,
+    *, model: str = "cifar10/SMALL-s0.50", images: str = "", sigma: float = 0.5, n: int = 1_000, most: int = 200,
     channels: int = 3, device: str = "cpu",
 ) -> str:
     """Say which method should certify your model.
@@ -129,58 +130,74 @@ class Choice(NamedTuple):
 
 def tune(
     model: object, images: Sequence[Tensor], labels: Sequence[int], *, classes: int = 10, sigma: float = 0.5, n0: int = 100,
-    n: int = 1_000, alpha: float = 0.001, copies: int = 24, keep: float = 0.95,
+    n: int = 1_000, alpha: float = 0.001, copies: int = 3, keep: float = 0.95,
 ) -> Choice:
     """Find the cheapest sound method that keeps the mean certified radius of the full solve; wrong images have radius 0.
 
     Args:
         model, classes, sigma, n0, n, alpha: as for `Smooth` and `Smooth.certify`.
-        images, labels: twenty training images or more, none that is to be certified, and their classes.
-        copies: noisy copies of each image.
+        images, labels: some two hundred training images, none that is to be certified, and their classes.
+        copies: noisy copies of each image, at least 2. Radii differ by image, so more images tell more than more copies.
         keep: share of the full solve's mean radius that the choice must reach.
     """
-    model, labels, rows = copy.copy(as_deq(model, classes)), np.asarray(labels), []
+    settings.check_count(copies, 2, "copies")
+    model, labels, rows = copy.copy(as_deq(model, classes)), np.asarray(labels, np.int64), []
+    check(set(labels) <= set(range(classes)), "labels", set(labels), f"classes from 0 to {classes - 1}")
+    explicit = getattr(model, "explicit", False)
     own = [Copies(check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate") for i, x in enumerate(images)]
-    noisy = [draw(np.arange(copies)) for draw in own]
+    noisy = torch.stack([draw(np.arange(copies)) for draw in own], dim=1)  # (copies, images, C, H, W)
 
-    def add(method: Method, drawn: np.ndarray, wrong: float = 0.0) -> None:
-        """Note the cost of a method, and the radius that n votes of the measured shares would certify."""
-        top = np.array([bounds.top_class(each, classes) for each in drawn])
-        share = ((drawn == top[:, None]).sum(axis=1) + 0.5) / (drawn.shape[1] + 1)  # Jeffreys: never a share of 1
+    def add(method: Method, share: np.ndarray, wrong: float = 0.0) -> None:
+        """Note the cost of a method, and the radius of each image that n votes with this share for its label would certify."""
         n_a = np.rint(n * share).astype(int)
         k = np.minimum(method.audit, n_a)
         counts = bounds.Counts(n, n_a, k, np.rint(wrong * k).astype(int))
         radius = bounds.certify(bounds.rules_for(method.needs_audit)[0], counts, sigma, alpha)[1]
         longer = 2 * method.batch * (method.warmup - method.steps) if method.needs_audit else 0  # the first batch of each stage
         cost = (n0 + n) * method.steps + longer + method.audit * (method.auditor.steps if method.auditor else 0)
-        rows.append({"method": method, "NFE": cost, "each": np.where(top == labels, radius, 0.0)})
+        rows.append({"method": method, "NFE": cost, "each": radius})
 
-    if getattr(model, "explicit", False):
-        add(settings.EXPLICIT, _every_step(model, noisy, None, 1)[0][0])
-    else:
-        zero, mean = _every_step(model, noisy, None, STEPS)
-        for k, drawn in enumerate(zero, start=1):
-            add(Method(f"zero-anderson-{k}", "anderson", k), drawn)
+    zero, mean = _margins(model, noisy, labels, None, 1 if explicit else STEPS)
+    for k, margins in enumerate(zero, start=1):
+        add(settings.EXPLICIT if explicit else Method(f"zero-anderson-{k}", "anderson", k), share_of(margins))
     full = rows[-1]["each"]
     check(full.mean() > 0, "mean radius", 0.0, "images that the model classifies rightly at this noise level")
-    if not getattr(model, "explicit", False):
+    if not explicit:
         # What audits is what is certified: the full solve, or the shortest from zero that keeps its radius.
         auditors = {rows[-1]["method"], next(row["method"] for row in rows if keeps(row["each"], full, keep))}
         model.train_mean = mean if getattr(model, "train_mean", None) is None else model.train_mean
-        for k, drawn in enumerate(_every_step(model, noisy, model.train_mean, SHARED_STEPS)[0], start=1):
-            add(Method(f"train_mean-anderson-{k}", "anderson", k, start="train_mean"), drawn)
+        for k, margins in enumerate(_margins(model, noisy, labels, model.train_mean, SHARED_STEPS)[0], start=1):
+            add(Method(f"train_mean-anderson-{k}", "anderson", k, start="train_mean"), share_of(margins))
+        places = np.arange(copies * len(own)).reshape(copies, -1)
+        chains = np.array_split(places, len(own) // BATCH + 1, axis=1)  # one per image; its first copy is the warm-up
         for k in (1, 3):
-            srs = Method(f"previous-anderson-{k}", "anderson", k, "previous", CHAINS, warmup=10, audit=min(AUDIT, n))
-            drawn = np.stack([votes.sample(model, draw, srs, np.arange(copies))[0] for draw in own])
+            srs = Method(f"previous-anderson-{k}", "anderson", k, "previous", warmup=10, audit=min(AUDIT, n))
+            drawn = [
+                votes.sample(model, noisy.flatten(0, 1).__getitem__, replace(srs, batch=some.shape[1]), some.ravel())[0]
+                for some in chains
+            ]
+            given = np.hstack([each.reshape(copies, -1) for each in drawn])
+            right, solved = (given == labels)[1:], zero[:, 1:] > 0
+            share = np.clip(share_of(zero[-1]) + right.mean(axis=0) - solved[-1].mean(axis=0), 0, 1)
             for auditor in auditors:
-                wrong = float(np.mean((drawn != zero[auditor.steps - 1])[:, CHAINS:]))  # the first batch is the chains' warm-up
-                name = f"{srs.name} audited by {auditor.name}"
-                add(replace(srs, name=name, batch=100, auditor=auditor), drawn[:, CHAINS:], wrong)
+                wrong = float((right & ~solved[auditor.steps - 1]).sum() / max(right.sum(), 1))
+                add(replace(srs, name=f"{srs.name} audited by {auditor.name}", batch=100, auditor=auditor), share, wrong)
     table = pd.DataFrame(rows)
     table["radius"] = table["each"].map(np.mean)
     table["kept"] = table["radius"] / full.mean()
     enough = table[[keeps(each, full, keep) for each in table["each"]]].sort_values(["NFE", "radius"], ascending=[True, False])
     return Choice(enough["method"].iloc[0], model, table.drop(columns="each"), _answer(table, enough))
+
+
+def share_of(margins: np.ndarray) -> np.ndarray:
+    """Expected share of votes for each image's label from margins on a few copies (copies, images), as if they were normal.
+
+    Two or three counted votes would hide what a shorter solve changes. An image's variance is moderated by the mean of all,
+    which counts for two degrees of freedom; one or four choose alike.
+    """
+    own, freedom = margins.var(axis=0, ddof=1), len(margins) - 1
+    moderated = (freedom * own + 2 * np.nanmean(own)) / (freedom + 2) + 1e-12
+    return np.nan_to_num(norm.cdf(margins.mean(axis=0) / np.sqrt(moderated)))  # 0 where an answer is not finite
 
 
 def keeps(each: np.ndarray, full: np.ndarray, keep: float) -> bool:
@@ -190,21 +207,26 @@ def keeps(each: np.ndarray, full: np.ndarray, keep: float) -> bool:
 
 
 @torch.inference_mode()
-def _every_step(model: mdeq.DEQ, noisy: Sequence[Tensor], start: Tensor | None, steps: int) -> tuple[np.ndarray, Tensor]:
-    """The votes after each step of one solve of every copy (steps, images, copies), and the mean solution (D,)."""
+def _margins(model, noisy, labels, start, steps) -> tuple[np.ndarray, Tensor]:
+    """By how much the label's logit leads after each step (steps, copies, images), and the mean solution (D,)."""
     inference.choose_kernels()
-    drawn, solved = np.empty((steps, len(noisy), len(noisy[0])), np.int16), []
-    for i, x in enumerate(noisy):
-        u = model.inject(x)
+    margins, solved = np.empty((steps, len(noisy) * len(labels))), []
+    wanted = torch.as_tensor(labels, device=noisy.device).repeat(len(noisy))[:, None]
+    for i in range(0, len(wanted), BATCH):
+        u = model.inject(noisy.flatten(0, 1)[i : i + BATCH])
         cold = model.initial(u)
 
         def look(step: int, active: Tensor, z: Tensor, i: int = i) -> Tensor:
-            drawn[step:, i, active.cpu().numpy()] = votes.predict(model.head(z))  # later, too: a solved copy leaves
+            logits, label = model.head(z), wanted[i + active]
+            others = logits.scatter(1, label, -torch.inf).amax(dim=1)
+            # Of later steps, too: a solved copy leaves.
+            margins[step:, i + active.cpu().numpy()] = (logits.gather(1, label)[:, 0] - others).cpu()
             return torch.zeros_like(active, dtype=torch.bool)
 
-        z = SOLVERS["anderson"](model.f, cold if start is None else start.expand_as(cold), u, max_steps=steps, decided=look).z
+        z0 = cold if start is None else start.expand_as(cold)
+        z = SOLVERS["anderson"](model.f, z0, u, max_steps=steps, tol=STANDARD.tol, decided=look).z
         solved.append(z[torch.isfinite(z).all(dim=1)])
-    return drawn, torch.cat(solved).mean(dim=0)
+    return margins.reshape(steps, len(noisy), -1), torch.cat(solved).mean(dim=0)
 
 
 def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:

@@ -266,17 +266,3 @@ def proportion_interval(successes: ArrayLike, trials: ArrayLike, confidence: flo
     tail = (1 - confidence) / 2
     failures = np.asarray(trials) - np.asarray(successes)
     return lower_confidence_bound(successes, trials, tail), 1 - lower_confidence_bound(failures, trials, tail)
-
-
-def high_probability_accuracy(correct: ArrayLike, images: int, alpha: float, rho: float) -> np.ndarray:
-    """Lower bound, with probability 1 - rho, on the certified accuracy of g over these very images.
-
-    Each of `images` certificates fails with probability at most alpha, independently, so some of the `correct`
-    ones may be wrong; Bernstein's inequality bounds how many (Cohen, Rosenfeld, Kolter 2019, arXiv 1902.02918, appendix):
-    accuracy - alpha - sqrt(2 alpha (1 - alpha) log(1/rho) / images) - log(1/rho) / (3 images).
-    """
-    _require_share("alpha", alpha)
-    _require_share("rho", rho)
-    log_term = np.log(1 / rho) / images
-    loss = alpha + np.sqrt(2 * alpha * (1 - alpha) * log_term) + log_term / 3
-    return np.maximum(np.asarray(correct) / images - loss, 0.0)[()]
