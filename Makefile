@@ -1,15 +1,6 @@
 # The whole artefact as a DAG of files over papermill. `make help` lists what there is to ask for.
 # Every step may be interrupted: what is finished stays, what was begun resumes, and nothing half-made carries its name.
 
-# Called with -f from another folder, make starts again where this file lies: every path below is relative to that folder.
-HERE := $(shell cd -- "$$(dirname -- "$$(echo "$(MAKEFILE_LIST)" | sed 's/^ *//')")" && pwd -P)
-THERE := $(shell pwd -P)
-ifneq ($(or $(HERE),$(THERE)),$(THERE))
-$(or $(MAKECMDGOALS),all): there ; @:
-there: ; +@$(MAKE) --no-print-directory -C "$(HERE)" $(MAKECMDGOALS)
-.PHONY: there $(MAKECMDGOALS)
-else
-
 # A variable that is empty in the environment is unset. nproc answers OMP_NUM_THREADS where that is set.
 default = $(if $(strip $($(1))),,$(eval $(1) := $(2)))
 $(call default,PROFILE,digits)
@@ -237,5 +228,3 @@ clean:  ## remove what PROFILE computed
 
 distclean:  ## remove what every profile computed, and .venv
 	rm -rf $(foreach p,$(call answer,profile),data/$(p) figures/$(p)) $(TRIAL) docs .venv
-
-endif

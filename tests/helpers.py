@@ -19,12 +19,12 @@ TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  #
 
 @dataclass(frozen=True)
 class Problem:
-    """A fixed-point problem z = f(z, u) in float64 with its solution; solvers start from z0."""
+    """A fixed-point problem z = f(z, u) in float64 with its solution (B, D); solvers start from z0."""
 
     name: str
     f: Callable[[Tensor, Tensor], Tensor]
-    u: Tensor  # injection, batch first
-    solution: Tensor  # (B, D)
+    u: Tensor
+    solution: Tensor
 
     @property
     def z0(self) -> Tensor:
@@ -90,15 +90,11 @@ class Counted:
 
 
 class LinearDEQ:
-    """f(z, u) = rate z + (1 - rate) u: the fixed point is the image itself, and logits are linear in it.
-
-    Its smoothed classifier is known in closed form for two classes.
-    """
+    """f(z, u) = rate z + (1 - rate) u: the fixed point is the image itself, and logits are linear in it."""
 
     def __init__(self, weight: Tensor, bias: Tensor, rate: float = 0.0):
         self.weight, self.bias, self.rate = weight, bias, rate
-        self.evaluations = 0
-        self.calls = []  # (z, u) of every evaluation of f
+        self.evaluations, self.calls = 0, []  # (z, u) of every evaluation of f
 
     def inject(self, x: Tensor) -> Tensor:
         return x.flatten(1)

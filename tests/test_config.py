@@ -18,8 +18,6 @@ from srs.settings import ConfigError, fingerprint, Method, Sampling
 SMOKE = PROFILES["smoke"]
 RS, ONE = Method("X", "anderson", 3), SMOKE.plan[0]
 
-# ---------------------------------------------------------------------------------------------- refusals
-
 REFUSED = {
     "profile": (lambda: get_profile("digit"), "profile = 'digit'", "digits"),
     "model": (lambda: get_run("digits", "MEDIUM", 0.5), "'MEDIUM 0.5 paper'", "SMALL 0.5 paper, "),
@@ -57,8 +55,6 @@ def test_edges_that_are_allowed():
     assert fingerprint(scalars) == fingerprint(Method("M", "anderson", 3, tol=0.1))
 
 
-# ---------------------------------------------------------------------------------------------- notebook parameters
-
 TYPES = dict(profile=str, sigma=float, workers=int, quick=bool)
 GIVEN = dict(profile="digits", sigma=0.5, workers=2, quick=False)
 
@@ -78,9 +74,6 @@ def test_an_unknown_name_is_refused_where_papermill_sets_it():
     with pytest.raises(ConfigError, match="parameter = 'k' is refused: want one of profile"):
         read_parameters(GIVEN | {"In": cells}, **TYPES)
     read_parameters(GIVEN | {"In": [*cells, "# Parameters\nprofile = 'smoke'\n"]}, **TYPES)  # put right
-
-
-# ---------------------------------------------------------------------------------------------- ids
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -116,9 +109,6 @@ def test_a_run_may_draw_fewer_methods_and_images_than_its_profile():
     for less in (run.profile for run in whole.runs if run.sigma != 0.5):
         assert [m.name for m in less.methods] == [m.name for m in whole.methods[:6]] and less.sampling == whole.sampling
         assert less.evaluated == whole.evaluated[:10] and less.runs[0].profile == less
-
-
-# ---------------------------------------------------------------------------------------------- the package itself
 
 
 ROOT = Path(profiles.__file__).parents[1]

@@ -119,21 +119,16 @@ def test_a_training_is_neither_taken_for_done_nor_resumed_on_other_images(srs_ro
     monkeypatch.setattr(data, "load", few)
     train.train(run, progress=False, stop_after=1)
     monkeypatch.setattr(train, "_train_epoch", lambda *_: asked.append(1))
-    monkeypatch.setattr(data, "load", lambda *which: darker(few(*which)))
-    for _ in range(2):
+    for load, epochs in ((lambda *which: darker(few(*which)), 1), (lambda *which: darker(few(*which)), 1), (few, 2)):
+        monkeypatch.setattr(data, "load", load)
         train.train(run, progress=False)
-        assert len(asked) == run.train.epochs
-    with monkeypatch.context() as patch:  # images that are not there are not missed
-        patch.setattr(data, "at_hand", lambda *_: False)
-        patch.setattr(data, "load", lambda *_: pytest.fail("the images were asked for"))
-        train.train(run, progress=False)
-    assert len(asked) == run.train.epochs
-    monkeypatch.setattr(data, "load", few)
+        assert len(asked) == epochs * run.train.epochs
+    monkeypatch.setattr(data, "at_hand", lambda *_: False)  # images that are not there are not missed
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("the images were asked for"))
     train.train(run, progress=False)
-    assert len(asked) == 2 * run.train.epochs
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "meta", "CPU", "", None, 0])
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "", None])
 @pytest.mark.parametrize("call", [
     lambda device: certify.certify(RUN, methods=METHODS, device=device, progress=False),
     lambda device: train.train(RUN, device=device, progress=False),

@@ -57,10 +57,10 @@ class Checkout:
         self.stub.chmod(0o755)
 
     def begin(self, *words: str, env: dict = {}, **more: object) -> subprocess.Popen:
-        """Start make with the stub."""
+        """Start make with the stub, in a session of its own."""
         stands = f"PYTHON3={sys.executable}", f"PY={shlex.quote(str(self.stub))}", "ENV="
         known = {"PATH": "/usr/bin:/bin", "MAKEFLAGS": "", "STUB_LOG": str(self.log), "STUB_LEAVES": json.dumps(LEAVES)}
-        place = {"cwd": self.folder, "env": known | env} | more
+        place = {"cwd": self.folder, "env": known | env, "start_new_session": True} | more
         return subprocess.Popen(["make", "-j1", *stands, "PROFILE=smoke", *words], **place)
 
     def make(self, *words: str, **more: object) -> tuple[int, str]:
@@ -96,9 +96,6 @@ def made(tmp_path, finished) -> Checkout:
     return Checkout(tmp_path / NAME, finished)
 
 
-# ---------------------------------------------------------------------------------------------- without running
-
-
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess:
     command, env = ["make", f"PYTHON3={sys.executable}", *words], {"PATH": "/usr/bin:/bin", "MAKEFLAGS": ""} | environment
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
@@ -125,9 +122,6 @@ def test_every_run_is_trained_before_it_is_certified_and_shown(profile):
     assert names[-1] == profiles.notebooks(p)[-1] and (len(profiles.notebooks(p)) == 1 or names[-2] == "80_coverage")
 
 
-# ---------------------------------------------------------------------------------------------- removals
-
-
 def touched(*paths: Path) -> tuple[Path, ...]:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,9 +137,6 @@ def test_nothing_but_what_was_computed_is_removed(checkout, words):
     code, said = checkout.make(f"SRS_ROOT={near}", *words)
     assert code == 0 if len(words) == 1 else code and "is refused: want one of digits" in said
     assert [path for path in kept if not path.exists()] == []
-
-
-# ---------------------------------------------------------------------------------------------- results
 
 
 @pytest.mark.parametrize("notebook", LEAVES)
@@ -166,14 +157,6 @@ def test_a_change_remakes_what_depends_on_it_and_no_more(made, file, remade):
     assert made.executed("-W", f"srs/{file}") == [*LEAVES][len(LEAVES) - remade :]
 
 
-# ---------------------------------------------------------------------------------------------- machines
-
-
-def test_make_is_called_from_another_folder(checkout, tmp_path):
-    data, = touched(checkout.folder / "data/smoke/x")
-    assert checkout.make("-f", f"{checkout.folder}/Makefile", "clean", cwd=tmp_path)[0] == 0 and not data.exists()
-
-
 def test_an_old_python_is_refused_before_the_environment_is_touched(checkout, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 9, 18, 'final', 0)")
     (checkout.folder / ".venv").unlink()
@@ -191,8 +174,6 @@ def test_a_foreign_kernel_of_the_same_name_is_not_taken(checkout, tmp_path):
     _, said = checkout.make(NOTEBOOKS[0], env={"JUPYTER_PATH": str(foreign.parents[1])})
     assert f"found {checkout.folder}/.venv/share/jupyter/kernels/python3" in said.splitlines()
 
-
-# ---------------------------------------------------------------------------------------------- signals
 
 # Says who runs: this kernel, its papermill, its workers. All of them would go on for minutes.
 SLOW = """
@@ -221,7 +202,7 @@ def test_nothing_runs_on_once_make_is_ended(checkout):
     nbformat.write(slow, checkout.folder / "notebooks/10_train.ipynb")
     checkout.stub = Path(sys.executable)
     env, target = dict(PYTHONPATH=str(checkout.folder), HOME=str(checkout.folder.parent)), NOTEBOOKS[0]
-    make = checkout.begin(target, env=env, start_new_session=True)
+    make = checkout.begin(target, env=env)
     running = [make.pid]
     try:
         assert comes_true(lambda: checkout.log.read_text() != "" or make.poll() is not None, 60) and make.poll() is None
