@@ -24,21 +24,18 @@ IMAGENET_SAMPLE = replace(IMAGENET, name="imagenet-sample", classes=100)  # an i
 DATASETS = {d.name: d for d in (DIGITS, CIFAR10, IMAGENET, IMAGENET_SAMPLE)}
 
 
-def paper_methods(*, batch: int, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
-    """The six rows of the paper's CIFAR-10 tables, and the solve that audits; `batch` is a matter of speed alone."""
-    stop = replace(STOP, batch=batch)
-    rs = (Method(f"MDEQ-{k}A", "anderson", k, batch=batch) for k in (1, 5, 30))
-    ways = (("1N", "naive", 1), ("1A", "anderson", 1), ("3A", "anderson", 3))
-    srs = (Method(f"SRS-MDEQ-{name}", solver, k, "previous", chains, warmup, audit, auditor=stop) for name, solver, k in ways)
-    return (*rs, *srs, stop)
+def paper_methods(*, batch: int, chains: int, warmup: int, audit: int, rs="1A 5A 30A", srs="1N 1A 3A", auditor=STOP):
+    """The rows of the paper's tables, by steps and solver, and the solve that audits; `batch` is a matter of speed alone."""
+    solvers, auditor = {"A": "anderson", "B": "broyden", "N": "naive"}, replace(auditor, batch=batch)
+    audited = dict(start="previous", batch=chains, warmup=warmup, audit=audit, auditor=auditor)
+    return (
+        *(Method(f"MDEQ-{way}", solvers[way[-1]], int(way[:-1]), batch=batch) for way in rs.split()),
+        *(Method(f"SRS-MDEQ-{way}", solvers[way[-1]], int(way[:-1]), **audited) for way in srs.split()),
+        auditor,
+    )
 
 
-def imagenet_methods(*, chains: int, warmup: int, audit: int) -> tuple[Method, ...]:
-    """The five rows of the paper's ImageNet tables, and the solve that audits, all by Broyden's method."""
-    stop = replace(STOP, solver="broyden", steps=14, batch=chains)
-    rs = tuple(Method(f"MDEQ-{k}B", "broyden", k, batch=chains) for k in (1, 5, 14))
-    srs = (Method(f"SRS-MDEQ-{k}B", "broyden", k, "previous", chains, warmup, audit, auditor=stop) for k in (1, 3))
-    return (*rs, *srs, stop)
+BROYDEN = dict(rs="1B 5B 14B", srs="1B 3B", auditor=replace(STOP, solver="broyden", steps=14))  # ImageNet's rows
 
 
 def fast_methods(*, batch: int, audit: int) -> tuple[Method, ...]:
@@ -94,20 +91,10 @@ CIFAR_LONG = replace(
     CIFAR_TWO, recipe="long", init_from=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
     path_independence=PathIndependence(most_free_steps=2, weight=4.0),
 )  # fmt: skip
-# At the outer levels a short training begins with the same recipe's model of the level beside.
-CIFAR_PAPER_AT = {
-    0.12: replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.25, epochs=1), 0.25: CIFAR_PAPER, 0.5: CIFAR_PAPER,
-    1.0: replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.5, epochs=1),
-}  # fmt: skip
-CIFAR_PATH_INDEPENDENT_AT = {
-    0.12: replace(CIFAR_PATH_INDEPENDENT, init_from=CIFAR_PATH_INDEPENDENT, init_sigma=0.25, epochs=2),
-    0.25: CIFAR_PATH_INDEPENDENT, 0.5: CIFAR_TWO, 1.0: replace(CIFAR_TWO, init_from=CIFAR_TWO, init_sigma=0.5),
-}  # fmt: skip
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
     "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
-    weight_decay=2e-5, forward_steps=14, backward_steps=14, jacobian_weight=2.5, jacobian_frequency=0.08,
-    jacobian_until=1.0,
+    weight_decay=2e-5, forward_steps=14, backward_steps=14, jacobian_weight=2.5, jacobian_frequency=0.08, jacobian_until=1.0,
 )
 # Six steps, so that each phase of a training has run once at full size. Nothing is learned.
 IMAGENET_CHECK = replace(
@@ -139,8 +126,15 @@ def as_counted(run: Run) -> Run:
     return run if run.sigma == 0.5 else replace(run, methods=audited_by_reference, images=10)
 
 
-CIFAR_RECIPES = (*CIFAR_PAPER_AT.items(), *CIFAR_PATH_INDEPENDENT_AT.items())
-CIFAR_RUNS = tuple(Run(SMALL, recipe, sigma) for sigma, recipe in CIFAR_RECIPES)
+CIFAR_RUNS = (  # at the outer levels a short training begins with the same recipe's model of the level beside
+    Run(SMALL, replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.25, epochs=1), 0.12),
+    *runs_at((0.25, 0.5), (SMALL, CIFAR_PAPER)),
+    Run(SMALL, replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.5, epochs=1), 1.0),
+    Run(SMALL, replace(CIFAR_PATH_INDEPENDENT, init_from=CIFAR_PATH_INDEPENDENT, init_sigma=0.25, epochs=2), 0.12),
+    Run(SMALL, CIFAR_PATH_INDEPENDENT, 0.25),
+    Run(SMALL, CIFAR_TWO, 0.5),
+    Run(SMALL, replace(CIFAR_TWO, init_from=CIFAR_TWO, init_sigma=0.5), 1.0),
+)
 CIFAR_METHODS = paper_methods(batch=50, chains=50, warmup=10, audit=100)
 CIFAR_MORE = CIFAR_METHODS + fast_methods(batch=50, audit=100)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
@@ -185,13 +179,13 @@ PROFILES = {
         ),
         Profile(  # 500 of the 50,000 validation images
             "imagenet", IMAGENET, runs_at((0.25, 0.5, 1.0), (IMAGENET_SMALL, IMAGENET_PAPER)),
-            imagenet_methods(chains=400, warmup=10, audit=400), "MDEQ-14B", images=500, stride=100, n0=100, n=10_000,
-            radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), published=True,
+            paper_methods(batch=400, chains=400, warmup=10, audit=400, **BROYDEN), "MDEQ-14B",
+            images=500, stride=100, n0=100, n=10_000, radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), published=True,
         ),
         # Everything that `imagenet` does, at full size of model and image, but on two images with few noisy copies.
         Profile(
             "imagenet_sample", IMAGENET_SAMPLE, runs_at((0.5,), (IMAGENET_SMALL, IMAGENET_CHECK)),
-            imagenet_methods(chains=4, warmup=4, audit=2), "MDEQ-14B", images=2, stride=50, n0=2, n=12,
+            paper_methods(batch=4, chains=4, warmup=4, audit=2, **BROYDEN), "MDEQ-14B", images=2, stride=50, n0=2, n=12,
             radii=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), card_images=1, note="A pipeline check, not a result.",
         ),
         # What the tests run: every stage of `digits`, none of its statistics.
@@ -222,11 +216,7 @@ def list_runs(profile: Profile) -> list[str]:
 
 
 def read_parameters(namespace: dict, **known: type) -> None:
-    """Check a notebook's parameters: papermill only warns of an unknown name and never looks at types.
-
-    `namespace` is the notebook's `globals()`, `known` the type of each parameter; int passes for float. ConfigError where
-    papermill set an unknown name, or a parameter is missing or of another type.
-    """
+    """Check a notebook's parameters (its `globals()`): papermill only warns of an unknown name and never looks at types."""
     injected = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
     for name in re.findall(r"^(\w+) = ", injected[-1] if injected else "", re.M):
         check(name in known, "parameter", name, one_of(known))

@@ -15,7 +15,6 @@ ABSTAIN = -1  # the class of a vote or a certificate that names none
 SOLVERS = ("naive", "anderson", "safe_anderson", "broyden", "anderson_as_released")
 FIXED_STARTS = ("clean", "pilot_mean", "corrected_pilot_mean", "train_mean")  # one state for every copy of an image
 STARTS = ("zero", "previous", *FIXED_STARTS)
-NOISES = ("gaussian", "grid")
 
 
 def check(ok: bool, what: str, value: object, right: str) -> None:
@@ -173,8 +172,7 @@ def check_standard(method: Method, what: str) -> None:
     check(method.start == "zero" and method.auditor is None, what, method.name, "one that starts from zero, without an auditor")
 
 
-# Standard RS whose samples stop by themselves, each at its own residual: the usual auditor.
-STOP = Method("RS-tol", "safe_anderson", 30, tol=0.003)
+STOP = Method("RS-tol", "safe_anderson", 30, tol=0.003)  # each sample stops at its own residual: the usual auditor
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ class Sampling:
             check_count(getattr(self, what), least, what)
         check(self.classes <= 2**15, "classes", self.classes, "at most 32,768: votes are stored in 16 bits")
         check_standard(self.reference, "reference method")
-        check(self.noise in NOISES, "noise", self.noise, one_of(NOISES))
+        check(self.noise in ("gaussian", "grid"), "noise", self.noise, "gaussian or grid")
         check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
 
     def n_max(self, method: Method) -> int:
@@ -221,8 +219,7 @@ class Sampling:
         check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
 
 
-# How an explicit network votes: one pass of it is one evaluation, which solves it from any start; see srs.deq.resnet.
-EXPLICIT = Method("RS", "naive", 1)
+EXPLICIT = Method("RS", "naive", 1)  # how an explicit network votes: one pass solves it from any start; see deq.resnet
 
 
 @dataclass(frozen=True)
@@ -292,11 +289,6 @@ class Profile:
     def evaluated(self) -> tuple[int, ...]:
         """Positions in the test split of the images that are certified."""
         return tuple(range(0, self.images * self.stride, self.stride))
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """The noise levels of its runs."""
-        return tuple(sorted({run.sigma for run in self.plan}))
 
     @property
     def every_run(self) -> tuple[Run, ...]:

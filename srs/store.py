@@ -174,8 +174,7 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     """Every stored count of some runs of a profile, in the profile's order; of its DEQs, where none are named.
 
     A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
-    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `ImageCounts`. ConfigError
-    where no run is complete in either place, or counts are of other images or settings than the run's.
+    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `ImageCounts`.
     """
     runs = runs or profile.runs
     found = {run: rows for run in runs if (rows := read_run(run)) is not None}

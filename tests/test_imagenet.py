@@ -53,7 +53,7 @@ def test_published_entries_beyond_the_theorem_are_named():
     assert frame.loc["SRS-MDEQ-3B", "largest radius of the rule"] == "1.982"
     assert frame.loc[["MDEQ-14B", "SRS-MDEQ-3B"], "entries beyond it"].tolist() == ["", "r=2.00, r=2.50, r=3.00"]
     assert "so 6 of the 14 published SRS entries" in imagenet.published_finding(table)
-    caps = {sigma: float(bounds.largest_radius("cohen", 10_000, 400, sigma, 0.001)) for sigma in FULL.sigmas}
+    caps = {run.sigma: float(bounds.largest_radius("cohen", 10_000, 400, run.sigma, 0.001)) for run in FULL.runs}
     assert [sigma for sigma, cap in caps.items() if cap >= 3] == [imagenet.SIGMA], "only it reaches the published radii"
 
 

@@ -33,8 +33,7 @@ def act(
 
 
 def parser_of(function) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
-    entry.add_flags(parser, function)
+    entry.add_flags(parser := argparse.ArgumentParser(), function)
     return parser
 
 
@@ -82,11 +81,10 @@ def test_nothing_but_the_chosen_command_is_imported(monkeypatch, capsys):
     assert capsys.readouterr().out.split() == [run.id for run in profiles.get_profile("smoke").every_run]
 
 
-@pytest.mark.parametrize(("result", "printed"), [
-    (None, ""), (Path("a/b"), "a/b\n"), (["x", Path("y")], "x\ny\n"), ({"MDEQ": Path("t.tsv")}, "MDEQ t.tsv\n"), (3, "3\n"),
-])  # fmt: skip
-def test_what_a_function_returns_is_printed_a_line_each(result, printed):
-    assert "".join(f"{line}\n" for line in entry.lines(result)) == printed
+def test_what_a_function_returns_is_printed_a_line_each():
+    results = {None: [], Path("a/b"): ["a/b"], ("x", Path("y")): ["x", "y"], 3: ["3"]}
+    assert {result: [*entry.lines(result)] for result in results} == results
+    assert [*entry.lines({"MDEQ": Path("t.tsv")})] == ["MDEQ t.tsv"]
 
 
 def test_a_refusal_is_one_sentence_and_exit_code_2_and_faults_of_the_program_are_none(monkeypatch, capsys):

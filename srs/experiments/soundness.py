@@ -141,7 +141,8 @@ def gain_finding(counts: pd.DataFrame, profile: Profile) -> str:
 def rounding_finding(profile: Profile) -> str:
     """What the 64 bits of exact noise add to alpha at most, for a certificate at any of the profile's noise levels."""
     size, data = profile.n0 + profile.n, profile.data
-    added = max(exact.added_to_alpha(sigma, data.levels, int(np.prod(data.shape)), size) for sigma in profile.sigmas)
+    pixels = int(np.prod(data.shape))
+    added = max(exact.added_to_alpha(run.sigma, data.levels, pixels, size) for run in profile.plan)
     return f"Rounding to 64 bits adds at most {added:.1e} to the alpha of a certificate from {size:,} noisy copies."
 
 
