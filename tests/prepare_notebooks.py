@@ -14,7 +14,7 @@ import papermill
 SMALL = {
     "34_white_box": {"sigma": 0.5, "steps": 2},
     "40_soundness": {"certificates": 200},
-    "41_speed": {"images": 1, "repetitions": 1, "copies": 20},
+    "41_speed": {"repetitions": 1, "copies": 20},
 }
 
 

@@ -46,30 +46,27 @@ def write_counts(run: Run, method: Method, counts: list[ImageCounts]) -> None:
 
 def every_count(run: Run, method: Method) -> list[ImageCounts]:
     """Plausible counts of every image of a run under a method; the images are the same for every method."""
-    p, worse = run.profile, WORSE.get(method.name, 0.02)
-    images = np.random.default_rng(17)  # one stream for what all methods share
-    label = images.integers(0, p.data.classes, p.images)
+    p, worse, found = run.profile, WORSE.get(method.name, 0.02), []
+    images, rng = np.random.default_rng(17), _rng(run.id + method.name)  # one stream for what all methods share
+    label = images.integers(0, p.data.classes, p.images).tolist()
     p_a = images.beta(12, 0.3 + 2 * run.sigma, p.images)
     right = images.random(p.images) < 0.9
-    own = _rng(run.id + method.name)
-    return [_image_counts(p, method, own, i, int(label[i]), bool(right[i]), float(p_a[i]), worse) for i in range(p.images)]
-
-
-def _image_counts(p: Profile, method: Method, rng, i: int, label: int, right: bool, p_a: float, worse: float) -> ImageCounts:
-    n_a = int(rng.binomial(p.n, p_a * (1 - worse)))
-    n_wrong = int(rng.binomial(n_a, worse))
-    k = min(method.audit, n_a)
-    n_2 = min(n_a, int(rng.binomial(method.audit, n_a / p.n)))
-    m = int(rng.hypergeometric(n_wrong, n_a - n_wrong, k)) if k else 0
-    n_1 = n_2 - min(n_2, int(rng.binomial(n_2, worse)))
     steps = 12 if method.tol else method.steps  # of a solve that stops by itself, on average
     evaluations = steps * p.n + (method.warmup * method.batch if method.needs_audit else 0)
-    return ImageCounts(
-        idx=i * p.stride, label=label, c_a=label if right else (label + 1) % p.data.classes, n=p.n, n_a=n_a,
-        k=k, m=m, n_2=n_2, n_1=n_1, n_wrong=n_wrong, n_differ=n_wrong + int(rng.binomial(p.n - n_a, worse)),
-        nfe_select=steps * p.n0, nfe_estimate=evaluations, nfe_audit=(12 if method.auditor else 30) * k,
-        seconds=1e-5 * evaluations,
-    )  # fmt: skip
+    for i in range(p.images):
+        n_a = int(rng.binomial(p.n, p_a[i] * (1 - worse)))
+        n_wrong = int(rng.binomial(n_a, worse))
+        k = min(method.audit, n_a)
+        n_2 = min(n_a, int(rng.binomial(method.audit, n_a / p.n)))
+        m = int(rng.hypergeometric(n_wrong, n_a - n_wrong, k)) if k else 0
+        n_1 = n_2 - min(n_2, int(rng.binomial(n_2, worse)))
+        found.append(ImageCounts(
+            idx=i * p.stride, label=label[i], c_a=label[i] if right[i] else (label[i] + 1) % p.data.classes, n=p.n, n_a=n_a,
+            k=k, m=m, n_2=n_2, n_1=n_1, n_wrong=n_wrong, n_differ=n_wrong + int(rng.binomial(p.n - n_a, worse)),
+            nfe_select=steps * p.n0, nfe_estimate=evaluations, nfe_audit=(12 if method.auditor else 30) * k,
+            seconds=1e-5 * evaluations,
+        ))  # fmt: skip
+    return found
 
 
 def _rng(*names: str) -> np.random.Generator:
@@ -80,20 +77,11 @@ def write_profile(profile: Profile, *, explicit: bool = False) -> None:
     """Write the counts and model cards of a profile's DEQs, or of its explicit networks, under SRS_ROOT."""
     for run in profile.explicit if explicit else profile.runs:
         store.write_counts(run, {method.name: every_count(run, method) for method in run.profile.methods}, {})
-        write_card(run)
-
-
-def write_card(run: Run, noisy_accuracy: float = 0.7) -> None:
-    """Write a run's model card."""
-    card = {
-        "run": run.id, "recipe": run.train.recipe, "sigma": run.sigma, "parameters": 12_345, "seconds": 42.0,
-        "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": noisy_accuracy, "quality_images": 25,
-        "residual": {"1": 0.5, "5": 0.06, "10": 0.011, "30": 0.002}, "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
-    }  # fmt: skip
-    sealed.write_json(store.own(run, store.CARD), card)
-
-
-# ------------------------------------------------------------------------------------------------ everything else
+        sealed.write_json(store.own(run, store.CARD), {
+            "run": run.id, "recipe": run.train.recipe, "sigma": run.sigma, "parameters": 12_345, "seconds": 42.0,
+            "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": 0.7, "quality_images": 25,
+            "residual": {"1": 0.5, "5": 0.06, "10": 0.011, "30": 0.002}, "agreement": {"1": 0.61, "5": 0.93, "30": 1.0},
+        })  # fmt: skip
 
 
 def write_everything(profile: Profile) -> None:
@@ -101,7 +89,7 @@ def write_everything(profile: Profile) -> None:
     write_profile(profile)
     write_profile(profile, explicit=True)
     for run in profile.runs:
-        write_measured(run)
+        write_timings(run)
     base = ablations.base(profile)
     store.save_frame(store.own(base, ablations.NAME), recounted(base))
     for run in attacks.runs_of(profile):
@@ -114,21 +102,20 @@ def recounted(run: Run) -> pd.DataFrame:
     rows, p = [], run.profile
     for table, value, train, method, n, k in ablations.lines(run):
         other, shorter = replace(run, train=train), replace(p, n=n, methods=tuple(replace(m, audit=0) for m in p.methods))
-        counted = every_count(replace(other, profile=shorter), replace(method, audit=min(k, n)))[: ablations.images_of(table, p)]
-        rows.append(store.label(other, method, counted).assign(table=table, value=value, K=k))
+        every = every_count(replace(other, profile=shorter), replace(method, audit=min(k, n)))
+        some = every[: ablations.images_of(table, p)]
+        rows.append(store.label(other, method, some).assign(table=table, value=value, K=k))
     return pd.concat(rows)
 
 
-def write_measured(run: Run) -> None:
+def write_timings(run: Run) -> None:
     """Write seconds of a run's methods and of the released code's."""
     rng, ways = _rng(run.id, "speed"), bench.contenders_of(run, 400)
     nfe = [float(m.steps + 2 * (m.solver == "anderson_as_released")) for m in ways]
-    seconds = [float(k * rng.uniform(0.0009, 0.0015)) for k in nfe]
-    store.save_frame(store.own(run, "bench.csv"), pd.DataFrame([
-        {"label": m.name, "batch": m.batch, "repetitions": 5, "nfe": k, "seconds": s, "ratio": seconds[0] / s,
-         "ratio_best": seconds[1] / s, "differing": float(rng.uniform(0, 0.3) / k)}
-        for m, k, s in zip(ways, nfe, seconds)
-    ]))  # fmt: skip
+    t = pd.DataFrame({"label": [m.name for m in ways], "batch": [m.batch for m in ways], "repetitions": 5, "nfe": nfe})
+    t["seconds"] = t["nfe"] * rng.uniform(0.0009, 0.0015, len(t))
+    t = t.assign(ratio=t["seconds"][0] / t["seconds"], ratio_best=t["seconds"][1] / t["seconds"])
+    store.save_frame(store.own(run, "bench.csv"), t.assign(differing=rng.uniform(0, 0.3, len(t)) / t["nfe"]))
 
 
 def write_attacks(run: Run) -> None:

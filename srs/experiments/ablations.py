@@ -1,8 +1,7 @@
 """Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
 
-All is about one run, MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What a stored vote can
-tell is not drawn again: the first n of N stored votes are those that n votes would have been, and the full solve's stored votes
-on the same noise tell what an audit of any size finds.
+All is about MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. No vote is drawn again: the first
+n of N stored votes are those that n votes would have been, and the full solve's tell what an audit of any size finds.
 """
 
 import re
@@ -20,7 +19,6 @@ from srs import sealed, settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, smoothadv
-from srs.deq import inference
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import bounds, certify, noise, votes
@@ -44,8 +42,6 @@ VARIED |= {"jacobian": "recipe", "smoothadv": "recipe"}
 COST = ["disagreement %", "NFE/vote", "NFE/image"]
 ABOVE = "images above RS's radius"
 NOTHING = "none (unsound): cohen on SRS votes"
-
-# ------------------------------------------------------------------------------------------------ what is varied
 
 
 class Line(NamedTuple):
@@ -130,9 +126,6 @@ def further_recipes(run: Run) -> dict[str, Train]:
     return {"jacobian": without, "smoothadv": hard}
 
 
-# ------------------------------------------------------------------------------------------------ measured
-
-
 def measure(
     profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, scheduler: str = "",
     progress: bool = True,
@@ -166,10 +159,7 @@ def measure(
     every = [line for line in every if line.table not in without]
     for (recipe, images), own in groupby(every, lambda line: (line.train, images_of(line.table, profile))):
         found += _count(models[recipe], images, list(own), draw, device)
-    path = store.own(run, NAME)
-    store.save_frame(path, pd.concat(found))
-    facts = {"run": run.id, "device": inference.device_name(device), "votes": certify.vote_key(run, device).shared}
-    sealed.write_json(path.with_suffix(".json"), store.provenance(**facts))
+    store.save_frame(store.own(run, NAME), pd.concat(found))
 
 
 def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: str) -> Iterator[pd.DataFrame]:
@@ -210,9 +200,6 @@ def first_n(
     )  # fmt: skip
     others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
     return certify.count_votes(first, replace(method, audit=k), sampling, *others)
-
-
-# ------------------------------------------------------------------------------------------------ read and swept
 
 
 def read(profile: Profile) -> dict[str, pd.DataFrame]:
@@ -269,19 +256,11 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return table.rename(columns={"rule": "elimination"})
 
 
-# ------------------------------------------------------------------------------------------------ shown
-
-CAPTIONS = {  # what a table or figure says beyond its title in the notebook
+CAPTIONS = {  # what a table or figure says beyond what it varies
     "elimination": f"With and without correlation elimination. '{ABOVE}': above {{reference}}'s on the same noise",
-    "alpha": "Failure probability alpha, from the same stored votes",
     "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
-    "n": "Votes N: the first of the stored ones",
-    "solver": "Naive iteration, Anderson's and Broyden's method at equal evaluations of f",
     "start": "Where a copy's solver starts. Votes from zero and the training mean need no audit",
-    "batch": "Noisy copies that SRS solves side by side, its number of chains",
     "warmup": "Anderson steps of the first batch of SRS; 0: as many as all others, so that even the class c_A may be another",
-    "jacobian": "With and without Jacobian regularisation in training",
-    "smoothadv": "With and without SmoothAdv in training",
 }
 
 
@@ -289,7 +268,8 @@ def caption(name: str, profile: Profile) -> str:
     """What a table or figure says below it."""
     part = replace(base(profile), profile=replace(profile, images=images_of(name, profile), plan=()))
     where = f"{setting(part)}, K = {profile.method('SRS-MDEQ-3A').audit}"
-    text = f"{CAPTIONS[name]} ({where}, but for what is varied).".format(reference=profile.reference)
+    told = CAPTIONS.get(name) or f"What is varied: {(RECOUNTED | VARIED)[name]}"
+    text = f"{told} ({where}, but for what is varied).".format(reference=profile.reference)
     if name in VARIED:
         return f"{text} SRS stands under 'audit'; disagreement is with {profile.reference} on the same noise."
     return text if name == "n" else f"{text} {show.UNSOUND_NOTE}"

@@ -78,8 +78,8 @@ def compare(
     second = min(1, len(contenders) - 1)
     return pd.DataFrame({
         "label": [m.name for m in contenders], "batch": [m.batch for m in contenders], "repetitions": repetitions,
-        "nfe": np.median(nfe / copies, axis=0),
-        "seconds": np.median(seconds / copies, axis=0), "ratio": np.median(seconds[:, :1] / seconds, axis=0),
+        "nfe": np.median(nfe / copies, axis=0), "seconds": np.median(seconds / copies, axis=0),
+        "ratio": np.median(seconds[:, :1] / seconds, axis=0),
         "ratio_best": np.median(seconds[:, [second]] / seconds, axis=0), "differing": differing.mean(axis=0),
     })  # fmt: skip
 

@@ -16,8 +16,8 @@ FROM_COUNTS = {  # of the long table; the longest first
 STEPS: dict[str, Callable[[Profile], object]] = {
     "models": certified_accuracy.quality, "caps": soundness.caps, "attacks": attacks.shown, "diagrams": method.diagrams,
     "ablations": lambda p: ablations.shown(ablations.sweeps(ablations.read(p), p), p),
-    "settings": method.settings_tables, "agreement": speed.agreement, "convergence": quickstart.stored,
-    "speed": speed.speed, "comparison": coverage.comparison,
+    "settings": method.settings_tables, "convergence": quickstart.stored, "speed": speed.speed,
+    "comparison": coverage.comparison,
     "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET), "coverage": coverage.coverage,
 }  # fmt: skip
 BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures

@@ -123,16 +123,13 @@ def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] =
     for n in dict.fromkeys(ns or (profile.n, N)):
         for run in certified_runs(counts, profile):
             own = {str(name): rows for name, rows in of_run(counts, run).groupby("method", observed=True)}
-            srs = [name for name, rows in own.items() if rows["needs_audit"].all()] if profile.reference in own else []
+            srs = [name for name, rows in own.items() if rows["needs_audit"].all()]
             parts += [_sizes(run, name, own, n).assign(N=n, **identity(run), method=name) for name in srs]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*measures.METHOD, "N"])
 
 
 def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: np.ndarray, audit_k: int) -> Counts:
-    """Counts after both audits, drawn uniformly without replacement: K of all N (Theorem 3.1), min(K, N_A) of N_A.
-
-    `agreeing` of the `n_a` SRS votes for c_A are the standard DEQ's too; `rng` must be independent of the votes.
-    """
+    """Counts after audits of K of all N (Theorem 3.1) and min(K, N_A) of the N_A votes for c_A, `agreeing` of which agree."""
     n_2 = rng.hypergeometric(n_a, n - n_a, min(audit_k, n))
     n_1 = rng.hypergeometric(agreeing, n_a - agreeing, n_2)
     k = np.minimum(audit_k, n_a)
@@ -141,10 +138,7 @@ def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: 
 
 
 def nfe(run: Run, method: Method, own: pd.DataFrame, n: int, k: int | np.ndarray) -> np.ndarray:
-    """NFE per image of n votes and an audit of K (one or many) of those for c_A, as measured on a method's rows `own`.
-
-    A pilot and a chain's warm-up are paid once. Where no vote was audited, one costs all steps of its auditor.
-    """
+    """NFE per image of n votes and an audit of K (one or many), as measured on a method's rows; else by its auditor's steps."""
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
     per_vote = (own["nfe_estimate"] - np.minimum(method.batch, own["n"]) * longer).sum() / own["n"].sum()
     audited, steps = own["k"].clip(lower=0).sum(), (method.auditor or run.profile.sampling.reference).steps

@@ -181,23 +181,21 @@ def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None
 
 def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """The paper's entries, ours minus theirs in points, and that difference's interval; none for other data."""
-    known = certified_accuracy.published(profile.data.name).sort_index()
     if profile.data.name not in ("cifar10", "imagenet"):  # CIFAR-10's stand beside other small images, but at no distance
-        known = known.iloc[:0]
+        return pd.DataFrame()
+    known, names = certified_accuracy.published(profile.data.name).sort_index(), [f"r={r:.2f}" for r in profile.radii]
     ours_for = {profile.reference: PAPER_REFERENCE, best_of_the_paper(counted): best_of_the_paper(counted)}
     certified, rows = measures.holding(counted[counted["method"].isin(ours_for)], alpha=profile.alpha), []
-    ours = measures.certified_accuracy(certified, profile.radii)
-    sure = measures.confidence(certified, profile.radii)
+    ours, sure = measures.certified_accuracy(certified, profile.radii), measures.confidence(certified, profile.radii)
     for key in ours.index:
         model, _, sigma, method, _ = key
         entry = (model, sigma, ours_for[method])
         if entry in known.index and known.loc[entry].filter(like="r=").notna().all():
-            theirs = {f"r={r:.2f}": known.loc[entry, f"r={r:.2f}"] for r in profile.radii}
-            away = {name: ours.loc[key, name] - value for name, value in theirs.items()}
-            ends = zip(theirs.items(), profile.radii)
-            spans = {name: _span(*(100 * sure.loc[key, r][["low", "high"]] - value)) for (name, value), r in ends}
-            cells = {"as published": theirs, "distance": away, "its 95 % interval": spans}
-            rows += [dict(zip(ROW, key)) | {"statement": statement} | own for statement, own in cells.items()]
+            theirs = known.loc[entry, names]
+            low, high = (100 * sure.loc[key].xs(end, level=1).to_numpy() - theirs for end in ("low", "high"))
+            spans = pd.Series(map(_span, low, high), names)
+            cells = {"as published": theirs, "distance": ours.loc[key, names] - theirs, "its 95 % interval": spans}
+            rows += [dict(zip(ROW, key)) | {"statement": statement} | dict(own) for statement, own in cells.items()]
     return pd.DataFrame(rows)
 
 
