@@ -166,7 +166,6 @@ def write_white_box(run: Run) -> None:
 
 def counts(*rows: dict, sigma: float = 0.5, needs_audit: bool = False, method: str = "MDEQ-30A") -> pd.DataFrame:
     """A long table of those counts (`image_counts(**row)`) under one method of one run; a row may name others."""
-    told = {"model": "SMALL", "recipe": "paper", "sigma": sigma, "method": method, "reference": "MDEQ-30A"}
-    told |= {"needs_audit": needs_audit}
+    told = dict(model="SMALL", recipe="paper", sigma=sigma, method=method, reference="MDEQ-30A", needs_audit=needs_audit)
     named = [({k: v for k, v in row.items() if k in told}, {k: v for k, v in row.items() if k not in told}) for row in rows]
     return pd.DataFrame([told | own | vars(image_counts(**{"idx": i} | counted)) for i, (own, counted) in enumerate(named)])

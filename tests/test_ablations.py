@@ -65,7 +65,7 @@ def test_a_recount_is_what_fewer_votes_and_another_audit_would_have_been(draw, w
 
 
 def test_the_votes_above_could_tell(draw):
-    """Otherwise equality is nothing: audits find something, and prefixes differ from the whole."""
+    """Audits find something, and prefixes differ from the whole."""
     whole, few, short = (recount(draw, SRS, n, k) for n, k in ((60, 60), (60, 4), (25, 7)))
     assert 0 < whole.m < whole.k == whole.n_a < 60 and few.m < whole.m and short.n_a < whole.n_a
     assert recount(draw, OTHERWISE, 60, 60).m != recount(draw, replace(OTHERWISE, auditor=None), 60, 60).m
