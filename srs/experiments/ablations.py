@@ -1,6 +1,6 @@
 """Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
 
-All is about MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. No vote is drawn again: the first
+All is about MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What stored votes tell is not drawn: the first
 n of N stored votes are those that n votes would have been, and the full solve's tell what an audit of any size finds.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from srs import sealed, settings, store
+from srs import settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, smoothadv
