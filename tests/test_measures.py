@@ -54,16 +54,12 @@ def test_rrd_by_hand():
 
 
 def test_p_m_and_gap_by_hand():
-    votes = counts(
-        dict(n=100, n_a=80, n_wrong=20, n_2=40, n_1=40),
-        dict(n=100, n_a=0, n_wrong=0),  # no vote for c_A
-        dict(n=100, n_a=80, n_wrong=-1, n_2=4, n_1=4),  # not measured
-        dict(n=100, n_a=100, n_wrong=100, n_2=40, n_1=40),  # the audit missed what is there
-        dict(n=10_000, n_a=10_000, n_wrong=0, n_2=400, n_1=400),  # the paper's: K = 400 without a disagreement give 1.88 %
-    )
+    """Votes of which a quarter is wrong, none for c_A, none measured, all wrong and missed; the paper's K = 400 give 1.88 %."""
+    sizes = dict(n=100, n_a=80, n_2=40, n_1=40)
+    rows = [sizes | dict(n_wrong=20), dict(n=100, n_a=0), sizes | dict(n_wrong=-1), sizes | dict(n_a=100, n_wrong=100)]
+    votes = counts(*rows, dict(n=10_000, n_a=10_000, n_2=400, n_1=400))
     np.testing.assert_array_equal(measures.p_m(votes), [0.25, np.nan, np.nan, 1.0, 0.0])
-    upper = 1 - 0.0005 ** (1 / 40)
-    gap = measures.gap(votes, 0.001)
+    upper, gap = 1 - 0.0005 ** (1 / 40), measures.gap(votes, 0.001)
     np.testing.assert_allclose(gap[:4], [upper - 0.25, np.nan, np.nan, upper - 1], rtol=1e-12)
     assert gap[4] == pytest.approx(0.0188, abs=5e-5)
 

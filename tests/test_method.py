@@ -1,6 +1,5 @@
 """method: the paper's settings come out as published."""
 
-import pandas as pd
 import pytest
 
 from srs.experiments import method
@@ -21,15 +20,10 @@ TRAINING = {
 }  # fmt: skip
 
 
-def shows(made: pd.DataFrame, expected: dict[str, tuple[str, ...]]) -> None:
-    """Assert that the paper's first columns have these cells."""
-    made = made.set_index("setting").filter(like="paper")
-    assert {name: tuple(made.loc[name])[: len(cells)] for name, cells in expected.items()} == expected
-
-
 def test_the_paper_s_settings_come_out_as_published():
-    shows(method.architecture(PAPER), ARCHITECTURE)
-    shows(method.training(PAPER), TRAINING)
+    for made, expected in ((method.architecture(PAPER), ARCHITECTURE), (method.training(PAPER), TRAINING)):
+        made = made.set_index("setting").filter(like="paper")
+        assert {name: tuple(made.loc[name])[:2] for name in expected} == expected
     made = method.architecture(PAPER).set_index("setting").loc["parameters"].filter(like="paper").str.replace(",", "")
     assert made.astype(int).tolist() == pytest.approx([0.25e6, 11.1e6, 1_730_714], rel=0.02)
     methods = method.methods(PAPER).query("profile == 'paper'").set_index("method")

@@ -44,14 +44,9 @@ def test_certificates_are_those_of_one_image(model):
 
 
 def test_findings_follow_the_numbers():
-    residuals = pd.DataFrame({
-        "start": ["zero"] * 3 + ["clean"] * 3 + ["previous"] * 3, "evaluations": [1, 2, 3] * 3,
-        "residual": [1, 0.5, 0.2, 0.4, 0.2, 0.1, 0.3, 0.2, 0.1],
-    })  # fmt: skip
-    assert "0.3 from another copy's; zero comes as near with evaluation 3." in quickstart.start_finding(residuals)
-    residuals.loc[2, "residual"] = 0.4
-    assert "zero does not come as near within 3" in quickstart.start_finding(residuals)
+    starts = pd.DataFrame({"start": np.repeat(["zero", "clean", "previous"], 3), "evaluations": [1, 2, 3] * 3})
+    for last, told in ((0.2, "comes as near with evaluation 3"), (0.4, "does not come as near within 3")):
+        made = starts.assign(residual=[1, 0.5, last, 0.4, 0.2, 0.1, 0.3, 0.2, 0.1])
+        assert f"0.3 from another copy's; zero {told}." in quickstart.start_finding(made)
     spent = pd.DataFrame({"method": ["RS", "SRS"], "NFE": [3000, 1000], "NFE audit": [0, 250], "radius": [0.5, 0.4]})
-    assert quickstart.cost_finding(spent) == (
-        "SRS spent 3.0 times fewer evaluations than RS, 25 % of them on the audit; the radii are 0.400 and 0.500."
-    )
+    assert "3.0 times fewer evaluations than RS, 25 % of them on the audit" in quickstart.cost_finding(spent)

@@ -25,19 +25,13 @@ def test_the_example_certifies_in_every_seed(capsys, monkeypatch):
     assert len(found) == 20 and all(predict == label and radius > 0.25 for predict, radius in found)
 
 
-def test_files_named_in_the_walks_exist():
+def test_files_commands_and_public_names_in_the_readme_exist():
     walks = re.findall(r"`((?:experiments|attacks|smoothing)/\w+\.py)`", README)
     assert len(walks) == 6 and all((ROOT / "srs" / path).is_file() for path in walks)
-
-
-def test_commands_named_in_the_readme_exist():
     targets = {"make": re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M), "srs": entry.COMMANDS}
-    for kind in targets:
+    for kind, known in targets.items():
         named = set(re.findall(rf"(?:^|`){kind} ([a-z]+)", README, re.M))
-        assert named and named <= set(targets[kind])
-
-
-def test_public_names_in_the_readme_exist():
+        assert named and named <= set(known)
     named = set(re.findall(r"srs\.([a-z_]+)\(|`srs\.([a-z_]+)`", README))
     assert {a or b for a, b in named} < srs.PUBLIC.keys() and len(named) >= 5
 

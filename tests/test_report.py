@@ -48,32 +48,21 @@ def notebooks(srs_root, monkeypatch):
     return srs_root
 
 
-@pytest.fixture
-def page(notebooks) -> str:
-    return report.build(SMOKE).read_text()
-
-
-def test_the_page_holds_what_the_notebooks_show_and_not_their_code(page):
+def test_the_page_opens_with_findings_and_holds_what_the_notebooks_show_and_needs_no_other_file(notebooks):
+    page = report.build(SMOKE).read_text()
     assert "What it shows." in page and "60.0" in page and f"pandas {pd.__version__}" in page
-    assert "secret_code" not in page and "progress bar" not in page
+    assert "secret_code" not in page and "progress bar" not in page and str(sealed.root()) not in page
     assert page.index("Main: is it?") < page.index("Title: more"), "the main result first, whatever its number"
-    assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1
-    assert len(page.encode()) < 4_000_000 and str(sealed.root()) not in page
-
-
-def test_the_page_needs_no_other_file_and_links_to_those_of_the_checkout(page):
+    assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1 and len(page.encode()) < 4_000_000
+    first = page[page.index('<section class="first">') : page.index('<section id="30_certified_accuracy">')]
+    assert len(re.findall(r"<li><b>[^<]*\?</b> [^<]+", first)) == 5 and first.count("<img") == 1
+    assert '<a href="#smoke-mean_rrd">mean_rrd</a>' in first, "a table on the page is a step away"
     assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
     links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
     assert {"../smoke/mean_rrd.csv", "../smoke/mean_rrd.tex", "../../data/smoke/notebooks/30_certified_accuracy.ipynb"} <= links
     assert all((store.shown(SMOKE, "x").parent / link).is_file() for link in links)
     places = set(re.findall(r'id="([^"]*)"', page))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= places and len(places) == len(re.findall(r'id="', page))
-
-
-def test_five_findings_and_a_figure_open_it_each_with_its_table(page):
-    first = page[page.index('<section class="first">') : page.index('<section id="30_certified_accuracy">')]
-    assert len(re.findall(r"<li><b>[^<]*\?</b> [^<]+", first)) == 5 and first.count("<img") == 1
-    assert '<a href="#smoke-mean_rrd">mean_rrd</a>' in first, "a table on the page is a step away"
 
 
 def test_the_commit_before_a_notebook_ran_stands_beside_its_tables(notebooks):

@@ -7,10 +7,10 @@ settings always stand beside those that were asked for.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from srs import profiles, settings
@@ -126,64 +126,45 @@ def settings_tables(profile: Profile) -> list[Shown]:
     ]
 
 
-GREEN, BLUE, ORANGE = "#d5ebe0", "#cfe0ec", plots.COLOURS[1]
-
-
-def _canvas(height: float) -> tuple[Figure, Axes]:
-    """A figure of column width whose data units are hundredths of an inch, y upwards."""
-    fig = Figure(figsize=(plots.WIDTH, height / 100), layout="constrained")
-    fig.get_layout_engine().set(w_pad=0, h_pad=0, wspace=0, hspace=0)
-    ax = fig.subplots()
-    ax.set_axis_off()
-    ax.set(xlim=(0, 100 * plots.WIDTH), ylim=(0, height))
-    return fig, ax
-
-
-def _write(
-    ax: Axes, x: float, y: float, text: str, *, to: tuple[float, float] | None = None, box: str = "", colour: object = "0.15",
-    align: str = "center", size: float = 6.5,
-) -> None:
-    """Text, in a rounded box of the colour that `box` names, if any, and an arrow from it to a place."""
-    around = {"boxstyle": "round,pad=0.3", "facecolor": box, "linewidth": 0.6} if box else None
-    arrow = {"arrowstyle": "-|>,head_width=0.18,head_length=0.32", "shrinkB": 6.5, "color": colour, "linewidth": 0.8}
-    look = {"ha": align, "va": "center", "fontsize": size, "bbox": around}
-    ax.annotate(text, to or (x, y), (x, y), arrowprops=arrow if to else None, **look)
-
-
 def standard_and_srs() -> Figure:
     """Standard smoothing of a DEQ, D evaluations of f per noisy copy, above SRS, S of them from an earlier solution."""
-    fig, ax = _canvas(210)
-    _write(ax, 2, 201, "(a) standard DEQ: every copy from zero, $D$ evaluations of $f$", align="left", size=7)
-    _write(ax, 2, 124, "(b) SRS-DEQ: from the solution before, $S \\ll D$ evaluations", align="left", size=7)
-    _write(ax, 165, 8, "One of $B$ chains. Its votes depend on each other: $K$ are audited as in (a).", size=6)
-    rows = (  # height, noisy copy, start, evaluations of f, solution
-        (178, "1", "$0$", 5, "$z^*_1$"), (152, "N", "$0$", 5, "$z^*_N$"),
-        (102, "b", "$0$", 4, "$z_1$"), (68, "{B+b}", "$z_1$", 2, "$z_2$"), (34, "{2B+b}", "$z_2$", 2, "$z_3$"),
-    )  # fmt: skip
-    for y, copy, start, evaluations, solution in rows:
-        _write(ax, 26, y, rf"$x+\varepsilon_{copy}$")
-        for i, text in enumerate((start, *["$f$"] * evaluations, solution)):
-            _write(ax, 66 + 30 * i, y, text, to=(96 + 30 * i, y), box=GREEN if text == "$f$" else "white")
-        _write(ax, 134 + 30 * evaluations, y, "vote", box=BLUE)
-    for x, y, below in ((207, 97, (66, 68)), (147, 61, (66, 34))):
-        _write(ax, x, y, "", to=below, colour=ORANGE)
-    return fig
+
+    def copy(number: str, start: str, evaluations: int, solution: str) -> str:
+        return rf"$x+\varepsilon_{{{number}}}:\quad {start}" + r" \to f" * evaluations + rf" \to {solution} \to$ vote"
+
+    return _diagram([
+        "(a) standard DEQ: every copy from zero, $D$ evaluations of $f$",
+        copy("1", "0", 5, "z^*_1"), copy("N", "0", 5, "z^*_N"),
+        "(b) SRS-DEQ: from the solution before, $S \\ll D$ evaluations",
+        copy("b", "0", 4, "z_1"), copy("B+b", "z_1", 2, "z_2"), copy("2B+b", "z_2", 2, "z_3"),
+        "(one of $B$ chains; its votes depend on each other: $K$ are audited as in (a))",
+    ], arrows=(4, 5))  # fmt: skip
 
 
 def vote_conversion() -> Figure:
     """From SRS votes to a radius by Theorem 3.1."""
     upper, lower, bound = r"\overline{p}_m", r"\underline{p}_A", r"\mathrm{LowerConfBound}"
-    steps = (
+    return _diagram([
         "SRS: $N_A$ of $N$ votes are for the class $c_A$",
         "audit of $K$ votes: $N_1$ of $N_2$ for $c_A$ agree",
         rf"${upper} = 1 - {bound}(N_1,\, N_2,\, 1-\alpha/2)$",
         rf"$N_A^E = N_A - {upper} N_A$: so many votes are right",
         rf"${lower} = {bound}(N_A^E,\, N,\, 1-\alpha/2)$",
         rf"$R = \sigma\, \Phi^{{-1}}({lower})$, or abstain if ${lower} \leq 1/2$",
-    )
-    fig, ax = _canvas(30 * len(steps))
-    for y, text in zip(range(30 * len(steps) - 15, 0, -30), steps):
-        _write(ax, 165, y, text, to=(165, y - 30) if y > 15 else None, box="white")
+    ], arrows=range(5))  # fmt: skip
+
+
+def _diagram(lines: list[str], arrows: Sequence[int]) -> Figure:
+    """Lines in boxes below one another, with an arrow from some to the next; lines in brackets stand free."""
+    fig = Figure(figsize=(plots.WIDTH, 0.28 * len(lines)), layout="constrained")
+    ax, head = fig.subplots(), "-|>,head_width=0.15,head_length=0.25"
+    ax.set_axis_off()
+    ax.set(xlim=(0, 1), ylim=(-len(lines), 0))
+    for i, line in enumerate(lines):
+        box = None if line.startswith("(") else {"boxstyle": "round,pad=0.25", "facecolor": "#d5ebe0", "linewidth": 0.6}
+        ax.text(0.5, -i - 0.5, line, ha="center", va="center", fontsize=6.5, bbox=box)
+    for i in arrows:
+        ax.annotate("", (0.5, -i - 1.3), (0.5, -i - 0.7), arrowprops={"arrowstyle": head, "color": plots.COLOURS[1]})
     return fig
 
 
@@ -191,7 +172,7 @@ def diagrams(profile: Profile) -> list[Shown]:
     """Both diagrams; they are the same for every profile."""
     smoothing = (
         "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver "
-        "starts from its chain's solution of the batch before (orange), so S evaluations do; the first batch is warmed up."
+        "starts from its chain's solution of the batch before, so S evaluations do; the first batch is warmed up."
     )
     conversion = (
         "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
