@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import pandas as pd
-import torch
 from scipy.stats import norm
 
-from srs import data, store
+from srs import store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, ROW, RUN
 from srs.analysis.show import Shown
@@ -129,6 +128,10 @@ def steps_finding(counts: pd.DataFrame, profile: Profile) -> str:
 
 def noise_finding(counts: pd.DataFrame, profile: Profile) -> str:
     """How near the images of other classes are, how often noise leads past the middle, and what standard RS then certifies."""
+    import torch
+
+    from srs import data
+
     images = data.load(profile.data, "test")
     x, other = images.pixels.flatten(1), images.labels[:, None] != images.labels
     near = torch.cdist(x, x).where(other, torch.inf).amin(dim=1).median().item()
