@@ -1,7 +1,7 @@
 """Notebook 32: what each choice of the method is worth, one varied at a time, from one long table of counts.
 
-All is about MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What stored votes tell is not drawn: the first
-n of N stored votes are those that n votes would have been, and the full solve's tell what an audit of any size finds.
+All is about MDEQ-SMALL at sigma 0.5 trained as in the paper, on the noise of the main tables. What stored votes tell is not
+drawn: the first n of N are those that n votes would have been, and the full solve's tell what an audit of any size finds.
 """
 
 import re
