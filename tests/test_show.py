@@ -66,5 +66,4 @@ def test_every_method_and_rule_has_a_look_of_its_own():
     names = [m.name for p in profiles.PROFILES.values() for m in p.methods]
     looks = {name: plots.look(name) for name in names if "B" not in name[-1]}
     assert len(set(looks.values())) == len(looks)
-    assert [len(part) for part in plots.in_sixes(range(7))] == [6, 1]
     assert plots.look("SRS-3A, audit (ours)") == plots.look("audit") and len({plots.look(rule) for rule in RULES}) == 4

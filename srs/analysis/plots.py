@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
@@ -117,19 +117,14 @@ def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", 
     return fig
 
 
-def lines(
-    frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: tuple[str, str], log: str = "x", title: Callable = str
-) -> Figure:
-    """A quantity against a setting, a line with points per value of `hue`; `log` are the axes with a logarithmic scale."""
+def lines(frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: Sequence[str], title: Callable = str) -> Figure:
+    """A quantity against a setting on a logarithmic axis, a line with points per value of `hue`."""
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
         ax.plot(own[x], own[y], marker="o", markersize=2.5, **style)
+        ax.set_xscale("log")
+        ax.set_ylim(bottom=0)
 
-    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title)
-    for ax in fig.axes:
-        ax.set(**{f"{axis}scale": "log" for axis in log if ax.has_data()})
-        if "y" not in log:
-            ax.set_ylim(bottom=0)
-    return fig
+    return grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title)
 
 
 def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: float | None = None) -> Figure:
@@ -147,9 +142,3 @@ def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: 
     fig = grid(frame, panel="sigma", hue="method", draw=draw, x=label, y="images (%)", **look)
     fig.axes[0].set_xlim(edges[0], edges[-1])
     return fig
-
-
-def in_sixes(names: Iterable[str]) -> list[list[str]]:
-    """The names in groups of the six lines that a panel can show."""
-    names = list(names)
-    return [names[i : i + 6] for i in range(0, len(names), 6)]

@@ -100,9 +100,10 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
         family, srs = family_name(model, recipe), best_of_the_paper(own)
         where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}. Grey: 95 % interval of a black line of few images."
-        for i, names in enumerate(plots.in_sixes(m for m in own["method"].cat.categories if (own["method"] == m).any())):
-            drawn = plots.accuracy_curves(measures.under_its_rule(own[own["method"].isin(names)]), hue="method")
-            shown.append(show.figure(profile, f"curves_{family}" + f"_{i + 1}" * bool(i), drawn, (
+        names = own["method"].cat.remove_unused_categories().cat.categories
+        for i in range(0, len(names), 6):  # a panel can show so many lines
+            drawn = plots.accuracy_curves(measures.under_its_rule(own[own["method"].isin(names[i : i + 6])]), hue="method")
+            shown.append(show.figure(profile, f"curves_{family}" + f"_{i // 6 + 1}" * bool(i), drawn, (
                 f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken: SRS under 'audit'. {where}"
             )))  # fmt: skip
         if srs:
