@@ -1,7 +1,4 @@
-"""Serialized random smoothing for deep equilibrium models: the helper package behind the notebooks.
-
-What certifies a model of your own, by its name here: `from srs import Smooth`.
-"""
+"""Serialized random smoothing for deep equilibrium models. What certifies your own model: `from srs import Smooth`."""
 
 import importlib
 

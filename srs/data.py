@@ -119,14 +119,13 @@ def _folder_or_download(data: settings.Data, part: str) -> Images:
     if folder.is_dir():
         images = _folder(folder, data)
         return images._replace(pixels=images.pixels.decoded()) if data.shape[1] <= SMALL else images
-    right = "an existing folder with one folder of images per class; point SRS_DATA at its grandparent"
+    right = f"SRS_DATA set to a folder that holds {data.name}/{{train,test}}/<class>/*, or for CIFAR-10 a network"
     settings.check(data.name == "cifar10" and not os.environ.get("SRS_DATA"), "data folder", str(folder), right)
     from torchvision.datasets import CIFAR10
 
     try:
         raw = CIFAR10(str(sealed.root() / "data" / "raw"), train=part == "train", download=True)
     except (OSError, RuntimeError) as error:  # no network, or a file that is not what its checksum says
-        right = "a network to download it, or SRS_DATA set to a folder that holds cifar10/{train,test}/<class>/*"
         settings.check(False, "CIFAR-10", str(error), right)
     pixels = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(raw.targets), "CIFAR-10, official files")
@@ -136,8 +135,7 @@ def _folder(folder: Path, data: settings.Data) -> Images:
     from torchvision.transforms import functional as transforms
 
     files, labels = _listed(folder, CIFAR10_CLASSES if data.name == "cifar10" else None)
-    classes = max(labels) + 1
-    settings.check(classes == data.classes, f"classes in {folder}", classes, f"{data.classes} folders of images")
+    settings.check(max(labels) + 1 == data.classes, f"classes in {folder}", max(labels) + 1, f"{data.classes} folders")
 
     def decode(path: str) -> Tensor:
         image = _read(path).convert("L" if data.shape[0] == 1 else "RGB")
@@ -165,8 +163,7 @@ def _listed(folder: Path, known: Sequence[str] | None = None) -> tuple[list[str]
         settings.check(theirs == names, f"classes in {folder}", sorted({*names} ^ {*theirs})[:4], f"those of {beside}")
 
     def is_image(path: str) -> bool:
-        hidden = f"{os.sep}." in path.removeprefix(str(folder))
-        return not hidden and has_file_allowed_extension(path, IMG_EXTENSIONS)
+        return f"{os.sep}." not in path.removeprefix(str(folder)) and has_file_allowed_extension(path, IMG_EXTENSIONS)
 
     try:
         found = make_dataset(folder, {name: label for label, name in enumerate(names)}, is_valid_file=is_image)

@@ -108,8 +108,7 @@ RESNET_GAUSSIAN = Train(
     weight_decay=1e-4, jacobian_frequency=0.0,
 )
 DIGITS_RESNET = (ResNet("ResNet14", 14), replace(RESNET_GAUSSIAN, epochs=10, batch=48, augment="none"))
-# What the tests train.
-SMOKE_PAPER = replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)
+SMOKE_PAPER = replace(DIGITS_PAPER, epochs=2, pretrain_steps=10)  # what the tests train
 SMOKE_GAUSSIAN = replace(DIGITS_RESNET[1], epochs=1)
 
 SIGMAS = (0.12, 0.25, 0.5, 1.0)

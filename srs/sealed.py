@@ -84,12 +84,8 @@ def digest(body: bytes, owner: str) -> str:
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON file with its digest."""
     content = json.loads(json.dumps(content))  # as it will be read: tuples are lists, keys are strings
-    sealed = content | {"sha256": digest(_canonical(content), belongs(path))}
+    sealed = content | {"sha256": digest(json.dumps(content, sort_keys=True).encode(), belongs(path))}
     write(path, (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode())
-
-
-def _canonical(content: dict) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
 
 
 def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: bool = False) -> T:
@@ -98,7 +94,8 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
     `what` is the file in words, `by` the command that makes it, empty if only a notebook does. A `plain` file has no seal, or
     `parse` checks it. ConfigError where there is no file, DamagedFile where its content is wrong: see `damaged`.
     """
-    check(path.is_file(), what, str(path), f"an existing file; {_made_by(by)} makes one")
+    makes = f"`make` or `srs {by}`" if by else "`make`"
+    check(path.is_file(), what, str(path), f"an existing file; {makes} makes one")
     content = path.read_bytes()
     try:
         return parse(content if plain else _opened(content, path))
@@ -120,16 +117,13 @@ def damaged(path: Path, what: str, by: str) -> DamagedFile:
     """The exception that a file's content is wrong, for the caller to raise; a file of the work folder is set aside."""
     wrong = f"{path} is damaged (want a whole {what} of its own)"
     if in_work(path):
+        makes = f"`make` or `srs {by}`" if by else "`make`"
         aside = path.with_name(f"{path.name}.damaged")
         with contextlib.suppress(FileNotFoundError):  # another process was first
             path.replace(aside)
-        return DamagedFile(f"{wrong}; it was set aside as {aside.name}: run again to remake it, by {_made_by(by)}")
+        return DamagedFile(f"{wrong}; it was set aside as {aside.name}: run again to remake it, by {makes}")
     tracked = _place(path)[:1] and f"`git checkout -- {Path('data', *_place(path))}` brings it back"
     return DamagedFile(f"{wrong}; it was left as it is: {tracked or 'get a new copy'}")
-
-
-def _made_by(by: str) -> str:
-    return f"`make` or `srs {by}`" if by else "`make`"
 
 
 def read_json(path: Path, what: str, *, by: str) -> dict:
@@ -137,7 +131,7 @@ def read_json(path: Path, what: str, *, by: str) -> dict:
 
     def parse(content: bytes) -> dict:
         found = json.loads(content)
-        if found.pop("sha256") != digest(_canonical(found), belongs(path)):
+        if found.pop("sha256") != digest(json.dumps(found, sort_keys=True).encode(), belongs(path)):
             raise ValueError
         return found
 

@@ -208,7 +208,6 @@ class Sampling:
         check(self.classes <= 2**15, "classes", self.classes, "at most 32,768: votes are stored in 16 bits")
         check_standard(self.reference, "reference method")
         check(self.noise in ("gaussian", "grid"), "noise", self.noise, "gaussian or grid")
-        check(self.levels >= 1, "levels", self.levels, "at least 1 step from black to white")
 
     def n_max(self, method: Method) -> int:
         """The most votes of an image that stops once its radii are decided; 0 where all images have n votes."""

@@ -122,8 +122,7 @@ NOT_DRAWN = ABSTAIN - 1
 ATTACKED = {  # the columns of attacked images, a row per image and radius; classes are NOT_DRAWN where nobody was asked
     "idx": int, "label": int, "attack": str, "steps": int,
     "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
-    "radius": float,  # allowed
-    "distance": float,  # taken
+    "radius": float, "distance": float,  # allowed, and taken
     "base": int,  # the base classifier's answer, without noise
     "n": int,  # votes of the reference method; 0: only the base classifier was attacked
     "own": int,  # the most frequent class among them
@@ -178,10 +177,9 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     """
     runs = runs or profile.runs
     found = {run: rows for run in runs if (rows := read_run(run)) is not None}
-    first = own(runs[0], COUNTS)
-    settings.check(found != {}, "result file", str(first), "an existing file; `make` or `srs certify` makes one")
-    left_out = [run.id for run in runs if run not in found]
-    if left_out:
+    makes = "an existing file; `make` or `srs certify` makes one"
+    settings.check(found != {}, "result file", str(own(runs[0], COUNTS)), makes)
+    if left_out := [run.id for run in runs if run not in found]:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
     counts = pd.concat(found.values(), ignore_index=True)
     for name in ("model", "recipe"):

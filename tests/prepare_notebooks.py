@@ -1,8 +1,6 @@
 """Copy every notebook with the parameters of the profile `smoke`, for nbval, which runs notebooks as they stand.
 
-Each runs twice in its kernel, as it does for a reader who changes something and runs all cells again.
-
-`python -m tests.prepare_notebooks FOLDER`
+Each runs twice in its kernel, as for a reader who changes something: `python -m tests.prepare_notebooks FOLDER`
 """
 
 import sys

@@ -118,8 +118,7 @@ def test_large_images_are_split_and_digested_without_opening_a_file(folder):
     fill(folder / "large" / "train", classes=3, each=10, size=(80, 96))
     train, val = data.load(LARGE, "train"), data.load(LARGE, "val")
     assert (len(train.labels), val.labels.tolist()) == (27, [0, 1, 2]) and len({*train.pixels.files, *val.pixels.files}) == 30
-    train.pixels.decode = None
-    before = data.digest(train)
+    train.pixels.decode, before = None, data.digest(train)
     Path(train.pixels.files[0]).write_bytes(b"another size")
     assert data.digest(train) != before
 

@@ -49,7 +49,6 @@ def vote_files() -> dict:
 
 
 def change_images(patch, change):
-    """Let the same positions of every split be other images."""
     patch.setattr(data, "load", lambda which, split: change(LOAD(which, split)))
 
 
@@ -58,7 +57,6 @@ def darker(images):
 
 
 def drawn_by(call, patch):
-    """How many images a call draws votes of."""
     draw, drawn = votes.draw_votes, []
     patch.setattr(votes, "draw_votes", lambda *a, **k: drawn.append(k["idx"]) or draw(*a, **k))
     call()
