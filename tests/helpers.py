@@ -94,7 +94,7 @@ class LinearDEQ:
 
     def __init__(self, weight: Tensor, bias: Tensor, rate: float = 0.0):
         self.weight, self.bias, self.rate = weight, bias, rate
-        self.evaluations, self.calls = 0, []  # (z, u) of every evaluation of f
+        self.evaluations, self.calls, self.heads = 0, [], []  # (z, u) of every evaluation of f, z of every call of head
 
     def inject(self, x: Tensor) -> Tensor:
         return x.flatten(1)
@@ -108,6 +108,7 @@ class LinearDEQ:
         return self.rate * z + (1 - self.rate) * u
 
     def head(self, z: Tensor) -> Tensor:
+        self.heads.append(z.clone())
         return z @ self.weight.mT + self.bias
 
 
