@@ -1,10 +1,8 @@
 """What a run survives: processes killed, files damaged, a full disk, an I/O error, two runs at once. Then resume and compare.
 
-`python -m tests.faults` prints the table of all of it (an hour); `--short` is what pytest runs. Exit code 1 where anything is
-lost, doubled, other than in an unbroken run, or left running.
+`python -m tests.faults`, or `--short` as in pytest, prints a table; exit code 1 where a row is lost, doubled or another.
 """
 
-import argparse
 import contextlib
 import errno
 import os
@@ -16,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +23,15 @@ import psutil
 import torch
 
 from srs import store
-from srs.smoothing import certify
+from srs.smoothing import certify, engine
 from tests.helpers import alive, comes_true, save_untrained, smoke_run
 
 RUN = smoke_run(images=4, n0=10, n=60)
 METHODS = ("MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-3A")
 MARK = "SRS_FAULTS"  # in the environment of every process that a fault may leave behind
-SHORT = {"driver, plain loop": 2, "driver, two workers": 1, "damaged files": 2}
-FULL = SHORT | {"driver, plain loop": 32, "driver, two workers": 6, "damaged files": 10}
-FULL |= {"driver, cluster": 16, "worker, cluster": 6, "scheduler": 3}
+GAVE_UP = 3  # exit status of a driver that says that its workers are lost
+SHORT = {"plain loop": 2, "two workers": 1, "files": 2}
+FULL = {"plain loop": 32, "two workers": 6, "cluster": 16, "worker": 6, "scheduler": 3, "files": 10}
 
 
 class Faults:
@@ -45,7 +43,8 @@ class Faults:
         save_untrained(RUN)
         certify.certify(RUN, methods=METHODS, progress=False)
         self.whole, self.files = self.stored(), list(self.data.rglob("*.npz"))
-        self.cluster = []
+        self.cluster, self.places = [], [root / "a", root / "b"]
+        self.wipe()
 
     def stored(self) -> dict[str, object]:
         """What is stored: the arrays of every file of votes, the lines of every table, without seconds."""
@@ -58,15 +57,16 @@ class Faults:
             found |= {f"{path.name} {i}": row for i, row in enumerate(table.to_dict("split")["data"])}
         return found
 
-    def begin(self, **more: object) -> int:
-        """Certify in a process of its own, forked so that nothing is imported again; its id."""
-        child = os.fork()
+    def begin(self, before: Callable[[], None] | None = None, **more: object) -> int:
+        """Certify in a forked process, which imports nothing again, and call `before` at each task; its id."""
+        child, voter = os.fork(), certify.voter
         if child == 0:
             try:
+                certify.voter = (lambda *given: preceded(before, voter(*given))) if before else voter
                 certify.certify(RUN, methods=METHODS, progress=False, **more)
                 os._exit(0)
-            except BaseException:
-                os._exit(1)
+            except BaseException as error:
+                os._exit(GAVE_UP if isinstance(error, engine.WorkersLost) else 1)
         return child
 
     def end(self, child: int) -> int:
@@ -75,19 +75,19 @@ class Faults:
 
     def compare(self, fault: str, times: int) -> None:
         """Resume to the end by a plain loop, note what differs from the unbroken run, and begin anew."""
-        left = lambda: [p.pid for p in marked() if p.pid not in {os.getpid(), *self.own()}]  # noqa: E731
-        comes_true(lambda: not left(), 10)
+        comes_true(lambda: not self.left(), 10)
         for _ in range(3):  # a damaged file is refused once
             if self.end(self.begin()) == 0:
                 break
         now = self.stored()
         lost, more = self.whole.keys() - now.keys(), now.keys() - self.whole.keys()
         differing = [name for name in self.whole.keys() & now.keys() if self.whole[name] != now[name]]
-        self.told.append((fault, times, len(lost), len(more), len(differing), len(left())))
+        self.told.append((fault, times, len(lost), len(more), len(differing), len(self.left())))
         print(*self.told[-1], file=sys.stderr, flush=True)
         self.wipe()
 
     def wipe(self) -> None:
+        """Remove votes and counts."""
         shutil.rmtree(self.data / "votes", ignore_errors=True)
         for path in self.data.glob("counts.*"):
             path.unlink()
@@ -97,7 +97,11 @@ class Faults:
         roots = [psutil.Process(p.pid) for p in self.cluster if p.poll() is None]
         return [p.pid for root in roots for p in (root, *root.children(recursive=True))]
 
-    # ------------------------------------------------------------------------------------------------ faults
+    def left(self) -> list[int]:
+        """All other processes that have this script's mark in their environment and are no zombies."""
+        every, own = psutil.process_iter(["environ", "status"]), {os.getpid(), *self.own()}
+        alike = [p for p in every if (p.info["environ"] or {}).get(MARK) == str(self.root)]
+        return [p.pid for p in alike if p.info["status"] != psutil.STATUS_ZOMBIE and p.pid not in own]
 
     def kill_drivers(self, fault: str, times: int, **more: object) -> None:
         """Kill the driver with -9 at any moment, again and again on the same folder, until it is done; then anew."""
@@ -109,7 +113,7 @@ class Faults:
             killed += (one := self.end(child) < 0)
             if one and (killed % 4 == 0 or killed == times):
                 self.compare(fault, killed % 4 or 4)
-            elif not one:
+            elif not one:  # it was done before
                 self.wipe()
 
     def wait(self, count: int, child: int) -> None:
@@ -121,27 +125,22 @@ class Faults:
     @contextlib.contextmanager
     def started(self) -> Iterator[str]:
         """A scheduler and two groups of two workers, each in a folder of its own without data or results; its address."""
-        port, env = 20_000 + os.getpid() % 20_000, os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"}
-        address = f"tcp://127.0.0.1:{port}"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-        words.append("--no-dashboard")
-        self.cluster = [subprocess.Popen(words, env=env, cwd=self.root, **quiet)]
-        for name in ("a", "b"):
-            place = Path(tempfile.mkdtemp(prefix=f"srs-{name}-"))
-            words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nworkers", "2", "--nthreads", "1"]
+        port = str(20_000 + os.getpid() % 20_000)
+        one = ["scheduler", "--host", "127.0.0.1", "--port", port]
+        group = ["worker", f"127.0.0.1:{port}", "--nworkers", "2", "--nthreads", "1", "--local-directory", "."]
+        for words, place in ((one, self.root), *((group, place) for place in self.places)):
+            place.mkdir(exist_ok=True)
+            command = [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:], "--no-dashboard"]
             env = os.environ | {"SRS_ROOT": str(place), "SRS_DATA": str(place), "PYTHONPATH": str(Path(__file__).parents[1])}
-            words += ["--memory-limit", "0", "--no-dashboard", "--local-directory", str(place)]
-            self.cluster.append(subprocess.Popen(words, env=env, cwd=place, **quiet))
+            self.cluster.append(subprocess.Popen(command, env=env, cwd=place, stderr=subprocess.DEVNULL))
         try:
-            yield address
+            yield f"tcp://127.0.0.1:{port}"
         finally:
             for pid in self.own():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            for process in self.cluster:
-                process.wait()
-            self.cluster = []
+            while self.cluster:
+                self.cluster.pop().wait()
 
     def kill_workers(self, times: int, address: str) -> None:
         """Kill a worker with -9 while the driver waits for votes; the driver itself goes on and finishes."""
@@ -149,29 +148,43 @@ class Faults:
             child = self.begin(scheduler=address)
             self.wait(random.randrange(12), child)
             below = [p for nanny in self.cluster[1:] for p in psutil.Process(nanny.pid).children()]
-            workers = [p for p in below if "spawn_main" in " ".join(p.cmdline())]
-            if workers:
-                random.choice(workers).kill()
-            unbroken = self.end(child) == 0
-            self.compare("worker killed" if unbroken else "worker killed, driver given up", 1)
+            random.choice([p for p in below if "spawn_main" in " ".join(p.cmdline())]).kill()
+            assert self.end(child) == 0, "the others did not go on"
+            self.compare("worker killed", 1)
 
     def kill_schedulers(self, times: int) -> None:
         """Kill the scheduler; the driver says so and ends."""
         for _ in range(times):
             with self.started() as address:
                 child = self.begin(scheduler=address)
-                self.wait(random.randrange(12), child)
+                self.wait(random.randrange(1, 12), child)
                 self.cluster[0].kill()
-                self.end(child)
+                assert self.end(child) in (0, GAVE_UP), "a lost scheduler is not told"
             self.compare("scheduler killed", 1)
+
+    def share(self, address: str) -> None:
+        """No fault: workers of both folders have a share, and nothing but the connection to the scheduler in common."""
+        assert self.end(self.begin(lambda: Path("at-work").touch(), scheduler=address)) == 0
+        assert all((place / "at-work").exists() and not list(place.rglob("*.npz")) for place in self.places)
+        self.compare("none, two groups of two workers in folders of their own", 1)
+
+    def hang(self) -> None:
+        """A worker hangs at its first task; it is ended, and the task is done elsewhere."""
+
+        def once(mark: Path = self.root / "hung") -> None:
+            with contextlib.suppress(FileExistsError):
+                mark.touch(exist_ok=False)
+                time.sleep(3600)
+
+        assert self.end(self.begin(once, workers=2, deadline=20)) == 0
+        self.compare("worker hangs, ended at its deadline", 1)
 
     def damage(self, times: int) -> None:
         """Cut or change a byte of files of every kind, one at a time, where a run is complete."""
         kinds = ("votes/**/*.npz", "counts.csv", "votes/**/provenance.json", "counts.json", "weights.safetensors")
         weights = (self.data / store.WEIGHTS).read_bytes()
         for i in range(times):
-            if not list(self.data.glob("counts.csv")):
-                self.end(self.begin())
+            self.end(self.begin())
             path = random.choice(sorted(self.data.glob(kinds[i % len(kinds)])))
             content = path.read_bytes()
             at = random.randrange(len(content))
@@ -222,14 +235,9 @@ class Faults:
         self.compare("two runs at once", 1)
 
 
-def marked() -> list[psutil.Process]:
-    """Every process that has the mark of this script in its environment and is no zombie."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == os.environ[MARK] and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+def preceded(before: Callable[[], None], draw: Callable) -> Callable:
+    """A task that calls `before` first; pickled by value, as this script is no module of the workers."""
+    return lambda *task: before() or draw(*task)
 
 
 def table(plan: dict[str, int]) -> pd.DataFrame:
@@ -237,15 +245,16 @@ def table(plan: dict[str, int]) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as root:
         os.environ |= {"SRS_ROOT": root, MARK: root}
         faults = Faults(Path(root))
-        faults.wipe()
-        faults.kill_drivers("driver killed, plain loop", plan["driver, plain loop"])
-        faults.kill_drivers("driver killed, two workers", plan["driver, two workers"], workers=2)
-        if "driver, cluster" in plan:
+        faults.kill_drivers("driver killed, plain loop", plan["plain loop"])
+        faults.kill_drivers("driver killed, two workers", plan["two workers"], workers=2)
+        if "cluster" in plan:
             with faults.started() as address:
-                faults.kill_drivers("driver killed, four workers of a cluster", plan["driver, cluster"], scheduler=address)
-                faults.kill_workers(plan["worker, cluster"], address)
+                faults.kill_drivers("driver killed, four workers of a cluster", plan["cluster"], scheduler=address)
+                faults.share(address)
+                faults.kill_workers(plan["worker"], address)
             faults.kill_schedulers(plan["scheduler"])
-        faults.damage(plan["damaged files"])
+            faults.hang()
+        faults.damage(plan["files"])
         faults.fill_disk()
         faults.refuse("read fails once (EIO)", "read_bytes", errno.EIO, after=2)
         faults.twice()
@@ -253,17 +262,8 @@ def table(plan: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(faults.told, columns=columns).groupby("fault", sort=False).sum()
 
 
-def main() -> None:
-    """Print the table; exit code 1 where anything in it but the number of faults is not 0."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="what pytest runs")
-    parser.add_argument("--seed", type=int, default=0, help="of moments and places")
-    args = parser.parse_args()
-    random.seed(args.seed)
-    found = table(SHORT if args.short else FULL)
+if __name__ == "__main__":
+    random.seed(0)  # moments and places
+    found = table(SHORT if "--short" in sys.argv else FULL)
     print(found.to_markdown())
     sys.exit(bool(found.drop(columns="times").to_numpy().any()))
-
-
-if __name__ == "__main__":
-    main()

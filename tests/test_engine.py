@@ -22,7 +22,7 @@ import pathlib, sys
 from srs.smoothing import engine
 from tests.tasks import troubled
 if __name__ == "__main__":
-    list(engine.compute(lambda: troubled, [(0, pathlib.Path(sys.argv[1]))], workers=2))
+    list(engine.compute(lambda worker: troubled, [(0, pathlib.Path(sys.argv[1]))], workers=2))
 """
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 
@@ -43,17 +43,17 @@ def test_a_process_that_is_killed_takes_its_workers_along(tmp_path):
 @needs_proc
 def test_an_error_is_handed_on_and_ends_the_other_workers(tmp_path):
     with pytest.raises(ConfigError, match="seven is refused"):
-        list(engine.compute(lambda: at_odds, [(0, tmp_path), (7, tmp_path)], workers=2))
+        list(engine.compute(lambda worker: at_odds, [(0, tmp_path), (7, tmp_path)], workers=2))
     pids = [int(path.name.removeprefix("by-")) for path in tmp_path.glob("by-*")]
     assert pids and comes_true(lambda: not any(map(alive, pids)), 20)
 
 
 def test_what_lost_workers_were_at_is_done_elsewhere_unless_it_ends_each_of_them(tmp_path):
-    done = list(engine.compute(lambda: troubled, [(i, tmp_path) for i in range(4)], workers=2, deadline=3))
+    done = list(engine.compute(lambda worker: troubled, [(i, tmp_path) for i in range(4)], workers=2, deadline=3))
     assert sorted(done) == [(i, 10 * i) for i in range(4)]
     once = dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with once, pytest.raises(engine.WorkersLost, match="task 0 ended"):
-        list(engine.compute(lambda: os._exit, [(1,)], workers=2))
+        list(engine.compute(lambda worker: os._exit, [(1,)], workers=2))
 
 
 def test_a_plain_loop_is_in_order_lazy_and_without_dask():
@@ -65,10 +65,10 @@ def tasks():
     for i in range(3):
         read.append(i)
         yield (i,)
-done = engine.compute(lambda: abs, tasks())
+done = engine.compute(lambda worker: abs, tasks())
 assert next(done) == (0, 0) and read == [0]
 assert list(done) == [(1, 1), (2, 2)]
-assert not {"dask", "distributed"} & sys.modules.keys() and engine.worker() is None
+assert not {"dask", "distributed"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
 
@@ -89,10 +89,10 @@ def test_a_file_of_no_known_queue_and_a_scheduler_that_does_not_answer_are_named
     for content, named in (("jobqueue: {cloud: {}}", "slurm"), ("- 1", "`jobqueue:` with one of")):
         path.write_text(content)
         with pytest.raises(ConfigError, match=named):
-            list(engine.compute(lambda: abs, [(-1,)], scheduler=str(path)))
+            list(engine.compute(lambda worker: abs, [(-1,)], scheduler=str(path)))
     soon = {"distributed.comm.timeouts.connect": "1s"}
     with dask.config.set(soon), pytest.raises(ConfigError, match="tcp://127.0.0.1:9.*answers"):
-        list(engine.compute(lambda: abs, [(-1,)], scheduler="tcp://127.0.0.1:9"))
+        list(engine.compute(lambda worker: abs, [(-1,)], scheduler="tcp://127.0.0.1:9"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its jobs are not waited for
@@ -100,7 +100,7 @@ def test_workers_of_a_queue_do_the_same(tmp_path, monkeypatch):
     (tmp_path / "queue.yaml").write_text("jobqueue: {local: {cores: 1, memory: 1 GB, processes: 1}}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # its jobs are processes that start elsewhere, and find `troubled` there
-    done = engine.compute(lambda: troubled, [(2, tmp_path), (7, tmp_path)], scheduler="queue.yaml")
+    done = engine.compute(lambda worker: troubled, [(2, tmp_path), (7, tmp_path)], scheduler="queue.yaml")
     assert next(done) == (0, 20)
     with pytest.raises(ConfigError, match="seven is refused"):
         next(done)

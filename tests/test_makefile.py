@@ -191,7 +191,7 @@ def tasks():
     (folder / "part").write_text(json.dumps([os.getpid(), os.getppid(), *workers]))
     (folder / "part").replace(os.environ["STUB_LOG"])
     yield 3,
-list(engine.compute(lambda: sleep, tasks(), workers=2))
+list(engine.compute(lambda worker: sleep, tasks(), workers=2))
 """
 
 

@@ -37,7 +37,7 @@ def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterat
     engine.check(workers, "")
     store.read_counts(profile)  # first: if nothing is stored, say so at once
     names = BRIEF if brief else (*FROM_COUNTS, *STEPS)[:-1]
-    for i, _ in engine.compute(lambda: make, [(name, profile) for name in names], workers=workers):
+    for i, _ in engine.compute(lambda worker: make, [(name, profile) for name in names], workers=workers):
         yield names[i]
     if not brief:
         make("coverage", profile)

@@ -51,7 +51,7 @@ def driver(tasks: int, workers: int, n: int = 10_000) -> float:
     drawn, began = votes.ImageVotes(0, 0, *(np.zeros(size, np.int16) for size in (100, n, 400, 400, 3, 3))), 0.0
     with tempfile.TemporaryDirectory() as folder:
         given = [(torch.rand(3, 32, 32), drawn)] * tasks
-        for i, found in engine.compute(lambda: lambda _, drawn: drawn, given, workers=workers):
+        for i, found in engine.compute(lambda worker: lambda x, drawn: drawn, given, workers=workers):
             began = began or time.process_time()
             votes.write(Path(folder) / f"{i}.npz", found)
         return (time.process_time() - began) / (tasks - 1)

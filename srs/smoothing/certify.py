@@ -130,18 +130,17 @@ def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], k
         yield images.x(idx), int(images.labels[idx]), idx, method
 
 
-def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, ...]) -> Callable[[], Callable]:
+def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, ...]) -> Callable[[str], Callable]:
     """`make(device)` for `engine.compute`; a worker of another kind of device, torch or code of `modules` is refused."""
     driver = inference.computed_on(device), store.code_digest(*modules)
 
-    def prepare() -> Callable:
-        own, here = device, (inference.computed_on(device), store.code_digest(*modules))
-        if (worker := engine.worker()) is not None:
+    def prepare(worker: str) -> Callable:
+        if worker:
             torch.set_num_threads(1)
+            here = inference.computed_on(device), store.code_digest(*modules)
             settings.check(here == driver, "worker", here[0], "the driver's kind of device, torch and srs")
-            if device == "cuda" and worker.isdigit():
-                own = f"cuda:{int(worker) % torch.cuda.device_count()}"
-        return make(own)
+        several = device == "cuda" and worker.isdigit()
+        return make(f"cuda:{int(worker) % torch.cuda.device_count()}" if several else device)
 
     return prepare
 

@@ -45,19 +45,20 @@ def check(workers: int, scheduler: str, deadline: float = HOUR) -> None:
 
 
 def compute(
-    prepare: Callable[[], Callable], tasks: Iterable[tuple], *, workers: int = 1, scheduler: str = "", deadline: float = HOUR
+    prepare: Callable[[str], Callable], tasks: Iterable[tuple], *, workers: int = 1, scheduler: str = "", deadline: float = HOUR
 ) -> Iterator[tuple[int, object]]:
     """Do every task; yields its number and its result as soon as it is done. Close the generator to end the workers.
 
-    `prepare` gives the function that does a task, once per process; `tasks` are its arguments, read as workers become free. A
-    worker that is still at its task after `deadline` seconds is ended, and another one tries.
+    `prepare` gives the function that does a task, once per process, from the worker's name, on this machine its number, empty
+    where there are none; `tasks` are its arguments, read as workers become free. A worker that is still at its task after
+    `deadline` seconds is ended, and another one tries.
 
     Raises:
         WorkersLost: a task ended every worker that tried, or the scheduler is gone.
     """
     check(workers, scheduler, deadline)
     if workers == 1 and not scheduler:
-        work = prepare()
+        work = prepare("")
         yield from ((i, work(*task)) for i, task in enumerate(tasks))
         return
     from distributed import as_completed, CancelledError, KilledWorker
@@ -92,7 +93,7 @@ def compute(
             raise WorkersLost(f"{lost}; what is done is stored: run again") from None
 
 
-def _prepared(prepare: Callable[[], Callable]):
+def _prepared(prepare: Callable[[str], Callable]):
     """A worker's plugin that holds `prepare`: the scheduler hands it to every worker, those that are started anew included."""
     from distributed import WorkerPlugin  # not above: a plain loop imports nothing of Dask
 
@@ -100,12 +101,17 @@ def _prepared(prepare: Callable[[], Callable]):
         name, work = f"srs-{secrets.token_hex(8)}", None
 
         def setup(self, worker: object) -> None:
+            self.worker = str(worker.name)
             with contextlib.suppress(ValueError):  # not the main thread of its process
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends the others
 
-        def run(self, task: tuple) -> object:
-            self.work = self.work or prepare()
-            return self.work(*task)
+        def run(self, task: tuple, deadline: float) -> object:
+            faulthandler.dump_traceback_later(deadline, exit=True)  # its own thread: ends what hangs in compiled code, too
+            try:
+                self.work = self.work or prepare(self.worker)
+                return self.work(*task)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
 
     return Prepared()
 
@@ -113,21 +119,7 @@ def _prepared(prepare: Callable[[], Callable]):
 def _step(name: str, task: tuple, deadline: float) -> object:
     from distributed import get_worker
 
-    faulthandler.dump_traceback_later(deadline, exit=True)  # its own thread: ends a worker that hangs in compiled code, too
-    try:
-        return get_worker().plugins[name].run(task)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def worker() -> str | None:
-    """The name of the worker that this process is, on this machine its number; None in a process that is none."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_worker
-
-    with contextlib.suppress(ValueError):
-        return str(get_worker().name)
+    return get_worker().plugins[name].run(task, deadline)
 
 
 @contextlib.contextmanager
