@@ -128,7 +128,7 @@ def steps_finding(counts: pd.DataFrame, profile: Profile) -> str:
 
 
 def noise_finding(counts: pd.DataFrame, profile: Profile) -> str:
-    """How near the images of other classes are, how often noise leads past the middle, and what standard RS then certifies."""
+    """How near images of other classes are, how much noise leads past the middle, and what standard RS then certifies."""
     import torch
 
     from srs import data
@@ -138,12 +138,10 @@ def noise_finding(counts: pd.DataFrame, profile: Profile) -> str:
     near = torch.cdist(x, x).where(other, torch.inf).amin(dim=1).median().item()
     certified = measures.holding(counts[counts["method"] == profile.reference], alpha=profile.alpha)
     best = measures.certified_accuracy(certified, [0.0], RUN)["r=0.00"].groupby("sigma", observed=True).max()
-    sigmas = ", ".join(map(str, best.index))
-    past = ", ".join(f"{100 * norm.sf(near / 2 / float(sigma)):.0f}" for sigma in best.index)
+    told = [f"{100 * norm.sf(near / 2 / float(sigma)):.0f} % at sigma {sigma} ({held:.0f} %)" for sigma, held in best.items()]
     return (
-        f"The median test image lies {near:.2f} from the nearest one of another class. Noise of sigma {sigmas} leads past the "
-        f"middle between the two in {past} % of its draws; {profile.reference} certifies, on the best model, "
-        f"{', '.join(f'{held:.0f}' for held in best)} % of the images."
+        f"The median test image lies {near:.2f} from the nearest one of another class. Share of noise that leads past the "
+        f"middle between the two (share of images that {profile.reference} certifies on the best model): {', '.join(told)}."
     )
 
 

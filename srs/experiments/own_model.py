@@ -155,7 +155,7 @@ def tune(
         radius = bounds.certify(bounds.rules_for(method.needs_audit)[0], counts, sigma, alpha)[1]
         longer = 2 * method.batch * (method.warmup - method.steps) if method.needs_audit else 0  # the first batch of each stage
         cost = (n0 + n) * method.steps + longer + method.audit * (method.auditor.steps if method.auditor else 0)
-        rows.append({"method": method, "NFE": cost, "each": radius})
+        rows.append({"method": method, "NFE": cost, "radius": radius.mean(), "each": radius})
 
     zero, mean = _margins(model, noisy, labels, None, 1 if explicit else STEPS)
     for k, margins in enumerate(zero, start=1):
@@ -168,22 +168,20 @@ def tune(
         model.train_mean = mean if getattr(model, "train_mean", None) is None else model.train_mean
         for k, margins in enumerate(_margins(model, noisy, labels, model.train_mean, SHARED_STEPS)[0], start=1):
             add(Method(f"train_mean-anderson-{k}", "anderson", k, start="train_mean"), share_of(margins))
-        places = np.arange(copies * len(own)).reshape(copies, -1)
-        chains = np.array_split(places, len(own) // BATCH + 1, axis=1)  # one per image; its first copy is the warm-up
+        # A chain per image, whose first copy is the warm-up.
+        chains = np.array_split(np.arange(copies * len(own)).reshape(copies, -1), len(own) // BATCH + 1, axis=1)
         for k in (1, 3):
             srs = Method(f"previous-anderson-{k}", "anderson", k, "previous", warmup=10, audit=min(AUDIT, n))
-            drawn = [
-                votes.sample(model, noisy.flatten(0, 1).__getitem__, replace(srs, batch=some.shape[1]), some.ravel())[0]
-                for some in chains
-            ]
-            given = np.hstack([each.reshape(copies, -1) for each in drawn])
-            right, solved = (given == labels)[1:], zero[:, 1:] > 0
+            drawn = np.empty((copies, len(own)), int)
+            for some in chains:
+                chained, place = replace(srs, batch=some.shape[1]), some.ravel()
+                drawn.flat[place] = votes.sample(model, noisy.flatten(0, 1).__getitem__, chained, place)[0]
+            right, solved = (drawn == labels)[1:], zero[:, 1:] > 0
             share = np.clip(share_of(zero[-1]) + right.mean(axis=0) - solved[-1].mean(axis=0), 0, 1)
             for auditor in auditors:
                 wrong = float((right & ~solved[auditor.steps - 1]).sum() / max(right.sum(), 1))
                 add(replace(srs, name=f"{srs.name} audited by {auditor.name}", batch=100, auditor=auditor), share, wrong)
     table = pd.DataFrame(rows)
-    table["radius"] = table["each"].map(np.mean)
     table["kept"] = table["radius"] / full.mean()
     enough = table[[keeps(each, full, keep) for each in table["each"]]].sort_values(["NFE", "radius"], ascending=[True, False])
     return Choice(enough["method"].iloc[0], model, table.drop(columns="each"), _answer(table, enough))
@@ -192,8 +190,7 @@ def tune(
 def share_of(margins: np.ndarray) -> np.ndarray:
     """Expected share of votes for each image's label from margins on a few copies (copies, images), as if they were normal.
 
-    Two or three counted votes would hide what a shorter solve changes. An image's variance is moderated by the mean of all,
-    which counts for two degrees of freedom; one or four choose alike.
+    Few counted votes hide what a shorter solve changes. The mean variance has two degrees of freedom; one or four choose alike.
     """
     own, freedom = margins.var(axis=0, ddof=1), len(margins) - 1
     moderated = (freedom * own + 2 * np.nanmean(own)) / (freedom + 2) + 1e-12
@@ -219,8 +216,8 @@ def _margins(model, noisy, labels, start, steps) -> tuple[np.ndarray, Tensor]:
         def look(step: int, active: Tensor, z: Tensor, i: int = i) -> Tensor:
             logits, label = model.head(z), wanted[i + active]
             others = logits.scatter(1, label, -torch.inf).amax(dim=1)
-            # Of later steps, too: a solved copy leaves.
-            margins[step:, i + active.cpu().numpy()] = (logits.gather(1, label)[:, 0] - others).cpu()
+            lead = (logits.gather(1, label)[:, 0] - others).cpu()
+            margins[step:, i + active.cpu().numpy()] = lead  # later, too: a solved copy leaves
             return torch.zeros_like(active, dtype=torch.bool)
 
         z0 = cold if start is None else start.expand_as(cold)

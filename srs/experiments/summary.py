@@ -172,8 +172,10 @@ def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None
     own, marker = own.dropna(subset=["kept"]), {"s": 12, "marker": soundness.MARKERS[look["label"]], "linewidths": 0.8}
     ax.scatter(own["times"], own["kept"], color=look["color"], label=look["label"], **marker)
     if look["label"] in (show.RULE_LABELS[Rule.COHEN], show.RULE_LABELS[Rule.AUDIT]):
-        for method, x, y in zip(own["method"].astype(str), own["times"], own["kept"]):
-            ax.annotate(method.replace("MDEQ-", ""), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=4.5)
+        name = own["method"].astype(str).str.replace("MDEQ-", "")
+        near = [np.log(own["times"]).round(1), (own["kept"] / 3).round()]  # one label where points all but coincide
+        for names, x, y in zip(name.groupby(near).agg(", ".join), *(own.groupby(near)[c].mean() for c in ("times", "kept"))):
+            ax.annotate(names, (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5, rotation=25)
     ax.set_xscale("log")
     ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
     ax.minorticks_off()
