@@ -21,7 +21,6 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for notebook in sorted(Path("notebooks").glob("*.ipynb")):
         parameters = {"profile": "smoke"} | SMALL.get(notebook.stem, {})
-        # The quickstart trains the model that it shows if there is none, so it may come first.
         copy = folder / notebook.name
         prepared = papermill.execute_notebook(notebook, copy, parameters, prepare_only=True, progress_bar=False)
         prepared.cells += [nbformat.v4.new_code_cell(cell.source) for cell in prepared.cells if cell.cell_type == "code"]

@@ -23,7 +23,6 @@ PIXELS = np.random.default_rng(5).integers(0, 256, (8, 8, 3), np.uint8)
 
 
 def keys(images):
-    """One hashable key per image."""
     return [images.x(i).numpy().tobytes() for i in range(len(images.labels))]
 
 
