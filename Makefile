@@ -28,6 +28,9 @@ endif
 # One thread per job: the jobs share the cores, and sums are in the same order whoever runs beside them.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
+# glibc keeps what torch frees: a page that comes back from the system is cleared first, which takes as long as computing it.
+export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
+export MALLOC_MMAP_THRESHOLD_ ?= 2147483647
 
 # What make makes lies in this checkout, where it looks for it.
 override SRS_ROOT :=

@@ -265,7 +265,7 @@ class Profile:
     published: bool = False  # whether these are the paper's own settings
     trains_more: bool = True  # whether ablations and white-box attacks train models of their own; a CPU may take hours
     ablation_images: int | None = None  # that ablations draw votes for, with models trained short; None: all; 0: none are drawn
-    card_images: int | None = None  # that model card and training mean are measured on, instead of training.card's own numbers
+    card_images: int | None = None  # that model card and training mean are measured on, instead of training.train's own numbers
     note: str = ""  # opens every caption
 
     def __post_init__(self):

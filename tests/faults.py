@@ -181,7 +181,7 @@ class Faults:
 
     def damage(self, times: int) -> None:
         """Cut or change a byte of files of every kind, one at a time, where a run is complete."""
-        kinds = ("votes/**/*.npz", "counts.csv", "votes/**/provenance.json", "counts.json", "weights.safetensors")
+        kinds = ("votes/**/*.npz", "counts.csv", "counts.json", "weights.safetensors")
         weights = (self.data / store.WEIGHTS).read_bytes()
         for i in range(times):
             self.end(self.begin())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, hypergeom, norm
+from scipy.stats import binomtest, norm
 
 from srs.smoothing import bounds
 from srs.smoothing.bounds import ABSTAIN, Counts, Rule, RULES, UnsoundRuleWarning
@@ -51,22 +51,14 @@ def test_largest_disagreement_by_brute_force_in_all_small_populations(alpha):
     np.testing.assert_array_equal(bounds.largest_disagreement(*np.array(cases).T, float(alpha)), expected)
 
 
-@pytest.mark.parametrize("n_a", [10**6, 10**9, 10**12])
-def test_rounding_never_makes_the_largest_disagreement_too_small(n_a):
+def test_rounding_never_makes_the_largest_disagreement_too_small():
     """Against exact integers: one more disagreement has a probability below alpha."""
-    k, rng, most = 300, np.random.default_rng(1), 0
+    n_a, k, rng, most = 10**6, 300, np.random.default_rng(1), 0
     for m, alpha in zip(rng.integers(0, 9, 12).tolist(), 10 ** rng.uniform(-5, -1, 12)):
         found = int(bounds.largest_disagreement(n_a, k, m, alpha))
         ways = sum(comb(found + 1, i) * comb(n_a - found - 1, k - i) for i in range(m + 1))
         most = max(most, Fraction(ways, comb(n_a, k)) / Fraction(alpha))
     assert 0.9 < most < 1
-
-
-def test_the_papers_agreement_step_takes_a_draw_without_replacement_for_binomial():
-    """Its docstring's example: 1 of 19 votes agrees, 3 are audited. The limit fails as often as that one is among them."""
-    level, one_agrees = 0.15, Counts(n=19, n_a=19, n_2=3, n_1=1)
-    assert bounds._agreement(one_agrees, 2 * level) > 1 / 19
-    assert hypergeom.pmf(1, 19, 1, 3) == pytest.approx(3 / 19) and 3 / 19 > level
 
 
 @expects_unsound
@@ -84,12 +76,6 @@ def test_rules_are_monotone_and_sound_ones_below_cohen(rule, counts, split):
         p_lower, radius = bounds.certify(rule, counts, 0.5, ALPHA, split)
         p_cohen, radius_cohen = bounds.certify(Rule.COHEN, counts, 0.5, ALPHA)
         assert 0 <= p_lower <= p_cohen + ROUNDING <= 1 + ROUNDING and radius <= radius_cohen + ROUNDING
-
-
-@given(counts=fair_counts(n_max=3_000), alpha=st.sampled_from([0.1, 0.01, 0.001]))
-@settings(max_examples=200, deadline=None)
-def test_audit_at_an_equal_split_is_never_below_theorem31(counts, alpha):
-    assert bounds.audit(counts, alpha, split=0.5) >= bounds.theorem31(counts, alpha) - ROUNDING
 
 
 @expects_unsound
@@ -125,17 +111,14 @@ def test_the_papers_formula_by_hand_and_the_warning_of_the_released_one():
 
 
 def test_radius_abstains_at_one_half_and_below():
-    radii = bounds.radius([0.0, 0.3, 0.5, np.nextafter(0.5, 1), 0.9], 0.25)
-    assert radii[:3].tolist() == [0, 0, 0] and radii[3] > 0
-    assert radii[4] == pytest.approx(0.25 * norm.ppf(0.9))
+    radii = bounds.radius([0.0, 0.5, np.nextafter(0.5, 1), 0.9], 0.25)
+    assert radii[:2].tolist() == [0, 0] and radii[2] > 0 and radii[3] == pytest.approx(0.25 * norm.ppf(0.9))
 
 
-@expects_unsound
-@pytest.mark.parametrize("rule, cap", [("theorem31", 0.991), ("released", 1.583), ("cohen", 1.599)])
-def test_the_largest_radius_of_each_rule(rule, cap):
-    """What each can certify at best at the paper's N = 10,000, K = 400 and alpha; it scales with sigma."""
-    assert bounds.largest_radius(rule, 10_000, 400, 0.5, ALPHA) == pytest.approx(cap, abs=5e-4)
-    assert bounds.largest_radius(rule, 10_000, 400, 0.12, ALPHA) == pytest.approx(0.24 * cap, abs=5e-4)
+def test_the_largest_radius_of_each_rule():
+    """What each can certify at best at the paper's N = 10,000, K = 400 and alpha."""
+    for rule, cap in {"theorem31": 0.991, "released": 1.583, "cohen": 1.599}.items():
+        assert bounds.largest_radius(rule, 10_000, 400, 0.5, ALPHA) == pytest.approx(cap, abs=5e-4)
 
 
 @given(value=st.floats(0, 10), digits=st.integers(0, 6))
@@ -148,18 +131,13 @@ def test_round_down_never_rounds_up(value, digits):
 def test_top_class_breaks_ties_low_and_ignores_abstentions():
     assert bounds.top_class([2, 1, 1, 2, ABSTAIN, ABSTAIN, ABSTAIN], 3) == 1
     assert bounds.top_class([ABSTAIN, ABSTAIN], 3) == bounds.top_class([], 3) == ABSTAIN
-    assert bounds.count([2, 1, 1, ABSTAIN], 1) == 2 and bounds.count([2, ABSTAIN], ABSTAIN) == 0
-    with pytest.raises(ValueError, match="votes"):
-        bounds.top_class([3], 3)
 
 
 REFUSED = {
-    "n is 0": {"n": 0, "n_a": 0}, "n_a is 11.*between 0 and n, which is 10": {"n": 10, "n_a": 11},
-    "n_a is -1": {"n": 1, "n_a": -1}, "k is 6": {"n": 9, "n_a": 5, "k": 6}, "m is 5": {"n": 10, "n_a": 5, "k": 4, "m": 5},
-    "n_1 is 4": {"n": 10, "n_a": 5, "n_2": 3, "n_1": 4}, "n_a is": {"n": 10, "n_a": np.array([5, 11])},
-    "n_a is of type float64": {"n": 10, "n_a": 5.5}, "'theorem32'.*cohen, theorem31, released, audit": {"rule": "theorem32"},
-    "sigma is 0": {"sigma": 0.0}, "sigma is nan": {"sigma": np.nan}, "alpha is 0": {"alpha": 0.0}, "alpha is 1": {"alpha": 1.0},
-    "split is 1": {"split": 1.0},
+    "n = 0": {"n": 0, "n_a": 0}, "n_a = 11 is refused: want between 0 and n": {"n": 10, "n_a": 11},
+    "m = 5": {"n": 10, "n_a": 5, "k": 4, "m": 5}, "n_a = array": {"n": 10, "n_a": np.array([5, 11])},
+    "n_a = 5.5 is refused: want whole numbers": {"n": 10, "n_a": 5.5}, "'theorem32' is not a valid Rule": {"rule": "theorem32"},
+    "sigma = nan": {"sigma": np.nan}, "alpha = 1.0": {"alpha": 1.0}, "split = 1.0": {"split": 1.0},
 }  # fmt: skip
 
 

@@ -14,9 +14,9 @@ from srs import profiles, sealed, store
 from srs.deq import checkpoints
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import bounds, certify, noise, votes
-from srs.smoothing.bounds import ABSTAIN, Rule, UnsoundRuleWarning
+from srs.smoothing.bounds import ABSTAIN, UnsoundRuleWarning
 from tests import synthetic
-from tests.helpers import LinearDEQ, save_untrained, smoke_run, three_classes, untrained_root
+from tests.helpers import LinearDEQ, save_untrained, smoke_run, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
 METHODS = ("MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1A")
@@ -31,11 +31,6 @@ def counts(run, name):
 
 def all_counts(run=RUN):
     return {name: counts(run, name) for name in METHODS}
-
-
-def vote_files(run=RUN, name="SRS-MDEQ-1A"):
-    method, key = run.profile.method(name), certify.vote_key(run)
-    return [certify.vote_file(run, method, key, idx) for idx in run.profile.evaluated]
 
 
 def certified(run=RUN, **more):
@@ -64,22 +59,12 @@ def fresh(done):
     return done
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Make every use of the network an error."""
-    for module, name in ((checkpoints, "load"), (votes, "draw_votes")):
-        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("the network was used"))
-
-
-def test_counts_are_of_all_images_and_provenance_says_what_made_them(finished, monkeypatch):
-    root, counts = finished
-    monkeypatch.setenv("SRS_ROOT", str(root))
-    every = {name: [dict(zip(store.COLUMNS, row)) for row in rows] for name, rows in counts.items()}
-    for rows in every.values():
-        assert [t["idx"] for t in rows] == list(RUN.profile.evaluated)
+def test_counts_are_of_all_images_and_provenance_says_what_made_them(done):
+    every = {name: [dict(zip(store.COLUMNS, row)) for row in rows] for name, rows in done.items()}
+    assert all([t["idx"] for t in rows] == list(RUN.profile.evaluated) for rows in every.values())
     assert any(0 < t["n_a"] < t["n"] and t["n_differ"] > 0 for t in every[SRS.name])  # else nothing below could fail
     assert all(t["n_differ"] == 0 for t in every["MDEQ-30A"])
-    told = json.loads(vote_files()[0].with_name("provenance.json").read_text())
+    told = json.loads(store.own(RUN, "counts.json").read_text())[SRS.name]
     assert (told["run"], told["sigma"], told["method"]["name"]) == (RUN.id, RUN.sigma, SRS.name)
     assert told["weights"] == checkpoints.digest(store.own(RUN, store.WEIGHTS)) and told["sampling"]["n"] == 40
     assert {"torch", "numpy", "scipy", "python", "device"} <= set(told)
@@ -128,57 +113,49 @@ def test_a_worker_of_another_torch_is_refused(done, monkeypatch):
         prepare("0")
 
 
-def test_second_call_draws_nothing(done, no_network):
-    assert set(certified()) == set(METHODS)
-    assert all_counts() == done
-
-
 def test_other_settings_weights_and_methods_have_votes_of_their_own(done):
-    key = certify.vote_key(RUN)
+    inputs = certify.read_inputs(RUN)
     for change in (dict(n=41), dict(n0=11), dict(seed=1)):
         other = replace(RUN, profile=replace(RUN.profile, **change))
-        assert certify.vote_key(other) != key and certify.count_run(other) == []
+        assert certify.read_inputs(other).key != inputs.key and certify.count_run(other) == []
     changed = [replace(SRS, **change) for change in (dict(steps=2), dict(start="clean"), dict(batch=21), dict(audit=19))]
-    assert len({certify.vote_file(RUN, m, key, 0) for m in (SRS, *changed)}) == 5
+    assert len({certify.vote_file(RUN, m, inputs, 0) for m in (SRS, *changed)}) == 5
     save_untrained(RUN, seed=1)
-    assert certify.vote_key(RUN) != key and certify.count_run(RUN) == []
+    assert certify.read_inputs(RUN).key != inputs.key and certify.count_run(RUN) == []
 
 
-FAR = replace(RUN, profile=replace(RUN.profile, stride=1000))
 BAD = {
-    "method = 'MDEQ-7A' is refused: want one of MDEQ-1A": dict(methods=("MDEQ-7A",)), "workers = 0": dict(workers=0),
-    "scheduler = 'here'": dict(scheduler="here"), "deadline = 0.0": dict(deadline=0.0),
-    "digits test images = 360 is refused: want at least 2001": dict(run=FAR, methods=("MDEQ-1A",)),
+    "method = 'MDEQ-7A' is refused: want one of MDEQ-1A": dict(methods=("MDEQ-7A",)), "deadline = 0.0": dict(deadline=0.0),
+    "digits test images = 360 is refused: want at least 2001": dict(run=smoke_run(images=3, stride=1_000)),
     rf"weight file = .*s0.25.*/{store.WEIGHTS}.*srs train": dict(run=smoke_run(0.25)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("named", "arguments"), BAD.items(), ids=BAD)
-def test_bad_arguments_are_refused_before_work(fresh, no_network, named, arguments):
+def test_bad_arguments_are_refused_before_work(fresh, named, arguments):
     with pytest.raises(ConfigError, match=named):
         certify.certify(**dict(run=RUN, progress=False) | arguments)
     assert not store.own(RUN, "votes").exists()
 
 
-def hand_made(select, estimate, audited, standard, idx=0):
+def hand_made(select, estimate, audited, standard):
     return votes.ImageVotes(
-        idx, 1, np.array(select, np.int16), np.array(estimate, np.int16), np.array(audited, np.int32),
+        5, 1, np.array(select, np.int16), np.array(estimate, np.int16), np.array(audited, np.int32),
         np.array(standard, np.int16), np.array([1, 2, 3]), np.array([0.5, 0.25, 0.125]),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("k", [0, 12, 60])
-def test_counts_equal_brute_force(seed, k):
-    rng, n = np.random.default_rng(seed), 60
+def test_counts_equal_brute_force(k):
+    rng, n, seed = np.random.default_rng(k), 60, 3
     select, estimate = (rng.choice([ABSTAIN, 0, 1, 2], size, p=[0.1, 0.1, 0.6, 0.2]) for size in (9, n))
     reference = np.where(rng.random(n) < 0.3, rng.choice([ABSTAIN, 0, 1, 2], n), estimate)
     sampling = Sampling(3, n0=9, n=n, seed=seed)
     c_a = bounds.top_class(select, 3)
     order = noise.audit_order(seed, 5, n).tolist()
     audited = [i for i in order if estimate[i] == c_a][:k]
-    drawn = hand_made(select, estimate, audited, reference[audited], idx=5)
-    standard = hand_made(select, reference, [], [], idx=5)
+    drawn = hand_made(select, estimate, audited, reference[audited])
+    standard = hand_made(select, reference, [], [])
     t = certify.count_votes(drawn, replace(SRS, audit=k), sampling, standard, standard)
     assert (t.idx, t.label, t.c_a, t.n) == (5, 1, c_a, n)
     assert t.n_a == sum(1 for v in estimate if v == c_a)
@@ -227,8 +204,7 @@ def test_rule_follows_the_method_and_can_be_chosen():
         assert (found.predict == ABSTAIN) == (found.p_lower <= 0.5) == (found.radius == 0)
         return found.p_lower
 
-    assert p_lower(STANDARD) == p_lower(STANDARD, "cohen") == p_lower(STANDARD, Rule.COHEN)
-    assert p_lower(CHAIN) == p_lower(CHAIN, "audit")
+    assert p_lower(STANDARD) == p_lower(STANDARD, "cohen") and p_lower(CHAIN) == p_lower(CHAIN, "audit")
     assert p_lower(CHAIN, "theorem31") < p_lower(CHAIN, "audit")
     with pytest.warns(UnsoundRuleWarning):
         p_lower(CHAIN, "released")
@@ -255,11 +231,3 @@ def test_one_image_refuses_before_work(named, change):
     with pytest.raises(ValueError, match=named):
         certify.certify_image(model, x, **dict(method=CHAIN, sampling=SAMPLING, sigma=0.5) | change)
     assert model.evaluations == 0
-
-
-def test_model_that_answers_nan_abstains():
-    broken = three_classes()
-    broken.bias = torch.full((3,), torch.nan)
-    for method in (replace(CHAIN, audit=10), STANDARD):
-        found = certify.certify_image(broken, torch.full((1, 2, 2), 0.5), method, replace(SAMPLING, classes=3, n=50), sigma=0.5)
-        assert (found.predict, found.radius, found.p_lower) == (ABSTAIN, 0.0, 0.0)

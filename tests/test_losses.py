@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from srs.deq import mdeq
-from srs.deq.gradients import implicit
-from srs.deq.solvers import relative_residual
+from srs.deq.solvers import implicit, relative_residual
 from srs.profiles import DIGITS
 from srs.settings import PathIndependence
 from srs.training import losses
@@ -38,12 +37,10 @@ def test_implicit_gradient_is_that_of_a_long_unroll():
     wanted = torch.autograd.grad((weigh * iterated(model, u).square()).sum(), (w, u))
     with torch.no_grad():
         z = iterated(model, u)
-    z = implicit(model, z, u, steps=40)
+    z = implicit(model.f, z, u, steps=40)
     ours = torch.autograd.grad((weigh * z.square()).sum(), (w, u))
     for a, b in zip(ours, wanted):
         torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-6)
-    one_step = torch.autograd.grad((weigh * model.f(z.detach(), u).square()).sum(), (w, u))
-    assert (one_step[0] - wanted[0]).norm() > 0.1 * wanted[0].norm()  # that of the last step alone is another one
 
 
 def test_jacobian_penalty_is_unbiased():
@@ -58,14 +55,14 @@ def test_jacobian_penalty_is_unbiased():
     torch.testing.assert_close(gradient, 2 * a.detach() / d, atol=0.05, rtol=0.05)
 
 
-def descend(recipe, steps, **how):
+def descend(recipe, steps, pretrain=False, penalise=False):
     """Losses and the model, trained on a few images without dropout."""
     (x, y), seen = digits(48), []
     torch.manual_seed(0)
     model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(steps):
-        value, earlier = losses.loss(model, x, y, recipe, **how)
+        value, earlier = losses.loss(model, x, y, recipe, pretrain=pretrain, penalise=penalise)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -76,12 +73,10 @@ def descend(recipe, steps, **how):
 
 
 LOSSES = {
-    "unrolled": (RECIPE, dict(pretrain=True, penalise=False)),
-    "implicit": (RECIPE, dict(pretrain=False, penalise=False)),
-    "path_independent": (THEN, dict(pretrain=False, penalise=False)),
-    "last alone": (replace(THEN, path_independence=PathIndependence(both=False)), dict(pretrain=False, penalise=False)),
-    "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(pretrain=False, penalise=True)),
-}
+    "unrolled": (RECIPE, dict(pretrain=True)), "implicit": (RECIPE, {}), "path_independent": (THEN, {}),
+    "last alone": (replace(THEN, path_independence=PathIndependence(both=False)), {}),
+    "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(penalise=True)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("recipe", "how"), LOSSES.values(), ids=LOSSES)
@@ -90,20 +85,11 @@ def test_loss_decreases(recipe, how):
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
 
 
-def test_every_start_of_a_path_independent_recipe_is_drawn():
-    cold, earlier = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
-    torch.manual_seed(0)
-    drawn = [losses.start_anywhere(cold, earlier, THEN) for _ in range(60)]
-    for want in (cold, earlier, earlier.mean(0).expand(4, 3)):
-        assert 8 < sum(torch.equal(z, want) for z in drawn) < 35
-    assert all(torch.equal(losses.start_anywhere(cold, None, THEN), cold) for _ in range(20))
-
-
 def test_a_path_independent_recipe_lessens_the_change_of_the_last_step():
     changes = {}
     for weight in (0.0, 10.0):
         recipe = replace(THEN, path_independence=PathIndependence(weight=weight, most_free_steps=2))
-        _, model, x = descend(recipe, 20, pretrain=False, penalise=False)
+        _, model, x = descend(recipe, 20)
         with torch.no_grad():
             u = model.inject(x)
             z = model.f(model.f(model.initial(u), u), u)

@@ -39,9 +39,6 @@ def test_what_audits_starts_from_zero(start):
         replace(CHAIN, auditor=other)
     with pytest.raises(ConfigError, match="'AUDITED' is refused: want one that starts from zero, without an auditor"):
         Sampling(2, reference=replace(RS, name="AUDITED", auditor=RS))
-    smoke = profiles.get_profile("smoke")
-    with pytest.raises(ConfigError, match="auditor of CHAIN = 'RS' is refused: want a method of the profile"):
-        replace(smoke, methods=(*smoke.methods, replace(CHAIN, auditor=RS)))
 
 
 def test_a_state_that_was_not_asked_for_is_no_start():
@@ -80,9 +77,8 @@ def test_cohen_is_refused_where_votes_need_an_audit(start):
 
 
 BAD_IMAGES = {
-    "bool": X > 0.4, "uint8": (255 * X).byte(), "int64": X.ceil().long(), "complex": X.to(torch.complex64), "array": X.numpy(),
-    "255 times": 255 * X, "negative": -X, "infinite": X / 0, "a batch": X.expand(2, 1, 2, 2), "flat": X.flatten(),
-    "nothing": X[:, :0],
+    "bool": X > 0.4, "uint8": (255 * X).byte(), "complex": X.to(torch.complex64), "array": X.numpy(), "255 times": 255 * X,
+    "negative": -X, "infinite": X / 0, "a batch": X.expand(2, 1, 2, 2), "nothing": X[:, :0],
 }  # fmt: skip
 
 
@@ -102,13 +98,12 @@ def test_other_floating_images_are_converted_before_the_noise():
     np.testing.assert_array_equal(one.estimate, wanted.estimate)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_a_head_of_another_width_is_refused_before_a_vote(classes):
+def test_a_head_of_another_width_is_refused_before_a_vote():
     with pytest.raises(ConfigError, match="classes = 32769 is refused: want at most 32,768"):  # a stored vote has 16 bits
         Sampling(32_769)
     model = three_classes()
-    with pytest.raises(ConfigError, match=rf"logits of two images = \(2, 3\) is refused: want \(2, {classes}\)"):
-        draw(model, X, CHAIN, replace(SAMPLING, classes=classes))
+    with pytest.raises(ConfigError, match=r"logits of two images = \(2, 3\) is refused: want \(2, 4\)"):
+        draw(model, X, CHAIN, replace(SAMPLING, classes=4))
     assert model.evaluations == 0
 
 
@@ -127,10 +122,8 @@ def test_a_network_in_train_mode_or_of_another_type_is_refused(held, part):
     x = torch.rand(1, 8, 8)
     draw(held(model), x, RS, sampling)
     part(model).train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(ConfigError, match="train mode' is refused: want model.eval()"):
         draw(held(model), x, RS, sampling)
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())  # running means stay
     with pytest.raises(ConfigError, match="weights of the model = {torch.float64} is refused"):
         draw(held(model.eval().double()), x, RS, sampling)
 
@@ -143,51 +136,23 @@ def breaking(pixel: np.ndarray, count: int):
     return model
 
 
-def first_pixels(copies, count):
-    """The first pixel of each copy."""
-    return copies(np.arange(count))[:, 0, 0, 0].numpy()
-
-
 @pytest.mark.parametrize("change", [{}, dict(tol=0.01), dict(margin=0.3)], ids=["steps", "tol", "margin"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_copy_without_a_vote_does_not_spoil_its_chain(solver, change):
-    pixel = first_pixels(COPIES, 1_000)
+    pixel = COPIES(np.arange(1_000))[:, 0, 0, 0].numpy()
     model, method = breaking(pixel, 10), replace(CHAIN, solver=solver, steps=2, **change)
     drawn, nfe = votes.sample(model, COPIES, method, np.arange(1_000))
     assert np.flatnonzero(drawn == ABSTAIN).tolist() == np.flatnonzero(pixel > np.sort(pixel)[-11]).tolist()
     assert (drawn == ABSTAIN).sum() == 10 and nfe == model.evaluations
 
 
-@pytest.mark.parametrize("start", ["pilot_mean", "corrected_pilot_mean"])
-def test_a_pilot_s_means_are_over_what_was_solved(start):
-    method = Method("PILOT", "naive", 2, start=start, batch=50, warmup=30)
-    pixel = first_pixels(PILOT, 16)
-    order = np.argsort(pixel)  # the copy that breaks comes last
-    fixed, nfe = votes.fixed_start(breaking(pixel, 1), lambda s: PILOT(order[s]), method, reference=RS)
-    wanted, _ = votes.fixed_start(breaking(pixel, 1), lambda s: PILOT(order[s]), replace(method, pilot=15), reference=RS)
-    assert torch.equal(fixed.z, wanted.z) and nfe == method.pilot_nfe
-    assert start == "pilot_mean" or torch.equal(fixed.shift, wanted.shift) and fixed.shift.abs().max() > 0
-
-
-@pytest.mark.parametrize("start", ["clean", "pilot_mean", "corrected_pilot_mean"])
-def test_a_start_that_nothing_was_solved_for_is_cold(start):
-    model = three_classes(rate=0.5)
-    f, method = model.f, Method("START", "naive", 2, start=start, batch=50, warmup=3, pilot=4)
-    model.f = lambda z, u: torch.full_like(z, torch.nan)
-    fixed, _ = votes.fixed_start(model, PILOT, method, reference=RS)
-    model.f = f
-    drawn, _ = votes.sample(model, COPIES, method, np.arange(100), fixed=fixed)
-    wanted, _ = votes.sample(model, COPIES, replace(method, start="zero"), np.arange(100))
-    np.testing.assert_array_equal(drawn, wanted)
-
-
-@pytest.mark.parametrize("start", ["zero", "pilot_mean"])
-def test_no_product_is_rounded_to_tf32_wherever_votes_are_drawn(start):
+def test_no_product_is_rounded_to_tf32_wherever_votes_are_drawn():
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    for backend in backends:
-        backend.allow_tf32 = True
-    if start == "zero":
-        votes.sample(three_classes(), COPIES, RS, np.arange(4))
-    else:
-        votes.fixed_start(three_classes(), PILOT, replace(RS, start=start, warmup=1), reference=RS)
-    assert not any(backend.allow_tf32 for backend in backends) and torch.backends.cudnn.deterministic
+    for drawn in (
+        lambda: votes.sample(three_classes(), COPIES, RS, np.arange(4)),
+        lambda: votes.fixed_start(three_classes(), PILOT, replace(RS, start="pilot_mean", warmup=1), reference=RS),
+    ):
+        for backend in backends:
+            backend.allow_tf32 = True
+        drawn()
+        assert not any(backend.allow_tf32 for backend in backends) and torch.backends.cudnn.deterministic

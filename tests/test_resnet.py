@@ -11,7 +11,7 @@ from srs import settings, store
 from srs.deq import checkpoints, inference, mdeq
 from srs.deq.resnet import ResNet as Network
 from srs.profiles import CIFAR10, DIGITS, RESNET110
-from srs.settings import ConfigError, ResNet
+from srs.settings import ResNet
 from srs.smoothing import certify, noise, votes
 from srs.training import losses, train
 from tests.helpers import digits, smoke_run
@@ -73,8 +73,6 @@ def test_logits_are_those_of_the_architecture_written_out(depth, data):
     for form in (model, folded):
         torch.testing.assert_close(logits(form, x), want, atol=1e-4, rtol=1e-4)
     assert want.std(dim=0).min() > 1e-3
-    with pytest.raises(ConfigError, match=r"image shape = \(3, 7, 8\)"):
-        model.inject(torch.rand(1, 3, 7, 8))
 
 
 def test_votes_are_cohen_s_on_the_same_noise():
@@ -108,15 +106,10 @@ EXPLICIT = smoke_run().profile.explicit[0]
 
 
 def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):
-    model, (x, y) = mdeq.build(TINY, DIGITS, 0).eval(), digits(8)
-    ours, _ = losses.loss(model, x, y, EXPLICIT.train, pretrain=True, penalise=False)  # cross-entropy alone
-    plain = torch.log_softmax(by_hand(model.state_dict(), x, DIGITS, 1), dim=1)[torch.arange(8), y].mean()
-    assert ours.item() == pytest.approx(-plain.item(), rel=1e-4)
+    model, (x, y) = mdeq.build(TINY, DIGITS, 0).eval(), digits(200)
+    ours, _ = losses.loss(model, x[:8], y[:8], EXPLICIT.train, pretrain=True, penalise=False)  # cross-entropy alone
+    assert ours.item() == pytest.approx(F.cross_entropy(by_hand(model.state_dict(), x[:8], DIGITS, 1), y[:8]).item(), rel=1e-4)
     train.train(EXPLICIT, progress=False)
-    card = store.own(EXPLICIT, store.CARD).read_text()
-    assert '"recipe": "gaussian"' in card
-    written = certify.certify(replace(EXPLICIT, profile=replace(EXPLICIT.profile, images=2)), progress=False)
-    assert written == ["RS"] and store.own(EXPLICIT, store.COUNTS).is_file()
+    assert certify.certify(replace(EXPLICIT, profile=replace(EXPLICIT.profile, images=2)), progress=False) == ["RS"]
     trained = checkpoints.load(store.own(EXPLICIT, store.WEIGHTS), EXPLICIT.model, DIGITS)
-    x, y = digits(200)
     assert (logits(trained, x).argmax(1) == y).float().mean() > 0.5  # one epoch, clean images it was trained on

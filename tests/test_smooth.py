@@ -14,7 +14,7 @@ from torch import nn
 import srs
 from srs import __main__ as entry
 from srs import data, profiles, store
-from srs.settings import ABSTAIN, ConfigError, Method, Sampling
+from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import smooth
 from tests.helpers import three_classes
 
@@ -91,15 +91,13 @@ def test_a_plain_cnn_and_a_torchdeq_model_are_certified_in_every_seed():
 # ------------------------------------------------------------------------------------------------ Smooth
 
 
-def test_a_certificate_is_that_of_certify_image_and_prints_in_one_line():
+def test_a_certificate_is_that_of_certify_image_and_an_image_names_its_own_noise():
     own = srs.Smooth(three_classes(0.3), classes=3, sigma=SIGMA, method=SRS)
     found = own.certificate(IMAGE, n=200, idx=7)
     sampling = Sampling(3, n=200, reference=smooth.STANDARD)
     expected = srs.certify_image(three_classes(0.3), IMAGE, SRS, sampling, sigma=SIGMA, idx=7)
     assert found[:4] == expected[:4] and found.votes.nfe[2] > 0
-    assert repr(found).startswith(f"class {found.predict} within l2 radius 0.") and "\n" not in repr(found)
-    assert "abstains" in repr(found._replace(predict=ABSTAIN))
-    assert own.certify(IMAGE, 100, 200) == own.certify(IMAGE[None], 100, 200), "an image names its own noise"
+    assert own.certify(IMAGE, 100, 200) == own.certify(IMAGE[None], 100, 200)
 
 
 def test_importing_srs_imports_no_torch_and_every_public_name_is_there():
@@ -127,8 +125,6 @@ class Chance(nn.Linear):
     (nn.Flatten(), IMAGE, "a network in train mode"),
     (srs.from_torchdeq(nn.Flatten().eval(), lambda z, u: u, nn.Linear(4, 3)), IMAGE, "a network in train mode"),
     (nn.Flatten().eval(), IMAGE, r"shape of the logits = \(1, 4\) is refused: want \(1, 3\)"),
-    (three_classes(), 255 * IMAGE, "pixels from"),
-    (three_classes(), (255 * IMAGE).byte(), "floating-point"),
 ])  # fmt: skip
 def test_what_would_not_hold_is_refused(model, x, told):
     torch.manual_seed(0)
@@ -153,12 +149,10 @@ def test_a_table_has_cohen_s_columns_and_resumes(tmp_path):
     model = three_classes(0.3)
     whole = table(tmp_path, model=model)
     assert model.evaluations > 0 and len(whole) == 4
-    whole_again, spent = table(tmp_path, model=model), model.evaluations
-    assert model.evaluations == spent and whole_again["radius"].tolist() == whole["radius"].tolist()
+    spent = model.evaluations
+    assert table(tmp_path, model=model)["radius"].tolist() == whole["radius"].tolist() and model.evaluations == spent
     assert whole["radius"].tolist()[:2] == first["radius"].tolist()
     assert whole["correct"].tolist() == (whole["predict"] == whole["label"]).astype(int).tolist()
-    found = srs.Smooth(three_classes(0.3), 3, SIGMA).certificate(IMAGE.roll(3, 2), n=100, idx=3)
-    assert (found.predict, found.radius) == (whole["predict"][3], whole["radius"][3])
     line = srs.plot_certified_accuracy(tmp_path / "mine.tsv").axes[0].lines[0]
     assert line.get_label() == "mine" and line.get_ydata()[line.get_xdata() >= 0][0] == whole["correct"].mean()
     for other in ({"sigma": 0.3}, {"shift": 0.1}, {"model": nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()}):

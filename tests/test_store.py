@@ -166,7 +166,7 @@ def test_forged_votes_are_set_aside_and_drawn_again(tmp_path_factory):
         return [[tuple(row)[:-1] for row in synthetic.counted(RUN, RUN.profile.method(name))] for name in METHODS]
 
     with untrained_root(tmp_path_factory, RUN):
-        before, path = counted(), certify.vote_file(RUN, METHOD, certify.vote_key(RUN), RUN.profile.evaluated[1])
+        before, path = counted(), certify.vote_file(RUN, METHOD, certify.read_inputs(RUN), RUN.profile.evaluated[1])
         for forge in FORGED.values():
             votes.write(path, forge(votes.read(path)))
             with pytest.raises(DamagedFile, match=rf"{path.name}.*srs certify"):

@@ -8,16 +8,16 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from srs.sealed import DamagedFile
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import votes
 from srs.smoothing.bounds import ABSTAIN, top_class
+from srs.smoothing.certify import certify_image
 from srs.smoothing.noise import audit_order, Copies, noise
 from srs.smoothing.votes import draw_votes, sample
 from tests.helpers import LinearDEQ, three_classes
 
 SHAPE = (1, 2, 2)
-X = torch.tensor([[[0.7, 0.2], [0.4, 0.5]]])
+X = torch.tensor([[[0.8, 0.2], [0.4, 0.6]]])  # multiples of 1/255
 SIGMA = 0.5
 RS = Method("RS", "anderson", 4, batch=8)
 SRS = Method("SRS", "naive", 2, start="previous", batch=8, warmup=5, audit=12)
@@ -25,30 +25,23 @@ CLEAN = Method("CLEAN", "naive", 2, start="clean", batch=8, audit=12)
 SAMPLING = Sampling(3, n0=20, n=100, seed=4, reference=Method("REF", "anderson", 6, batch=7))
 
 
-def test_noise_is_standard_normal_and_uncorrelated():
-    """A stream of 51,200 values, many blocks long."""
+def test_noise_is_standard_normal_and_streams_of_seeds_images_and_stages_are_independent():
     samples = noise((1, 8, 8), 0, 3, "estimate", np.arange(800)).numpy().reshape(800, 64).astype(float)
-    values, error = samples.ravel(), samples.size**-0.5
-    assert abs(values.mean()) < 4 * error and abs(values.var() - 1) < 4 * 2**0.5 * error
-    assert abs((values**4).mean() - 3) < 4 * 96**0.5 * error and kstest(values, "norm").pvalue > 0.01
-    for table in (samples, samples.T[:, :64]):
-        correlation = np.corrcoef(table, rowvar=False)[np.triu_indices(64, 1)]
-        assert np.abs(correlation).max() < 5.5 / len(table) ** 0.5
+    error = samples.size**-0.5
+    assert abs(samples.mean()) < 4 * error and kstest(samples.ravel(), "norm").pvalue > 0.01
+    assert np.abs(np.corrcoef(samples, rowvar=False)[np.triu_indices(64, 1)]).max() < 5.5 / len(samples) ** 0.5
     assert abs((samples[:-1] * samples[1:]).mean()) < 4 * error
-
-
-def test_streams_of_seeds_images_and_stages_are_independent():
     every = itertools.product((0, 1), (0, 1, 7), ("select", "estimate"))
     streams = {where: noise((1, 8, 8), *where, np.arange(200)).numpy().ravel().astype(float) for where in every}
     for (a, x), (b, y) in itertools.combinations(streams.items(), 2):
         assert abs((x * y).mean()) < 4.5 / len(x) ** 0.5, (a, b)
-        assert not np.isin(x, y).all()
 
 
-@pytest.mark.parametrize("picked", [[], [99, 100], [250, 3, 3, 101, 0], list(range(299, -1, -1))])
-def test_any_sample_can_be_drawn_again(picked):
-    some, every = (noise(SHAPE, 5, 2, "estimate", np.array(numbers, int)) for numbers in (picked, range(300)))
-    assert torch.equal(some, every[picked])
+def test_any_sample_can_be_drawn_again():
+    picked = [250, 3, 3, 101, 0]
+    for levels in (None, 255):
+        some, every = (Copies(X, SIGMA, 5, 2, "estimate", levels)(np.array(numbers)) for numbers in (picked, range(300)))
+        assert torch.equal(some, every[picked])
 
 
 def test_audit_order_is_a_uniform_permutation():
@@ -87,22 +80,14 @@ def test_votes_are_the_classes_of_the_noisy_copies():
 
 def test_previous_start_is_where_the_slot_ended():
     model = three_classes(rate=0.5)
+    ends, head = [], model.head
+    model.head = lambda z: ends.append(z) or head(z)
     sampled(model, replace(SRS, steps=1, warmup=3))
-    starts, ends = [z for z, _ in model.calls[2:]], model.heads
+    starts = [z for z, _ in model.calls[2:]]
     assert not model.calls[0][0].any()  # the first batch starts cold, and takes 3 steps
     assert [len(z) for z in ends] == [8] * 6 + [2] and len(starts) == len(ends)
     for start, before in zip(starts[1:], ends):
         assert torch.equal(start, before[: len(start)])
-
-
-def test_tolerance_and_margin_save_evaluations_and_keep_easy_votes():
-    """The surest copies stop first; what stops is the vote that the same copy would give later."""
-    model = three_classes(rate=0.5)
-    long = replace(RS, solver="naive", steps=40)
-    wanted, full = sampled(model, long)
-    for change in (dict(tol=1e-3), dict(margin=0.6)):
-        drawn, nfe = sampled(model, replace(long, **change))
-        assert nfe < full / 2 and np.mean(drawn == wanted) > 0.9
 
 
 @pytest.mark.parametrize("method", [RS, replace(RS, solver="naive"), replace(RS, solver="broyden"), SRS, CLEAN], ids=str)
@@ -111,29 +96,16 @@ def test_votes_do_not_depend_on_the_batch_and_the_first_are_those_of_a_longer_ru
     wanted, _ = sampled(three_classes(rate=0.6), method)
     for batch in (1, 3, 1000) if method.start == "zero" else ():
         np.testing.assert_array_equal(sampled(three_classes(rate=0.6), replace(method, batch=batch))[0], wanted)
-    for count in (1, 8, 9):
+    for count in (1, 9):
         np.testing.assert_array_equal(sampled(three_classes(rate=0.6), method, count=count)[0], wanted[:count])
 
 
 def test_ties_go_to_the_lowest_class_and_nan_votes_for_none():
     inf, nan = float("inf"), float("nan")
-    logits = torch.tensor([
-        [1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [nan, 1.0, 0.0], [0.0, 1.0, nan], [0.0, inf, 1.0], [0.0, -inf, 1.0],
-        [-1.0, -2.0, 0.0],
-    ])  # fmt: skip
-    assert votes.predict(logits).tolist() == [1, 0, ABSTAIN, ABSTAIN, ABSTAIN, ABSTAIN, 2]
-    drawn = draw_votes(LinearDEQ(torch.full((3, 4), torch.nan), torch.zeros(3)), X, SRS, SAMPLING, SIGMA)
-    assert (drawn.select == ABSTAIN).all() and (drawn.estimate == ABSTAIN).all()
-    assert len(drawn.audited) == len(drawn.standard) == drawn.nfe[2] == 0
-
-
-def test_selection_and_estimation_see_different_noise():
-    model = three_classes()
-    drawn = draw_votes(model, X, replace(RS, solver="naive", steps=1, batch=20), SAMPLING, SIGMA, idx=6)
-    seen = torch.cat([u for _, u in model.calls])
-    wanted = [copies(stage, 6)(np.arange(n)) for stage, n in (("select", 20), ("estimate", 100))]
-    assert torch.equal(seen[:120], torch.cat(wanted).flatten(1)) and not torch.equal(seen[:20], seen[20:40])
-    assert (len(drawn.select), len(drawn.estimate), len(drawn.audited)) == (20, 100, 0)  # K = 0
+    logits = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [0.0, 1.0, nan], [0.0, inf, 1.0], [0.0, -inf, 1.0]])
+    assert votes.predict(logits).tolist() == [1, 0, ABSTAIN, ABSTAIN, ABSTAIN]
+    found = certify_image(LinearDEQ(torch.full((3, 4), torch.nan), torch.zeros(3)), X, SRS, SAMPLING, sigma=SIGMA)
+    assert found[:3] == (ABSTAIN, 0.0, 0.0) and (found.votes.estimate == ABSTAIN).all() and len(found.votes.audited) == 0
 
 
 @pytest.mark.parametrize("auditor", [None, Method("SHORT", "naive", 1, batch=9)], ids=str)
@@ -162,7 +134,6 @@ def test_cost_of_each_stage_is_what_was_evaluated(method):
     again = first if method.name == "SRS" else 0  # the clean image is solved once for both stages
     k = len(drawn.audited)
     assert drawn.nfe.tolist() == [20 * method.steps + first, 100 * method.steps + again, k * SAMPLING.reference.steps]
-    assert (drawn.seconds >= 0).all() and drawn.seconds.shape == (3,)
 
 
 PILOT = Method("PILOT", "naive", 2, start="pilot_mean", batch=50, audit=12, warmup=30, pilot=6)
@@ -216,18 +187,8 @@ def test_corrected_start_adds_what_the_pilot_s_logits_miss_after_as_many_steps()
     assert nfe == 50 * 2
 
 
-def test_corrected_votes_that_lead_stop_at_the_first_step():
-    model, method = squared(rate=0.5), replace(CORRECTED, steps=4, margin=0.2)
-    fixed, _ = fixed_start(model, method)
-    drawn, nfe = sample(model, copies(), method, np.arange(50), fixed=fixed)
-    lead = (model.head(0.5 * fixed.z + 0.5 * copies()(np.arange(50)).flatten(1)) + fixed.shift[0]).softmax(1).topk(2, dim=1)
-    sure = (lead.values[:, 0] - lead.values[:, 1] > 0.2).numpy()
-    assert 0 < sure.sum() < 50 and 50 + (~sure).sum() <= nfe <= 50 + 3 * (~sure).sum()
-    np.testing.assert_array_equal(drawn[sure], lead.indices[:, 0].numpy()[sure])
-
-
 @pytest.mark.parametrize("start", [PILOT, CORRECTED, TRAIN_MEAN], ids=lambda m: m.name)
-@pytest.mark.parametrize("batch", [1, 7, 1000])
+@pytest.mark.parametrize("batch", [1, 7])
 def test_votes_from_a_fixed_start_do_not_depend_on_batch_or_order(start, batch):
     model, method = squared(rate=0.6), replace(start, steps=1, warmup=2, tol=0.01, margin=0.3)
     wanted, nfe = sampled(model, method)
@@ -237,26 +198,3 @@ def test_votes_from_a_fixed_start_do_not_depend_on_batch_or_order(start, batch):
     order = np.random.default_rng(0).permutation(50)
     shuffled, _ = sample(model, copies(), replace(method, batch=batch), order, fixed=fixed_start(model, method)[0])
     np.testing.assert_array_equal(shuffled, wanted[order])
-
-
-DAMAGE = {
-    "cut": lambda path, drawn: path.write_bytes(path.read_bytes()[:200]),
-    "another archive": lambda path, drawn: np.savez(path, idx=1),
-    "objects": lambda path, drawn: np.savez(path, **(vars(drawn) | {"select": np.array([{"code": 1}], dtype=object)})),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_stored_votes_come_back_and_damaged_ones_are_set_aside(srs_root, damage):
-    drawn = draw_votes(three_classes(), X, SRS, SAMPLING, SIGMA, idx=9, label=2)
-    path = srs_root / "data" / "smoke" / "votes" / "run" / "SRS-key" / "00009.npz"
-    votes.write(path, drawn)
-    again = votes.read(path)
-    for name, value in vars(drawn).items():
-        np.testing.assert_array_equal(getattr(again, name), value, strict=True)
-    damage(path, drawn)
-    content = path.read_bytes()
-    with pytest.raises(DamagedFile, match=r"00009\.npz is damaged.*00009\.npz\.damaged: run again"):
-        votes.read(path)
-    assert [p.name for p in path.parent.iterdir()] == ["00009.npz.damaged"]
-    assert path.with_name("00009.npz.damaged").read_bytes() == content

@@ -14,7 +14,7 @@ from srs.experiments import white_box
 from srs.experiments.white_box import CONVERGED, READY
 from srs.profiles import DIGITS_PAPER, get_profile
 from srs.settings import ConfigError
-from srs.training import card, losses, train
+from srs.training import losses, train
 from tests.helpers import smoke_run, TINY
 
 RECIPE = replace(DIGITS_PAPER, epochs=2, pretrain_steps=2, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2)
@@ -27,7 +27,7 @@ def quick(monkeypatch, srs_root):
     load = functools.cache(data.load)
     monkeypatch.setattr(data, "load", lambda which, split: load(which, split)._replace(
         pixels=load(which, split).pixels[:96], labels=load(which, split).labels[:96]))  # fmt: skip
-    monkeypatch.setattr(card, "QUALITY_IMAGES", 20)
+    monkeypatch.setattr(train, "QUALITY_IMAGES", 20)
 
 
 def test_adversarial_training_attacks_after_the_unrolled_phase_and_goes_on_after_a_kill(monkeypatch):

@@ -24,7 +24,7 @@ ROUND = ["data", "round", "arm"]
 
 def certify_images(run, tasks, workers):
     """Draw and store the votes of images; a row of each: who drew them, when that was done, what it took."""
-    inputs, rows = certify.Inputs(mdeq.build(run.model, run.profile.data, 0).state_dict(), None, {}, ""), []
+    inputs, rows = certify.Inputs(mdeq.build(run.model, run.profile.data, 0).state_dict(), None, {}, "", "cpu", ""), []
 
     def timed(device):
         draw = certify.voter(run, inputs, device)
@@ -34,7 +34,7 @@ def certify_images(run, tasks, workers):
     with tempfile.TemporaryDirectory() as folder:
         for _, (process, drawn, end) in engine.compute(prepare, tasks, workers=workers):
             votes.write(Path(folder) / f"{drawn.idx}.npz", drawn)
-            content = votes.archive(**vars(drawn) | {"seconds": 0})
+            content = b"".join((drawn.select, drawn.estimate, drawn.audited, drawn.standard))
             rows.append((process, end, drawn.idx, drawn.nfe.sum(), drawn.seconds.sum(), content))
     return pd.DataFrame(rows, columns=["process", "end", "idx", "nfe", "seconds", "votes"])
 

@@ -18,7 +18,7 @@ from srs import data, settings, store
 from srs.analysis import measures
 from srs.attacks.pgd import pgd, smoothed_gradient, solve
 from srs.attacks.settings import Attack, Gradient, Suite
-from srs.deq import checkpoints, inference, mdeq, memory
+from srs.deq import checkpoints, inference, mdeq
 from srs.smoothing import bounds, certify, engine, noise, votes
 from srs.smoothing.bounds import ABSTAIN
 from srs.store import ATTACKED, NOT_DRAWN
@@ -26,7 +26,7 @@ from srs.store import ATTACKED, NOT_DRAWN
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
 # What results depend on.
-MODULES = (*certify.VOTES_DEPEND_ON, "deq/gradients", "attacks/pgd", "attacks/attack")
+MODULES = (*certify.VOTES_DEPEND_ON, "attacks/pgd", "attacks/attack")
 
 
 def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:
@@ -101,7 +101,6 @@ def run_suite(
 def attacker(run: settings.Run, suite: Suite, weights: dict[str, Tensor], held: pd.DataFrame, device: str) -> Callable:
     """A run's model as a function that attacks a group of images: of an attack, the images, and their labels by position."""
     inference.choose_kernels()
-    memory.keep_freed()
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=weights)
     return partial(_attack_group, model.to(device).requires_grad_(False), run, suite, held, device)
 

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srs.attacks.settings import Adversarial, Gradient
-from srs.deq.gradients import implicit
 from srs.deq.mdeq import DEQ, MDEQ
-from srs.deq.solvers import SOLVERS
+from srs.deq.solvers import implicit, SOLVERS
 
 
 def pgd(x: Tensor, gradient: Callable[[Tensor], Tensor], radius: float | Tensor, *, steps: int, step: float) -> Tensor:
@@ -45,7 +44,7 @@ def smoothed_gradient(model: DEQ, x: Tensor, y: Tensor, noise: Tensor, gradient:
         u = model.inject(copies)
         z = solve(model, u.detach(), gradient)
         if gradient.kind == "implicit":
-            z = implicit(model, z, u, steps=gradient.backward)
+            z = implicit(model.f, z, u, steps=gradient.backward)
         else:
             for _ in range(gradient.unroll):
                 z = model.f(z, u)

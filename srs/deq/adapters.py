@@ -15,7 +15,7 @@ Map = Callable[[Tensor], Tensor]
 class Adapted:
     """A DEQ put together from functions, as `mdeq.DEQ` describes them, and the networks that they belong to."""
 
-    def __init__(self, inject: Map, initial: Map, f: Callable, head: Map, networks: list[nn.Module], explicit: bool):
+    def __init__(self, inject: Map, initial: Map, f: Callable, head: Map, networks: list[nn.Module], explicit: bool = False):
         self.inject, self.initial, self.f, self.head = inject, initial, f, head
         self.networks, self.train_mean, self.explicit = nn.ModuleList(networks), None, explicit  # explicit: f forgets its state
         self.networks.training = False  # the list's own mode, which every new module has; what counts is that of its parts
@@ -24,22 +24,19 @@ class Adapted:
 def from_network(network: nn.Module, classes: int) -> Adapted:
     """An explicit network as a DEQ whose layer forgets its state: f(z, u) are the logits of the images u, whatever z is."""
 
-    def zeros(u: Tensor) -> Tensor:
-        return u.new_zeros(len(u), classes)
-
     def logits(z: Tensor, u: Tensor) -> Tensor:
         given = network(u)
         right = f"{tuple(z.shape)}, as `classes` says"
         settings.check(given.shape == z.shape, "shape of the logits", tuple(given.shape), right)
         return given
 
-    return Adapted(lambda x: x, zeros, logits, lambda z: z, [network], explicit=True)
+    return Adapted(lambda x: x, lambda u: u.new_zeros(len(u), classes), logits, lambda z: z, [network], explicit=True)
 
 
 def from_torchdeq(
     inject: Callable[[Tensor], Parts], f: Callable[[Parts, Parts], Parts], head: Callable[[Parts], Tensor], *,
     initial: Callable[[Parts], Parts] = torch.zeros_like, module: nn.Module | None = None,
-) -> Adapted:
+) -> Adapted:  # fmt: skip
     """The parts of a DEQ that was written for torchdeq, as a DEQ; u and z are tensors, batch first, or tuples of them.
 
     torchdeq's solver stops a whole batch at once, so a copy's class may depend on the copies beside it, and a certificate
@@ -56,8 +53,7 @@ def from_torchdeq(
     u, z = _Flat(), _Flat()
     return Adapted(
         lambda x: u.pack(inject(x)), lambda flat: z.pack(initial(u.unpack(flat))),
-        lambda state, flat: z.pack(f(z.unpack(state), u.unpack(flat))), lambda state: head(z.unpack(state)),
-        networks, explicit=False,
+        lambda state, flat: z.pack(f(z.unpack(state), u.unpack(flat))), lambda state: head(z.unpack(state)), networks,
     )  # fmt: skip
 
 
@@ -71,7 +67,7 @@ class _Flat:
 
     def unpack(self, flat: Tensor) -> Parts:
         parts = flat.split([shape.numel() for shape in self.shapes], dim=1)
-        parts = tuple(part.reshape(len(flat), *shape) for part, shape in zip(parts, self.shapes))
+        parts = tuple(part.unflatten(1, shape) for part, shape in zip(parts, self.shapes))
         return parts[0] if len(parts) == 1 else parts
 
 
@@ -81,8 +77,3 @@ def as_deq(model: object, classes: int) -> mdeq.DEQ:
     right = "a network that maps images to logits, or a DEQ with the methods inject, initial, f and head"
     settings.check(deq or isinstance(model, nn.Module), "model", type(model).__name__, right)
     return model if deq else from_network(model, classes)
-
-
-def networks_of(model: mdeq.DEQ) -> list[nn.Module]:
-    """The networks that a model is or holds."""
-    return [part for part in (model, *getattr(model, "__dict__", {}).values()) if isinstance(part, nn.Module)]

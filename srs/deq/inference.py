@@ -9,16 +9,12 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from srs import settings
-from srs.deq import resnet
-from srs.deq.mdeq import Bottleneck, MDEQ, VariationalDropout, WeightNormConv2d
-from srs.deq.resnet import ResNet
+from srs.deq.mdeq import MDEQ, WeightNormConv2d
+from srs.deq.resnet import Residual, ResNet
 
 
 def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
-    """The inference form of a copy of a trained network: weight norms become kernels, batch norms part of their convolution.
-
-    What it computes is the same up to rounding; nothing is computed anew at every evaluation that the weights fix.
-    """
+    """The inference form of a copy of a trained network: weight norms become kernels, batch norms part of their convolution."""
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         for name, conv in list(module.named_children()):
@@ -26,12 +22,9 @@ def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
                 plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, 1, conv.padding, bias=False)
                 plain.weight = nn.Parameter(conv.weight.detach().clone(memory_format=torch.channels_last))
                 setattr(module, name, plain)
-            elif isinstance(conv, VariationalDropout):
-                setattr(module, name, nn.Identity())
-        in_order = isinstance(module, (nn.Sequential, Bottleneck, resnet.Block, ResNet))
-        children = [*module.named_children()] if in_order else []
-        for (name, conv), (after, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        in_order = isinstance(module, (nn.Sequential, Residual, ResNet))
+        for (name, conv), (after, norm) in itertools.pairwise([*module.named_children()]):
+            if in_order and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, after, nn.Identity())
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # new parts begin in train mode

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srs import settings
-from srs.deq.resnet import ResNet
+from srs.deq.resnet import Residual, ResNet
 
 
 class DEQ(Protocol):
@@ -29,6 +29,11 @@ class DEQ(Protocol):
 
     def head(self, z: Tensor) -> Tensor:
         """Logits (B, classes) of a solution."""
+
+
+def networks_of(model: DEQ) -> list[nn.Module]:
+    """The networks that a model is or, a wrapper as those of `adapters`, holds."""
+    return [part for part in (model, *getattr(model, "__dict__", {}).values()) if isinstance(part, nn.Module)]
 
 
 class WeightNormConv2d(nn.Conv2d):
@@ -137,24 +142,12 @@ class Stage(nn.Module):
         return out
 
 
-class Bottleneck(nn.Module):
+def bottleneck(inputs: int, width: int) -> Residual:
     """The head's residual bottleneck (expansion 4); its inner batch norms carry no affine map."""
-
-    def __init__(self, inputs: int, width: int):
-        super().__init__()
-        outputs = 4 * width
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width, affine=False)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width, affine=False)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs, affine=False)
-        self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        h = F.relu(self.bn2(self.conv2(h)), inplace=True)
-        return F.relu(self.bn3(self.conv3(h)) + self.downsample(x), inplace=True)
+    sizes = (inputs, width, 1), (width, width, 3), (width, 4 * width, 1)
+    convs = [nn.Conv2d(a, b, size, padding=size // 2, bias=False) for a, b, size in sizes]
+    shortcut = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width))
+    return Residual(convs, shortcut, affine=False)
 
 
 class MDEQ(nn.Module):
@@ -174,7 +167,7 @@ class MDEQ(nn.Module):
         self.downsample = nn.Sequential(*stem)
         self.stage0 = nn.Sequential(*(_conv_bn_relu(c[0], c[0], 1) if len(c) > 2 else []))
         self.fullstage = Stage(model)
-        self.incre_modules = nn.ModuleList(nn.Sequential(Bottleneck(n, w)) for n, w in zip(c, head))
+        self.incre_modules = nn.ModuleList(nn.Sequential(bottleneck(n, w)) for n, w in zip(c, head))
         downs = (_conv_bn_relu(4 * a, 4 * b, 3, 2, bias=True) for a, b in zip(head, head[1:]))
         self.downsamp_modules = nn.ModuleList(nn.Sequential(*down) for down in downs)
         self.final_layer = nn.Sequential(*_conv_bn_relu(4 * head[-1], final, 1, bias=True))

@@ -12,22 +12,31 @@ from torch import Tensor, nn
 from srs import settings
 
 
-class Block(nn.Module):
-    """He et al.'s basic block: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+class Residual(nn.Module):
+    """Convolutions, each with a batch norm, ReLUs between them, and a shortcut (He et al. 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, convs: list[nn.Conv2d], shortcut: nn.Module, *, affine: bool = True):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        changes = stride != 1 or inputs != outputs
-        shortcut = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)] if changes else []
-        self.downsample = nn.Sequential(*shortcut)
+        self.depth = len(convs)
+        for i, conv in enumerate(convs, start=1):
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"bn{i}", nn.BatchNorm2d(conv.out_channels, affine=affine))
+        self.downsample = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(h)) + self.downsample(x), inplace=True)
+        h = x
+        for i in range(1, self.depth + 1):
+            h = h if i == 1 else F.relu(h, inplace=True)
+            h = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(h))
+        return F.relu(h + self.downsample(x), inplace=True)
+
+
+def block(inputs: int, outputs: int, stride: int) -> Residual:
+    """He et al.'s basic block: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+    convs = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)]
+    changes = stride != 1 or inputs != outputs
+    shortcut = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)] if changes else []
+    return Residual(convs, nn.Sequential(*shortcut))
 
 
 class ResNet(nn.Module):
@@ -42,7 +51,7 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(w[0])
         blocks = (model.depth - 2) // 6
         self.layer1, self.layer2, self.layer3 = (
-            nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
+            nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
             for inputs, outputs, stride in ((w[0], w[0], 1), (w[0], w[1], 2), (w[1], w[2], 2))
         )
         self.fc = nn.Linear(w[2], data.classes)

@@ -1,8 +1,7 @@
 """Fixed-point solvers for z = f(z, u): a batch of independent problems, each solved as if it were alone.
 
-Cost is counted in evaluations of f and nothing else. The k-step answer of the released code (which spends
-k + 2 evaluations on it) is the iterate x_k, and x_k needs k. A sample that meets the tolerance leaves the
-batch, so its answer never depends on its batch mates.
+Cost is counted in evaluations of f and nothing else. The released code's k-step answer, on which it spends k + 2, is x_k, which
+needs k. A sample that meets the tolerance leaves the batch: its answer never depends on its batch mates.
 """
 
 from collections.abc import Callable
@@ -10,8 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from srs.settings import check
 
 Layer = Callable[[Tensor, Tensor], Tensor]  # f(z, u): (B, D), (B, ...) -> (B, D)
 Decided = Callable[[int, Tensor, Tensor], Tensor]  # (step, active samples, their new iterates) -> (b,) bool: answer known
@@ -47,18 +44,12 @@ class Solver(NamedTuple):
         """Iterate from z0 (B, D); f sees only the samples that are still unsolved, and their rows of the injection u.
 
         A sample is solved when its relative residual is at most `tol`, its answer is `decided` after a step, or it has cost
-        `max_steps` evaluations of f. ConfigError for max_steps below 1, tol below 0, or z0 and u of different batch sizes.
+        `max_steps` evaluations of f.
         """
-        check(max_steps >= 1, "max_steps", max_steps, "at least 1 evaluation of f")
-        check(tol >= 0, "tol", tol, "a relative residual of 0 or more")
-        check(len(z0) == len(u), "samples of the start", len(z0), f"as many as the injection has, {len(u)}")
-        z, out, kept = z0, z0.clone(), self.begin(z0, max_steps)
-        residual = z0.new_full((len(z0),), torch.inf)
-        steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
-        active = torch.arange(len(z0), device=z0.device)
+        z, out, kept, active = z0, z0.clone(), self.begin(z0, max_steps), torch.arange(len(z0), device=z0.device)
+        residual, steps = z0.new_empty(len(z0)), torch.zeros_like(active)
         for k in range(max_steps):
-            fz = f(z, u)
-            last = k == max_steps - 1
+            fz, last = f(z, u), k == max_steps - 1
             r = relative_residual(z, fz) if tol > 0 or decided or last else None
             z = self.step(k, z, fz, kept)
             if r is None:
@@ -71,8 +62,8 @@ class Solver(NamedTuple):
             if done.any() and not last:
                 active, z, u = active[unsolved], z[unsolved], u[unsolved]
                 kept = tuple(s[unsolved] for s in kept)
-            if len(active) == 0:
-                break
+                if len(active) == 0:
+                    break
         return Solution(out, residual, steps)
 
 
@@ -155,3 +146,23 @@ safe_anderson = Solver(_history, _safe_mix)
 broyden = Solver(_inverse_jacobian, _broyden_step)
 
 SOLVERS = {"naive": fixed_point, "anderson": anderson, "safe_anderson": safe_anderson, "broyden": broyden}
+
+
+def implicit(f: Layer, z: Tensor, u: Tensor, *, steps: int) -> Tensor:
+    """f(z*, u) at a solution z* (B, D), with the implicit gradient by u and the weights.
+
+    The adjoint g = grad + g J is solved by so many `steps` of Broyden's method, each a vector-Jacobian product.
+    """
+    z = z.detach().requires_grad_()
+    fz = f(z, u)
+
+    def adjoint(grad: Tensor) -> Tensor:
+        hook.remove()  # or the products below would come here again
+
+        def step(g: Tensor, grad: Tensor) -> Tensor:
+            return torch.autograd.grad(fz, z, g, retain_graph=True)[0] + grad
+
+        return broyden(step, torch.zeros_like(grad), grad, max_steps=steps).z
+
+    hook = fz.register_hook(adjoint)
+    return fz

@@ -168,8 +168,8 @@ def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: s
     methods = tuple(dict.fromkeys((*profile.methods, *(line.method for line in own))))
     part = replace(run, profile=replace(profile, images=images, methods=methods, plan=()))
     draw(part, count=False)
-    key = certify.vote_key(part, device)
-    read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, key, idx)))
+    inputs = certify.read_inputs(part, device)
+    read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, inputs, idx)))
     for table, value, _, method, n, k in own:
         asked, found = (method, reference, method.auditor or reference), []
         for idx in part.profile.evaluated:

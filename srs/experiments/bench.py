@@ -4,7 +4,6 @@ Every repetition takes another image, and every contender votes on the same copi
 machine that slows down slows all of them. What is compared is medians and ratios, never a bare time.
 """
 
-import contextlib
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 
 from srs import data, sealed, settings, store
-from srs.deq import checkpoints, inference, mdeq, memory
+from srs.deq import checkpoints, inference, mdeq
 from srs.deq.released import RELEASED_TOL
 from srs.smoothing.engine import tqdm
 from srs.settings import Method, Run, STOP
@@ -56,12 +55,11 @@ def compare(
     """Seconds and evaluations of f per vote of each contender on a run's model, a row each; medians over the repetitions.
 
     `ratio` and `ratio_best` are the first and the second one's seconds over a contender's, `differing` is its share of votes
-    unlike the first one's. The released code's ways run on the model unfolded, and freed memory goes back to the system. Starts
-    and warm-up are not timed; `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
+    unlike the first one's. The released code's ways run on the model unfolded. Starts and warm-up are not timed;
+    `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
     """
     settings.check_count(repetitions, 1, "repetitions")
     inference.check_device(device)
-    memory.keep_freed()
     profile, images = run.profile, data.load(run.profile.data, "test")
     plain = checkpoints.load(store.own(run, store.WEIGHTS), run.model, profile.data).to(device)
     folded = certify.load_model(run, device)
@@ -71,8 +69,7 @@ def compare(
         x = images.x(idx).to(device)
         for j, method in enumerate(contenders):
             ours = method.solver != "anderson_as_released"
-            with contextlib.nullcontext() if ours else memory.as_usual():
-                found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, x, run, idx, copies)
+            found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, x, run, idx, copies)
             drawn.append(found)
             differing[i, j] = np.mean(found != drawn[0])
     second = min(1, len(contenders) - 1)

@@ -94,8 +94,7 @@ def caps(profile: Profile) -> list[Shown]:
 
 def cap(rule: Rule, k, n=N) -> np.ndarray:
     """The largest radius of a rule in units of sigma, by default at the paper's N."""
-    with bounds.silent_about_released():
-        return bounds.largest_radius(rule, n, k, 1.0, ALPHA)
+    return bounds.largest_radius(rule, n, k, 1.0, ALPHA)
 
 
 def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:

@@ -84,8 +84,8 @@ def doctor(profile: Profile) -> Iterator[str]:
         weights, votes = store.find(run, store.WEIGHTS), "missing"
         where = "shipped" if weights == store.tracked(run, store.WEIGHTS) else "here" if weights else "missing"
         with contextlib.suppress(ConfigError, sealed.DamagedFile):  # no weights here, or no images
-            key, want = certify.vote_key(run), [(m, idx) for m in run.profile.methods for idx in run.profile.evaluated]
-            votes = f"{sum(certify.vote_file(run, m, key, idx).is_file() for m, idx in want)} of {len(want)}"
+            inputs, want = certify.read_inputs(run), [(m, idx) for m in run.profile.methods for idx in run.profile.evaluated]
+            votes = f"{sum(certify.vote_file(run, m, inputs, idx).is_file() for m, idx in want)} of {len(want)}"
         try:
             rows = store.read_run(run)
             counts = "missing" if rows is None else f"of {len(rows)} rows"

@@ -48,11 +48,6 @@ class Looks:
         return np.where(np.asarray(n) == self.n, LAST if before else 1.0, (1 - LAST) / max(before, 1))
 
 
-def looks_of(method: settings.Method, sampling: settings.Sampling) -> Looks | None:
-    """When a method's votes on an image are looked at; None where it draws all n of them."""
-    return Looks(sampling.n) if sampling.n_max(method) else None
-
-
 def enough(n_a: int, n: int, *, sigma: float, stop: settings.Stop, looks: Looks) -> bool:
     """Whether each radius of `stop` is decided by n_a of n votes at a look: certified, or out of reach of the look after all N.
 

@@ -5,8 +5,6 @@ All functions take numbers or numpy arrays of counts; alpha, split and sigma are
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
@@ -14,9 +12,9 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
-from scipy.stats import beta, norm
+from scipy.stats import beta, hypergeom, norm
 
-from srs.settings import ABSTAIN
+from srs.settings import ABSTAIN, check
 
 # Share of alpha that `audit` spends on the disagreements: best mean radius over the images of tests/test_simulation.py for both
 # (N, K) = (10,000, 400) and (1,000, 100); anything from 0.6 to 0.9 is within 1 % of it.
@@ -40,33 +38,14 @@ class Rule(StrEnum):
         """Whether the rule fails with probability at most alpha; `released` has no such guarantee."""
         return self is not Rule.RELEASED
 
-    @classmethod
-    def _missing_(cls, value: object) -> "Rule":
-        known = ", ".join(rule.value for rule in cls)
-        raise ValueError(f"{value!r} is not a certification rule; the known rules are {known}.")
 
-
-@contextmanager
-def silent_about_released() -> Iterator[None]:
-    """Let `released` be used without its warning, for what is shown: every label and caption says "unsound" instead."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsoundRuleWarning)
-        yield
-
-
-def _require(holds: ArrayLike, message: Callable[[], str]) -> None:
-    if not np.all(holds):
-        raise ValueError(message())  # only now: to print the arrays takes longer than to check them
-
-
-def _require_share(name: str, value: ArrayLike) -> None:
-    inside = (np.asarray(value) > 0) & (np.asarray(value) < 1)
-    _require(inside, lambda: f"{name} is {value}, but it must lie strictly between 0 and 1.")
+def _check_share(name: str, value: ArrayLike) -> None:
+    check(np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)), name, value, "a share strictly between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Vote counts of one image, or arrays of them, as in Theorem 3.1 and `audit`; ValueError for impossible ones."""
+    """Vote counts of one image, or arrays of them, as in Theorem 3.1 and `audit`; ConfigError for impossible ones."""
 
     n: ArrayLike  # noisy samples drawn for the estimate (N)
     n_a: ArrayLike  # votes for c_A among them (N_A)
@@ -76,53 +55,25 @@ class Counts:
     n_1: ArrayLike = 0  # of these n_2, how many the standard DEQ gives to c_A too (N_1)
 
     def __post_init__(self) -> None:
-        for name, kind in ((name, np.asarray(value).dtype) for name, value in vars(self).items()):
-            _require(np.issubdtype(kind, np.integer), lambda: f"{name} is of type {kind}, but counts must be integers.")
-        _require(np.greater_equal(self.n, 1), lambda: f"n is {self.n}, but at least 1 sample is needed.")
+        for name, value in vars(self).items():
+            check(np.issubdtype(np.asarray(value).dtype, np.integer), name, value, "whole numbers")
+        check(np.all(np.greater_equal(self.n, 1)), "n", self.n, "at least 1 sample")
         for name, ceiling in (("n_a", "n"), ("k", "n_a"), ("m", "k"), ("n_2", "n_a"), ("n_1", "n_2")):
             value, top = getattr(self, name), getattr(self, ceiling)
-            in_range = np.greater_equal(value, 0) & np.less_equal(value, top)
-            _require(in_range, lambda: f"{name} is {value}, but it must lie between 0 and {ceiling}, which is {top}.")
+            check(np.all(np.greater_equal(value, 0) & np.less_equal(value, top)), name, value, f"between 0 and {ceiling}")
 
 
 def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> np.ndarray:
     """LowerConfBound of Cohen et al. 2019: the one-sided Clopper-Pearson lower limit of a proportion.
 
     It exceeds the true proportion with probability at most alpha, is 0 without successes, and takes real values, as N_A^E.
-
-    Raises:
-        ValueError: alpha is not in (0, 1), or successes are not in [0, trials].
     """
-    _require_share("alpha", alpha)
+    _check_share("alpha", alpha)
     successes, trials, alpha = np.broadcast_arrays(*(np.asarray(value, float) for value in (successes, trials, alpha)))
-    in_range = (successes >= 0) & (successes <= trials)
-    _require(in_range, lambda: f"successes are {successes}, but they must lie between 0 and trials, which are {trials}.")
+    check(np.all((successes >= 0) & (successes <= trials)), "successes", successes, "between 0 and trials")
     some = successes > 0  # beta.ppf is undefined at a = 0, where the limit is 0
     limit = beta.ppf(alpha, np.where(some, successes, 1.0), np.where(some, trials - successes, 0.0) + 1.0)
     return np.where(some, limit, 0.0)[()]
-
-
-def _hypergeometric_cdf(m: np.ndarray, n_a: np.ndarray, disagreeing: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """P[Hypergeom(n_a, disagreeing, k) <= m], for m <= disagreeing <= n_a - (k - m), where P[= m] > 0.
-
-    The terms, which fall fast, are summed from m downwards by their ratio: a hundred times as fast as scipy's hypergeom.cdf.
-    """
-
-    def log_choose(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-        return gammaln(top + 1) - gammaln(bottom + 1) - gammaln(top - bottom + 1)
-
-    agreeing = n_a - disagreeing
-    log_term = log_choose(disagreeing, m) + log_choose(agreeing, k - m) - log_choose(n_a, k)  # of P[= m]
-    log_total = log_term
-    for step in range(int(m.max(initial=0))):
-        i = np.maximum(m - step, 0)
-        feasible = np.maximum(agreeing - k + i, 0)  # once i or this is 0, the term stays 0: fewer cannot be drawn
-        with np.errstate(divide="ignore"):  # log 0 = -inf is meant
-            log_term = log_term + np.log(i * feasible / ((disagreeing - i + 1) * (k - i + 1)))
-        log_total = np.logaddexp(log_total, log_term)
-        if np.all(log_term < log_total - 40):
-            break
-    return np.exp(log_total)
 
 
 def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: float) -> np.ndarray:
@@ -132,19 +83,19 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     disagree, then M <= M_U with probability at least 1 - alpha over the draw, however the votes depend on each other.
     Exact up to N_A of a million or so; beyond, the probability's rounding grows, and M_U may be larger, never smaller.
     """
-    _require_share("alpha", alpha)
+    _check_share("alpha", alpha)
     n_a, k, m = np.broadcast_arrays(*(np.asarray(value, np.int64) for value in (n_a, k, m)))
-    _require((0 <= m) & (m <= k) & (k <= n_a), lambda: f"0 <= m <= k <= n_a must hold, but m={m}, k={k}, n_a={n_a}.")
+    check(np.all((0 <= m) & (m <= k) & (k <= n_a)), "m, k, n_a", (m, k, n_a), "0 <= m <= k <= n_a")
     # Many images share their counts: each distinct triple is solved once.
     triples, place = np.unique(np.stack([n_a.ravel(), k.ravel(), m.ravel()]), axis=1, return_inverse=True)
     votes, audited, found = triples
     low, high = found.copy(), votes - (audited - found)  # the cdf is 1 at m and 0 above n_a - (k - m)
-    # Rounding must not shrink M_U where the probability is near alpha: the slack errs on the safe side. What rounds are
-    # the log-factorials, nine of them, none larger than that of n_a.
+    # Rounding must not shrink M_U where the probability is near alpha: the slack errs on the safe side. It is that of nine
+    # log-factorials, none larger than that of n_a.
     threshold = alpha * (1 - np.maximum(1e-8, 9 * np.finfo(float).eps * gammaln(votes + 1)))
     while np.any(low < high):
         middle = (low + high + 1) // 2
-        plausible = _hypergeometric_cdf(found, votes, middle, audited) >= threshold
+        plausible = hypergeom.cdf(found, votes, middle, audited) >= threshold
         low, high = np.where(plausible, middle, low), np.where(plausible, high, middle - 1)
     return low[place.ravel()].reshape(n_a.shape)[()]
 
@@ -173,7 +124,6 @@ def released(counts: Counts, alpha: float) -> np.ndarray:
 
     N_A / N is never reduced, so SRS votes that over-predict c_A are believed. For comparison with the published tables.
     """
-    warnings.warn("the rule 'released' is unsound: its certificates may not hold", UnsoundRuleWarning, stacklevel=2)
     share = _agreement(counts, alpha)
     # min: the two products round separately, and N_A = N must not end up above the number of trials
     return lower_confidence_bound(np.minimum(share * counts.n_a, share * counts.n), share * counts.n, alpha / 2)
@@ -186,8 +136,8 @@ def audit(counts: Counts, alpha: float, split: float = DEFAULT_SPLIT) -> np.ndar
     the union bound adds the Clopper-Pearson limit's a2. Nothing is assumed about the SRS votes.
     The split may depend on the selection sample, never on the estimation sample.
     """
-    _require_share("alpha", alpha)
-    _require_share("split", split)
+    _check_share("alpha", alpha)
+    _check_share("split", split)
     a1 = split * alpha
     certain = np.asarray(counts.n_a) - largest_disagreement(counts.n_a, counts.k, counts.m, a1)
     return lower_confidence_bound(certain, counts.n, alpha - a1)
@@ -210,14 +160,19 @@ def radius(p_lower: ArrayLike, sigma: float) -> np.ndarray:
 def certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
     """p_lower and the certified radius of c_A under a rule; they hold with probability 1 - alpha if it is sound.
 
-    Raises:
-        ValueError: the rule is unknown, sigma is not positive, or alpha or split is not in (0, 1).
+    Warns of `released`. ConfigError: sigma is not positive, or alpha or split is not in (0, 1).
     """
-    rule = Rule(rule)
-    _require(0 < sigma < np.inf, lambda: f"sigma is {sigma}, but the noise needs a positive, finite standard deviation.")
-    _require_share("alpha", alpha)
-    _require_share("split", split)
-    p_lower = audit(counts, alpha, split) if rule is Rule.AUDIT else RULES[rule](counts, alpha)
+    if not Rule(rule).sound:
+        warnings.warn(f"the rule '{rule}' is unsound: its certificates may not hold", UnsoundRuleWarning, stacklevel=2)
+    return _certify(rule, counts, sigma, alpha, split)
+
+
+def _certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float) -> tuple[np.ndarray, ...]:
+    """The same without a warning, for what names its rule where it is shown."""
+    check(0 < sigma < np.inf, "sigma", sigma, "a positive, finite standard deviation")
+    _check_share("alpha", alpha)
+    _check_share("split", split)
+    p_lower = audit(counts, alpha, split) if rule == Rule.AUDIT else RULES[Rule(rule)](counts, alpha)
     return p_lower, radius(p_lower, sigma)
 
 
@@ -225,11 +180,9 @@ def certificates(counts, rule: str, sigma: float, alpha: ArrayLike, split: float
     """p_lower, the certified class (ABSTAIN where p_lower <= 1/2 or no class was selected) and the radius of rows of counts.
 
     A count that was not taken (-1) is none, so nothing is certified from it. alpha may be each row's own (`adaptive.spent`).
-    Nothing warns here of `released`: what shows a certificate names its rule.
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
-    with silent_about_released():
-        p_lower, reach = certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha, split)
+    p_lower, reach = _certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha, split)
     c_a = np.asarray(counts["c_a"])
     certified = (p_lower > 0.5) & (c_a != ABSTAIN)
     return p_lower, np.where(certified, c_a, ABSTAIN), np.where(certified, reach, 0.0)
@@ -238,7 +191,7 @@ def certificates(counts, rule: str, sigma: float, alpha: ArrayLike, split: float
 def largest_radius(rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float) -> np.ndarray:
     """The largest radius a rule can certify: all N votes for c_A, no disagreement among the K audited ones."""
     k = np.minimum(audit_k, n)
-    return certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha)[1]
+    return _certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha, DEFAULT_SPLIT)[1]
 
 
 def round_down(value: float, digits: int) -> float:
@@ -250,19 +203,13 @@ def round_down(value: float, digits: int) -> float:
 def top_class(votes: ArrayLike, classes: int) -> int:
     """The class with the most votes, the lowest of those with as many; ABSTAIN if every vote abstains."""
     votes = np.asarray(votes, int)
-    _require((votes >= ABSTAIN) & (votes < classes), lambda: f"votes must be {ABSTAIN} or lie in [0, {classes}).")
     valid = votes[votes >= 0]
     return int(np.bincount(valid, minlength=classes).argmax()) if valid.size else ABSTAIN
 
 
-def count(votes: ArrayLike, c: int) -> int:
-    """N_A: the number of votes for class c, none for ABSTAIN."""
-    return int(np.count_nonzero((np.asarray(votes) == c) & (c != ABSTAIN)))
-
-
 def proportion_interval(successes: ArrayLike, trials: ArrayLike, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided Clopper-Pearson interval of a proportion, such as certified accuracy over images; (0, 1) without trials."""
-    _require_share("confidence", confidence)
+    _check_share("confidence", confidence)
     tail = (1 - confidence) / 2
     failures = np.asarray(trials) - np.asarray(successes)
     return lower_confidence_bound(successes, trials, tail), 1 - lower_confidence_bound(failures, trials, tail)

@@ -5,7 +5,7 @@ A killed run loses at most the images that were at work; `engine` shares images 
 `srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -15,29 +15,24 @@ from typing import NamedTuple
 import torch
 
 from srs import data, sealed, settings, store
-from srs.deq import checkpoints, inference, mdeq, memory
+from srs.deq import checkpoints, inference, mdeq
 from srs.smoothing import adaptive, bounds, engine, noise, votes
 
 VOTES_DEPEND_ON = (  # modules, below srs/
     "deq/inference", "deq/mdeq", "deq/released", "deq/resnet", "deq/solvers",
-    "smoothing/exact", "smoothing/noise", "smoothing/starts", "smoothing/votes",
+    "smoothing/exact", "smoothing/noise", "smoothing/votes",
 )  # fmt: skip
 
 
 class Inputs(NamedTuple):
-    """What a run's votes are drawn from, read once, so that what they are filed under is what was loaded."""
+    """What a run's votes are drawn from, read once: what they are filed under is what was loaded."""
 
     weights: dict[str, torch.Tensor]
     train_mean: torch.Tensor | None
     images: dict[int, str]  # digests of the evaluated images
     source: str  # of the images, in words
-
-
-class Key(NamedTuple):
-    """What votes are filed under."""
-
-    shared: str  # digest of everything that all images share
-    images: dict[int, str]  # and of each image
+    device: str
+    key: str  # digest of everything that the votes of all images share
 
 
 class Certificate(NamedTuple):
@@ -49,12 +44,6 @@ class Certificate(NamedTuple):
     nfe: int  # evaluations of f that were spent, audit included
     votes: votes.ImageVotes
 
-    def __repr__(self) -> str:
-        """The certificate in one line, without its votes."""
-        radius, p_lower = (f"{bounds.round_down(value, 3):.3f}" for value in (self.radius, self.p_lower))
-        held = "abstains" if self.predict == bounds.ABSTAIN else f"class {self.predict} within l2 radius {radius}"
-        return f"{held} (p_A >= {p_lower}, {self.nfe:,} evaluations of f)"
-
 
 def certify_image(
     model: mdeq.DEQ, x: torch.Tensor, method: settings.Method, sampling: settings.Sampling, *, sigma: float,
@@ -63,8 +52,7 @@ def certify_image(
     """Certify one image with any DEQ: Cohen et al.'s rule for standard votes, the rule `audit` for serialized ones.
 
     Args:
-        model: anything with the methods of `mdeq.DEQ`, in eval mode.
-        x: image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
+        model, x: a DEQ in eval mode, and an image (C, H, W) or (1, C, H, W) in [0, 1], floating point.
         method, sampling: how votes are drawn; sample sizes, seed, and the standard solve that audits.
         sigma, alpha: noise level in units of [0, 1] pixels; failure probability.
         rule: another rule of `bounds.Rule`; ConfigError for `cohen` where votes need an audit.
@@ -87,47 +75,32 @@ def certify(
     run: settings.Run, *, methods: tuple[str, ...] = (), device: str = "cpu", workers: int = 1, scheduler: str = "",
     deadline: float = engine.HOUR, count: bool = True, progress: bool = True,
 ) -> list[str]:
-    """Draw the votes of a run's images under its methods and count those of what is complete.
+    """Draw the votes of a run's images under its methods; the names of those whose images are all there and counted.
 
     Args:
-        run: which trained model.
         methods: names of methods; empty means all of the profile.
         device: a torch device; `cuda` with several workers is a GPU for each.
-        workers: processes that share images and methods, one thread each.
-        scheduler: tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue, whose workers do.
+        workers, scheduler: whose processes share images and methods, one thread each; see `engine`.
         deadline: seconds for an image under a method, after which its worker is ended and another one tries.
         count: whether to count; not for further votes on some images, which would stand in the place of the run's counts.
-        progress: whether to show a line of progress.
-
-    Returns:
-        The names of the methods whose images are all there and counted.
     """
     chosen = tuple(run.profile.method(name) for name in methods) or run.profile.methods
     engine.check(workers, scheduler, deadline)
     inference.check_device(device)
-    inputs = read_inputs(run)  # refuses missing or damaged weights before anything is made
+    inputs = read_inputs(run, device)  # refuses missing or damaged weights before anything is made
     with sealed.alone(store.own(run, "certify.lock"), f"certifying {run.id}"):
-        key = vote_key(run, device, inputs)
-        for method in chosen:
-            _record_provenance(run, method, key, device, inputs)
-        todo = [(i, m) for i in run.profile.evaluated for m in chosen if not vote_file(run, m, key, i).is_file()]
+        images = data.load(run.profile.data, "test")
+        todo = [(i, m) for i in run.profile.evaluated for m in chosen if not vote_file(run, m, inputs, i).is_file()]
         if todo:
-            given, prepare = _arguments(run, todo, key), prepared(partial(voter, run, inputs), device, VOTES_DEPEND_ON)
+            # Images are sent along, so that only the driver reads data.
+            given = ((images.x(idx), int(images.labels[idx]), idx, method) for idx, method in todo)
+            prepare = prepared(partial(voter, run, inputs), device, VOTES_DEPEND_ON)
             costs, workers = [most_nfe(method, run.profile.sampling) for _, method in todo], min(workers, len(todo))
             with closing(engine.compute(prepare, given, workers=workers, scheduler=scheduler, deadline=deadline)) as found:
                 for i, drawn in engine.shown(found, f"certify {run.id}", costs, progress=progress):
                     idx, method = todo[i]
-                    votes.write(vote_file(run, method, key, idx), drawn)
-        return count_run(run, chosen, key) if count else []
-
-
-def _arguments(run: settings.Run, todo: Sequence[tuple[int, settings.Method]], key: Key) -> Iterator[tuple]:
-    """What a worker needs of each image and method; images are sent along, so that only the driver reads data."""
-    images = data.load(run.profile.data, "test")
-    for idx, method in todo:
-        same = data.digest(images, [idx]) == key.images[idx]
-        settings.check(same, f"image {idx}", "another one than a moment ago", "the same data set throughout a call")
-        yield images.x(idx), int(images.labels[idx]), idx, method
+                    votes.write(vote_file(run, method, inputs, idx), drawn)
+        return count_run(run, chosen, inputs) if count else []
 
 
 def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, ...]) -> Callable[[str], Callable]:
@@ -147,7 +120,6 @@ def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, .
 
 def voter(run: settings.Run, inputs: Inputs, device: str) -> Callable[..., votes.ImageVotes]:
     """A run's model as a function that draws votes."""
-    memory.keep_freed()
     model = load_model(run, device, inputs)
 
     def draw(x: torch.Tensor, label: int, idx: int, method: settings.Method) -> votes.ImageVotes:
@@ -156,23 +128,28 @@ def voter(run: settings.Run, inputs: Inputs, device: str) -> Callable[..., votes
     return draw
 
 
-def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), key: Key | None = None) -> list[str]:
+def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), inputs: Inputs | None = None) -> list[str]:
     """Count the stored votes of every method whose images are all there into the run's counts. Needs no network.
 
-    The names of those of `methods` that are counted; none stands for all of the profile. `key` None is the `vote_key` of the
-    weights and images that are there now, for votes drawn by this CPU.
+    The names of those of `methods` that are counted; none stands for all of the profile. Votes are those drawn from `inputs`,
+    or else by this CPU from the weights and images that are there now.
     """
-    profile, images, key = run.profile, run.profile.evaluated, key or vote_key(run)
-    drawn = {m: found for m in profile.methods if (found := _read_all(run, m, key, images))}
-    standard, missing, counted, made_by = drawn.get(profile.method(profile.reference)), [None] * len(images), {}, {}
+    inputs, p, drawn = inputs or read_inputs(run), run.profile, {}
+    for method in p.methods:
+        files = [vote_file(run, method, inputs, idx) for idx in p.evaluated]
+        if all([file.is_file() for file in files]):
+            drawn[method] = [votes.read(file) for file in files]
+    standard, missing, counted, made_by = drawn.get(p.method(p.reference)), [None] * p.images, {}, {}
     for method, own in drawn.items():
         beside = zip(standard or missing, drawn.get(method.auditor) or missing)
-        counted[method.name] = [count_votes(v, method, profile.sampling, *pair) for v, pair in zip(own, beside)]
-        told = vote_file(run, method, key, images[0]).with_name("provenance.json")
-        made_by[method.name] = sealed.read_json(told, "provenance", by="certify") if told.is_file() else {}
+        counted[method.name] = [count_votes(v, method, p.sampling, *pair) for v, pair in zip(own, beside)]
+        made_by[method.name] = store.provenance(
+            run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
+            weights=checkpoints.digest_of(inputs.weights), device=inference.device_name(inputs.device), data=inputs.source,
+        )  # fmt: skip
     if counted:
         store.write_counts(run, counted, made_by)
-    return [m.name for m in methods or profile.methods if m in drawn]
+    return [m.name for m in methods or p.methods if m in drawn]
 
 
 def count_votes(
@@ -184,15 +161,13 @@ def count_votes(
     `standard` are the reference method's votes on the same noise, `auditor` those of the method's own auditor, whose classifier
     is certified. No comparison is made where they were not drawn or stopped before these.
     """
-    c_a = bounds.top_class(drawn.select, sampling.classes)
-    n = len(drawn.estimate)
+    c_a, n = bounds.top_class(drawn.select, sampling.classes), len(drawn.estimate)
     for_a = (drawn.estimate == c_a) & (c_a != bounds.ABSTAIN)
     agree = drawn.standard == c_a
     # The audit takes the votes for c_A in the order of one random permutation, so those among its first K
     # samples of any class, which Theorem 3.1 audits, are the first n_2 of them.
     order = noise.audit_order(sampling.seed, drawn.idx, n)
     n_2 = int(for_a[order[: method.audit]].sum())
-    nfe = [int(v) for v in drawn.nfe]
     others = standard, standard if method.auditor is None else auditor
     standard, certified = (other if other and len(other.estimate) >= n else None for other in others)
     return store.ImageCounts(
@@ -200,8 +175,8 @@ def count_votes(
         k=len(agree), m=int((~agree).sum()), n_2=n_2, n_1=int(agree[:n_2].sum()),
         n_wrong=-1 if certified is None else int((for_a & (certified.estimate[:n] != c_a)).sum()),
         n_differ=-1 if standard is None else int((standard.estimate[:n] != drawn.estimate).sum()),
-        nfe_select=nfe[0], nfe_estimate=nfe[1], nfe_audit=nfe[2], seconds=float(drawn.seconds.sum()),
-    )
+        **dict(zip(("nfe_select", "nfe_estimate", "nfe_audit"), drawn.nfe.tolist())), seconds=float(drawn.seconds.sum()),
+    )  # fmt: skip
 
 
 def most_nfe(method: settings.Method, sampling: settings.Sampling) -> int:
@@ -211,50 +186,30 @@ def most_nfe(method: settings.Method, sampling: settings.Sampling) -> int:
     return (sampling.n0 + sampling.n) * method.steps + warmed * (method.warmup - method.steps) + method.pilot_nfe + audit
 
 
-def read_inputs(run: settings.Run) -> Inputs:
-    """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged."""
+def read_inputs(run: settings.Run, device: str = "cpu") -> Inputs:
+    """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged.
+
+    The key of its votes: weights, settings, source of the images, device, torch and the code that samples.
+    """
     weights = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
-    path = store.own(run, store.TRAIN_MEAN)
+    path, (images, source) = store.own(run, store.TRAIN_MEAN), data.seen(run)
     train_mean = checkpoints.load_train_mean(path) if path.is_file() else None
-    return Inputs(weights, train_mean, *data.seen(run))
-
-
-def vote_key(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> Key:
-    """What a run's votes depend on besides the method: weights, images, settings, device, torch and the code that samples."""
-    inputs = inputs or read_inputs(run)
-    train_mean = None if inputs.train_mean is None else checkpoints.digest_of({"train_mean": inputs.train_mean})
-    made_by = inputs.source, inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
-    model = checkpoints.digest_of(inputs.weights), train_mean
-    return Key(settings.fingerprint(*model, run.sigma, run.profile.sampling, *made_by), inputs.images)
+    model = checkpoints.digest_of(weights if train_mean is None else weights | {"train_mean": train_mean})
+    made_by = source, inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
+    key = settings.fingerprint(model, run.sigma, run.profile.sampling, *made_by)
+    return Inputs(weights, train_mean, images, source, device, key)
 
 
 def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> mdeq.DEQ:
     """A run's trained model as it is certified: the inference form of `deq.inference`, with its training mean if it has one."""
     inference.check_device(device)
-    inputs = inputs or read_inputs(run)
+    inputs = inputs or read_inputs(run, device)
     model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data, state=inputs.weights).to(device)
     model.train_mean = None if inputs.train_mean is None else inputs.train_mean.to(device)
     return inference.prepare(model)
 
 
-def vote_file(run: settings.Run, method: settings.Method, key: Key, idx: int) -> Path:
+def vote_file(run: settings.Run, method: settings.Method, inputs: Inputs, idx: int) -> Path:
     """Where one image's votes lie."""
-    return store.own(run, f"votes/{method.name}-{settings.fingerprint(key.shared, method)}/{idx:05d}-{key.images[idx]}.npz")
-
-
-def _read_all(run: settings.Run, method: settings.Method, key: Key, images: tuple[int, ...]) -> list[votes.ImageVotes] | None:
-    files = {idx: vote_file(run, method, key, idx) for idx in images}
-    if not all([file.is_file() for file in files.values()]):
-        return None
-    fit = partial(votes.fits, method=method, sampling=run.profile.sampling)
-    return [votes.read(file, partial(fit, idx=idx)) for idx, file in files.items()]
-
-
-def _record_provenance(run: settings.Run, method: settings.Method, key: Key, device: str, inputs: Inputs) -> None:
-    p = run.profile
-    path = vote_file(run, method, key, p.evaluated[0]).with_name("provenance.json")
-    if not path.is_file():
-        sealed.write_json(path, store.provenance(
-            run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
-            weights=checkpoints.digest_of(inputs.weights), device=inference.device_name(device), data=inputs.source,
-        ))
+    folder = f"votes/{method.name}-{settings.fingerprint(inputs.key, method)}"
+    return store.own(run, f"{folder}/{idx:05d}-{inputs.images[idx]}.npz")

@@ -34,7 +34,8 @@ class Copies:
         where = (tuple(self.x.shape), self.seed, self.idx, self.stage, samples)
         if self.levels is None:
             return self.x + self.sigma * noise(*where).to(self.x)
-        return exact.add(self.x, grid_noise(*where, sigma=self.sigma, levels=self.levels), self.levels)
+        draw = partial(exact.draw, sigma=self.sigma, levels=self.levels)
+        return exact.add(self.x, _by_block(draw, np.int32, *where), self.levels)
 
 
 def stream(seed: int, idx: int, stage: str, block: int = 0) -> np.random.Generator:
@@ -47,13 +48,6 @@ def noise(shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.n
     """Standard normal noise e (len(samples), *shape) for those sample numbers of a stage, float32."""
     draw = partial(np.random.Generator.standard_normal, dtype=np.float32)
     return torch.from_numpy(_by_block(draw, np.float32, shape, seed, idx, stage, samples))
-
-
-def grid_noise(
-    shape: tuple[int, ...], seed: int, idx: int, stage: str, samples: np.ndarray, *, sigma: float, levels: int
-) -> np.ndarray:
-    """Exact Gaussian noise of level sigma in whole units of 1/levels (len(samples), *shape), int32; see `exact`."""
-    return _by_block(partial(exact.draw, sigma=sigma, levels=levels), np.int32, shape, seed, idx, stage, samples)
 
 
 def _by_block(draw: Callable, kind: type, shape, seed, idx, stage, samples) -> np.ndarray:

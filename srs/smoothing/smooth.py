@@ -14,7 +14,8 @@ from torch import Tensor
 
 from srs import data, sealed, settings, store
 from srs.deq import mdeq
-from srs.deq.adapters import as_deq, networks_of
+from srs.deq.adapters import as_deq
+from srs.deq.mdeq import networks_of
 from srs.settings import ABSTAIN, check, Method, Sampling
 from srs.smoothing import votes
 from srs.smoothing.engine import tqdm
@@ -33,18 +34,14 @@ class Smooth:
         method: how votes are drawn; None: plain randomized smoothing, every copy solved by itself. Votes that start from
             earlier solutions are audited; the classifier of the audit is certified.
         seed: of the noise.
-        batch: noisy copies solved together, where no method is given.
     """
 
     ABSTAIN = ABSTAIN
 
-    def __init__(
-        self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0,
-        batch: int = 400,
-    ):  # fmt: skip
+    def __init__(self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0):
         self.model, self.sigma = as_deq(model, classes), settings.check_sigma(sigma)
         usual = settings.EXPLICIT if getattr(self.model, "explicit", False) else STANDARD
-        self.method, self.sampling = method or replace(usual, batch=batch), Sampling(classes, seed=seed, reference=STANDARD)
+        self.method, self.sampling = method or usual, Sampling(classes, seed=seed, reference=STANDARD)
 
     def certify(self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001) -> tuple[int, float]:
         """The class of an image and the l2 radius within which it holds, but for a chance alpha; else (ABSTAIN, 0.0).
@@ -54,8 +51,7 @@ class Smooth:
             n0, n: noisy copies that choose the class, and that estimate its probability.
             alpha: failure probability.
         """
-        found = self.certificate(x, n0, n, alpha)
-        return found.predict, found.radius
+        return self.certificate(x, n0, n, alpha)[:2]
 
     def certificate(
         self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001, *, idx: int | None = None
@@ -96,17 +92,13 @@ def certify_images(
     model: object, images: Sequence[Tensor] | data.Images, labels: Sequence[int], *, classes: int = 10, sigma: float = 0.5,
     n0: int = 100, n: int = 1_000, alpha: float = 0.001, skip: int = 1, most: int | None = None, out: str | Path,
 ) -> pd.DataFrame:
-    """Certify images into a table with the columns of Cohen et al.'s logs; an interrupted call goes on where it stopped.
+    """Certify images into a table with Cohen et al.'s columns (`predict` -1: abstains); an interrupted call goes on.
 
     Args:
         model: what `Smooth` takes, or a `Smooth`, whose classes and sigma then count.
         images, labels: images (C, H, W) in [0, 1], by position, and their classes.
-        classes, sigma, n0, n, alpha: as for `Smooth` and `Smooth.certify`.
         skip, most: every skip-th image, and at most so many of them.
         out: the table; beside it, ending in .json, what it was made with: other settings, weights or images are refused.
-
-    Returns:
-        The table: idx, label, predict (-1: abstains), radius, correct, time in seconds.
     """
     smooth = model if isinstance(model, Smooth) else Smooth(model, classes, sigma)
     settings.check_count(skip, 1, "skip")

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srs import sealed
 from srs.deq.inference import choose_kernels
-from srs.deq.mdeq import DEQ
+from srs.deq.mdeq import DEQ, networks_of
 from srs.deq.released import anderson_as_released
 from srs.deq.solvers import SOLVERS as OURS
 from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import adaptive
-from srs.smoothing.bounds import ABSTAIN, count, top_class
+from srs.smoothing.bounds import ABSTAIN, top_class
 from srs.smoothing.noise import audit_order, Copies
-from srs.smoothing.starts import begin, Decision, Fixed
 
 SOLVERS = OURS | {"anderson_as_released": anderson_as_released}
 
@@ -44,26 +44,52 @@ class ImageVotes:
     seconds: np.ndarray  # (3,) float64 wall time of the same
 
 
+class Fixed(NamedTuple):
+    """One state that every copy starts from: given that state, votes are independent."""
+
+    z: Tensor  # (1, D)
+    shift: Tensor | None = None  # (steps, classes): how far logits are from the solution's after each step, on the pilot's mean
+
+
+class Decision:
+    """Stops a sample once two iterates in a row give one class, whose probability leads by more than `margin`.
+
+    Where the pilot has measured how far each step's logits are from the solution's, the lead alone decides. What stops early
+    depends on that sample alone, so the vote stays a function of the noisy copy and its start.
+    """
+
+    def __init__(self, head: Callable[[Tensor], Tensor], count: int, margin: float, shift: Tensor | None):
+        self.head, self.count, self.margin, self.shift = head, count, margin, shift
+
+    def __call__(self, step: int, active: Tensor, z: Tensor) -> Tensor:
+        """Whether each of the active samples' votes is known, given their new iterates z; `logits` holds the last of all."""
+        logits = self.head(z) if self.shift is None else self.head(z) + self.shift[step]
+        if step == 0:
+            self.logits = logits.new_empty(self.count, logits.shape[1])
+        before, now = self.logits[active].argmax(dim=1), logits.argmax(dim=1)
+        self.logits[active] = logits
+        top = logits.softmax(dim=1).topk(2, dim=1).values
+        leads = top[:, 0] - top[:, 1] > self.margin
+        return leads if self.shift is not None else leads & (before == now) & (step > 0)
+
+
 @torch.inference_mode()
 def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
     """The image (C, H, W) as float32, which it may be converted to; no evaluation of f is spent.
 
-    ConfigError for a model or an image whose certificate would not hold: not a floating-point image (C, H, W) or (1, C, H, W),
-    pixels outside [0, 1], a network in train mode or with weights of another type, or not so many logits as `classes`.
+    ConfigError for a model or an image whose certificate would not hold.
     """
-    kind = x.dtype if isinstance(x, Tensor) else type(x)
     floating = isinstance(x, Tensor) and x.is_floating_point()
-    check(floating, "image", kind, "a floating-point tensor in [0, 1]: noise on whole numbers is rounded")
+    right = "a floating-point tensor in [0, 1]: noise on whole numbers is rounded"
+    check(floating, "image", getattr(x, "dtype", type(x)), right)
     shape = tuple(x.shape)
     x = (x[0] if len(shape) == 4 and shape[0] == 1 else x).float()
     check(x.dim() == 3 and x.numel() > 0, "image shape", shape, "one image, (C, H, W) or (1, C, H, W)")
     low, high = float(x.min()), float(x.max())  # not a number where a pixel is none
     check(low >= 0 and high <= 1, "image", f"pixels from {low:g} to {high:g}", "finite pixels in [0, 1], the unit of sigma")
-    held = (model, *getattr(model, "__dict__", {}).values())  # a wrapper, as those of `adapters`, holds its networks
-    networks = [part for part in held if isinstance(part, nn.Module)]
-    training = any(part.training for network in networks for part in network.modules())
+    training = any(part.training for network in networks_of(model) for part in network.modules())
     check(not training, "model", "a network in train mode", "model.eval(): its votes must depend on the copy alone")
-    kinds = {weight.dtype for network in networks for weight in network.parameters()} - {torch.float32}
+    kinds = {weight.dtype for network in networks_of(model) for weight in network.parameters()} - {torch.float32}
     check(not kinds, "weights of the model", kinds, "torch.float32")
     u = model.inject(x.expand(2, *x.shape))
     logits = tuple(model.head(model.initial(u).contiguous()).shape)
@@ -88,7 +114,12 @@ def sample(
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
         u = model.inject(copies(part))
-        z0 = begin(model.initial(u), fixed, ended)
+        z0 = model.initial(u)
+        if fixed is not None:
+            z0 = fixed.z.expand_as(z0)
+        elif ended is not None:  # SRS: where the same slot of the batch before ended; cold where that is not finite
+            finite = torch.isfinite(ended[: len(part)]).all(dim=1, keepdim=True)
+            z0 = torch.where(finite, ended[: len(part)], z0)
         steps = method.warmup if chain and ended is None and method.warmup else method.steps
         decision = Decision(model.head, len(part), method.margin, shift) if method.margin else None
         z, _, spent = solve(model.f, z0, u, max_steps=steps, tol=method.tol, decided=decision)
@@ -103,10 +134,10 @@ def sample(
 def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method) -> tuple[Fixed | None, int]:
     """The one state that all copies of an image start from, and the evaluations of f that it cost; None for other starts.
 
-    `clean`: the noise-free image's solution by the reference method. `pilot_mean`: the mean solution of a pilot of
-    noisy copies that no stage sees again. `corrected_pilot_mean`: the same state, and the pilot solved once more from there, by
-    the method, to learn what its logits miss on average. `train_mean`: the model's own, for every image; ConfigError if it has
-    none. Means are over the pilot copies with a finite solution; without one the start is cold.
+    `clean` (the paper's ablation): the noise-free image's solution by the reference method. `pilot_mean`: the mean solution of
+    a pilot of noisy copies that no stage sees again. `corrected_pilot_mean`: the same, and the pilot solved once more from
+    there, by the method, to learn what its logits miss on average. `train_mean`: the model's own, for every image; ConfigError
+    if it has none. Means are over the pilot copies with a finite solution; without one the start is cold.
     """
     choose_kernels()
     if method.start not in FIXED_STARTS:
@@ -155,7 +186,6 @@ def draw_votes(
     end at a look of `adaptive.Looks`: once each radius is decided, or at the first if c_A is not the `label` (-1: unknown).
     The audit solves again, by the method's auditor or else the reference, from a cold start, the first K votes for c_A in a
     random order that is independent of the votes: a uniform draw without replacement among them.
-    ConfigError for what `check_inputs` refuses, sigma out of range, or K above n.
     """
     check_sigma(sigma)
     sampling.check_method(method)
@@ -166,17 +196,17 @@ def draw_votes(
     select, nfe_select = sample(model, copies("select"), method, np.arange(sampling.n0), fixed=fixed)
     clock.append(time.perf_counter())
     c_a = top_class(select, sampling.classes)
-    looks, drawn, nfe_estimate = adaptive.looks_of(method, sampling), [], 0
+    looks, estimate, nfe_estimate = adaptive.Looks(sampling.n) if sampling.n_max(method) else None, np.empty(0, np.int16), 0
     for first, last in pairwise((0, *(looks.at if looks else (sampling.n,)))):
         part, spent = sample(model, copies("estimate"), method, np.arange(first, last), fixed=fixed)
-        drawn, nfe_estimate = [*drawn, part], nfe_estimate + spent
-        n_a = sum(count(part, c_a) for part in drawn)
+        estimate, nfe_estimate = np.append(estimate, part), nfe_estimate + spent
+        n_a = int((estimate == c_a).sum())
         hopeless = c_a == ABSTAIN or label not in (-1, c_a)  # then it counts for no radius, whatever its votes
         if looks and (hopeless or adaptive.enough(n_a, last, sigma=sigma, stop=sampling.stop, looks=looks)):
             break
-    estimate = np.concatenate(drawn)
     clock.append(time.perf_counter())
-    audited = _audited(estimate, c_a, method, sampling, idx)
+    order = audit_order(sampling.seed, idx, len(estimate))
+    audited = order[(estimate[order] == c_a) & (c_a != ABSTAIN)][: method.audit]
     standard, nfe_audit = sample(model, copies("estimate"), method.auditor or sampling.reference, audited)
     clock.append(time.perf_counter())
     return ImageVotes(
@@ -185,46 +215,18 @@ def draw_votes(
     )
 
 
-def _audited(estimate: np.ndarray, c_a: int, method: Method, sampling: Sampling, idx: int) -> np.ndarray:
-    """The positions of the first K votes for c_A in the audit's order."""
-    order = audit_order(sampling.seed, idx, len(estimate))
-    return order[(estimate[order] == c_a) & (c_a != ABSTAIN)][: method.audit]
-
-
-def fits(votes: ImageVotes, idx: int, method: Method, sampling: Sampling) -> bool:
-    """Whether votes are the image's under those settings: as many as asked for, of its classes, audited in its order."""
-    c_a, looks = top_class(votes.select, sampling.classes), adaptive.looks_of(method, sampling)
-    audited = _audited(votes.estimate, c_a, method, sampling, idx)
-    drawn = np.concatenate([votes.select, votes.estimate, votes.standard])
-    return (
-        (votes.idx, len(votes.select)) == (idx, sampling.n0) and len(votes.estimate) in (looks.at if looks else (sampling.n,))
-        and np.array_equal(votes.audited, audited) and len(votes.standard) == len(audited)
-        and bool(((drawn >= ABSTAIN) & (drawn < sampling.classes)).all())
-        and votes.nfe.shape == votes.seconds.shape == (3,) and bool((votes.nfe >= 0).all())
-    )  # fmt: skip
-
-
-def archive(**arrays: object) -> bytes:
-    """Arrays as the content of a compressed .npz file."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    return content.getvalue()
-
-
 def write(path: Path, votes: ImageVotes) -> None:
     """Store one image's votes, whole or not at all."""
-    sealed.save(path, archive(**vars(votes)))
+    content = io.BytesIO()
+    np.savez_compressed(content, **vars(votes))
+    sealed.save(path, content.getvalue())
 
 
-def read(path: Path, fit: Callable[[ImageVotes], bool] = lambda votes: True) -> ImageVotes:
-    """Read one image's votes; raises what `sealed.read` raises, DamagedFile also where they do not `fit`."""
+def read(path: Path) -> ImageVotes:
+    """Read one image's votes; raises what `sealed.read` raises."""
 
     def parse(body: bytes) -> ImageVotes:
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ImageVotes.__dataclass_fields__}
-        votes = ImageVotes(**(arrays | {"idx": int(arrays["idx"]), "label": int(arrays["label"])}))
-        if not fit(votes):
-            raise ValueError
-        return votes
+            return ImageVotes(**{name: stored[name][()] for name in ImageVotes.__dataclass_fields__})
 
     return sealed.read(path, "file of one image's votes", parse, by="certify")

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srs.deq.gradients import implicit
 from srs.deq.mdeq import MDEQ
-from srs.deq.solvers import broyden
+from srs.deq.solvers import broyden, implicit
 from srs.settings import Train
 
 
@@ -35,7 +34,7 @@ def loss(
     else:
         with torch.no_grad():
             z = broyden(model.f, z, u, max_steps=recipe.forward_steps).z
-        z = implicit(model, z, u, steps=recipe.backward_steps)
+        z = implicit(model.f, z, u, steps=recipe.backward_steps)
     total = total + F.cross_entropy(model.head(z), y)
     if penalise:
         total = total + recipe.jacobian_weight * jacobian_penalty(model, z, u)

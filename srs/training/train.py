@@ -3,7 +3,6 @@
 `srs train --profile digits --model SMALL --sigma 0.5`
 """
 
-import contextlib
 import io
 import math
 import time
@@ -19,40 +18,39 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from srs import data, sealed, settings, store
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
-from srs.deq import checkpoints, inference, mdeq, memory
+from srs.deq import checkpoints, inference, mdeq
+from srs.deq.solvers import relative_residual, SOLVERS
 from srs.smoothing.engine import tqdm
-from srs.training import card, losses
+from srs.training import losses
+
+QUALITY_STEPS = (1, 2, 3, 4, 5, 6, 8, 10)  # where a model card reports residual and agreement, besides the full solve's end
+QUALITY_IMAGES = 1_000  # of the validation and of the test images, that all but noisy accuracy is measured on
+ACCURACY_IMAGES = 5_000  # and those that noisy accuracy is: it moves by 1.4 points (two standard errors) among so many
+MEAN_IMAGES = 250  # noisy training images whose mean solution is the start `train_mean`
+PHASES = {"train": 0, "quality": 1, "train_mean": 2}
 
 
 def train(
     run: settings.Run, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, retrain: bool = False,
     threads: int = 1,
 ) -> Path:
-    """Train a run's model and write weights, training mean and model card; resumes where an earlier call was killed.
+    """Train a run's model and write weights (at that path), training mean and model card; resumes where a call was killed.
 
     A training that is done is repeated only if its settings, its images or the code that it runs have changed since. Shipped
     weights of the same recipe are taken instead. Every epoch draws its order, noise and dropout from a seed of its own, so a
     resumed training ends with the same weights as an unbroken one.
 
     Args:
-        run: what to train.
-        device: a torch device.
-        progress: whether to show a progress bar.
         stop_after: end after this many epochs of this call, with a checkpoint and no weights (for long runs).
         retrain: train even where weights are shipped.
         threads: of the CPU; sums are rounded in another order, so weights are others, with another number.
-
-    Returns:
-        The path of the weights (not yet there after `stop_after`).
     """
     inference.check_device(device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"):
-            if _is_done(run):
-                _remake_train_mean(run, device)
-            elif retrain or not checkpoints.take_from_zoo(run):
+            if not _is_done(run) and (retrain or not checkpoints.take_from_zoo(run)):
                 if run.parent is not None:
                     train(run.parent, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
                 if run.parent is None or store.own(run.parent, store.WEIGHTS).is_file():
@@ -65,34 +63,38 @@ def train(
 def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None) -> None:
     recipe, target = run.train, store.own(run, store.WEIGHTS)
     inference.choose_kernels()
-    memory.keep_freed()
     images = data.load(run.profile.data, "train")
     trained_on, count = data.digest(images), len(images.labels)
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
     if run.parent is None:
-        model = mdeq.build(network, run.profile.data, run.profile.seed)
+        model = mdeq.build(network, run.profile.data, run.profile.seed).to(device)
     else:
-        model = checkpoints.load(store.own(run.parent, store.WEIGHTS), network, run.profile.data)
-    optimiser = _optimiser(model.to(device), recipe)
+        model = checkpoints.load(store.own(run.parent, store.WEIGHTS), network, run.profile.data).to(device)
+    kind = partial(torch.optim.SGD, momentum=0.9) if recipe.optimiser == "sgd" else torch.optim.Adam
+    optimiser = kind(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    done, seconds = _resume(run, model, mean, optimiser, device, trained_on)
+    stateful = {"model": model, "mean": mean, "optimiser": optimiser}
+    of = {"settings": _settings(run), "trained_on": trained_on}
+    done, seconds = _resume(run, stateful, of, device)
     for epoch in tqdm(range(done, recipe.epochs), desc=f"train {run.id}", unit="epoch", disable=not progress):
         began = time.perf_counter()
         _train_epoch(run, model, mean, optimiser, images, epoch, device)
         seconds += time.perf_counter() - began
-        _checkpoint(run, model, mean, optimiser, epoch + 1, seconds, trained_on)
+        content, state = io.BytesIO(), {name: part.state_dict() for name, part in stateful.items()}
+        torch.save(state | of | {"epochs": epoch + 1, "seconds": seconds}, content)
+        sealed.save(store.own(run, store.CHECKPOINT), content.getvalue())
         if stop_after is not None and epoch + 1 - done >= stop_after and epoch + 1 < recipe.epochs:
             return
     model = mean.module.eval()
     told = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": count, "trained_on": trained_on, "settings": _settings(run), "recipe_key": store.recipe_key(run),
+        "images": count, **of, "recipe_key": store.recipe_key(run),
         "steps": recipe.epochs * max(1, count // recipe.batch), "parameters": sum(p.numel() for p in model.parameters()),
-        **card.measure_quality(model, run, device),
+        **measure_quality(model, run, device),
     }
     checkpoints.save(model, target)
-    checkpoints.save_train_mean(card.mean_solution(model, run, images, device), store.own(run, store.TRAIN_MEAN))
+    checkpoints.save_train_mean(mean_solution(model, run, images, device), store.own(run, store.TRAIN_MEAN))
     told |= {"weights": checkpoints.digest(target), "train_mean": checkpoints.digest(store.own(run, store.TRAIN_MEAN))}
     sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=device, seed=run.profile.seed))
     store.own(run, store.CHECKPOINT).unlink(missing_ok=True)
@@ -100,7 +102,7 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
 
 def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
     recipe = run.train
-    torch.manual_seed(card.seed_of(run, "train", epoch))
+    torch.manual_seed(seed_of(run, "train", epoch))
     order = torch.randperm(len(images.labels))
     per_epoch = max(1, len(order) // recipe.batch)
     total = recipe.epochs * per_epoch
@@ -143,59 +145,94 @@ def _augment(x: Tensor, kind: str) -> Tensor:
     return padded[torch.arange(b)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _optimiser(model: mdeq.MDEQ, recipe: settings.Train) -> torch.optim.Optimizer:
-    kind = partial(torch.optim.SGD, momentum=0.9) if recipe.optimiser == "sgd" else torch.optim.Adam
-    return kind(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def _checkpoint(run, model, mean, optimiser, epochs, seconds, trained_on) -> None:
-    content, state = io.BytesIO(), {
-        "model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs,
-        "seconds": seconds, "settings": _settings(run), "trained_on": trained_on,
-    }  # fmt: skip
-    torch.save(state, content)
-    sealed.save(store.own(run, store.CHECKPOINT), content.getvalue())
-
-
-def _resume(run, model, mean, optimiser, device, trained_on) -> tuple[int, float]:
+def _resume(run: settings.Run, stateful: dict, of: dict[str, str], device: str) -> tuple[int, float]:
+    """Epochs that are done and their seconds, once the checkpoint's state is loaded; none where it is `of` something else."""
     path = store.own(run, store.CHECKPOINT)
     if not path.is_file():
         return 0, 0.0
     load = partial(torch.load, map_location=device, weights_only=True)
     state = sealed.read(path, "training checkpoint", lambda body: load(io.BytesIO(body)), by="train")
-    if (state["settings"], state["trained_on"]) != (_settings(run), trained_on):
-        return 0, 0.0  # the recipe or the images were changed since: begin anew
-    model.load_state_dict(state["model"])
-    mean.load_state_dict(state["mean"])
-    optimiser.load_state_dict(state["optimiser"])
+    if any(state[name] != value for name, value in of.items()):
+        return 0, 0.0
+    for name, part in stateful.items():
+        part.load_state_dict(state[name])
     return state["epochs"], state["seconds"]
 
 
 def _is_done(run: settings.Run) -> bool:
-    """Whether weights of these settings are there and whole; what is damaged is told."""
-    if not all([store.own(run, name).is_file() for name in (store.CARD, store.WEIGHTS)]):
+    """Whether a model of these settings is there and whole; what is damaged is told."""
+    if not all([store.own(run, name).is_file() for name in store.MODEL]):
         return False
     told, of = sealed.read_json(store.own(run, store.CARD), "model card", by="train"), run.profile.data
     if told.get("settings") != _settings(run) or told.get("shipped"):
         return False
     if data.at_hand(of, "train") and data.digest(data.load(of, "train")) != told.get("trained_on"):  # others are not missed
         return False
+    checkpoints.load_train_mean(store.own(run, store.TRAIN_MEAN))
     return bool(checkpoints.load(store.own(run, store.WEIGHTS), run.model, of))
-
-
-def _remake_train_mean(run: settings.Run, device: str) -> None:
-    """Compute the training mean of weights that are done, where it is missing or damaged."""
-    path = store.own(run, store.TRAIN_MEAN)
-    with contextlib.suppress(sealed.DamagedFile):
-        if path.is_file():
-            checkpoints.load_train_mean(path)
-            return
-    model = checkpoints.load(store.own(run, store.WEIGHTS), run.model, run.profile.data).to(device)
-    checkpoints.save_train_mean(card.mean_solution(model, run, data.load(run.profile.data, "train"), device), path)
 
 
 def _settings(run: settings.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
-    deq = ("deq/gradients", "deq/mdeq", "deq/resnet", "deq/solvers")
+    deq = ("deq/mdeq", "deq/resnet", "deq/solvers")
     code = store.code_digest("data", *deq, "training/losses", "training/train", *attacked)
     return settings.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
+
+
+@torch.no_grad()
+def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, device: str) -> Tensor:
+    """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
+    some = _some(len(images.labels), run.profile.card_images or MEAN_IMAGES)
+    generator = torch.Generator().manual_seed(seed_of(run, "train_mean", 0))
+    total = 0.0
+    for part in some.split(100):
+        x = images.x(part)
+        u = model.inject((x + run.sigma * torch.randn(x.shape, generator=generator)).to(device))
+        total = total + _solve(model, u, run).sum(dim=0)
+    return total.cpu() / len(some)
+
+
+@torch.no_grad()
+def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
+    """What a card reports of test and validation images: clean and noisy accuracy; residual and agreement by solver steps.
+
+    Agreement is the share of noisy images to which so many steps from zero give the class of the full solve.
+    """
+    model, full, quality = inference.prepare(model), run.profile.method(run.profile.reference).steps, {}
+    steps = (*(k for k in QUALITY_STEPS if k < full), full)
+    for split in ("val", "test"):
+        images = data.load(run.profile.data, split)
+        every = _some(len(images.labels), run.profile.card_images or ACCURACY_IMAGES)
+        traced = every[:: max(1, len(every) // QUALITY_IMAGES)]
+        generator = torch.Generator().manual_seed(seed_of(run, "quality", 0))
+        right, parts = 0, []
+        for part in every.split(100):
+            x, y, own = images.x(part).to(device), images.labels[part].to(device), torch.isin(part, traced).to(device)
+            u = model.inject(x + run.sigma * torch.randn(x.shape, generator=generator).to(device))
+            right += int((model.head(_solve(model, u, run)).argmax(dim=1) == y).sum())
+            clean, u = model.head(_solve(model, model.inject(x[own]), run)).argmax(dim=1), u[own]
+            states = [_solve(model, u, run, k) for k in steps]
+            residuals, classes = zip(*((relative_residual(z, model.f(z, u)), model.head(z).argmax(dim=1)) for z in states))
+            parts.append(torch.stack([clean == y[own], *residuals, *(given == classes[-1] for given in classes)]))
+        clean, *rest = torch.cat(parts, dim=1).mean(dim=1).tolist()
+        residual, agreement = (dict(zip(map(str, steps), part)) for part in (rest[: len(steps)], rest[len(steps) :]))
+        quality[split] = {
+            "accuracy_images": len(every), "quality_images": len(traced), "clean_accuracy": clean,
+            "noisy_accuracy": right / len(every), "residual": residual, "agreement": agreement,
+        }  # fmt: skip
+    return quality["test"] | {"validation": quality["val"]}
+
+
+def _some(count: int, most: int) -> Tensor:
+    """At most so many positions of `count`, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).long()
+
+
+def _solve(model: mdeq.DEQ, u: Tensor, run: settings.Run, steps: int | None = None) -> Tensor:
+    full = run.profile.method(run.profile.reference)
+    return SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=steps or full.steps, tol=full.tol).z
+
+
+def seed_of(run: settings.Run, phase: str, epoch: int) -> int:
+    """The seed of one epoch of one of `PHASES`: the profile's seed gives no two of them the same one."""
+    return (run.profile.seed * len(PHASES) + PHASES[phase]) * 100_000 + epoch
