@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import nn
 
 import srs
@@ -13,8 +14,6 @@ from srs.settings import ConfigError
 from tests.helpers import LinearDEQ, three_classes
 
 SIGMA = 0.25
-
-
 IMAGES = list(torch.rand(10, 1, 2, 2, generator=torch.Generator().manual_seed(1)))
 
 
@@ -59,6 +58,15 @@ def test_radii_that_scatter_are_not_taken_for_kept():
     assert scattered.mean() > full.mean() and not own_model.keeps(scattered, full, 0.95)
 
 
+def test_margins_of_three_copies_tell_the_share_of_votes_better_than_their_votes():
+    means = np.linspace(-1, 2, 4_000)
+    margins = means + np.random.default_rng(0).normal(size=(3, 4_000))
+    wrong = [np.abs(share - norm.cdf(means)).mean() for share in (own_model.share_of(margins), (margins > 0).mean(axis=0))]
+    assert wrong[0] < 0.75 * wrong[1]
+    margins[0, 0] = np.nan
+    assert own_model.share_of(margins)[0] == 0 and np.isfinite(own_model.share_of(margins)).all()
+
+
 def test_an_explicit_network_gets_plain_rs():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     labels = [int(network(x[None]).argmax()) for x in IMAGES]
@@ -66,6 +74,8 @@ def test_an_explicit_network_gets_plain_rs():
     assert found.method == settings.EXPLICIT and str(found).startswith("plain RS: 1,100 evaluations of f per image")
     with pytest.raises(ConfigError, match="mean radius = 0.0 is refused"):
         srs.tune(network, IMAGES, [(label + 1) % 3 for label in labels], classes=3, sigma=0.01)
+    with pytest.raises(ConfigError, match=r"labels = \[3\] is refused: want classes from 0 to 2"):
+        srs.tune(network, IMAGES, [3] * 10, classes=3)
 
 
 @pytest.mark.parametrize("recipe", ["path_independent", "paper"])

@@ -142,7 +142,8 @@ def tune(
     """
     settings.check_count(copies, 2, "copies")
     model, labels, rows = copy.copy(as_deq(model, classes)), np.asarray(labels, np.int64), []
-    check(set(labels) <= set(range(classes)), "labels", set(labels), f"classes from 0 to {classes - 1}")
+    known = np.unique(labels).tolist()
+    check(known != [] and 0 <= known[0] and known[-1] < classes, "labels", known, f"classes from 0 to {classes - 1}")
     explicit = getattr(model, "explicit", False)
     own = [Copies(check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate") for i, x in enumerate(images)]
     noisy = torch.stack([draw(np.arange(copies)) for draw in own], dim=1)  # (copies, images, C, H, W)
