@@ -11,11 +11,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from srs import sealed
+from srs import sealed, settings
 from srs.attacks.settings import paper_attacks, Suite
-from srs.settings import (
-    PathIndependence, Data, Method, Model, Profile, ResNet, Run, STOP, Train, check, check_sigma, one_of, pick,
-)  # fmt: skip
+from srs.settings import check, Data, Method, Model, one_of, PathIndependence, pick, Profile, ResNet, Run, STOP, Train
 
 DIGITS = Data("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), levels=16)
 CIFAR10 = Data("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as released
@@ -206,7 +204,7 @@ def get_profile(name: str) -> Profile:
 def get_run(profile: str, model: str, sigma: float, recipe: str = "paper") -> Run:
     """The run of a profile with that model, sigma and recipe; ConfigError lists what there is."""
     runs = {f"{r.model.name} {r.sigma:g} {r.train.recipe}": r for r in get_profile(profile).every_run}
-    return pick(f"{model} {check_sigma(sigma):g} {recipe}", runs, f"run of profile {profile}")
+    return pick(f"{model} {settings.check_sigma(sigma):g} {recipe}", runs, f"run of profile {profile}")
 
 
 def list_runs(profile: Profile) -> list[str]:

@@ -1,8 +1,7 @@
 """Files that last: written whole, sealed with a digest and with what they belong to, read with refusal. Standard library only.
 
-A sealed file ends in `# sha256 <digest> <belongs>`: the last line of a table, the comment of an archive. `belongs` is where
-below the profile's folder the file lies, as `SMALL-s0.50-paper/counts.csv`, so that a file of another run, method or image is
-not taken for its own. JSON files hold the digest as the field `sha256`.
+A sealed file ends in `# sha256 <digest> <belongs>`: the last line of a table, the comment of an archive; in JSON it is a field.
+`belongs` is its place in the profile's folder, as `SMALL-s0.50-paper/counts.csv`: no file is taken for that of another run.
 """
 
 import contextlib
@@ -89,10 +88,9 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: bool = False) -> T:
-    """What `parse` makes of a file's content without its seal; any error of `parse` means that the content is wrong.
+    """What `parse` makes of a file's content without its seal: ConfigError without a file, DamagedFile where `parse` fails.
 
-    `what` is the file in words, `by` the command that makes it, empty if only a notebook does. A `plain` file has no seal, or
-    `parse` checks it. ConfigError where there is no file, DamagedFile where its content is wrong: see `damaged`.
+    `what` is the file in words, `by` the command that makes it, empty if only a notebook does; a `plain` file has no seal.
     """
     makes = f"`make` or `srs {by}`" if by else "`make`"
     check(path.is_file(), what, str(path), f"an existing file; {makes} makes one")

@@ -183,11 +183,6 @@ class Stop:
     alpha: float = 0.001  # failure probability of the certificate, whenever it stops
     missed: float = 0.001  # a radius is given up once all N votes would certify it with at most this probability
 
-    def __post_init__(self):
-        check(len(self.radii) > 0 and min(self.radii) >= 0, "radii", self.radii, "at least one, each of them 0 or more")
-        for what in ("alpha", "missed"):
-            check(0 < getattr(self, what) < 1, what, getattr(self, what), "a probability strictly between 0 and 1")
-
 
 @dataclass(frozen=True)
 class Sampling:

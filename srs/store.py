@@ -65,7 +65,7 @@ def brought(*parts: str) -> Path:
 
 
 def card(run: Run) -> dict:
-    """The model card of a run: its own, or the shipped one; empty if there is neither."""
+    """The model card of a run; empty if there is none."""
     path = find(run, CARD)
     return sealed.read_json(path, "model card", by="train") if path else {}
 
@@ -172,13 +172,11 @@ def write_counts(run: Run, counted: Mapping[str, Iterable[ImageCounts]], made_by
 def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     """Every stored count of some runs of a profile, in the profile's order; of its DEQs, where none are named.
 
-    A run whose methods are all there is taken from what was computed here, else from what is shipped. Columns: model, recipe,
-    sigma, method (ordered categories), reference, needs_audit, n_max (0: n was fixed), and those of `ImageCounts`.
+    Columns: model, recipe, sigma, method (ordered categories), and others of `label` and `ImageCounts`; n_max 0: n was fixed.
     """
     runs = runs or profile.runs
     found = {run: rows for run in runs if (rows := read_run(run)) is not None}
-    makes = "an existing file; `make` or `srs certify` makes one"
-    settings.check(found != {}, "result file", str(own(runs[0], COUNTS)), makes)
+    settings.check(found != {}, "result file", str(own(runs[0], COUNTS)), "one that is there; `srs certify` makes it")
     if left_out := [run.id for run in runs if run not in found]:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
     counts = pd.concat(found.values(), ignore_index=True)
@@ -242,11 +240,9 @@ ROW = {"idx": int, "label": int, "predict": int, "radius": float, "correct": int
 
 def read_rows(path: str | Path) -> pd.DataFrame:
     """A table of certificates in Cohen et al.'s columns, ours or one of their logs."""
-
-    def parse(body: bytes) -> pd.DataFrame:
-        return pd.read_csv(io.BytesIO(body), sep="\t", dtype=ROW, float_precision="round_trip")[[*ROW]]
-
-    return sealed.read(Path(path), "table of certificates", parse, by="certify", plain=True)
+    parse = functools.partial(pd.read_csv, sep="\t", dtype=ROW, float_precision="round_trip")
+    what = "table of certificates"
+    return sealed.read(Path(path), what, lambda body: parse(io.BytesIO(body))[[*ROW]], by="certify", plain=True)
 
 
 def provenance(**facts: object) -> dict:

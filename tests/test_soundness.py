@@ -26,8 +26,7 @@ def counted(srs_root):
 def test_failure_rates_have_a_line_per_setting_and_rule_and_a_finding(srs_root):
     some = [simulation.simulate(one, n=200, audit_k=50, certificates=60) for one in simulation.SURROGATES]
     measured = pd.concat(map(simulation.failure_rates, some))
-    shown, figure = soundness.rates(measured, SMOKE)
-    assert figure.name == "failure_rates_figure" and figure.png
+    shown = soundness.rates(measured, SMOKE)
     assert len(shown.frame) == 2 * len(Rule) and set(shown.frame["errors"]) == {"+20%", "+40%, -1%"}
     cell = shown.frame.loc[shown.frame["rule"] == "released (unsound)", "alpha = 0.1"].iloc[0]
     rate, low, high = map(float, re.fullmatch(r"(\S+) \((\S+)-(\S+)\) refuted", cell).groups())

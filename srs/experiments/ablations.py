@@ -86,10 +86,7 @@ def images_of(table: str, profile: Profile) -> int:
 
 
 def varied(profile: Profile) -> Iterator[tuple[str, str, Method]]:
-    """By table, the values of what is varied and how votes are drawn with each; solvers at equal evaluations of f.
-
-    Nothing is audited of votes that are not the main tables' own: the full solve's stored votes tell what an audit finds.
-    """
+    """By table, the values of what is varied and how votes are drawn with each; solvers at equal evaluations of f."""
     for k, kind in ((5, "MDEQ"), (30, "MDEQ"), (3, "SRS-MDEQ")):
         for solver, letter in SUFFIX.items():
             yield "solver", solver, _variant(profile, f"{kind}-{k}{letter}")
@@ -115,13 +112,10 @@ def _variant(profile: Profile, name: str, **changes: object) -> Method:
 
 
 def further_recipes(run: Run) -> dict[str, Train]:
-    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short.
-
-    The short one attacks one noisy copy of an image, with Salman et al.'s own choice m = 1, in place of the paper's four.
-    """
+    """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short."""
     without, hard = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), smoothadv(run.train)
     if run.profile.ablation_images is not None:
-        short = dict(pretrain_steps=0, epochs=1, lr=run.train.lr / 2, adversarial=Adversarial(vectors=1))
+        short = dict(pretrain_steps=0, epochs=1, lr=run.train.lr / 2, adversarial=Adversarial(vectors=1))  # Salman's m = 1
         hard = replace(hard, init_from=run.train, **short)
     return {"jacobian": without, "smoothadv": hard}
 
@@ -130,9 +124,7 @@ def measure(
     profile: Profile, *, training: bool = True, device: str = "cpu", workers: int = 1, scheduler: str = "",
     progress: bool = True,
 ) -> None:
-    """Draw what votes are missing, train what models are missing, and store all counts that the ablations show.
-
-    Nothing is done for a profile without the run that is ablated nor, with a warning, where its counts lie without votes.
+    """Draw the votes and train the models that are missing, and store all counts that the ablations show.
 
     Args:
         profile: whose run of model SMALL at sigma 0.5, recipe `paper`, is ablated.
@@ -171,9 +163,9 @@ def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: s
     inputs = certify.read_inputs(part, device)
     read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, inputs, idx)))
     for table, value, _, method, n, k in own:
-        asked, found = (method, reference, method.auditor or reference), []
-        for idx in part.profile.evaluated:
-            found.append(first_n(method, profile.sampling, *(read(m, idx) for m in asked), n=n, k=k))
+        asked = (method, reference, method.auditor or reference)
+        drawn = ([read(m, idx) for m in asked] for idx in part.profile.evaluated)
+        found = [first_n(method, profile.sampling, *three, n=n, k=k) for three in drawn]
         yield store.label(run, method, found).assign(table=table, value=value, K=k)
 
 
@@ -183,8 +175,7 @@ def first_n(
 ) -> store.ImageCounts:
     """The counts that the first n votes with K = k give, as if no more had been drawn; their seconds are not known: nan.
 
-    `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits (mostly the same).
-    They tell what an audit finds, and it costs what they did on average.
+    `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits.
     """
     stored = len(drawn.estimate)
     estimate, order = drawn.estimate[:n], noise.audit_order(sampling.seed, drawn.idx, n)
@@ -193,11 +184,9 @@ def first_n(
     longer = method.warmup - method.steps if method.start == "previous" and method.warmup else 0
     per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # what the stored ones cost on average
     spent = round(n * per_vote + min(method.batch, n) * longer)
-    nfe = int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored)
-    first = replace(
-        drawn, estimate=estimate, audited=audited.astype(np.int32), standard=auditor.estimate[audited],
-        seconds=np.full(3, np.nan), nfe=np.array(nfe),
-    )  # fmt: skip
+    nfe = np.array([int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored)])
+    first = replace(drawn, estimate=estimate, audited=audited.astype(np.int32), seconds=np.full(3, np.nan), nfe=nfe)
+    first = replace(first, standard=auditor.estimate[audited])
     others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
     return certify.count_votes(first, replace(method, audit=k), sampling, *others)
 

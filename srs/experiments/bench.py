@@ -1,7 +1,6 @@
 """Evaluations of f and seconds of a vote and of a certificate, ours and the released code's, in one process and by turns.
 
-Every repetition takes another image, and every contender votes on the same copies of it, one after the other, so that a
-machine that slows down slows all of them. What is compared is medians and ratios, never a bare time.
+Every repetition takes another image; contenders vote on the same copies in turn, so what slows the machine slows all of them.
 """
 
 import time
@@ -29,8 +28,8 @@ COLUMNS = {"label": str, "batch": int, "repetitions": int, "nfe": float, "second
 
 def contenders_of(run: Run, copies: int) -> tuple[Method, ...]:
     """The released code's ways, then every method of the run's profile."""
-    methods = run.profile.methods
-    return (*released(copies, min((m.audit for m in methods if m.audit), default=0)), *methods)
+    audits = [method.audit for method in run.profile.methods if method.audit]
+    return (*released(copies, min(audits, default=0)), *run.profile.methods)
 
 
 def released(copies: int, audit: int) -> tuple[Method, ...]:
@@ -52,11 +51,10 @@ def compare(
     run: Run, contenders: tuple[Method, ...], *, repetitions: int = 5, copies: int = 400, device: str = "cpu",
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Seconds and evaluations of f per vote of each contender on a run's model, a row each; medians over the repetitions.
+    """Seconds and evaluations of f per vote of each contender, without start and warm-up; medians over the repetitions.
 
     `ratio` and `ratio_best` are the first and the second one's seconds over a contender's, `differing` is its share of votes
-    unlike the first one's. The released code's ways run on the model unfolded. Starts and warm-up are not timed;
-    `certificate_cost` adds them. Seconds on a CPU are those that the process computed.
+    unlike the first one's. The released code's ways run on the model unfolded.
     """
     settings.check_count(repetitions, 1, "repetitions")
     inference.check_device(device)
@@ -68,16 +66,15 @@ def compare(
         idx, drawn = profile.evaluated[i % profile.images], []
         x = images.x(idx).to(device)
         for j, method in enumerate(contenders):
-            ours = method.solver != "anderson_as_released"
-            found, seconds[i, j], nfe[i, j] = _vote(method, folded if ours else plain, x, run, idx, copies)
+            model = plain if method.solver == "anderson_as_released" else folded
+            found, seconds[i, j], nfe[i, j] = _vote(method, model, x, run, idx, copies)
             drawn.append(found)
             differing[i, j] = np.mean(found != drawn[0])
-    second = min(1, len(contenders) - 1)
     return pd.DataFrame({
         "label": [m.name for m in contenders], "batch": [m.batch for m in contenders], "repetitions": repetitions,
         "nfe": np.median(nfe / copies, axis=0), "seconds": np.median(seconds / copies, axis=0),
-        "ratio": np.median(seconds[:, :1] / seconds, axis=0),
-        "ratio_best": np.median(seconds[:, [second]] / seconds, axis=0), "differing": differing.mean(axis=0),
+        "ratio": np.median(seconds[:, :1] / seconds, axis=0), "ratio_best": np.median(seconds[:, 1:2] / seconds, axis=0),
+        "differing": differing.mean(axis=0),
     })  # fmt: skip
 
 
@@ -140,7 +137,7 @@ def bench(
 def certificate_cost(run: Run, timings: pd.DataFrame, n: int) -> pd.DataFrame:
     """Evaluations of f and seconds of one certificate at N = n with each contender: selection, estimation, start and audit.
 
-    They follow from what was measured of a vote and of a vote of its auditor, whose seconds per evaluation also are a start's.
+    A start takes its auditor's seconds per evaluation.
     """
     cost, profile = timings.set_index("label")[["nfe", "seconds"]], run.profile
     methods, rows = {m.name: m for m in contenders_of(run, int(timings["batch"][0]))}, []

@@ -54,17 +54,6 @@ def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return both.sort_values(ROW, kind="stable").reset_index(drop=True)
 
 
-def confidence(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """Certified accuracy under the rules that hold, and below each line its interval over the draw of images."""
-    certified = measures.certificates(counts, alpha=profile.alpha)
-    certified = certified[certified["rule"].isin(measures.SOUND)]
-    ends, measured = measures.confidence(certified, profile.radii), measures.certified_accuracy(certified, profile.radii)
-    intervals = {f"r={r:.2f}": list(map(show.outward, ends[r, "low"], ends[r, "high"])) for r in profile.radii}
-    interval = pd.DataFrame(intervals, index=measured.index).assign(statement=f"{100 * measures.CONFIDENCE:g} % interval")
-    both = pd.concat([measured.drop(columns="ACR").assign(statement="measured").astype(object), interval])
-    return both.sort_index(kind="stable").reset_index()
-
-
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """What every method of every run spends, and how many times less than the reference."""
     spent = measures.speed_up(measures.cost(counts), profile.reference)

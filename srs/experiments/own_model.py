@@ -113,9 +113,6 @@ def _given(model: str, images: str, channels: int, device: str) -> tuple[object,
     return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
 
 
-# ------------------------------------------------------------------------------------------------ which method
-
-
 class Choice(NamedTuple):
     """What `tune` found; printed, it is the answer in words."""
 
@@ -189,10 +186,8 @@ def tune(
 
 
 def share_of(margins: np.ndarray) -> np.ndarray:
-    """Expected share of votes for each image's label from margins on a few copies (copies, images), as if they were normal.
-
-    Few counted votes hide what a shorter solve changes. The mean variance has two degrees of freedom; one or four choose alike.
-    """
+    """Expected share of votes for each image's label from margins on a few copies (copies, images), as if they were normal."""
+    # Few counted votes hide what a shorter solve changes. Mean variance: two degrees of freedom; one or four choose alike.
     own, freedom = margins.var(axis=0, ddof=1), len(margins) - 1
     moderated = (freedom * own + 2 * np.nanmean(own)) / (freedom + 2) + 1e-12
     return np.nan_to_num(norm.cdf(margins.mean(axis=0) / np.sqrt(moderated)))  # 0 where an answer is not finite

@@ -15,7 +15,6 @@ from srs.deq import inference, mdeq
 from srs.settings import Run
 from srs.smoothing import certify, engine, votes
 
-WHOLE = {"cifar10": 10_000, "imagenet": 50_000}  # images of the whole test set
 PUBLISHED = [profile for profile in profiles.PROFILES.values() if profile.published]
 
 
@@ -69,7 +68,7 @@ def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
     """How long whole test sets take at the paper's sample sizes: work over cores, or the driver's share of it if longer."""
     rows = []
     for profile in PUBLISHED:
-        name, images = profile.data.name, WHOLE[profile.data.name]
+        name, images = profile.data.name, profile.images * profile.stride  # of the whole test set
         srs = max((m for m in profile.methods if m.needs_audit), key=lambda m: m.steps)
         for n in (10_000, 100_000):
             row = {"data": name, "images": f"{images:,}", "N": f"{n:,}"}

@@ -1,7 +1,4 @@
-"""What is simulated for notebook 40: certificates whose true radius is known, and audits of another size. No network is needed.
-
-Counts of simulated votes form the same long table as those of trained models, and are certified by the same code.
-"""
+"""What is simulated for notebook 40, without a network: certificates whose true radius is known, and audits of another size."""
 
 from dataclasses import dataclass
 
@@ -85,7 +82,8 @@ def simulate(surrogate: Surrogate, *, n: int, audit_k: int, certificates: int, s
 def failure_rates(counts: pd.DataFrame, *, alphas: tuple = ALPHAS, split: float = bounds.DEFAULT_SPLIT) -> pd.DataFrame:
     """How often each rule's certificate is false: R > TRUE_RADIUS, or R > 0 for a wrong c_A. A row per setting, rule and alpha.
 
-    `lower` and `upper` are one-sided 99 % Clopper-Pearson limits, `radius` is a mean in which abstentions count 0.
+    `lower` and `upper` are one-sided 99 % Clopper-Pearson limits, `radius` is a mean in which abstentions count 0. A verdict is
+    `refuted` if lower > alpha, `holds` if upper <= alpha + 3 standard errors, else `undecided`.
     """
     certified = pd.concat([measures.certificates(counts, alpha=a, split=split).assign(alpha=a) for a in alphas])
     false = certified["radius"] > np.where(certified["c_a"] == TOP, TRUE_RADIUS, 0.0)
@@ -93,14 +91,9 @@ def failure_rates(counts: pd.DataFrame, *, alphas: tuple = ALPHAS, split: float 
     rates = groups.agg(certificates=("false", "size"), failures=("false", "sum"), radius=("radius", "mean")).reset_index()
     rates["rate"] = rates["failures"] / rates["certificates"]
     rates["lower"], rates["upper"] = bounds.proportion_interval(rates["failures"], rates["certificates"], 0.98)
-    return rates.assign(verdict=verdicts(rates))
-
-
-def verdicts(rates: pd.DataFrame) -> np.ndarray:
-    """`holds` if upper <= alpha + 3 standard errors, `refuted` if lower > alpha, else `undecided`."""
-    alpha = rates["alpha"]
-    allowed = alpha + 3 * np.sqrt(alpha * (1 - alpha) / rates["certificates"])
-    return np.select([rates["lower"] > alpha, rates["upper"] <= allowed], ["refuted", "holds"], "undecided")
+    allowed = rates["alpha"] + 3 * np.sqrt(rates["alpha"] * (1 - rates["alpha"]) / rates["certificates"])
+    decided = [rates["lower"] > rates["alpha"], rates["upper"] <= allowed]
+    return rates.assign(verdict=np.select(decided, ["refuted", "holds"], "undecided"))
 
 
 def measure(*, certificates: int = 10_000) -> pd.DataFrame:
@@ -116,8 +109,7 @@ def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] =
     """What an audit of K votes certifies and costs: a row per N (the profile's and the paper's, or `ns`), run, method and K.
 
     An audit is simulated on the measured disagreements, at measured cost. Its alternative is plain RS with fewer samples: by
-    the reference (RS), and by the method's own auditor where its votes are counted (OWN_RS). Radii are means over all images,
-    an abstention counting 0. A run without the reference's votes has no rows.
+    the reference (RS), and by the method's own auditor where its votes are counted (OWN_RS). Radii are means over all images.
     """
     parts = []
     for n in dict.fromkeys(ns or (profile.n, N)):

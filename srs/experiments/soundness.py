@@ -4,9 +4,8 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from srs.analysis import measures, plots, show
+from srs.analysis import measures, show
 from srs.analysis.measures import METHOD, ROW, RULES
 from srs.analysis.show import RULE_LABELS, Shown
 from srs.experiments.certified_accuracy import published, PUBLISHED_SETTINGS
@@ -25,49 +24,18 @@ def labels(rules: pd.Series) -> pd.Categorical:
     return pd.Categorical(rules.map(RULE_LABELS), RULE_LABELS.values(), ordered=True)
 
 
-def rates(measured: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """A table and a figure of `simulation.measure`: how often each rule's certificates are false."""
-    told = (
-        f"False certificates in percent with one-sided 99 % limits, at true radius {TRUE_RADIUS:.3f}. Errors: share of the "
-        "other votes that the surrogate turns to the top class, and (-) of its votes that it turns away. 'cohen' is given the "
-        "standard votes, the others the surrogate's."
-    )
-    panel = "N = " + measured["n"].astype(str) + ", " + measured["errors"]
-    panels = measured.assign(label=labels(measured["rule"]), panel=panel)
-    axes = {"x": r"promised $\alpha$ (%)", "y": "failure rate (%)"}
-    drawn = plots.grid(panels, panel="panel", hue="label", draw=_draw_rates, **axes)
-    promised = [100 * alpha for alpha in sorted(set(measured["alpha"]), reverse=True)]
-    place = np.arange(len(promised))
-    for ax in drawn.axes:
-        ax.hlines(promised, place - 0.42, place + 0.42, color="0.35", linewidth=0.8, linestyle="--")
-        ax.set(yscale="log", xticks=place, xticklabels=map("{:g}".format, promised))
-    table = f"{told} Mean radius at the least alpha, abstentions counting 0."
-    figure = f"{told} Dashed: what was promised. Arrow: no failure was seen."
-    return [
-        show.table(profile, "failure_rates", rate_table(measured), table),
-        show.figure(profile, "failure_rates_figure", drawn, figure),
-    ]
-
-
-def _draw_rates(ax: Axes, own: pd.DataFrame, look: dict, place: tuple[int, int]) -> None:
-    """Points with limits; where no failure was seen, an arrow down from the upper limit."""
-    own = own.sort_values("alpha", ascending=False).reset_index(drop=True)
-    x = own.index + 0.2 * (place[0] - (place[1] - 1) / 2)
-    rate, lower, upper = (100 * own[name] for name in ("rate", "lower", "upper"))
-    some, bar = rate > 0, {"color": look["color"], "linewidth": 0.7, "capsize": 1.5}
-    ax.errorbar(x[some], rate[some], [(rate - lower)[some], (upper - rate)[some]], fmt=MARKERS[look["label"]], markersize=3,
-                label=look["label"], **bar)  # fmt: skip
-    ax.errorbar(x[~some], upper[~some], 0.7 * upper[~some], fmt="none", uplims=True, **bar)
-
-
-def rate_table(measured: pd.DataFrame) -> pd.DataFrame:
-    """A line per size, surrogate and rule; per alpha the failures in percent, 99 % limits and verdict."""
+def rates(measured: pd.DataFrame, profile: Profile) -> Shown:
+    """How often each rule's certificates are false, by `simulation.measure`: a line per size, surrogate and rule."""
     percent = measured[["rate", "lower", "upper"]].map(lambda share: show.round_half_up(100 * share, 3))
     cell = percent["rate"] + " (" + percent["lower"] + "-" + percent["upper"] + ") " + measured["verdict"]
     measured, line = measured.assign(cell=cell).rename(columns={"n": "N"}), ["N", "K", "certificates", "errors", "rule"]
     wide = measured.pivot(index=line, columns="alpha", values="cell").iloc[:, ::-1].add_prefix("alpha = ")
     least = measured[measured["alpha"] == measured["alpha"].min()].set_index(line)
-    return wide.join(least["radius"].rename("mean radius")).reset_index()
+    return show.table(profile, "failure_rates", wide.join(least["radius"].rename("mean radius")), (
+        f"False certificates in percent with one-sided 99 % limits, at true radius {TRUE_RADIUS:.3f}. Errors: share of the "
+        "other votes that the surrogate turns to the top class, and (-) of its votes that it turns away. 'cohen' is given the "
+        "standard votes, the others the surrogate's. Mean radius at the least alpha, abstentions counting 0."
+    ))  # fmt: skip
 
 
 def rates_finding(measured: pd.DataFrame) -> str:

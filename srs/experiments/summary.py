@@ -21,7 +21,6 @@ SIGMA = 0.5  # the paper's main noise level
 RADII = (0.25, 0.5, 1.0)
 PAPER_REFERENCE = "MDEQ-30A"
 NEARLY = 95  # percent of the ACR: what a better buy must keep
-MOST_NAMED = 2  # models named in a sentence, those with the largest lead
 BLOCK = re.compile(r"(<!-- (rows|scaling|beside): ([^>]*?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 CERTIFIED_BY = {
     Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
@@ -110,7 +109,7 @@ def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
         if path.is_file():
             table = pd.read_csv(path, keep_default_na=False)
             won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
-            most = won.sort_values("lead", ascending=False)[:MOST_NAMED]
+            most = won.sort_values("lead", ascending=False)[:2]
             where = [f"{r['method']} on {r['recipe']} {r['sigma']:g} with K = {r['pays for K']}" for _, r in most.iterrows()]
             told.append(f"in {len(won)} of {len(table)} rows at N = {n:,}" + f" ({'; '.join(where)})" * bool(where))
     pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
@@ -134,10 +133,7 @@ def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
 
 
 def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd.DataFrame:
-    """What every method keeps of standard RS's ACR under each rule (percent), and how many times fewer evaluations it spends.
-
-    Ratios are of means over the images of each group `by`, so of all runs together if it is empty.
-    """
+    """What each method keeps of RS's ACR under each rule (percent), and how many times fewer evaluations it spends."""
     method = [*by, "method"]
     certified = measures.certificates(counted, alpha=profile.alpha)
     rows = measures.certified_accuracy(certified, [0.0], [*method, "rule"]).reset_index()
@@ -150,10 +146,7 @@ def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd
 
 
 def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
-    """The figure of the first screen: accuracy kept against speed, ours, the paper's rule and the authors' code.
-
-    There is none where no SRS votes were drawn: nothing stands against anything.
-    """
+    """The figure of the first screen: accuracy kept against speed under each rule; none where no SRS votes were drawn."""
     rows = kept(own := at_main_sigma(counted, profile), profile)
     if rows.empty or not own["needs_audit"].any():
         return []
@@ -222,11 +215,7 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
 
 
 def ways(run: Run) -> pd.DataFrame:
-    """Six ways to certify: who draws the votes, who certifies, whether that holds, certified accuracy, and the cost.
-
-    The last one is the cheapest without an audit whose votes differ from the full solve's in less than one of twenty; a way
-    that is chosen twice stands once. Cost is against the authors' MDEQ-30A, as `bench` measured it.
-    """
+    """Six ways to certify, the last the cheapest with votes nearly the full solve's; cost is against the authors' MDEQ-30A."""
     profile, counted = run.profile, store.read_run(run)
     srs, cost = best_of_the_paper(counted), measures.cost(counted[~counted["needs_audit"]], ["method"])
     cheap = cost.loc[cost["disagreement %"] < 5, "NFE/image"].idxmin()
@@ -245,14 +234,16 @@ def ways(run: Run) -> pd.DataFrame:
 def beside(profile: Profile) -> pd.DataFrame:
     """Certified accuracy in percent of the ways of a profile's one run, with intervals, below the paper's full solve."""
     counted = store.read_counts(profile)
-    sure = certified_accuracy.confidence(counted, profile)
-    run, cells = main_run(counted, profile), sure.filter(like="r=")
-    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), cells.columns]
-    printed = cells.map(lambda cell: cell if isinstance(cell, str) else show.round_half_up(cell, 1))
-    both = pd.concat([theirs.map("{:.0f}".format).to_frame().T, printed])
-    ours = ("our " + sure["method"].astype(str)).where(sure["statement"] == "measured", sure["statement"])
-    both.insert(0, f"{counted['idx'].nunique()} images", [f"the paper's {PAPER_REFERENCE}", *ours])
-    return both
+    run, certified = main_run(counted, profile), measures.holding(counted, alpha=profile.alpha)
+    ours = measures.certified_accuracy(certified, profile.radii, ["method"]).drop(columns="ACR")
+    sure = measures.confidence(certified, profile.radii, ["method"])
+    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), ours.columns]
+    rows = [[f"the paper's {PAPER_REFERENCE}", *map("{:.0f}".format, theirs)]]
+    for method in ours.index:
+        rows.append([f"our {method}", *(show.round_half_up(share, 1) for share in ours.loc[method])])
+        ends = (show.outward(*sure.loc[method, r]) for r in profile.radii)
+        rows.append([f"{100 * measures.CONFIDENCE:g} % interval", *ends])
+    return pd.DataFrame(rows, columns=[f"{counted['idx'].nunique()} images", *ours.columns])
 
 
 def filled(text: str) -> str:
