@@ -67,14 +67,13 @@ def run_suite(
     """
     engine.check(workers, scheduler)
     inference.check_device(device)
-    p, weight_file = run.profile, store.own(run, store.WEIGHTS)
+    p = run.profile
     settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: certificates on a grid say nothing between its points")
     full = p.method(p.reference)
     for m in map(p.method, suite.methods):  # a truncated solver's certificates are about another classifier than the full one's
         right = m == full or (m.needs_audit and (m.auditor or full).steps == full.steps)
         settings.check(right, "attacked method", m.name, f"{full.name}, or one that a solver of {full.steps} steps audits")
-    settings.check(weight_file.is_file(), "weight file", str(weight_file), "an existing file; train first")
-    weights, loaded = checkpoints.read_tensors(weight_file, "weight file"), data.load(p.data, "test")
+    weights, loaded = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file"), data.load(p.data, "test")
     made_from = checkpoints.digest_of(weights), data.digest(loaded, p.evaluated), inference.computed_on(device)
     held, images = certificates(run, suite), p.evaluated[: suite.images]
     paths, todo = [], []
