@@ -15,6 +15,7 @@ from srs.store import in_order, RUN  # noqa: F401  # in_order is also asked for 
 METHOD = [*RUN, "method"]
 ROW = [*METHOD, "rule"]  # what a line of most tables is about
 RULES = [Rule.COHEN, Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED]  # in the order of the tables
+SOUND = [rule for rule in RULES if rule.sound]
 CONFIDENCE = 0.95  # of the intervals over images
 
 
