@@ -78,17 +78,6 @@ def difficulties(rates: tuple[float, ...] = (0.0, 0.3, 0.6, 0.8, 0.9), d: int = 
 PROBLEMS = {p.name: p for p in (linear(), rotation(), tanh(), difficulties())}
 
 
-class Counted:
-    """A layer that counts the samples it is evaluated on."""
-
-    def __init__(self, f: Callable[[Tensor, Tensor], Tensor]):
-        self.f, self.evaluations = f, 0
-
-    def __call__(self, z: Tensor, u: Tensor) -> Tensor:
-        self.evaluations += len(z)
-        return self.f(z, u)
-
-
 class LinearDEQ:
     """f(z, u) = rate z + (1 - rate) u: the fixed point is the image itself, and logits are linear in it."""
 

@@ -110,12 +110,6 @@ def test_every_line_of_every_table_is_counted_and_main_tables_stay(srs_root, mon
     assert path.read_bytes() == measured
 
 
-def test_a_profile_without_the_run_makes_nothing(srs_root):
-    imagenet = profiles.get_profile("imagenet")
-    ablations.measure(imagenet)
-    assert ablations.read(imagenet) == {} and not list(srs_root.rglob("*"))
-
-
 @pytest.mark.parametrize("profile", ["digits", "cifar10", "cifar10_gpu", "paper", "smoke"])
 def test_a_name_stands_for_one_way_to_vote(profile):
     """Names are folders of votes and keys of counts."""
@@ -175,18 +169,6 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     # Without elimination the votes are believed: 390 of 400 certify more than the 320 that there are.
     above = rows[ablations.ABOVE].to_dict()
     assert above == {"audit (ours)": 0, "theorem31 (paper)": 0, "released (unsound)": 1, ablations.NOTHING: 1}
-
-
-def test_sweeps_hold_what_was_counted(stored):
-    counted, found = stored
-    own = counted["k"].query("method == 'SRS-MDEQ-1N' and K == 50")
-    right = own["c_a"] == own["label"]
-    radius = bounds.certify("audit", Counts(*(own[name].to_numpy() for name in ("n", "n_a", "k", "m"))), 0.5, DIGITS.alpha)[1]
-    row = found["k"].query("method == 'SRS-MDEQ-1N' and rule == 'audit' and K == 50").iloc[0]
-    assert row["ACR"] == pytest.approx((radius * right).mean())
-    assert found["n"].query("method == 'SRS-MDEQ-3A'")["N"].tolist() == [100, 200, 400]
-    assert found["start"]["start"].tolist() == 2 * list(ablations.STARTS)
-    assert set(found["start"].query("rule == 'cohen'")["start"]) == {"zero", "train_mean"}
 
 
 def test_findings_follow_the_counts(stored):

@@ -3,7 +3,6 @@
 import math
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -102,14 +101,6 @@ def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=5):
     found = store.read_attacks(RUN)
     assert len(found) == 3 * sum(max(1, len(a.radii)) for a in SUITE.attacks) and (found["n"] == SUITE.n).all()
     assert (found["distance"] <= found["radius"] * (1 + 1e-6)).all()
-
-
-def test_two_workers_write_the_same_table_as_a_plain_loop(done, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(profiles.__file__).parents[1]))
-    serial = {path: path.read_bytes() for path in store.own(RUN, "attacks").glob("*/*.csv")}
-    shutil.rmtree(store.own(RUN, "attacks"))
-    assert attack.run_suite(RUN, SUITE, workers=2, progress=False).read_text() == done
-    assert {path: path.read_bytes() for path in store.own(RUN, "attacks").glob("*/*.csv")} == serial and len(serial) > 5
 
 
 def test_other_settings_are_not_taken_for_the_same(done):

@@ -1,4 +1,4 @@
-"""What is made of stored counts in one go: published rows below ours, explicit networks beside DEQs."""
+"""What is made of stored counts in one go: findings, main tables, explicit networks beside DEQs."""
 
 from dataclasses import replace
 
@@ -16,19 +16,6 @@ PAPER = replace(
     at_sigmas(SMOKE, 0.25, 0.5), images=16, n=400,
     methods=profiles.paper_methods(batch=100, chains=20, warmup=10, audit=100),
 )  # fmt: skip
-RUN = PAPER.runs[1]  # sigma 0.5: there are published figures beside it
-
-
-def test_published_rows_follow_ours(srs_root):
-    synthetic.write_profile(PAPER)
-    counted = store.read_counts(PAPER)
-    frame = certified_accuracy.of_run(certified_accuracy.accuracy(counted, PAPER), RUN)
-    at = list(zip(frame["method"], frame["rule"]))
-    srs = [(f"SRS-MDEQ-{solver}", rule) for solver in ("1N", "1A", "3A") for rule in ("audit", "theorem31", "released")]
-    standard = [(f"MDEQ-{solver}", "cohen") for solver in ("1A", "5A", "30A")]
-    assert [pair for pair in at if pair[1] != "as published"] == [*standard, *srs, (PAPER.methods[-1].name, "cohen")]
-    row = frame.iloc[at.index(("SRS-MDEQ-3A", "as published"))]
-    assert [row[f"r={r:.2f}"] for r in PAPER.radii] == ["60", "50", "38", "29", "21", "12", "8"] and row["ACR"] == "0.59"
 
 
 def test_what_steps_and_noise_do_is_told_from_the_counts(srs_root):

@@ -1,10 +1,11 @@
-"""What the configuration refuses, and that the package's imports run one way."""
+"""What the configuration refuses, and that imports run one way and all files of packages name the same ones."""
 
 import ast
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from srs.profiles import get_profile, get_run, PROFILES, read_parameters
 from srs.settings import ConfigError, fingerprint, Method, Sampling
 
 SMOKE = PROFILES["smoke"]
-RS, ONE = Method("X", "anderson", 3), SMOKE.plan[0]
+RS = Method("X", "anderson", 3)
 
 REFUSED = {
     "profile": (lambda: get_profile("digit"), "profile = 'digit'", "digits"),
@@ -169,3 +170,17 @@ def test_make_is_told_all_it_asks_in_one_go_by_the_standard_library_alone():
     assert [word.removeprefix("run=") for word in answers if word.startswith("run=")] == [run.id for run in digits.runs]
     assert {"explicit=ResNet14-s0.12-gaussian", "notebook=34_white_box", "trains_more=True"} <= set(answers)
     assert {"notebook=34_white_box", "trains_more=True"}.isdisjoint(told("cifar10"))
+
+
+def test_lock_and_environment_yml_pin_all_that_is_asked_for_with_hashes_and_name_no_package_index():
+    project, text = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], (ROOT / "requirements.lock").read_text()
+    asked = [*project["dependencies"]]
+    for name, extra in project["optional-dependencies"].items():
+        asked += extra if name != "browser" else []  # pinned in place
+    names = {re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower().replace("_", "-") for requirement in asked}
+    locked = set(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", text, re.M))  # some versions differ by Python's
+    conda = dict(re.findall(r"^\s+- ([a-z0-9-]+)==(\S+)", (ROOT / "environment.yml").read_text(), re.M))
+    assert conda.keys() == names and conda.items() <= locked
+    assert all("--hash=sha256:" in entry for entry in re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.M)[1:])
+    for file in ("requirements.lock", "environment.yml", "pyproject.toml"):
+        assert not re.search(r"https?://|--(extra-)?index-url|--find-links", (ROOT / file).read_text()), file

@@ -1,6 +1,5 @@
 """Splits of the digits, and image folders: read right, left out on purpose, or refused with the file's name."""
 
-import os
 import shutil
 import struct
 import zlib

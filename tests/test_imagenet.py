@@ -1,8 +1,9 @@
-"""imagenet: the model and settings are the paper's, the published table, and the pipeline on a tiny folder of images."""
+"""method and imagenet: the papers' models, settings and table, and the pipeline on a tiny folder of images."""
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -14,12 +15,36 @@ from srs.settings import Model, Run
 from srs.smoothing import bounds, certify, votes
 from srs.training import train
 
-FULL, SAMPLE = profiles.get_profile("imagenet"), profiles.get_profile("imagenet_sample")
+FULL, SAMPLE, PAPER = map(profiles.get_profile, ("imagenet", "imagenet_sample", "paper"))
 # The pipeline in seconds: images just above the size at which they stay files, two narrow branches.
 TINY = replace(
     SAMPLE, data=replace(IMAGENET_SAMPLE, classes=3, shape=(3, 72, 72)),
     plan=(Run(Model("SMALL", (8, 16), (2, 4), 16, 0.02, expansion=1, downsamples=2), SAMPLE.plan[0].train, 0.5),), stride=5,
 )  # fmt: skip
+# The paper's tables of hyper-parameters for CIFAR-10, as our notes on it have them: SMALL, LARGE.
+ARCHITECTURE = {
+    "branches": ("3", "4"), "channels": ("8, 16, 32", "32, 64, 128, 256"), "head channels": ("7, 14, 28", "14, 28, 56, 112"),
+    "final channels": ("200", "1,680"), "expansion": ("5", "5"), "groups": ("8 (4 after fusion)",) * 2,
+    "downsamples": ("0", "0"), "dropout": ("0.2", "0.22"), "input": ("3 x 32 x 32",) * 2,
+}  # fmt: skip
+TRAINING = {
+    "batch": ("96", "96"), "epochs": ("120", "220"), "optimiser": ("adam", "adam"), "lr": ("0.001", "0.001"),
+    "pretrain steps": ("16,000", "16,000"), "pretrain layers": ("8", "8"), "forward steps": ("8", "8"),
+    "backward steps": ("7", "7"), "jacobian weight": ("0.5", "0.4"), "jacobian frequency": ("0.05", "0.02"),
+    "jacobian until": ("90 of 120", "90 of 220"),
+}  # fmt: skip
+
+
+def test_the_paper_s_settings_come_out_as_published():
+    for made, expected in ((method.architecture(PAPER), ARCHITECTURE), (method.training(PAPER), TRAINING)):
+        made = made.set_index("setting").filter(like="paper")
+        assert {name: tuple(made.loc[name])[:2] for name in expected} == expected
+    made = method.architecture(PAPER).set_index("setting").loc["parameters"].filter(like="paper").str.replace(",", "")
+    assert made.astype(int).tolist() == pytest.approx([0.25e6, 11.1e6, 1_730_714], rel=0.02)
+    methods = method.methods(PAPER).query("profile == 'paper'").set_index("method")
+    assert set(methods["batch"][:6]) == {"400"}
+    assert methods.loc["SRS-MDEQ-3A", ["audit", "warmup", "auditor"]].tolist() == ["400", "10", "RS-tol"]
+    assert methods.loc["MDEQ-30A", ["steps", "audit", "auditor", "pilot"]].tolist() == ["30", "0", "-", "-"]
 
 
 def test_the_model_is_bai_et_al_s():

@@ -52,13 +52,6 @@ def test_flags_are_the_parameters_with_their_types_and_defaults():
     assert call(act, *other.split())["run"] == profiles.get_run("cifar10", "SMALL", 0.25, "path_independent")
 
 
-@pytest.mark.parametrize("words", ["--shard 1", "--stop-after 1.5", "--fast yes", "--unknown 1"])
-def test_words_that_are_no_flags_of_it_are_refused(words, capsys):
-    with pytest.raises(SystemExit) as end:
-        call(act, *words.split())
-    assert end.value.code == 2 and "error" in capsys.readouterr().err
-
-
 def test_help_texts_are_those_of_the_docstring():
     texts = {action.dest: action.help for action in parser_of(act)._actions}
     assert texts["methods"] == "names; 5 %% of them, or all." and texts["fast"] == texts["slow"] == "how it is done."

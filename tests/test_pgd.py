@@ -65,16 +65,6 @@ def test_unrolled_gradient_of_an_mdeq_is_autograd_s(srs_root):
     assert leaf.grad.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("gradient, evaluations, cost", [
-    (Gradient("implicit", 7, backward=5), 8, 14), (Gradient("unrolled", 4, unroll=3), 7, 10),
-])  # fmt: skip
-def test_cost_is_what_is_spent(monkeypatch, gradient, evaluations, cost):
-    spent, f = [], Linear.f
-    monkeypatch.setattr(Linear, "f", lambda self, z, u: spent.append(1) or f(self, z, u))
-    smoothed_gradient(MODEL, X, Y, torch.zeros_like(X)[:, None], gradient)
-    assert (len(spent), gradient.cost) == (evaluations, cost)
-
-
 @pytest.mark.parametrize("vectors", [0, 4])
 def test_pgd_on_a_linear_deq_walks_straight_to_the_edge_of_the_ball(vectors):
     """Two classes and linear logits: the gradient points along w_1 - w_0 wherever it is taken."""

@@ -33,12 +33,6 @@ def test_failure_rates_have_a_line_per_setting_and_rule_and_a_finding(srs_root):
     assert low < rate <= high and "released (unsound) refuted in 6 of 6 settings" in soundness.rates_finding(measured)
 
 
-def test_caps_are_the_known_ones_to_three_decimals(srs_root):
-    row = soundness.caps(SMOKE)[0].frame.set_index("sigma").loc["0.50"]
-    assert row[["theorem31 (paper)", "released (unsound)", "cohen"]].tolist() == ["0.991", "1.583", "1.599"]  # by our notes
-    assert 0.991 < float(row["audit (ours)"]) < 1.599
-
-
 def test_published_entries_beyond_the_cap():
     frame = soundness.published_beyond()
     assert list(frame.index) == ["1.00", "1.25", "1.50"] and frame.loc["1.00", "SRS-MDEQ-3A LARGE, as published"] == "23 %"

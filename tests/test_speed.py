@@ -1,12 +1,12 @@
-"""Notebook 41: timings on a small model: counts and shares, never seconds."""
+"""Timings on a small model: counts and shares, never seconds; and what many cores would take by them."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from srs import store
-from srs.experiments import bench, speed
+from srs import profiles, store
+from srs.experiments import bench, scaling, speed
 from srs.settings import ConfigError, Method
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
@@ -77,3 +77,18 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors():
     percent = 100 * rows["NFE"]["SRS-MDEQ-3A"] / rows["NFE"][SRS]
     assert f"takes {percent:.0f} % of the evaluations" in speed.srs_finding(rows.reset_index())
     assert speed.srs_finding(rows.drop(SRS).reset_index()) == ""
+
+
+def test_many_cores_take_work_over_cores_or_the_driver_s_time_which_does_every_task_alone():
+    cheap = {"driver, per task": 0.5, "evaluation of f, cifar10": 1e-3, "evaluation of f, imagenet": 0.1}
+    found = scaling.projection(cheap, cores=100).set_index(["data", "N"])
+    # 10,000 images of 30 * 10,100 evaluations: 303 s each; 3 for SRS, first batches of 10, 400 audits of 30: 45.8 s
+    assert found.loc[("cifar10", "10,000"), "RS, 100 cores"] == "8 hours"  # 10,000 * 303 / 100 = 30,300 s
+    assert found.loc[("cifar10", "10,000"), "SRS, 100 cores"] == "83 minutes"  # the driver's 5,000 s, not 4,600 s of votes
+    assert found.loc[("cifar10", "10,000"), "cores that one driver keeps busy"] == "92"
+    assert list(found.index) == [(data, n) for data in ("cifar10", "imagenet") for n in ("10,000", "100,000")]
+
+
+def test_an_evaluation_and_a_task_cost_something():
+    assert 0 < scaling.evaluation(profiles.DIGITS_SMALL, profiles.DIGITS, batch=2, times=1) < 1
+    assert 0 < scaling.driver(tasks=3, workers=1, n=100) < 1

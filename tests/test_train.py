@@ -12,9 +12,8 @@ from srs import data, store
 from srs.deq import checkpoints, mdeq
 from srs.deq.solvers import SOLVERS
 from srs.profiles import DIGITS, DIGITS_PAPER
-from srs.settings import Model
 from srs.training import losses, train
-from tests.helpers import smoke_run
+from tests.helpers import smoke_run, TINY
 
 ZOO = Path(__file__).parents[1] / "data" / "zoo"
 # Three epochs of three steps, with every phase: unrolled, implicit, with the penalty and, in the last epoch, without.
@@ -25,7 +24,6 @@ RECIPE = replace(
 ONE = replace(RECIPE, epochs=1)
 FIRST = replace(RECIPE, recipe="first", epochs=2, pretrain_steps=100)
 THEN = replace(RECIPE, recipe="then", init_from=FIRST, init_sigma=0.25, epochs=1, gradient="path_independent")
-TINY = Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)
 
 
 def run_of(recipe=RECIPE, **change):

@@ -1,13 +1,12 @@
 """Attacks by intermediate-state gradients beside the exact one, and the DEQ that is trained against them."""
 
-import functools
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
-from srs import data, store
+from srs import store
 from srs.attacks.settings import Adversarial, Gradient, hardened
 from srs.deq import checkpoints
 from srs.experiments import white_box
@@ -15,7 +14,7 @@ from srs.experiments.white_box import CONVERGED, READY
 from srs.profiles import DIGITS_PAPER, get_profile
 from srs.settings import ConfigError
 from srs.training import losses, train
-from tests.helpers import smoke_run, TINY
+from tests.test_train import make_small, run_of
 
 RECIPE = replace(DIGITS_PAPER, epochs=2, pretrain_steps=2, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2)
 HARDENED = hardened(RECIPE, "adversarial", Adversarial(steps=1, vectors=2, gradient=Gradient("unrolled", 2)))
@@ -24,14 +23,11 @@ HARDENED = hardened(RECIPE, "adversarial", Adversarial(steps=1, vectors=2, gradi
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, srs_root):
     """A root of its own and little data."""
-    load = functools.cache(data.load)
-    monkeypatch.setattr(data, "load", lambda which, split: load(which, split)._replace(
-        pixels=load(which, split).pixels[:96], labels=load(which, split).labels[:96]))  # fmt: skip
-    monkeypatch.setattr(train, "QUALITY_IMAGES", 20)
+    make_small(monkeypatch)
 
 
 def test_adversarial_training_attacks_after_the_unrolled_phase_and_goes_on_after_a_kill(monkeypatch):
-    seen, loss, run = [], losses.loss, replace(smoke_run(), model=TINY, train=HARDENED)
+    seen, loss, run = [], losses.loss, run_of(HARDENED)
     monkeypatch.setattr(losses, "loss", lambda model, x, y, *a, **k: seen.append(
         (k["pretrain"], len(x), len(y))) or loss(model, x, y, *a, **k))  # fmt: skip
     train.train(run, progress=False)
@@ -54,7 +50,7 @@ def test_the_finding_follows_the_table():
 
 
 def test_both_models_are_attacked_at_the_same_cost_and_compared_without_a_network(monkeypatch):
-    run = replace(smoke_run(images=2), model=TINY, train=RECIPE)
+    run = run_of(RECIPE, images=2)
     with pytest.raises(ConfigError, match="attack results"):
         white_box.read(run)
     white_box.measure(run, white_box.suite_of(run, steps=1, radii=(0.5,)), progress=False)
