@@ -48,7 +48,7 @@ def certificates(profile: Profile) -> pd.DataFrame:
 def root_of(profile: Profile) -> Iterator[None]:
     """A new SRS_ROOT that holds a profile's counts; figures are not drawn."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "not certified|nothing is stored|no attacks are stored")
+        warnings.filterwarnings("ignore", "not certified|nothing is stored")
         patch.setenv("SRS_ROOT", folder)
         patch.delenv("SRS_DATA", raising=False)
         patch.setattr(store, "read_run", functools.cache(store.read_run))  # every table asks for the same counts

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from srs import profiles
 from srs.attacks.pgd import harden, pgd, smoothed_gradient
-from srs.attacks.settings import Adversarial, Gradient, smoothadv
+from srs.attacks.settings import Adversarial, Gradient
 from srs.deq import mdeq
 from srs.deq.solvers import fixed_point
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
@@ -97,8 +97,5 @@ def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was()
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_the_smoothadv_recipe_is_the_paper_s():
-    paper = smoothadv(profiles.PAPER_SMALL)
-    assert (paper.recipe, paper.epochs, paper.init_from) == ("smoothadv", 120, None)
-    rule = paper.adversarial
-    assert (rule.radius, rule.steps, rule.vectors, rule.step) == (0.5, 2, 4, 0.5)
+def test_adversarial_training_is_by_default_the_paper_s():
+    assert (Adversarial().radius, Adversarial().steps, Adversarial().vectors) == (0.5, 2, 4)

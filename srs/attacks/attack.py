@@ -25,8 +25,7 @@ from srs.store import ATTACKED, NOT_DRAWN
 
 OWN_NOISE = 1 << 32  # added to a profile's seed: streams that no certificate has seen
 EDGE = 0.999  # of a certified radius: so far inside that rounding leads nobody out
-# What results depend on.
-MODULES = (*certify.VOTES_DEPEND_ON, "attacks/pgd", "attacks/attack")
+MODULES = (*certify.VOTES_DEPEND_ON, "attacks/pgd", "attacks/attack")  # what results depend on
 
 
 def attack_images(model: mdeq.DEQ, x: Tensor, y: Tensor, noisy: Tensor, radii: Tensor, attack: Attack) -> Tensor:

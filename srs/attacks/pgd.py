@@ -1,7 +1,4 @@
-"""The one PGD: projected gradient ascent in an l2 ball, on a DEQ or its smoothed classifier, through the solver's states.
-
-Base PGD, Smooth-PGD and adversarial training are this loop with another number of noisy copies. Nothing here clips to [0, 1].
-"""
+"""The one PGD: projected gradient ascent in an l2 ball, on a DEQ or its smoothed classifier, through the solver's states."""
 
 import math
 from collections.abc import Callable
@@ -77,6 +74,6 @@ def harden(model: MDEQ, x: Tensor, y: Tensor, sigma: float, adversarial: Adversa
     noise = sigma * torch.randn(len(x), rule.vectors, *x.shape[1:]).to(x)
     model.eval()
     gradient = lambda x: smoothed_gradient(model, x, y, noise, rule.gradient)  # noqa: E731
-    attacked = pgd(x, gradient, rule.radius, steps=rule.steps, step=rule.step)
+    attacked = pgd(x, gradient, rule.radius, steps=rule.steps, step=2 * rule.radius / rule.steps)
     model.train(training)
     return (attacked[:, None] + noise).flatten(0, 1), y.repeat_interleave(rule.vectors)

@@ -12,10 +12,7 @@ RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper's attack tables
 
 @dataclass(frozen=True)
 class Gradient:
-    """How the loss is differentiated through the solver, at the state z_n that n = `state` evaluations of f lead to.
-
-    A bad choice makes a model look robust that is not (Yang, Pang, Liu 2022).
-    """
+    """How the loss is differentiated through the solver, at the state z_n that n = `state` evaluations of f lead to."""
 
     kind: str = "implicit"  # function theorem at z_n, by Broyden's method; or "unrolled": `unroll` more steps of f
     state: int = 30
@@ -78,17 +75,12 @@ def paper_attacks(
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Training on attacked images (SmoothAdv, Salman et al. 2019): PGD-l2 on m noisy copies, which are then trained on."""
+    """Training on attacked noisy copies (SmoothAdv, Salman et al. 2019), as in the paper; steps of 2 `radius` / `steps`."""
 
     radius: float = 0.5
     steps: int = 2
     vectors: int = 4
     gradient: Gradient = Gradient("unrolled", state=3, unroll=3)
-
-    @property
-    def step(self) -> float:
-        """The length of a step: twice what would reach the radius (Salman et al.)."""
-        return 2 * self.radius / self.steps
 
 
 @dataclass(frozen=True)
@@ -101,8 +93,3 @@ class AdversarialTrain(Train):
 def hardened(recipe: Train, name: str, adversarial: Adversarial, **changes: object) -> AdversarialTrain:
     """A recipe with adversarial training, under another name and with other changed fields."""
     return AdversarialTrain(**vars(recipe) | {"recipe": name} | changes | {"adversarial": adversarial})
-
-
-def smoothadv(recipe: Train) -> AdversarialTrain:
-    """The paper's SmoothAdv recipe: PGD-l2 0.5, 2 steps, 4 noise vectors, from random weights."""
-    return hardened(recipe, "smoothadv", Adversarial())

@@ -18,7 +18,7 @@ import pandas as pd
 from srs import settings, store
 from srs.analysis import measures, plots, show
 from srs.analysis.show import Shown
-from srs.attacks.settings import Adversarial, smoothadv
+from srs.attacks.settings import Adversarial, hardened
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import bounds, certify, noise, votes
@@ -113,7 +113,8 @@ def _variant(profile: Profile, name: str, **changes: object) -> Method:
 
 def further_recipes(run: Run) -> dict[str, Train]:
     """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short."""
-    without, hard = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), smoothadv(run.train)
+    without = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0)
+    hard = hardened(run.train, "smoothadv", Adversarial())
     if run.profile.ablation_images is not None:
         short = dict(pretrain_steps=0, epochs=1, lr=run.train.lr / 2, adversarial=Adversarial(vectors=1))  # Salman's m = 1
         hard = replace(hard, init_from=run.train, **short)

@@ -1,7 +1,5 @@
 """Notebook 33: does an attack get past a certificate? Certificates put to the test, and the accuracy that attacks leave."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
@@ -55,11 +53,9 @@ def read(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def shown(profile: Profile) -> list[Shown]:
-    """The tables of stored attacks; none, and a warning, where a run was not attacked."""
-    runs = runs_of(profile) if profile.attacks else ()
-    if lacking := [run.id for run in runs if store.find(run, "attacks.csv") is None]:
-        warnings.warn(f"no attacks are stored for {', '.join(lacking)}: notebook 33_attacks measures them", stacklevel=2)
-    return tables(*read(profile), profile) if runs and not lacking else []
+    """The tables of stored attacks; none where a run was not attacked: the table of coverage says that they are not made."""
+    stored = [store.find(run, "attacks.csv") for run in runs_of(profile)] if profile.attacks else []
+    return tables(*read(profile), profile) if stored and all(stored) else []
 
 
 def put_to_the_test(points: pd.DataFrame, certified: pd.DataFrame) -> pd.DataFrame:
@@ -159,22 +155,20 @@ def tables(points: pd.DataFrame, certified: pd.DataFrame, profile: Profile) -> l
         f"first {suite.n} votes of {reference} are not for the certified class, and of {suite.confirm} more another class "
         f"has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
     ))]  # fmt: skip
-    accuracy = (
-        f"Accuracy in percent under attacks of l2 radius r ({suite.attacks[-1].steps} steps of {suite.attacks[-1].step:g}, not "
-        f"clipped). 'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes classifies the "
-        f"attacked image. '{ALL}': right before and after all attacks of radius up to r."
-    )
-    flips = (
-        f"How many images an attack of radius r flips, of those that {reference} certifies there and of those that it does "
-        f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones, perhaps by chance."
-    )
     made = {
-        "robust_accuracy": (robust_accuracy(points, certified, reference), accuracy),
-        "pointwise": (pointwise(tested, reference), flips),
-    }
+        "robust_accuracy": (robust_accuracy(points, certified, reference), (
+            f"Accuracy in percent under attacks of l2 radius r ({suite.attacks[-1].steps} steps of {suite.attacks[-1].step:g}, "
+            f"not clipped). 'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes "
+            f"classifies the attacked image. '{ALL}': right before and after all attacks of radius up to r."
+        )),
+        "pointwise": (pointwise(tested, reference), (
+            f"How many images an attack of radius r flips, of those that {reference} certifies there and of those that it does "
+            f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones, perhaps by chance."
+        )),
+    }  # fmt: skip
     for run in runs_of(profile):
         for kind, (frame, told) in made.items():
-            own, where = of_run(frame, run).drop(columns=RUN), model_of(run, suite.images)
-            shown.append(show.table(profile, name_of(kind, run), own, f"{told} {where}."))
+            own, told = of_run(frame, run).drop(columns=RUN), f"{told} {model_of(run)}, {suite.images} test images."
+            shown.append(show.table(profile, name_of(kind, run), own, told))
     require_sound(tested)
     return shown

@@ -123,14 +123,16 @@ def noise_finding(counts: pd.DataFrame, profile: Profile) -> str:
     from srs import data
 
     images = data.load(profile.data, "test")
-    x, other = images.pixels.flatten(1), images.labels[:, None] != images.labels
-    near = torch.cdist(x, x).where(other, torch.inf).amin(dim=1).median().item()
+    step = -(-len(images.labels) // 500)  # at most 500 images, evenly spread
+    x, labels = images.pixels[::step].flatten(1), images.labels[::step]
+    near = torch.cdist(x, x).where(labels[:, None] != labels, torch.inf).amin(dim=1).median().item()
     certified = measures.holding(counts[counts["method"] == profile.reference], alpha=profile.alpha)
     best = measures.certified_accuracy(certified, [0.0], RUN)["r=0.00"].groupby("sigma", observed=True).max()
     told = [f"{100 * norm.sf(near / 2 / float(sigma)):.0f} % at sigma {sigma} ({held:.0f} %)" for sigma, held in best.items()]
     return (
-        f"The median test image lies {near:.2f} from the nearest one of another class. Share of noise that leads past the "
-        f"middle between the two (share of images that {profile.reference} certifies on the best model): {', '.join(told)}."
+        f"The median of {len(x)} test images lies {near:.2f} from the nearest of them of another class. Share of noise that "
+        "leads past the middle between the two (share of images that "
+        f"{profile.reference} certifies on the best model): {', '.join(told)}."
     )
 
 
@@ -190,18 +192,13 @@ def images_of(counts: pd.DataFrame) -> str:
     return f"{images.min()} to {images.max()} images" if images.nunique() > 1 else f"{images.min()} images"
 
 
-def source_note(run: Run) -> str:
-    """What a caption must say of the images that a run was trained on."""
-    return " (JPEG copies of the images)" if "JPEG" in store.card(run).get("data", "") else ""
-
-
-def model_of(run: Run, images: int) -> str:
-    """The words in which a caption names a run's model and how many test images it was asked of."""
-    named = f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {run.profile.data.name}{source_note(run)}"
-    return f"{named}, sigma = {run.sigma:.2f}, {images} test images"
+def model_of(run: Run) -> str:
+    """The words in which a caption names a run's model, and what it must say of the images that it was trained on."""
+    images = f"{run.profile.data.name}{' (JPEG copies of the images)' * ('JPEG' in store.card(run).get('data', ''))}"
+    return f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {images}, sigma = {run.sigma:.2f}"
 
 
 def setting(run: Run) -> str:
     """The words in which a caption names a run."""
     p = run.profile
-    return f"{model_of(run, p.images)}, {'at most ' * p.adaptive}N = {p.n} votes, alpha = {p.alpha:g}"
+    return f"{model_of(run)}, {p.images} test images, {'at most ' * p.adaptive}N = {p.n} votes, alpha = {p.alpha:g}"

@@ -5,7 +5,6 @@ row in `lipschitz` is the survey's; a later correction is said to have 64.8 at 3
 """
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -46,20 +45,15 @@ def compare(profile: Profile, name: str) -> pd.DataFrame:
     cells = paper.filter(columns).map("{:g}".format)
     paper = paper[["sigma"]].assign(method=paper["method"] + " " + paper["model"], certificate=rule, **cells)
     theirs = theirs.assign(certificate=CERTIFICATES[name], sigma=SIGMA if name == "smoothing" else None)
-    parts = [theirs, paper.assign(data="CIFAR-10, 500 images", source=PAPER), own_rows(profile, columns)]
+    parts = [theirs, paper.assign(data="CIFAR-10, 500 images", source=PAPER)]
+    certified = certified_accuracy.main_certificates(profile.every_run)
+    if len(certified):
+        radii = {name: float(Fraction(name[2:])) for name in columns if name != "ACR"}
+        ours = measures.certified_accuracy(certified, list(radii.values()), ["run", "network", "rule", "sigma", "data"])
+        ours = ours.set_axis([*radii, "ACR"], axis=1).reset_index().assign(source=OURS)
+        parts.append(ours.rename(columns={"network": "method", "rule": "certificate"}))
     both = pd.concat(parts, ignore_index=True)[["method", "certificate", "sigma", "data", *columns, "source"]]
     return both if name == "lipschitz" else both[both["sigma"] == SIGMA]
-
-
-def own_rows(profile: Profile, columns: Sequence[str]) -> pd.DataFrame:
-    """Each certified run by its reference and by its longest SRS method, under the rules that hold; empty without counts."""
-    certified = certified_accuracy.main_certificates(profile.every_run)
-    if certified.empty:
-        return certified
-    radii = {name: float(Fraction(name[2:])) for name in columns if name != "ACR"}
-    table = measures.certified_accuracy(certified, list(radii.values()), ["run", "network", "rule", "sigma", "data"])
-    table = table.set_axis([*radii, "ACR"], axis=1).reset_index()
-    return table.rename(columns={"network": "method", "rule": "certificate"}).assign(source=OURS)
 
 
 def comparison(profile: Profile) -> list[Shown]:

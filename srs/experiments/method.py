@@ -1,11 +1,6 @@
-"""Notebook 05: the paper's two diagrams, drawn by code, and its tables of hyper-parameters, generated from `profiles`.
-
-Every field of a model, a recipe and a method is shown under its own name, so a new one cannot be forgotten; the paper's own
-settings always stand beside those that were asked for.
-"""
+"""Notebook 05: the paper's two diagrams, drawn by code, and its tables of hyper-parameters, generated from `profiles`."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -38,7 +33,6 @@ def architecture(profile: Profile) -> pd.DataFrame:
     return _side_by_side(columns)
 
 
-@functools.cache
 def counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
     """The dimension of z and the number of parameters of a network, built without memory for its weights."""
     with torch.device("meta"):
@@ -126,34 +120,6 @@ def settings_tables(profile: Profile) -> list[Shown]:
     ]
 
 
-def standard_and_srs() -> Figure:
-    """Standard smoothing of a DEQ, D evaluations of f per noisy copy, above SRS, S of them from an earlier solution."""
-
-    def copy(number: str, start: str, evaluations: int, solution: str) -> str:
-        return rf"$x+\varepsilon_{{{number}}}:\quad {start}" + r" \to f" * evaluations + rf" \to {solution} \to$ vote"
-
-    return _diagram([
-        "(a) standard DEQ: every copy from zero, $D$ evaluations of $f$",
-        copy("1", "0", 5, "z^*_1"), copy("N", "0", 5, "z^*_N"),
-        "(b) SRS-DEQ: from the solution before, $S \\ll D$ evaluations",
-        copy("b", "0", 4, "z_1"), copy("B+b", "z_1", 2, "z_2"), copy("2B+b", "z_2", 2, "z_3"),
-        "(one of $B$ chains; its votes depend on each other: $K$ are audited as in (a))",
-    ], arrows=(4, 5))  # fmt: skip
-
-
-def vote_conversion() -> Figure:
-    """From SRS votes to a radius by Theorem 3.1."""
-    upper, lower, bound = r"\overline{p}_m", r"\underline{p}_A", r"\mathrm{LowerConfBound}"
-    return _diagram([
-        "SRS: $N_A$ of $N$ votes are for the class $c_A$",
-        "audit of $K$ votes: $N_1$ of $N_2$ for $c_A$ agree",
-        rf"${upper} = 1 - {bound}(N_1,\, N_2,\, 1-\alpha/2)$",
-        rf"$N_A^E = N_A - {upper} N_A$: so many votes are right",
-        rf"${lower} = {bound}(N_A^E,\, N,\, 1-\alpha/2)$",
-        rf"$R = \sigma\, \Phi^{{-1}}({lower})$, or abstain if ${lower} \leq 1/2$",
-    ], arrows=range(5))  # fmt: skip
-
-
 def _diagram(lines: list[str], arrows: Sequence[int]) -> Figure:
     """Lines in boxes below one another, with an arrow from some to the next; lines in brackets stand free."""
     fig = Figure(figsize=(plots.WIDTH, 0.28 * len(lines)), layout="constrained")
@@ -169,16 +135,34 @@ def _diagram(lines: list[str], arrows: Sequence[int]) -> Figure:
 
 
 def diagrams(profile: Profile) -> list[Shown]:
-    """Both diagrams; they are the same for every profile."""
-    smoothing = (
-        "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver "
-        "starts from its chain's solution of the batch before, so S evaluations do; the first batch is warmed up."
-    )
-    conversion = (
-        "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
-        "wrong votes. That share of the N_A votes is given up, and what is left bounds p_A."
-    )
+    """Standard smoothing of a DEQ above SRS, and from SRS votes to a radius by Theorem 3.1; the same for every profile."""
+
+    def copy(number: str, start: str, evaluations: int, solution: str) -> str:
+        return rf"$x+\varepsilon_{{{number}}}:\quad {start}" + r" \to f" * evaluations + rf" \to {solution} \to$ vote"
+
+    smoothing = _diagram([
+        "(a) standard DEQ: every copy from zero, $D$ evaluations of $f$",
+        copy("1", "0", 5, "z^*_1"), copy("N", "0", 5, "z^*_N"),
+        "(b) SRS-DEQ: from the solution before, $S \\ll D$ evaluations",
+        copy("b", "0", 4, "z_1"), copy("B+b", "z_1", 2, "z_2"), copy("2B+b", "z_2", 2, "z_3"),
+        "(one of $B$ chains; its votes depend on each other: $K$ are audited as in (a))",
+    ], arrows=(4, 5))  # fmt: skip
+    upper, lower, bound = r"\overline{p}_m", r"\underline{p}_A", r"\mathrm{LowerConfBound}"
+    conversion = _diagram([
+        "SRS: $N_A$ of $N$ votes are for the class $c_A$",
+        "audit of $K$ votes: $N_1$ of $N_2$ for $c_A$ agree",
+        rf"${upper} = 1 - {bound}(N_1,\, N_2,\, 1-\alpha/2)$",
+        rf"$N_A^E = N_A - {upper} N_A$: so many votes are right",
+        rf"${lower} = {bound}(N_A^E,\, N,\, 1-\alpha/2)$",
+        rf"$R = \sigma\, \Phi^{{-1}}({lower})$, or abstain if ${lower} \leq 1/2$",
+    ], arrows=range(5))  # fmt: skip
     return [
-        show.figure(profile, "diagram_srs", standard_and_srs(), smoothing),
-        show.figure(profile, "diagram_votes", vote_conversion(), conversion),
-    ]
+        show.figure(profile, "diagram_srs", smoothing, (
+            "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver "
+            "starts from its chain's solution of the batch before, so S evaluations do; the first batch is warmed up."
+        )),
+        show.figure(profile, "diagram_votes", conversion, (
+            "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
+            "wrong votes. That share of the N_A votes is given up, and what is left bounds p_A."
+        )),
+    ]  # fmt: skip

@@ -14,15 +14,8 @@ from srs.deq.solvers import SOLVERS
 from srs.settings import Profile, Run
 from srs.smoothing import certify
 from srs.smoothing.noise import Copies
-from srs.training import train
 
 RESIDUALS, KINDS = "residuals.csv", {"start": str, "evaluations": int, "residual": float, "idx": int}
-
-
-def prepare(run: Run) -> mdeq.DEQ:
-    """The trained network of a run; it is trained if it is not there yet."""
-    train.train(run)
-    return certify.load_model(run)
 
 
 @torch.inference_mode()

@@ -36,12 +36,8 @@ TEMPLATE = Path(__file__).with_name("report.html")
 def build(profile: Profile, stored: str = "") -> Path:
     """Write figures/<profile>/report.html from the counts and the executed notebooks of a profile; returns its path.
 
-    Args:
-        profile: what was computed here.
-        stored: names of profiles, with spaces between, whose tables stand first; `srs show` makes them from tracked counts.
-
-    Raises:
-        ConfigError: no notebook of the profile has been executed, or no run of it is certified.
+    `stored` names profiles, with spaces between, whose tables (of `srs show`) stand first. ConfigError if no notebook has been
+    executed or no run is certified.
     """
     folder = store.executed(profile, "any").parent
     there = {path.stem for path in folder.glob("*.ipynb")} & {name for names in GROUPS.values() for name in names}

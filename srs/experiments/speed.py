@@ -6,7 +6,7 @@ from srs import store
 from srs.analysis import show
 from srs.analysis.show import Shown
 from srs.experiments import bench
-from srs.experiments.certified_accuracy import name_of, source_note
+from srs.experiments.certified_accuracy import model_of, name_of
 from srs.settings import Profile, Run
 
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
@@ -46,8 +46,7 @@ def speed(profile: Profile) -> list[Shown]:
         if (path := store.find(run, "bench.csv")) is None:
             continue
         timings = store.read_frame(path, bench.COLUMNS, "table of timings", by="bench")
-        named = f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {profile.data.name}{source_note(run)}"
-        where, costs = f"({named}, sigma = {run.sigma:.2f})", per_certificate(run, timings)
+        where, costs = f"({model_of(run)})", per_certificate(run, timings)
         vote = (
             f"What a vote costs {where}, in one process and by turns; medians. Rows \"authors'\" follow the released code, "
             "which stops. 'times faster': than its MDEQ-30A in batches of that size."

@@ -1,8 +1,4 @@
-"""Notebook 34: do a DEQ's gradients mislead the attacker? Intermediate-state against exact ones (Yang, Pang, Liu 2022).
-
-An attacker who differentiates only at the end of a black-box solver may be misled. Here the loss is differentiated at
-intermediate states instead, on a DEQ and on the same DEQ trained against such attacks.
-"""
+"""Notebook 34: do a DEQ's gradients mislead the attacker? Intermediate-state against exact ones (Yang, Pang, Liu 2022)."""
 
 from dataclasses import replace
 
@@ -94,7 +90,7 @@ def shown(points: pd.DataFrame, run: Run) -> list[Shown]:
     ready = suite_of(run).attacks[1]
     return [show.table(run.profile, "white_box_success", success(points), (
         "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
-        f"({model_of(run, points['idx'].nunique())}; steps of {ready.step:g}). '{READY}': Broyden's method with "
+        f"({model_of(run)}, {points['idx'].nunique()} test images; steps of {ready.step:g}). '{READY}': Broyden's method with "
         f"{ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' "
         "spend the same in evaluations of f and vector-Jacobian products."
     ), {"all radii": 1})]  # fmt: skip
