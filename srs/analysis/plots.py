@@ -34,6 +34,7 @@ LOOKS: dict[str, Look] = {
     "SRS-pilot-2": (COLOURS[9], DASHED), "SRS-corrected-1": (OLIVE, DOTTED), "SRS-margin-4": (INDIGO, DASHDOT),
     "RS": (COLOURS[5], LONG),
 }  # fmt: skip
+sigma_title = r"$\sigma$ = {:.2f}".format  # of a panel of one noise level
 OTHERS = list(itertools.product((SOLID, DASHED, DOTTED, DASHDOT), [COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 9, 7)]))
 
 
@@ -58,11 +59,6 @@ def look(name: str, among: Sequence[str] = ()) -> Look:
             return LOOKS[known]
     line, colour = OTHERS[list(among).index(name) % len(OTHERS) if name in among else 0]
     return colour, line
-
-
-def sigma_title(sigma: float) -> str:
-    """The title of a panel of one noise level."""
-    return rf"$\sigma$ = {sigma:.2f}"
 
 
 def grid(

@@ -129,10 +129,7 @@ def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame, reference: st
 
 
 def pointwise(tested: pd.DataFrame, method: str) -> pd.DataFrame:
-    """How many attacked images are flipped, those certified at the radius apart from those that are not, by run and attack.
-
-    An image is flipped if the votes on the attacked image are for another class than before.
-    """
+    """How many attacked images are flipped, those certified at the radius apart from those that are not, by run and attack."""
     own, line = of_radii(measures.under_its_rule(tested[tested["method"] == method])), [*RUN, "attack"]
     changed = own["own"] != own["c_a"]
     held, parts = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"]), []

@@ -62,14 +62,13 @@ def comparison(profile: Profile) -> list[Shown]:
         f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}), measured "
         "on 'data'. Published SRS rows do not say by which formula."
     )
-    captions = {
+    told = {
         "lipschitz": "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose "
         "certificates are deterministic. Empty: the source does not print that radius.",
         "smoothing": f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, "
         "N = 100,000.",
     }
-    made = ((name, compare(profile, name), f"{told} {ours}") for name, told in captions.items())
-    return [show.table(profile, f"comparison_{name}", frame, caption) for name, frame, caption in made]
+    return [show.table(profile, f"comparison_{name}", compare(profile, name), f"{text} {ours}") for name, text in told.items()]
 
 
 def lipschitz_finding(table: pd.DataFrame) -> str:

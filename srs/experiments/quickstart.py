@@ -78,12 +78,6 @@ def certificates(model: mdeq.DEQ, run: Run, idx: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def certificate_table(run: Run, frame: pd.DataFrame, idx: int) -> Shown:
-    """The table of `certificates`."""
-    caption = f"Test image {idx} certified twice ({run.id}). Class -1: no certificate. NFE: evaluations of f on one noisy copy."
-    return show.table(run.profile, "quickstart_certificates", frame, caption)
-
-
 def cost_finding(frame: pd.DataFrame) -> str:
     """How many times fewer evaluations SRS took, what share the audit has, and what both certified."""
     rs, srs = frame.iloc[0], frame.iloc[1]

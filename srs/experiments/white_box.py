@@ -26,10 +26,8 @@ def both(run: Run) -> dict[str, Run]:
 
 
 def suite_of(run: Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> Suite:
-    """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps).
-
-    Ready-made is the exact gradient as the recipe trains with it: Broyden's method for both passes, as many steps as there.
-    """
+    """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps)."""
+    # The exact gradient as the recipe trains with it.
     ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)
     chosen = {
         READY: ready,
