@@ -269,8 +269,7 @@ class Profile:
         self.method(self.reference)
         for m in self.methods:
             self.sampling.check_method(m)
-            # Its votes on all copies say how many of the method's are wrong.
-            own = m.auditor in (None, *self.methods)
+            own = m.auditor in (None, *self.methods)  # its votes on all copies say how many of the method's are wrong
             check(own, f"auditor of {m.name}", m.auditor and m.auditor.name, "a method of the profile")
 
     @property

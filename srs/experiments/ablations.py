@@ -128,12 +128,7 @@ def measure(
     """Draw the votes and train the models that are missing, and store all counts that the ablations show.
 
     Args:
-        profile: whose run of model SMALL at sigma 0.5, recipe `paper`, is ablated.
         training: train the models of other recipes; if not, only those take part whose weights are there.
-        device: a torch device.
-        workers: processes that share images and methods.
-        scheduler: tcp://host:port of a running Dask scheduler, or a YAML file of dask-jobqueue.
-        progress: whether to show progress bars.
     """
     run = base(profile)
     if run is None:

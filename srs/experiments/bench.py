@@ -114,8 +114,6 @@ def bench(
     """Time a run's methods beside the released code's and store the table, where it is tracked if `ship`.
 
     Args:
-        run: a trained run.
-        device: a torch device.
         repetitions: images, one after the other.
         copies: noisy copies of each image.
         only: labels of what is timed besides the released MDEQ-30A; none: all.

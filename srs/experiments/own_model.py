@@ -61,7 +61,6 @@ def certify_folder(
         method: START-SOLVER-STEPS, as `srs tune` prints it; empty: plain randomized smoothing with the full solve.
         skip: every skip-th image.
         channels: 3 for colour, 1 for grey.
-        device: a torch device.
         out: the table; a call that was interrupted goes on.
     """
     own, source, classes = _given(model, images, channels, device)
@@ -89,7 +88,6 @@ def tune_folder(
         n: noisy copies that a certificate will take.
         most: images that are looked at, evenly spread over the folder.
         channels: 3 for colour, 1 for grey.
-        device: a torch device.
     """
     own, source, classes = _given(model, images, channels, device)
     some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()

@@ -22,7 +22,6 @@ def measure(run: Run, *, tasks: int = 200, workers: int = 2) -> Path:
     """Measure CPU seconds of an evaluation of f, and of the driver for a task that does nothing; where the table is.
 
     Args:
-        run: beside whose results the table is kept.
         tasks: how many do nothing.
         workers: that do it.
     """

@@ -15,13 +15,7 @@ from srs.smoothing import bounds, exact
 from srs.smoothing.bounds import Rule
 
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
-MARKERS = dict(zip(RULE_LABELS.values(), "os^x"))
 CAP_SIGMAS = (0.12, 0.25, 0.5, 1.0)
-
-
-def labels(rules: pd.Series) -> pd.Categorical:
-    """The rules under the names that the reader sees, in the order of the tables."""
-    return pd.Categorical(rules.map(RULE_LABELS), RULE_LABELS.values(), ordered=True)
 
 
 def rates(measured: pd.DataFrame, profile: Profile) -> Shown:

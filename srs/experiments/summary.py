@@ -26,6 +26,12 @@ CERTIFIED_BY = {
     Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
     Rule.AUDIT: "`audit` (ours)",
 }  # fmt: skip
+MARKERS = dict(zip(show.RULE_LABELS.values(), "os^x"))
+
+
+def labels(rules: pd.Series) -> pd.Categorical:
+    """The rules under the names that the reader sees, in the order of the tables."""
+    return pd.Categorical(rules.map(show.RULE_LABELS), show.RULE_LABELS.values(), ordered=True)
 
 
 def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, str]]:
@@ -93,7 +99,7 @@ def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
 def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
     """How many SRS certificates exceed standard RS's on the same noise, by rule."""
     both = measures.rrd(measures.certificates(counted, alpha=profile.alpha))
-    above = (both["radius"] > both["radius_rs"]).groupby(soundness.labels(both["rule"]), observed=True)
+    above = (both["radius"] > both["radius_rs"]).groupby(labels(both["rule"]), observed=True)
     told = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
     return (
         f"Of {above.size().max()} SRS certificates, those with a larger radius than {profile.reference} certifies on the same "
@@ -142,7 +148,7 @@ def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd
     how = {"on": list(by)} if by else {"how": "cross"}
     both = rows.merge(standard, **how, suffixes=("", "_rs"))
     share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
-    return both.assign(kept=100 * share, times=times, rule=soundness.labels(both["rule"]))
+    return both.assign(kept=100 * share, times=times, rule=labels(both["rule"]))
 
 
 def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
@@ -162,7 +168,7 @@ def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
 
 
 def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None:
-    own, marker = own.dropna(subset=["kept"]), {"s": 12, "marker": soundness.MARKERS[look["label"]], "linewidths": 0.8}
+    own, marker = own.dropna(subset=["kept"]), {"s": 12, "marker": MARKERS[look["label"]], "linewidths": 0.8}
     ax.scatter(own["times"], own["kept"], color=look["color"], label=look["label"], **marker)
     if look["label"] in (show.RULE_LABELS[Rule.COHEN], show.RULE_LABELS[Rule.AUDIT]):
         name = own["method"].astype(str).str.replace("MDEQ-", "")
