@@ -82,7 +82,7 @@ def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monk
     for name in ("mean_rrd", "paper_distance"):
         show.table(other, name, TABLE, f"The caption of {name}.")
     page = report.build(SMOKE, "other").read_text()
-    assert page.count('class="first"') == 2 and page.index("other, from stored counts") < page.index("smoke, computed here")
+    assert page.count('class="first"') == 2 and page.index("other), from stored counts") < page.index("smoke), computed here")
     assert page.index("The caption of paper_distance.") < page.index("Main: is it?") and "curves_rules_SMALL" in page
 
 

@@ -48,8 +48,8 @@ def build(profile: Profile, stored: str = "") -> Path:
     for group, names in GROUPS.items():
         groups[group] = {name: notebook_section(profile, name) for name in names if name in there}
     body = "".join(text for sections in groups.values() for text in sections.values())
-    screens = [first_screen(f"{other.name}, from stored counts", other, body) for other in others]
-    screens.append(first_screen(f"{profile.name}, computed here" if others else "What was found", profile, body))
+    screens = [first_screen(f"{_named(other)}, from stored counts", other, body) for other in others]
+    screens.append(first_screen(f"{_named(profile)}, computed here" if others else "What was found", profile, body))
     page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
         profiles=[*others, profile], screens=screens, groups=groups, entries=_entries, unsound=show.RULE_LABELS[Rule.RELEASED],
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -88,9 +88,15 @@ def stored_results(profile: Profile) -> str:
     tables = [path for name in names if (path := store.shown(profile, f"{name}.md")).is_file()]
     every = certified_accuracy.curves(counted, profile)
     curves = [shown for shown in every if shown.name.startswith("curves_rules")] or every
-    notebook = _notebook(f"# {profile.name}: beside the paper, from stored counts", [*tables, *curves])
+    notebook = _notebook(f"# {_named(profile)}: beside the paper, from stored counts", [*tables, *curves])
     results = sealed.root() / "data" / "results" / profile.name
     return section(profile, profile.name, notebook, _made_by(results, "counts", "--", str(results)))
+
+
+def _named(profile: Profile) -> str:
+    """A profile in a stranger's words."""
+    votes = f"{'up to ' * profile.adaptive}{profile.n:,} votes an image"
+    return f"{profile.data.name}, {profile.images} images, {votes} (profile {profile.name})"
 
 
 def _notebook(heading: str, shown: list[Shown | Path]) -> nbformat.NotebookNode:
