@@ -15,7 +15,7 @@ from srs import profiles, sealed, store
 from srs.__main__ import main
 from srs.deq import checkpoints, mdeq
 from srs.sealed import DamagedFile
-from srs.settings import ConfigError
+from srs.settings import ConfigError, Sampling
 from srs.smoothing import certify, votes
 from tests import synthetic
 from tests.helpers import at_sigmas, smoke_run, untrained_root
@@ -24,8 +24,9 @@ PAIR = profiles.get_profile("smoke")
 RUN, OTHER = smoke_run(images=2, n0=4, n=20), smoke_run(0.25, images=2, n0=4, n=20)
 METHOD, METHODS = RUN.profile.method("SRS-MDEQ-1A"), ("MDEQ-30A", "SRS-MDEQ-1A")
 FEW = np.arange(3)
-DRAWN = np.int16([2, 3, 3, 1]), np.int16([3, 3, 1, 3, 2]), np.int32(FEW), np.int16(FEW)
+DRAWN = np.int16([2, 3, 3, 1]), np.int16([3, 3, 1, 3, 2]), np.int32([]), np.int16([])
 VOTES = votes.ImageVotes(7, 3, *DRAWN, FEW + 1, FEW / 3)
+DRAWN_BY = RUN.profile.method("MDEQ-30A"), Sampling(10, n0=4, n=5)
 COUNTED = {"method": str} | store.KINDS
 
 
@@ -49,7 +50,7 @@ KINDS = {  # what a file is called, how it is written and how it is read
         lambda p: checkpoints.save_train_mean(torch.ones(9), p), lambda p: checkpoints.load_train_mean(p).tolist(),
     ),
     "card": (store.CARD, lambda p: sealed.write_json(p, {"seconds": 3}), lambda p: sealed.read_json(p, "card", by="train")),
-    "votes": ("votes/X-k/7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p))),
+    "votes": ("votes/X-k/7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p, *DRAWN_BY))),
     "table": (
         store.COUNTS, lambda p: store.save_frame(p, rows(synthetic.image_counts(seconds=0.1), synthetic.image_counts(idx=7))),
         lambda p: store.read_frame(p, COUNTED, "table", by="").to_dict("list"),
@@ -168,7 +169,7 @@ def test_forged_votes_are_set_aside_and_drawn_again(tmp_path_factory):
     with untrained_root(tmp_path_factory, RUN):
         before, path = counted(), certify.vote_file(RUN, METHOD, certify.read_inputs(RUN), RUN.profile.evaluated[1])
         for forge in FORGED.values():
-            votes.write(path, forge(votes.read(path)))
+            votes.write(path, forge(votes.read(path, METHOD, RUN.profile.sampling)))
             with pytest.raises(DamagedFile, match=rf"{path.name}.*srs certify"):
                 counted()
             assert counted() == before

@@ -157,11 +157,12 @@ def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: s
     part = replace(run, profile=replace(profile, images=images, methods=methods, plan=()))
     draw(part, count=False)
     inputs = certify.read_inputs(part, device)
-    read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, inputs, idx)))
+    sampling = profile.sampling
+    read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, inputs, idx), method, sampling))
     for table, value, _, method, n, k in own:
         asked = (method, reference, method.auditor or reference)
         drawn = ([read(m, idx) for m in asked] for idx in part.profile.evaluated)
-        found = [first_n(method, profile.sampling, *three, n=n, k=k) for three in drawn]
+        found = [first_n(method, sampling, *three, n=n, k=k) for three in drawn]
         yield store.label(run, method, found).assign(table=table, value=value, K=k)
 
 

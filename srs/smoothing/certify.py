@@ -138,7 +138,7 @@ def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), inpu
     for method in p.methods:
         files = [vote_file(run, method, inputs, idx) for idx in p.evaluated]
         if all([file.is_file() for file in files]):
-            drawn[method] = [votes.read(file) for file in files]
+            drawn[method] = [votes.read(file, method, p.sampling) for file in files]
     standard, missing, counted, made_by = drawn.get(p.method(p.reference)), [None] * p.images, {}, {}
     for method, own in drawn.items():
         beside = zip(standard or missing, drawn.get(method.auditor) or missing)

@@ -205,8 +205,7 @@ def draw_votes(
         if looks and (hopeless or adaptive.enough(n_a, last, sigma=sigma, stop=sampling.stop, looks=looks)):
             break
     clock.append(time.perf_counter())
-    order = audit_order(sampling.seed, idx, len(estimate))
-    audited = order[(estimate[order] == c_a) & (c_a != ABSTAIN)][: method.audit]
+    audited = _audited(estimate, c_a, method, sampling, idx)
     standard, nfe_audit = sample(model, copies("estimate"), method.auditor or sampling.reference, audited)
     clock.append(time.perf_counter())
     return ImageVotes(
@@ -222,11 +221,23 @@ def write(path: Path, votes: ImageVotes) -> None:
     sealed.save(path, content.getvalue())
 
 
-def read(path: Path) -> ImageVotes:
-    """Read one image's votes; raises what `sealed.read` raises."""
+def _audited(estimate: np.ndarray, c_a: int, method: Method, sampling: Sampling, idx: int) -> np.ndarray:
+    """The positions of the first K votes for c_A in the audit's order."""
+    order = audit_order(sampling.seed, idx, len(estimate))
+    return order[(estimate[order] == c_a) & (c_a != ABSTAIN)][: method.audit]
+
+
+def read(path: Path, method: Method, sampling: Sampling) -> ImageVotes:
+    """Read one image's votes; raises what `sealed.read` raises, also where they are not as many or audited as that asks."""
 
     def parse(body: bytes) -> ImageVotes:
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-            return ImageVotes(**{name: stored[name][()] for name in ImageVotes.__dataclass_fields__})
+            votes = ImageVotes(**{name: stored[name][()] for name in ImageVotes.__dataclass_fields__})
+        every = np.concatenate([votes.select, votes.estimate, votes.standard])
+        audited = _audited(votes.estimate, top_class(votes.select, sampling.classes), method, sampling, votes.idx)
+        enough = len(votes.estimate) == sampling.n or bool(sampling.n_max(method))
+        if not (enough and np.array_equal(audited, votes.audited) and -1 <= every.min() <= every.max() < sampling.classes):
+            raise ValueError
+        return votes
 
     return sealed.read(path, "file of one image's votes", parse, by="certify")
