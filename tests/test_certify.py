@@ -1,4 +1,4 @@
-"""Certifying a data set: resumed, shared out, from stored votes; and one image with a classifier that is known."""
+"""Certifying a data set: resumed, shared out, filed under what it is of; and one image with a classifier that is known."""
 
 import json
 import shutil
@@ -10,11 +10,14 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from srs import profiles, sealed, store
-from srs.deq import checkpoints
+from srs import data, profiles, sealed, store
+from srs.attacks import attack
+from srs.deq import checkpoints, inference
+from srs.experiments import ablations
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, UnsoundRuleWarning
+from srs.training import train
 from tests import synthetic
 from tests.helpers import LinearDEQ, save_untrained, smoke_run, untrained_root
 
@@ -122,6 +125,76 @@ def test_other_settings_weights_and_methods_have_votes_of_their_own(done):
     assert len({certify.vote_file(RUN, m, inputs, 0) for m in (SRS, *changed)}) == 5
     save_untrained(RUN, seed=1)
     assert certify.read_inputs(RUN).key != inputs.key and certify.count_run(RUN) == []
+
+
+LOAD = data.load
+
+
+def change_images(patch, change):
+    patch.setattr(data, "load", lambda which, split: change(LOAD(which, split)))
+
+
+def darker(images):
+    return images._replace(pixels=images.pixels / 2)
+
+
+def drawn_by(call, patch):
+    draw, drawn = votes.draw_votes, []
+    patch.setattr(votes, "draw_votes", lambda *a, **k: drawn.append(k["idx"]) or draw(*a, **k))
+    call()
+    return len(drawn)
+
+
+@pytest.mark.parametrize("change", [darker, lambda images: images._replace(labels=(images.labels + 1) % 10)])
+def test_other_images_are_certified_anew(done, monkeypatch, change):
+    old = {file: file.read_bytes() for file in store.own(RUN, "votes").rglob("*.npz")}
+    with monkeypatch.context() as patch:
+        change_images(patch, change)
+        assert certify.count_run(RUN) == []
+        assert drawn_by(certified, patch) == 9
+    assert all(file.read_bytes() == content for file, content in old.items())  # nobody's votes are lost
+    assert drawn_by(certified, monkeypatch) == 0 and all_counts() == done
+
+
+def test_only_what_is_new_is_drawn_and_counted_in_any_order_of_methods(done, monkeypatch):
+    where = RUN.profile.evaluated[1]
+    with monkeypatch.context() as patch:
+        change_images(patch, lambda images: images._replace(pixels=images.pixels.index_fill(0, torch.tensor(where), 0.5)))
+        assert drawn_by(certified, patch) == len(METHODS)
+    assert drawn_by(lambda: certified(replace(RUN, profile=replace(RUN.profile, images=4))), monkeypatch) == len(METHODS)
+    store.own(RUN, store.COUNTS).unlink()
+    in_turn = drawn_by(lambda: [certify.certify(RUN, methods=(m,), progress=False) for m in METHODS[::-1]], monkeypatch)
+    assert in_turn == 0 and all_counts() == done
+
+
+@pytest.mark.parametrize("where", [(inference, "device_name", lambda device: "another CPU"), (torch, "__version__", "9.9")])
+def test_another_device_and_another_torch_have_votes_of_their_own(done, monkeypatch, where):
+    monkeypatch.setattr(*where)
+    assert certify.count_run(RUN) == []
+    assert drawn_by(certified, monkeypatch) == 9
+
+
+def test_weights_that_change_meanwhile_are_not_mixed_up(done, monkeypatch):
+    """What is read when the key is made is what votes are drawn from."""
+    shutil.rmtree(store.own(RUN, "votes"))
+    read = certify.read_inputs
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "read_inputs", lambda *a: (read(*a), save_untrained(RUN, seed=1))[0])
+        certified()
+    assert all_counts() == done and certify.count_run(RUN) == []  # the old model's votes, all of them
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "", None])
+@pytest.mark.parametrize("call", [
+    lambda device: certify.certify(RUN, methods=METHODS, device=device, progress=False),
+    lambda device: train.train(RUN, device=device, progress=False),
+    lambda device: attack.run_suite(RUN, RUN.profile.attacks, device=device, progress=False),
+    lambda device: ablations.measure(RUN.profile, device=device, progress=False),
+], ids=["certify", "train", "attacks", "ablations"])  # fmt: skip
+def test_a_device_that_is_not_here_is_refused_before_work(srs_root, device, call):
+    with pytest.raises(ConfigError, match=f"^device = {device!r} is refused: want cpu"):
+        call(device)
+    assert [*srs_root.iterdir()] == []
 
 
 BAD = {

@@ -59,15 +59,6 @@ def test_the_model_is_bai_et_al_s():
     assert dimension == z.shape[1] == 188_160
 
 
-def test_settings_are_the_paper_s_and_the_sample_s_differ_in_size_alone():
-    recipe = FULL.plan[0].train
-    assert (recipe.epochs, recipe.batch, recipe.pretrain_steps, recipe.forward_steps) == (100, 128, 510_000, 14)
-    assert (recipe.jacobian_weight, recipe.lr, FULL.n, FULL.n0, FULL.images) == (2.5, 0.04, 10_000, 100, 500)
-    assert [m.name for m in FULL.methods] == [m.name for m in SAMPLE.methods]
-    assert SAMPLE.plan[0].model == FULL.plan[0].model and SAMPLE.data.shape == FULL.data.shape == (3, 224, 224)
-    assert "not a result" in SAMPLE.note and FULL.note == ""
-
-
 def test_published_entries_beyond_the_theorem_are_counted():
     assert imagenet.published(FULL).loc["MDEQ-14B"].tolist() == [45, 39, 33, 28, 22, 17, 11, 88.33]
     assert "no radius above 1.982 at sigma 1, so 6 of the 14 published SRS entries" in imagenet.published_finding(FULL)

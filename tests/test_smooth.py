@@ -183,11 +183,9 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     assert capsys.readouterr().out.startswith("srs.tsv: 2 images, ")
     entry.main("tune --model own.py:make --images images --channels 1 --sigma 0.01".split())
     assert capsys.readouterr().out.startswith("plain RS: 1,100 evaluations of f per image")
-    wrong = {"--images none": "image folder = 'none' is refused", "--images images --method anderson": "START-SOLVER-STEPS"}
-    for words, told in wrong.items():
-        with pytest.raises(SystemExit):
-            entry.main(["certify", "--model", "own.py:make", *words.split()])
-        assert told in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        entry.main([*words.split(), "--method", "anderson"])
+    assert "START-SOLVER-STEPS" in capsys.readouterr().err
 
 
 def test_a_zoo_model_is_one_line():

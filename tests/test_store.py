@@ -173,3 +173,17 @@ def test_forged_votes_are_set_aside_and_drawn_again(tmp_path_factory):
             with pytest.raises(DamagedFile, match=rf"{path.name}.*srs certify"):
                 counted()
             assert counted() == before
+
+
+def test_the_digest_of_code_follows_what_it_computes(tmp_path):
+    def digest(source: str, *, name: str) -> str:
+        (tmp_path / f"{name}.py").write_text(source)
+        return store.code_digest(name, home=tmp_path)
+
+    source = '"""Said."""\nimport math\n\n# why\ndef far(a, /, *, by=2.5):\n'
+    source += '    """Said, too,\n    twice."""\n    return f"{a and by}" or None\n'
+    same = source.replace("too,\n    twice", "otherwise").replace("# why\n", "").replace("math\n", "math  \n\n")
+    changes = [("2.5", "2.6"), ("/, ", ""), ("and", "or"), ("None", "'None'"), ("far", "near")]
+    digests = {digest(source.replace(*change), name=f"changed{i}") for i, change in enumerate(changes)}
+    assert digest(same, name="same") == digest(source, name="source") == "b5f45821e9c6d143"
+    assert len(digests | {digest(source, name="source"), store.code_digest("source", "source", home=tmp_path)}) == 7

@@ -1,4 +1,4 @@
-"""summary: what the first screen says follows the counts, and its distance to the paper is that of the entries."""
+"""Findings, main tables, explicit networks beside DEQs, and the first screen: all follow the stored counts."""
 
 import warnings
 from dataclasses import replace
@@ -7,11 +7,14 @@ import pytest
 from tests import synthetic
 from tests.helpers import at_sigmas
 
-from srs import profiles, store
+from srs import __main__, profiles, settings, store
 from srs.analysis import measures
-from srs.experiments import certified_accuracy, simulation, soundness, summary
+from srs.experiments import certified_accuracy, explicit, remake, simulation, soundness, summary
+from srs.smoothing import certify
+from srs.training import train
 
-SMOKE = replace(at_sigmas(profiles.get_profile("smoke"), 0.25, 0.5), images=12, n=400)
+PLAIN = profiles.get_profile("smoke")
+SMOKE = replace(at_sigmas(PLAIN, 0.25, 0.5), images=12, n=400)
 QUESTIONS = [
     "How accurate is it?", "What does SRS keep?", "Do the authors' certificates hold?", "When does SRS pay at all?",
     "What is our rule worth?",
@@ -71,3 +74,47 @@ def test_the_distance_is_ours_minus_the_paper_s_and_its_interval_holds_it(monkey
     worse, _ = summary.accuracy_finding(cifar10.assign(n_a=cifar10["n_a"] * 9 // 10), profile)
     assert said.split("Ours minus")[1] != worse.split("Ours minus")[1]
     assert summary.distance(cifar10, replace(profile, data=profiles.DIGITS)).empty, "no distance between data sets"
+
+
+def test_what_steps_and_noise_do_is_told_from_the_counts(srs_root):
+    synthetic.write_profile(SMOKE)
+    counted = store.read_counts(SMOKE)
+    fixed = {"MDEQ-1A": 300, "MDEQ-5A": 350, "MDEQ-30A": 390}
+    counted = counted[counted["method"].isin(fixed)].assign(c_a=counted["label"])
+    counted["n_a"] = counted["method"].astype(str).map(fixed)
+    told = certified_accuracy.steps_finding(counted, SMOKE)
+    assert told.endswith("MDEQ-30A in 2 of 2 models: SMALL paper at sigma 0.25; SMALL paper at sigma 0.5.")
+    counted.loc[counted["sigma"] == 0.5, "n_a"] = 390 * (counted["idx"] % 2)
+    assert " in 1 of 2 models: SMALL paper at sigma 0.25." in certified_accuracy.steps_finding(counted, SMOKE)
+    assert "0 % at sigma 0.25 (100 %), 2 % at sigma 0.5 (50 %)." in certified_accuracy.noise_finding(counted, SMOKE)
+
+
+def test_the_main_tables_and_figures_are_made_in_one_go(srs_root, capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["show", "--profile", "smoke"])
+    assert "result file" in capsys.readouterr().err
+    with pytest.raises(settings.ConfigError, match="workers = 0"):
+        next(remake.remake(PLAIN, workers=0))
+    synthetic.write_profile(PLAIN)
+    assert list(remake.remake(PLAIN, brief=True)) == list(remake.BRIEF)
+    made = {path.name for path in store.shown(PLAIN, "x").parent.iterdir()}
+    figures = {"curves_SMALL.pdf", "rrd_hist_SMALL.pdf"}
+    assert {"certified_accuracy_SMALL_s0.50.csv", "mean_rrd.csv", "model_quality.csv"} | figures <= made
+
+
+def test_explicit_networks_that_are_missing_are_made_and_the_finding_follows_the_counts(srs_root, monkeypatch):
+    done, run, cifar10 = [], PLAIN.explicit[0], profiles.get_profile("cifar10")
+    monkeypatch.setattr(train, "train", lambda run, **_: done.append(("train", run.id)))
+    monkeypatch.setattr(certify, "certify", lambda run, **_: done.append(("certify", run.id)))
+    explicit.measure(cifar10)
+    assert done == [] == explicit.shown(explicit.read(cifar10), cifar10)
+    synthetic.write_profile(PLAIN)
+    explicit.measure(PLAIN)
+    assert done == [("train", run.id), ("certify", run.id)]
+    synthetic.write_profile(PLAIN, explicit=True)
+    explicit.measure(PLAIN)
+    assert len(done) == 2
+    before = explicit.finding(explicit.read(PLAIN))
+    worse = [replace(t, n_a=t.n_a // 2, seconds=10.0) for t in synthetic.every_count(run, settings.EXPLICIT)]
+    synthetic.write_counts(run, settings.EXPLICIT, worse)
+    assert "largest ACR at 0 of 1" in (after := explicit.finding(explicit.read(PLAIN))) and before != after

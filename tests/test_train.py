@@ -166,3 +166,20 @@ def test_a_recipe_begins_with_the_weights_of_another_and_in_pieces_goes_through_
     for _ in range(FIRST.epochs + THEN.epochs):
         trained(run, stop_after=1)
     assert_equal(weights(run), unbroken)
+
+
+def test_a_training_is_neither_taken_for_done_nor_resumed_on_other_images(monkeypatch):
+    def darker(*which):
+        images = few(*which)
+        return images._replace(pixels=images.pixels / 2)
+
+    run, asked, few = run_of(), [], data.load
+    trained(run, stop_after=1)
+    monkeypatch.setattr(train, "_train_epoch", lambda *_: asked.append(1))
+    for load, epochs in ((darker, 1), (darker, 1), (few, 2)):
+        monkeypatch.setattr(data, "load", load)
+        trained(run)
+        assert len(asked) == epochs * run.train.epochs
+    monkeypatch.setattr(data, "at_hand", lambda *_: False)  # images that are not there are not missed
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("the images were asked for"))
+    trained(run)
