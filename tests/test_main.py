@@ -1,9 +1,8 @@
-"""The entry point srs: flags are a function's parameters, a refusal is one sentence, what a function returns is printed."""
+"""The entry point srs: flags are a function's parameters, a refusal is one sentence, what a function yields is printed."""
 
 import argparse
 import importlib
 import inspect
-from pathlib import Path
 
 import pytest
 
@@ -72,12 +71,6 @@ def test_nothing_but_the_chosen_command_is_imported(monkeypatch, capsys):
     monkeypatch.setattr(importlib, "import_module", lambda name: {"srs.profiles": profiles}[name])
     entry.main(["runs", "--profile", "smoke"])
     assert capsys.readouterr().out.split() == [run.id for run in profiles.get_profile("smoke").every_run]
-
-
-def test_what_a_function_returns_is_printed_a_line_each():
-    results = {None: [], Path("a/b"): ["a/b"], ("x", Path("y")): ["x", "y"], 3: ["3"]}
-    assert {result: [*entry.lines(result)] for result in results} == results
-    assert [*entry.lines({"MDEQ": Path("t.tsv")})] == ["MDEQ t.tsv"]
 
 
 def test_a_refusal_is_one_sentence_and_exit_code_2_and_faults_of_the_program_are_none(monkeypatch, capsys):
