@@ -11,7 +11,6 @@ from tests import synthetic
 from tests.helpers import at_sigmas
 
 from srs import profiles, sealed, store
-from srs.analysis import show
 from srs.experiments import coverage
 from srs.experiments.coverage import OURS
 from srs.profiles import PROFILES
@@ -50,7 +49,7 @@ def test_numbers_are_those_of_our_notes_and_of_the_public_log(shared):
     assert [str(int(share)) for share in shares] == resnet.tolist()  # without its decimals
 
 
-def test_ours_are_what_the_rules_give_image_by_image_and_the_findings_follow(srs_root):
+def test_ours_are_what_the_rules_give_image_by_image(srs_root):
     none = coverage.compare(SMOKE, "lipschitz")
     assert len(none) == len(coverage.read("lipschitz")) + 4 and OURS not in set(none["source"]), "without counts"
     assert set(none[none["method"].str.startswith("SRS")]["certificate"]) == {coverage.UNSTATED}
@@ -66,11 +65,6 @@ def test_ours_are_what_the_rules_give_image_by_image_and_the_findings_follow(srs
     right, row = (p_lower > 0.5) & (t["c_a"] == t["label"]), ours.loc["SRS-MDEQ-3A SMALL", run.sigma]
     assert row.filter(like="r=").tolist() == pytest.approx([100 * (right & (radius >= r)).mean() for r in LIPSCHITZ])
     assert row["certificate"] == "audit"
-    assert "+14.6 points at r=0.00 and +4.3 points at r=1.00" in coverage.lipschitz_finding(table)
-    smoothed = coverage.compare(SMOKE, "smoothing")
-    largest = smoothed.loc[smoothed["source"] == OURS, "ACR"].max()
-    assert show.round_down(largest) in coverage.smoothing_finding(smoothed)
-    assert "no counts" in coverage.smoothing_finding(smoothed[smoothed["source"] != OURS])
 
 
 def test_28_tables_and_12_figures_each_once_in_profiles_with_the_model_the_sigma_and_the_data():

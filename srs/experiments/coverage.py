@@ -71,27 +71,6 @@ def comparison(profile: Profile) -> list[Shown]:
     return [show.table(profile, f"comparison_{name}", compare(profile, name), f"{text} {ours}") for name, text in told.items()]
 
 
-def lipschitz_finding(table: pd.DataFrame) -> str:
-    """How far the best network with a bounded Lipschitz constant is from the paper's best row, where both print a radius."""
-    cells = table.filter(like="r=").apply(pd.to_numeric)
-    bounded, paper = table["certificate"] == CERTIFICATES["lipschitz"], table["source"] == PAPER
-    away = (cells[bounded].max() - cells[paper].max()).dropna()
-    told = " and ".join(f"{points:+.1f} points at {radius}" for radius, points in away.items())
-    return f"The best network with a bounded Lipschitz constant has, against the paper's best row at sigma = {SIGMA}, {told}."
-
-
-def smoothing_finding(table: pd.DataFrame) -> str:
-    """Our largest ACR, beside the published row of the same training."""
-    ours = table[table["source"] == OURS]
-    if ours.empty:
-        return f"This profile has no counts at sigma = {SIGMA}."
-    best = ours.loc[ours["ACR"].astype(float).idxmax()]
-    return (
-        f"Our largest ACR at sigma = {SIGMA} is {show.round_down(best['ACR'])} ({best['method']}) on {best['data']}; the "
-        f"published row 'Gaussian' has {table.set_index('method').loc['Gaussian', 'ACR']} on CIFAR-10."
-    )
-
-
 def wanted(profile: Profile, item: pd.Series) -> str:
     """The table or figure that a profile should have of an item; empty if it has not the model, the sigma or the data."""
     column = OTHERWISE.get(profile.data.name, "artefact")
