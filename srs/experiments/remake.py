@@ -26,7 +26,8 @@ BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures
 def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
     """Make what stored results allow, coverage last, which looks at the others' files; yields each step's name once it is done.
 
-    `brief` makes only the main tables and figures. ConfigError if no run is stored, or for less than one process.
+    Args:
+        brief: only the main tables and figures.
     """
     engine.check(workers, "")
     store.read_counts(profile)  # first: if nothing is stored, say so at once

@@ -36,8 +36,8 @@ TEMPLATE = Path(__file__).with_name("report.html")
 def build(profile: Profile, stored: str = "") -> Path:
     """Write figures/<profile>/report.html from the counts and the executed notebooks of a profile; returns its path.
 
-    `stored` names profiles, with spaces between, whose tables (of `srs show`) stand first. ConfigError if no notebook has been
-    executed or no run is certified.
+    Args:
+        stored: names of profiles, with spaces between, whose tables (of `srs show`) stand first.
     """
     folder = store.executed(profile, "any").parent
     there = {path.stem for path in folder.glob("*.ipynb")} & {name for names in GROUPS.values() for name in names}
