@@ -117,12 +117,6 @@ def runs_at(sigmas: tuple[float, ...], *models: tuple[Model | ResNet, Train]) ->
     return tuple(Run(model, recipe, sigma) for model, recipe in models for sigma in sigmas)
 
 
-def as_counted(run: Run) -> Run:
-    """A run of `cifar10`: all methods at one noise level; at the others the paper's, audited by the full solve."""
-    audited_by_reference = tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6])
-    return run if run.sigma == 0.5 else replace(run, methods=audited_by_reference, images=10)
-
-
 CIFAR_RUNS = (  # at the outer levels a short training begins with the same recipe's model of the level beside
     Run(SMALL, replace(CIFAR_PAPER, init_from=CIFAR_PAPER, init_sigma=0.25, epochs=1), 0.12),
     *runs_at((0.25, 0.5), (SMALL, CIFAR_PAPER)),
@@ -134,6 +128,9 @@ CIFAR_RUNS = (  # at the outer levels a short training begins with the same reci
 )
 CIFAR_METHODS = paper_methods(batch=50, chains=50, warmup=10, audit=100)
 CIFAR_MORE = CIFAR_METHODS + fast_methods(batch=50, audit=100)
+# All methods at one noise level; at the others the paper's, audited by the full solve.
+FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]), images=10)
+CIFAR_COUNTED = tuple(run if run.sigma == 0.5 else replace(run, **FEWER) for run in CIFAR_RUNS)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
 # The paper's six rows at its K, with the solve that audits, which is the reference, in the place of the full one.
 CIFAR_FIXED = (*CIFAR_METHODS[:2], NO_AUDIT[0], *(replace(m, audit=400, auditor=None) for m in CIFAR_METHODS[3:6]), NO_AUDIT[1])
@@ -148,7 +145,7 @@ PROFILES = {
             attacks=Suite(paper_attacks(), images=5, n=25, runs=(("SMALL", 0.25), ("SMALL", 0.5), ("LARGE", 0.5))),
         ),
         Profile(
-            "cifar10", CIFAR10, tuple(map(as_counted, CIFAR_RUNS)), CIFAR_MORE, "MDEQ-30A", images=20, stride=250,
+            "cifar10", CIFAR10, CIFAR_COUNTED, CIFAR_MORE, "MDEQ-30A", images=20, stride=250,
             n0=100, n=1_000, ablation_images=5, attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)),
             trains_more=False,
         ),

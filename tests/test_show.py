@@ -27,7 +27,7 @@ def test_tables_escape_keep_digits_and_are_written_whole(srs_root):
     tex, md, csv = (store.shown(SMOKE, f"t_s0.50.{kind}").read_text() for kind in ("tex", "md", "csv"))
     assert r"share \%" in tex and r"\caption{50 \% of c\_A $>$ 0}" in tex and "{rl}" in tex
     assert "|      65.2 |" in md and md.endswith("50 % of c_A > 0\n") and csv == "share %,a_b\n65.2,x & y\n"
-    assert shown.caption == "50 % of c_A > 0" and show.outward(0.12345, 0.6781) == "12.3-67.9"
+    assert shown.caption == "50 % of c_A > 0"
     sample = profiles.get_profile("imagenet_sample")
     assert show.table(sample, "t", frame, "Of it.").caption == f"{sample.note} Of it."
 

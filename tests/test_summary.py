@@ -76,16 +76,13 @@ def test_the_distance_is_ours_minus_the_paper_s_and_its_interval_holds_it(monkey
     assert summary.distance(cifar10, replace(profile, data=profiles.DIGITS)).empty, "no distance between data sets"
 
 
-def test_what_steps_and_noise_do_is_told_from_the_counts(srs_root):
+def test_what_noise_does_is_told_from_the_counts(srs_root):
     synthetic.write_profile(SMOKE)
     counted = store.read_counts(SMOKE)
     fixed = {"MDEQ-1A": 300, "MDEQ-5A": 350, "MDEQ-30A": 390}
     counted = counted[counted["method"].isin(fixed)].assign(c_a=counted["label"])
     counted["n_a"] = counted["method"].astype(str).map(fixed)
-    told = certified_accuracy.steps_finding(counted, SMOKE)
-    assert told.endswith("MDEQ-30A in 2 of 2 models: SMALL paper at sigma 0.25; SMALL paper at sigma 0.5.")
     counted.loc[counted["sigma"] == 0.5, "n_a"] = 390 * (counted["idx"] % 2)
-    assert " in 1 of 2 models: SMALL paper at sigma 0.25." in certified_accuracy.steps_finding(counted, SMOKE)
     assert "0 % at sigma 0.25 (100 %), 2 % at sigma 0.5 (50 %)." in certified_accuracy.noise_finding(counted, SMOKE)
 
 

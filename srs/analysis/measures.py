@@ -116,14 +116,5 @@ def cost(counts: pd.DataFrame, by: Sequence[str] = METHOD) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def speed_up(cost: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """How many times less each method costs than the reference of its run: `speed-up (NFE)` and `speed-up (seconds)`."""
-    for name, unit in (("NFE/image", "NFE"), ("seconds/image", "seconds")):
-        standard = cost[name].unstack("method").reindex(columns=[reference])[reference]  # nan where it was not drawn
-        own = cost[name].replace(0, np.nan)
-        cost = cost.assign(**{f"speed-up ({unit})": standard.reindex(cost.index.droplevel("method")).to_numpy() / own})
-    return cost
-
-
 def _grouped(columns, table: pd.DataFrame, by: Sequence[str]):
     return columns.groupby([table[name] for name in by], observed=True)

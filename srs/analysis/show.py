@@ -59,11 +59,6 @@ def round_half_up(value: float, digits: int, how: str = ROUND_HALF_UP) -> str:
     return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=how))
 
 
-def outward(low: float, high: float) -> str:
-    """An interval of shares in percent to one decimal, its ends rounded away from each other."""
-    return f"{math.floor(1000 * low) / 10:.1f}-{math.ceil(1000 * high) / 10:.1f}"
-
-
 def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None) -> pd.DataFrame:
     """The table as printed: its index as first columns, every cell text, numbers rounded by the name of their column.
 

@@ -53,9 +53,7 @@ def load(
     A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with `module.`,
     `model.` or, behind a normalisation layer, `1.`. `state` is what the file holds, if it has been read.
 
-    Raises:
-        ConfigError: no such file, one that cannot be read, or weights of another architecture or not finite.
-        DamagedFile: the content is wrong; a file of the work folder has been set aside.
+    Raises what `sealed.read` raises, and ConfigError for weights of another architecture or not finite.
     """
     path, loaded = Path(path), build(model, data)
     if state is None and path.suffix == ".safetensors":

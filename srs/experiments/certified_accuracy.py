@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
@@ -56,7 +57,11 @@ def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """What every method of every run spends, and how many times less than the reference."""
-    spent = measures.speed_up(measures.cost(counts), profile.reference)
+    spent = measures.cost(counts)
+    for unit in ("NFE", "seconds"):
+        standard = spent[f"{unit}/image"].unstack("method").reindex(columns=[profile.reference])[profile.reference]
+        own = standard.reindex(spent.index.droplevel("method")).to_numpy()  # nan where it was not drawn
+        spent[f"speed-up ({unit})"] = own / spent[f"{unit}/image"].replace(0, np.nan)
     if profile.adaptive:
         spent.insert(0, "votes/image", counts.groupby(METHOD, observed=True)["n"].mean())
     return spent.reset_index()
@@ -102,18 +107,6 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
             told = f"What the certification rule makes of the same SRS votes. {show.UNSOUND_NOTE} {where}"
             shown.append(show.figure(profile, f"curves_rules_{family}", drawn, told))
     return shown
-
-
-def steps_finding(counts: pd.DataFrame, profile: Profile) -> str:
-    """In how many models standard RS certifies larger radii the more steps each solve has, and which these are."""
-    fixed = [method.name for method in profile.methods if method.start == "zero" and method.tol == 0]
-    if len(fixed) < 2:
-        return f"No two methods of profile '{profile.name}' differ in the number of steps alone."
-    certified = measures.holding(counts[counts["method"].isin(fixed)], alpha=profile.alpha)
-    acr = measures.certified_accuracy(certified, [0.0], METHOD)["ACR"].unstack("method")[fixed].dropna()
-    grows = acr[(acr.diff(axis=1).iloc[:, 1:] > 0).all(axis=1)]
-    where = "; ".join(f"{model} {recipe} at sigma {sigma}" for model, recipe, sigma in grows.index)
-    return f"ACR grows from {' to '.join(fixed)} in {len(grows)} of {len(acr)} models{': ' * bool(where)}{where}."
 
 
 def noise_finding(counts: pd.DataFrame, profile: Profile) -> str:

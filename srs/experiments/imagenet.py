@@ -7,11 +7,9 @@ from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy
 from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
 from srs.settings import Profile
-from srs.smoothing import bounds
-from srs.smoothing.bounds import Rule
 
 SIGMA = 1.0  # of the published table; its source names none
-N, K, ALPHA = PUBLISHED_SETTINGS.values()
+N, K, _ = PUBLISHED_SETTINGS.values()
 
 
 def published(full: Profile) -> pd.DataFrame:
@@ -27,15 +25,3 @@ def published_table(profile: Profile, full: Profile) -> Shown:
         f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent at "
         f"l2 radius r. Its source does not name sigma; only {SIGMA:g} reaches r = 3 with so many samples."
     ))  # fmt: skip
-
-
-def published_finding(full: Profile) -> str:
-    """How many of the published SRS entries lie beyond the theorem's reach."""
-    cap = float(bounds.largest_radius(Rule.THEOREM31, N, K, SIGMA, ALPHA))
-    positive = published(full).filter(like="SRS", axis=0).filter(like="r=") > 0
-    beyond = positive[[name for name in positive if float(name[2:]) > cap]]
-    return (
-        f"With K = {K} audited votes Theorem 3.1 certifies no radius above {show.round_down(cap)} at sigma {SIGMA:g}, so "
-        f"{beyond.to_numpy().sum()} of the {positive.to_numpy().sum()} published SRS entries above 0 cannot come from it; "
-        "notebook 40 says where they come from."
-    )

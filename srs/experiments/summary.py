@@ -200,9 +200,9 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _span(low: float, high: float) -> str:
+def _span(low: float, high: float, form: str = "{:+.1f} to {:+.1f}") -> str:
     """An interval in points, its ends rounded away from each other."""
-    return f"{math.floor(10 * low) / 10:+.1f} to {math.ceil(10 * high) / 10:+.1f}"
+    return form.format(math.floor(10 * low) / 10, math.ceil(10 * high) / 10)
 
 
 def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
@@ -247,7 +247,7 @@ def beside(profile: Profile) -> pd.DataFrame:
     rows = [[f"the paper's {PAPER_REFERENCE}", *map("{:.0f}".format, theirs)]]
     for method in ours.index:
         rows.append([f"our {method}", *(show.round_half_up(share, 1) for share in ours.loc[method])])
-        ends = (show.outward(*sure.loc[method, r]) for r in profile.radii)
+        ends = (_span(*(100 * sure.loc[method, r]), "{:.1f}-{:.1f}") for r in profile.radii)
         rows.append([f"{100 * measures.CONFIDENCE:g} % interval", *ends])
     return pd.DataFrame(rows, columns=[f"{counted['idx'].nunique()} images", *ours.columns])
 

@@ -23,17 +23,11 @@ class RowDiffers(RuntimeError):
 
 
 def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: str = "cpu") -> Iterator[str]:
-    """Draw rows at random from the counts that are stored or shipped, compute them anew from weights and seeds, and compare.
+    """Draw rows at random from stored or shipped counts, compute them anew from weights and seeds; RowDiffers if one differs.
 
     Args:
-        profile: whose counts.
         rows: how many.
         seed: of the choice; without one, rows are others each time.
-        device: a torch device, of the kind that drew the votes.
-
-    Raises:
-        RowDiffers: a count differs; the lines before name it.
-        ConfigError: nothing is stored, or weights or images are not here.
     """
     settings.check_count(rows, 1, "rows")
     inference.check_device(device)
@@ -67,11 +61,7 @@ def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> 
 
 
 def doctor(profile: Profile) -> Iterator[str]:
-    """One screen: this machine, the data, and what of a profile is computed, shipped or missing.
-
-    Args:
-        profile: whose runs.
-    """
+    """One screen: this machine, the data, and what of a profile is computed, shipped or missing."""
     yield f"python {platform.python_version()}, torch {torch.__version__}"
     here = torch.accelerator.current_accelerator(check_available=True)
     gpus = f"{torch.accelerator.device_count()} x {inference.device_name(here.type)}" if here else "no GPU"

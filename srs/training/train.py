@@ -46,17 +46,13 @@ def train(
         threads: of the CPU; sums are rounded in another order, so weights are others, with another number.
     """
     inference.check_device(device)
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"):
-            if not _is_done(run) and (retrain or not checkpoints.take_from_zoo(run)):
-                if run.parent is not None:
-                    train(run.parent, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
-                if run.parent is None or store.own(run.parent, store.WEIGHTS).is_file():
-                    _train(run, device, progress, stop_after)
-    finally:
-        torch.set_num_threads(before)
+    with sealed.alone(store.own(run, "training.lock"), f"training of {run.id}"):
+        if not _is_done(run) and (retrain or not checkpoints.take_from_zoo(run)):
+            if run.parent is not None:
+                train(run.parent, device=device, progress=progress, stop_after=stop_after, retrain=retrain, threads=threads)
+            if run.parent is None or store.own(run.parent, store.WEIGHTS).is_file():
+                _train(run, device, progress, stop_after)
     return store.own(run, store.WEIGHTS)
 
 
