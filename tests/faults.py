@@ -216,7 +216,7 @@ class Faults:
         """Certify on a small tmpfs until it is full, where one may be mounted; else the error alone."""
         votes = self.data / "votes"
         votes.mkdir(parents=True)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", votes]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", votes]
         if subprocess.run(mount, capture_output=True).returncode != 0:
             return self.refuse("disk full (ENOSPC of write)", "write_bytes", errno.ENOSPC, after=4)
         assert self.end(self.begin()) == 1
