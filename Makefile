@@ -31,6 +31,7 @@ export PYTHONHASHSEED := 0
 # glibc keeps what torch frees: a page that comes back from the system is cleared first, which takes as long as computing it.
 export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 export MALLOC_MMAP_THRESHOLD_ ?= 2147483647
+export MALLOC_ARENA_MAX ?= 1
 
 # What make makes lies in this checkout, where it looks for it.
 override SRS_ROOT :=

@@ -128,8 +128,7 @@ CIFAR_RUNS = (  # at the outer levels a short training begins with the same reci
 )
 CIFAR_METHODS = paper_methods(batch=50, chains=50, warmup=10, audit=100)
 CIFAR_MORE = CIFAR_METHODS + fast_methods(batch=50, audit=100)
-# All methods at one noise level; at the others the paper's, audited by the full solve.
-FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]), images=10)
+FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]), images=10)  # audited by the full solve
 CIFAR_COUNTED = tuple(run if run.sigma == 0.5 else replace(run, **FEWER) for run in CIFAR_RUNS)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
 # The paper's six rows at its K, with the solve that audits, which is the reference, in the place of the full one.

@@ -93,10 +93,9 @@ def stored_results(profile: Profile) -> str:
     return section(profile, profile.name, notebook, _made_by(results, "counts", "--", str(results)))
 
 
-def _named(profile: Profile) -> str:
+def _named(p: Profile) -> str:
     """A profile in a stranger's words."""
-    votes = f"{'up to ' * profile.adaptive}{profile.n:,} votes an image"
-    return f"{profile.data.name}, {profile.images} images, {votes} (profile {profile.name})"
+    return f"{p.data.name}, {p.images} images, {'up to ' * p.adaptive}{p.n:,} votes an image (profile {p.name})"
 
 
 def _notebook(heading: str, shown: list[Shown | Path]) -> nbformat.NotebookNode:

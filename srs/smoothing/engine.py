@@ -129,7 +129,9 @@ def _cluster(workers: int, scheduler: str) -> Iterator:
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))  # it costs more than a small task
+        kept = {"TRIM_THRESHOLD_": 2**31 - 1, "MMAP_THRESHOLD_": 2**31 - 1, "ARENA_MAX": 1}  # freed memory, see the Makefile
+        calm = {f"distributed.nanny.pre-spawn-environ.MALLOC_{name}": value for name, value in kept.items()}
+        stack.enter_context(dask.config.set(calm | {"distributed.worker.profile.enabled": False}))  # it costs a small task
         if scheduler.startswith(ADDRESSES):
             at = scheduler
         elif scheduler:
