@@ -60,8 +60,8 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     spent = measures.cost(counts)
     for unit in ("NFE", "seconds"):
         standard = spent[f"{unit}/image"].unstack("method").reindex(columns=[profile.reference])[profile.reference]
-        own = standard.reindex(spent.index.droplevel("method")).to_numpy()  # nan where it was not drawn
-        spent[f"speed-up ({unit})"] = own / spent[f"{unit}/image"].replace(0, np.nan)
+        full = standard.reindex(spent.index.droplevel("method")).to_numpy()  # nan where it was not drawn
+        spent[f"speed-up ({unit})"] = full / spent[f"{unit}/image"].replace(0, np.nan)
     if profile.adaptive:
         spent.insert(0, "votes/image", counts.groupby(METHOD, observed=True)["n"].mean())
     return spent.reset_index()
