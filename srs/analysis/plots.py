@@ -117,10 +117,10 @@ def lines(frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: 
     """A quantity against a setting on a logarithmic axis, a line with points per value of `hue`."""
     def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
         ax.plot(own[x], own[y], marker="o", markersize=2.5, **style)
-        ax.set_xscale("log")
-        ax.set_ylim(bottom=0)
 
-    return grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title)
+    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title)
+    fig.axes[0].set(xscale="log", ylim=(0, None))  # once all are drawn: it ends the search for limits in every panel
+    return fig
 
 
 def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: float | None = None) -> Figure:
@@ -130,9 +130,9 @@ def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: 
     edges = np.histogram_bin_edges([], bins, (low, top if high is None else high))
     images = frame.groupby(["sigma", "method"], observed=True).size().groupby("sigma", observed=True).max()
 
-    def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
+    def draw(ax: Axes, own: pd.DataFrame, style: dict, at: tuple[int, int]) -> None:
         shares = np.full(len(own), 100 / len(own))
-        ax.hist(own[value].clip(upper=edges[-1]), edges, weights=shares, histtype="step", **style)
+        ax.hist(own[value].clip(upper=edges[-1]), edges, weights=shares, histtype="step", lw=at[1] - at[0], **style)
 
     look = {"columns": 1, "height": 0.95, "title": lambda sigma: f"{sigma_title(sigma)}, {images[sigma]} images"}
     fig = grid(frame, panel="sigma", hue="method", draw=draw, x=label, y="images (%)", **look)
