@@ -89,6 +89,11 @@ CIFAR_LONG = replace(
     CIFAR_TWO, recipe="long", init_from=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
     path_independence=PathIndependence(most_free_steps=2, weight=4.0),
 )  # fmt: skip
+# One evaluation from the mean solution has to classify, too: half of the batches begin there. Then one is a vote.
+CIFAR_ONE = replace(
+    CIFAR_LONG, recipe="one_step", init_from=CIFAR_LONG, epochs=12,
+    path_independence=PathIndependence(("mean", "mean", "zero", "other"), most_free_steps=0, weight=4.0),
+)  # fmt: skip
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
     "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
@@ -131,6 +136,7 @@ CIFAR_MORE = CIFAR_METHODS + fast_methods(batch=50, audit=100)
 FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]), images=10)  # audited by the full solve
 CIFAR_COUNTED = tuple(run if run.sigma == 0.5 else replace(run, **FEWER) for run in CIFAR_RUNS)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
+ONE = (NO_AUDIT[0], Method("RS-mean-1A", "anderson", 1, start="train_mean", batch=50))
 # The paper's six rows at its K, with the solve that audits, which is the reference, in the place of the full one.
 CIFAR_FIXED = (*CIFAR_METHODS[:2], NO_AUDIT[0], *(replace(m, audit=400, auditor=None) for m in CIFAR_METHODS[3:6]), NO_AUDIT[1])
 
@@ -150,8 +156,13 @@ PROFILES = {
         ),
         # 500 images as in the paper by votes without an audit; each stops once the radii of the table are decided.
         Profile(
-            "cifar10_long", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), NO_AUDIT, "RS-tol",
+            "cifar10_long", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE)), NO_AUDIT, "RS-tol",
             images=500, stride=10, n0=100, n=10_000, adaptive=True,
+        ),
+        # A tenth of these images at fixed N: no decision is to differ.
+        Profile(
+            "cifar10_decided", CIFAR10, (Run(SMALL, CIFAR_ONE, 0.5),), ONE, "RS-tol", images=50, stride=100, n0=100, n=10_000,
+            ablation_images=0,
         ),
         # The same model at the paper's N, K and alpha.
         Profile(

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from srs import store
 from srs.analysis import measures
+from srs.experiments import certified_accuracy
 from srs.profiles import PROFILES
 from srs.settings import Method, Sampling, Stop
 from srs.smoothing import adaptive, votes
@@ -17,6 +18,7 @@ from srs.smoothing.adaptive import Looks
 from srs.smoothing.bounds import lower_confidence_bound
 from srs.smoothing.certify import certify, certify_image
 from tests.helpers import save_untrained, smoke_run, three_classes
+from tests.synthetic import counts
 
 SIGMA, ALPHA = 0.5, 0.05
 LOOKS = Looks(1_500)
@@ -108,3 +110,11 @@ def test_a_profile_that_stops_is_certified_and_shown(srs_root):
     rows = measures.certificates(found, alpha=run.profile.alpha).query("rule == 'cohen'")
     share = run.profile.alpha * Looks(200).share(rows["n"])
     np.testing.assert_array_equal(rows["p_lower"], lower_confidence_bound(rows["n_a"], rows["n"], share))
+
+
+def test_decisions_that_differ_from_those_of_fixed_n_are_counted(monkeypatch):
+    run, fixed = smoke_run(adaptive=True), PROFILES["smoke"].runs[0]
+    rows = {run: counts({"n": 90, "n_a": 90}, {"n": 100, "n_a": 50}, {}), fixed: counts({"n": 400, "n_a": 400}, {"n_a": 5})}
+    monkeypatch.setattr(store, "read_run", rows.get)
+    told = " Decisions that differ from those of 100 votes: 2 of 14 (MDEQ-30A)."  # of the first image, at 0.75 and 1
+    assert certified_accuracy.adaptive_finding(run) == told and certified_accuracy.adaptive_finding(fixed) == ""

@@ -86,7 +86,7 @@ class Block(nn.Module):
     def forward(self, z: Tensor, injection: Tensor | None) -> Tensor:
         h = self.drop(self.conv2(F.relu(self.gn1(self.conv1(z)), inplace=True)))
         h = self.gn2(h if injection is None else h + injection)
-        return self.gn3(F.relu(h + z, inplace=True))
+        return self.gn3(F.relu(h.add_(z), inplace=True))
 
 
 def _named(**parts: nn.Module) -> nn.Sequential:
@@ -138,7 +138,7 @@ class Stage(nn.Module):
         out = []
         for i, post in enumerate(self.post_fuse_layers):
             brought = (h[j] if i == j else fuse["net"](h[j]) for j, fuse in enumerate(self.fuse_layers[i]))
-            out.append(post(sum(brought)))
+            out.append(post(sum(brought, next(brought))))
         return out
 
 
@@ -196,8 +196,8 @@ class MDEQ(nn.Module):
         Rows that are one state in memory (an expanded tensor, as a common start is) share all that does not depend on u: it
         enters the finest block alone, and there after both convolutions, so little of f is left to do for each row.
         """
-        # In training every row has a dropout mask of its own, and a gradient by z is one by every row.
-        if z.stride(0) == 0 and not (self.training or z.requires_grad):
+        # A dropout mask is each row's own, and a gradient by z is one by every row.
+        if z.stride(0) == 0 and not (self.training and self.model.dropout or z.requires_grad):
             z = z[:1]
         return torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in self.fullstage(self._branches(z), u)], dim=1)
 

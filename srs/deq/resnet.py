@@ -28,7 +28,7 @@ class Residual(nn.Module):
         for i in range(1, self.depth + 1):
             h = h if i == 1 else F.relu(h, inplace=True)
             h = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(h))
-        return F.relu(h + self.downsample(x), inplace=True)
+        return F.relu(h.add_(self.downsample(x)), inplace=True)
 
 
 def block(inputs: int, outputs: int, stride: int) -> Residual:

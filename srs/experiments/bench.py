@@ -108,21 +108,15 @@ def _now(x: torch.Tensor) -> float:
     return time.process_time()  # what neighbours take of a CPU is not counted
 
 
-def bench(
-    run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 400, only: tuple[str, ...] = (), ship: bool = False,
-) -> Path:
+def bench(run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 400, ship: bool = False) -> Path:
     """Time a run's methods beside the released code's and store the table, where it is tracked if `ship`.
 
     Args:
         repetitions: images, one after the other.
         copies: noisy copies of each image.
-        only: labels of what is timed besides the released MDEQ-30A; none: all.
         ship: whether to store the table where it is tracked.
     """
     contenders = contenders_of(run, copies)
-    if only:
-        by_label = {m.name: m for m in contenders}
-        contenders = (*contenders[:2], *(settings.pick(label, by_label, "contender") for label in only))
     path = (store.tracked if ship else store.own)(run, "bench.csv")
     store.save_frame(path, compare(run, contenders, repetitions=repetitions, copies=copies, device=device))
     sealed.write_json(path.with_suffix(".json"), store.provenance(

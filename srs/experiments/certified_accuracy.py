@@ -1,12 +1,13 @@
 """Notebook 30: certified accuracy of every run under every rule, beside the paper's rows, and what it costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from srs import store
+from srs import profiles, store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, ROW, RUN
 from srs.analysis.show import Shown
@@ -83,9 +84,28 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
         )),
     }  # fmt: skip
     return [
-        show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), f"{caption} {setting(run)}.")
+        show.table(
+            profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN),
+            f"{caption} {setting(run)}.{adaptive_finding(run) * (kind == 'cost')}",
+        )
         for run in certified_runs(counts, profile) for kind, (frame, caption) in parts.items()
     ]  # fmt: skip
+
+
+def adaptive_finding(run: Run) -> str:
+    """Of how many decisions, certified rightly at r or not, adaptive votes and N of another profile tell otherwise."""
+    told, radii = "", list(run.profile.radii)
+    same = (own for p in profiles.PROFILES.values() for own in p.runs if replace(own, profile=run.profile) == run)
+    for fixed in (own for own in same if run.profile.adaptive and not own.profile.adaptive):
+        both = [store.read_run(run), store.read_run(fixed)]
+        if not any(counted is None for counted in both):
+            certified = (measures.holding(counted, alpha=run.profile.alpha) for counted in both)
+            ours, theirs = (measures.held(rows, radii, ["method", "idx"])[radii] for rows in certified)
+            shared = ours.index.intersection(theirs.index)
+            differ = (ours.loc[shared] != theirs.loc[shared]).sum(axis=1).groupby("method", observed=True).agg(["sum", "size"])
+            counts = (f"{own['sum']} of {len(radii) * own['size']} ({method})" for method, own in differ.iterrows())
+            told += f" Decisions that differ from those of {fixed.profile.n:,} votes: {', '.join(counts)}."
+    return told
 
 
 def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:

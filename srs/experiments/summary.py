@@ -239,8 +239,9 @@ def ways(run: Run) -> pd.DataFrame:
 
 def beside(profile: Profile) -> pd.DataFrame:
     """Certified accuracy in percent of the ways of a profile's one run, with intervals, below the paper's full solve."""
-    counted = store.read_counts(profile)
-    run, certified = main_run(counted, profile), measures.holding(counted, alpha=profile.alpha)
+    run = main_run(counted := store.read_counts(profile), profile)
+    counted = certified_accuracy.of_run(counted, run)
+    certified = measures.holding(counted, alpha=profile.alpha)
     ours = measures.certified_accuracy(certified, profile.radii, ["method"]).drop(columns="ACR")
     sure = measures.confidence(certified, profile.radii, ["method"])
     theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), ours.columns]

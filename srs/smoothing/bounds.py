@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
-from scipy.stats import beta, hypergeom, norm
+from scipy.stats import beta, norm
 
 from srs.settings import ABSTAIN, check
 
@@ -95,9 +95,20 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     threshold = alpha * (1 - np.maximum(1e-8, 9 * np.finfo(float).eps * gammaln(votes + 1)))
     while np.any(low < high):
         middle = (low + high + 1) // 2
-        plausible = hypergeom.cdf(found, votes, middle, audited) >= threshold
+        plausible = _hypergeom_cdf(found, votes, middle, audited) >= threshold
         low, high = np.where(plausible, middle, low), np.where(plausible, high, middle - 1)
     return low[place.ravel()].reshape(n_a.shape)[()]
+
+
+def _hypergeom_cdf(m: np.ndarray, n_a: np.ndarray, disagree: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """P[Hypergeom(n_a, disagree, k) <= m] for m <= disagree; scipy's own factors each probability into primes, which is slow."""
+    first = np.cumsum(m + 1) - (m + 1)
+    j = np.arange((m + 1).sum()) - np.repeat(first, m + 1)  # 0 to m of the first triple, then of the second, ...
+    n_a, disagree, k = (np.repeat(values, m + 1) for values in (n_a, disagree, k))
+    log_factorial = np.append(gammaln(np.arange(n_a.max() + 1) + 1), np.inf)  # its last is that of -1: too few to take from
+    chosen = ((disagree, j), (n_a - disagree, k - j), (n_a, k))
+    logs = [log_factorial[of] - log_factorial[i] - log_factorial[np.maximum(of - i, -1)] for of, i in chosen]
+    return np.add.reduceat(np.exp(logs[0] + logs[1] - logs[2]), first)
 
 
 def cohen(counts: Counts, alpha: ArrayLike) -> np.ndarray:
