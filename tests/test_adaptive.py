@@ -97,7 +97,7 @@ def test_votes_stop_at_a_look_are_the_first_of_all_n_and_spend_what_the_look_may
     assert len(votes.draw_votes(model, X, METHOD, hard, 0.25, label=other).estimate) == 100
 
 
-def test_a_profile_that_stops_is_certified_and_shown(srs_root):
+def test_a_profile_that_stops_is_certified_and_shown(srs_root, monkeypatch):
     """From votes to the main table: each row at its look's share of alpha, as many images, and no vote too many."""
     methods = tuple(m for m in PROFILES["smoke"].methods if m.name in ("MDEQ-30A", "SRS-MDEQ-3A", "RS-tol"))
     run = smoke_run(adaptive=True, methods=methods, n=200, images=3)
@@ -110,11 +110,9 @@ def test_a_profile_that_stops_is_certified_and_shown(srs_root):
     rows = measures.certificates(found, alpha=run.profile.alpha).query("rule == 'cohen'")
     share = run.profile.alpha * Looks(200).share(rows["n"])
     np.testing.assert_array_equal(rows["p_lower"], lower_confidence_bound(rows["n_a"], rows["n"], share))
-
-
-def test_decisions_that_differ_from_those_of_fixed_n_are_counted(monkeypatch):
-    run, fixed = smoke_run(adaptive=True), PROFILES["smoke"].runs[0]
-    rows = {run: counts({"n": 90, "n_a": 90}, {"n": 100, "n_a": 50}, {}), fixed: counts({"n": 400, "n_a": 400}, {"n_a": 5})}
-    monkeypatch.setattr(store, "read_run", rows.get)
-    told = " Decisions that differ from those of 100 votes: 2 of 14 (MDEQ-30A)."  # of the first image, at 0.75 and 1
+    # Decisions that differ from those of fixed N: of the first image, at 0.75 and 1.
+    fixed = PROFILES["smoke"].runs[0]
+    both = {run: counts({"n": 90, "n_a": 90}, {"n": 100, "n_a": 50}, {}), fixed: counts({"n": 400, "n_a": 400}, {"n_a": 5})}
+    monkeypatch.setattr(store, "read_run", both.get)
+    told = " Decisions that differ from those of 100 votes: 2 of 14 (MDEQ-30A)."
     assert certified_accuracy.adaptive_finding(run) == told and certified_accuracy.adaptive_finding(fixed) == ""

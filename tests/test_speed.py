@@ -90,8 +90,6 @@ def test_many_cores_take_work_over_cores_or_the_driver_s_time_which_does_every_t
     assert found.loc[("cifar10", "10,000"), "SRS, 100 cores"] == "83 minutes"  # the driver's 5,000 s, not 4,600 s of votes
     assert found.loc[("cifar10", "10,000"), "cores that one driver keeps busy"] == "92"
     assert list(found.index) == [(data, n) for data in ("cifar10", "imagenet") for n in ("10,000", "100,000")]
-
-
-def test_an_evaluation_and_a_task_cost_something():
+    # An evaluation and a task cost something.
     assert 0 < scaling.evaluation(profiles.DIGITS_SMALL, profiles.DIGITS, batch=2, times=1) < 1
     assert 0 < scaling.driver(tasks=3, workers=1, n=100) < 1
