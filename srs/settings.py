@@ -177,11 +177,12 @@ STOP = Method("RS-tol", "safe_anderson", 30, tol=0.003)  # each sample stops at 
 
 @dataclass(frozen=True)
 class Stop:
-    """When an image has votes enough for a table of certified accuracy: once each of these radii is decided."""
+    """When an image has votes enough: once each of these radii is decided, and the radius is nearly that of all N votes."""
 
     radii: tuple[float, ...]  # in units of [0, 1] pixels
     alpha: float = 0.001  # failure probability of the certificate, whenever it stops
     missed: float = 0.001  # a radius is given up once all N votes would certify it with at most this probability
+    keep: float = 0.0  # share of the radius of N votes, of which as many are for c_A as now, at which to stop; 0: any
 
 
 @dataclass(frozen=True)

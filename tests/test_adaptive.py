@@ -12,11 +12,12 @@ from srs import store
 from srs.analysis import measures
 from srs.experiments import certified_accuracy
 from srs.profiles import PROFILES
-from srs.settings import Method, Sampling, Stop
+from srs.settings import ConfigError, Method, Sampling, Stop
 from srs.smoothing import adaptive, votes
 from srs.smoothing.adaptive import Looks
 from srs.smoothing.bounds import lower_confidence_bound
 from srs.smoothing.certify import certify, certify_image
+from srs.smoothing.smooth import Smooth
 from tests.helpers import save_untrained, smoke_run, three_classes
 from tests.synthetic import counts
 
@@ -95,6 +96,16 @@ def test_votes_stop_at_a_look_are_the_first_of_all_n_and_spend_what_the_look_may
     other = (np.bincount(some.select[some.select >= 0]).argmax() + 1) % 3
     hard = replace(FIXED, stop=Stop((0.3,), 0.001))
     assert len(votes.draw_votes(model, X, METHOD, hard, 0.25, label=other).estimate) == 100
+
+
+def test_a_radius_to_five_percent_takes_a_part_of_the_votes():
+    smooths = [Smooth(three_classes(), 3, 0.25, method=METHOD, keep=keep) for keep in (0.0, 0.95)]
+    fixed, kept = ([smooth.certificate(X, n=4_000, idx=i) for i in range(10)] for smooth in smooths)
+    assert {len(c.votes.estimate) for c in fixed} == {4_000} and np.mean([len(c.votes.estimate) for c in kept]) < 2_500
+    assert 0.93 < np.mean([c.radius for c in kept]) / np.mean([c.radius for c in fixed]) < 1
+    with pytest.raises(ConfigError, match="keep = 1.0 is refused"):
+        Smooth(three_classes(), 3, keep=1.0)
+
 
 
 def test_a_profile_that_stops_is_certified_and_shown(srs_root, monkeypatch):

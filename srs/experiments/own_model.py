@@ -49,7 +49,7 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
 
 def certify_folder(
     *, model: str, images: str, sigma: float = 0.5, n: int = 1_000, method: str = "", skip: int = 1, channels: int = 3,
-    device: str = "cpu", out: str = "mine.tsv",
+    device: str = "cpu", keep: float = 0.0, out: str = "mine.tsv",
 ) -> Iterator[str]:
     """Certify the images of a folder by a model of your own.
 
@@ -61,6 +61,7 @@ def certify_folder(
         method: START-SOLVER-STEPS, as `srs tune` prints it; empty: plain randomized smoothing with the full solve.
         skip: every skip-th image.
         channels: 3 for colour, 1 for grey.
+        keep: stop drawing at this share of the radius of all n copies, as 0.95; 0: all are drawn, as where an audit is due.
         out: the table; a call that was interrupted goes on.
     """
     own, source, classes = _given(model, images, channels, device)
@@ -68,7 +69,7 @@ def certify_folder(
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
     chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
     chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
-    table = certify_images(Smooth(own, classes, sigma, method=chosen), source, source.labels, n=n, skip=skip, out=out)
+    table = certify_images(Smooth(own, classes, sigma, method=chosen, keep=keep), source, source.labels, n=n, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import betabinom, binom, norm
 
 from srs import settings
-from srs.smoothing.bounds import lower_confidence_bound
+from srs.smoothing.bounds import lower_confidence_bound, radius
 
 FIRST, GROWTH = 100, 1.25  # the first look is after so many votes, the next after so many times as many
 LAST = 0.5  # share of alpha that the look after all N votes spends
@@ -49,7 +49,7 @@ class Looks:
 
 
 def enough(n_a: int, n: int, *, sigma: float, stop: settings.Stop, looks: Looks) -> bool:
-    """Whether each radius of `stop` is decided by n_a of n votes at a look: certified, or out of reach of the look after all N.
+    """Whether each radius of `stop` is decided by n_a of n votes at a look, certified or out of reach of all N, and `keep` met.
 
     A radius is out of reach when a Beta-binomial forecast of the further votes (uniform prior on p_A) certifies it with
     probability `stop.missed` at most. This is stochastic curtailment (Lan, Simon and Halperin 1982) of the answer no.
@@ -60,7 +60,9 @@ def enough(n_a: int, n: int, *, sigma: float, stop: settings.Stop, looks: Looks)
     low = lower_confidence_bound(n_a, n, stop.alpha * looks.share(n))
     most = binom.isf(stop.alpha * looks.share(looks.n), looks.n, need)  # of all N votes, that do not certify it
     reach = betabinom.sf(most - n_a, looks.n - n, n_a + 1, n - n_a + 1)
-    return bool(np.all((low >= need) & (low > 0.5) | (reach <= stop.missed)))  # p_A of one half itself certifies nothing
+    of_all = lower_confidence_bound(n_a / n * looks.n, looks.n, stop.alpha * looks.share(looks.n))
+    near = radius(low, sigma) >= stop.keep * radius(of_all, sigma)
+    return bool(near and np.all((low >= need) & (low > 0.5) | (reach <= stop.missed)))  # p_A = 1/2 certifies nothing
 
 
 def spent(alpha: float, n: ArrayLike, n_max: ArrayLike) -> ArrayLike:

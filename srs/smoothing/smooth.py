@@ -16,7 +16,7 @@ from srs import data, sealed, settings, store
 from srs.deq import mdeq
 from srs.deq.adapters import as_deq
 from srs.deq.mdeq import networks_of
-from srs.settings import ABSTAIN, check, Method, Sampling
+from srs.settings import ABSTAIN, check, Method, Sampling, Stop
 from srs.smoothing import votes
 from srs.smoothing.engine import tqdm
 from srs.smoothing.certify import Certificate, certify_image
@@ -34,14 +34,20 @@ class Smooth:
         method: how votes are drawn; None: plain randomized smoothing, every copy solved by itself. Votes that start from
             earlier solutions are audited; the classifier of the audit is certified.
         seed: of the noise.
+        keep: stop once the radius is this share of what all n votes would give, as 0.95; 0: n votes, as where an audit is due.
     """
 
     ABSTAIN = ABSTAIN
 
-    def __init__(self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0):
+    def __init__(
+        self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0,
+        keep: float = 0.0,
+    ):
+        check(0 <= keep < 1, "keep", keep, "a share of the radius, from 0 to below 1")
         self.model, self.sigma = as_deq(model, classes), settings.check_sigma(sigma)
         usual = settings.EXPLICIT if getattr(self.model, "explicit", False) else STANDARD
-        self.method, self.sampling = method or usual, Sampling(classes, seed=seed, reference=STANDARD)
+        stop = Stop((0.0,), keep=keep) if keep else None
+        self.method, self.sampling = method or usual, Sampling(classes, seed=seed, reference=STANDARD, stop=stop)
 
     def certify(self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001) -> tuple[int, float]:
         """The class of an image and the l2 radius within which it holds, but for a chance alpha; else (ABSTAIN, 0.0).
@@ -57,7 +63,8 @@ class Smooth:
         self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001, *, idx: int | None = None
     ) -> Certificate:
         """The same with the bound on p_A, the cost and the votes; `idx` names the noise, else the image's own pixels do."""
-        sampling = replace(self.sampling, n0=n0, n=n)
+        stop = self.sampling.stop and replace(self.sampling.stop, alpha=alpha)
+        sampling = replace(self.sampling, n0=n0, n=n, stop=stop)
         x = check_image(self.model, x, sampling.classes)
         idx = int(digest_of(x)[:8], 16) if idx is None else idx
         return certify_image(self.model, x, self.method, sampling, sigma=self.sigma, alpha=alpha, idx=idx)
