@@ -55,16 +55,14 @@ def holding(counts: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
 def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
     """How many images of each group are classified rightly with a radius of at least r, per r, and their number `images`."""
     radius = certified["radius"].where(certified["correct"], -np.inf)
-    at = pd.DataFrame({r: radius >= r for r in radii}).astype(int)
-    return _grouped(at.assign(images=1), certified, by).sum()
+    return _grouped(pd.DataFrame({r: radius >= r for r in radii}).astype(int).assign(images=1), certified, by).sum()
 
 
 def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
     """Certified accuracy in percent at each radius (`r=0.25`) and ACR, the mean radius (Zhai et al. 2020), of each group."""
     counts = held(certified, radii, by)
     table = pd.DataFrame({f"r={r:.2f}": 100 * counts[r] / counts["images"] for r in radii})
-    radius = certified["radius"].where(certified["correct"], 0.0).rename("ACR")
-    return table.join(_grouped(radius, certified, by).mean())
+    return table.join(_grouped(certified["radius"].where(certified["correct"], 0.0).rename("ACR"), certified, by).mean())
 
 
 def confidence(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
@@ -89,8 +87,7 @@ def rrd(certified: pd.DataFrame) -> pd.DataFrame:
 
 def p_m(counts: pd.DataFrame) -> pd.Series:
     """p_m of each row: share of the votes for c_A that its auditor, on the same noise, does not give; nan if not taken."""
-    taken = (counts["n_wrong"] >= 0) & (counts["n_a"] > 0)
-    return (counts["n_wrong"] / counts["n_a"].clip(lower=1)).where(taken)
+    return (counts["n_wrong"] / counts["n_a"].clip(lower=1)).where((counts["n_wrong"] >= 0) & (counts["n_a"] > 0))
 
 
 def gap(counts: pd.DataFrame, alpha: float) -> pd.Series:

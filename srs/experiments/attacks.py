@@ -131,10 +131,9 @@ def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame, reference: st
 def pointwise(tested: pd.DataFrame, method: str) -> pd.DataFrame:
     """How many attacked images are flipped, those certified at the radius apart from those that are not, by run and attack."""
     own, line = of_radii(measures.under_its_rule(tested[tested["method"] == method])), [*RUN, "attack"]
-    changed = own["own"] != own["c_a"]
     held, parts = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"]), []
     for name, some in (("certified", held), ("not certified", ~held)):
-        rows = own.assign(of=some, flips=changed & some).groupby([*line, "radius"], observed=True)
+        rows = own.assign(of=some, flips=(own["own"] != own["c_a"]) & some).groupby([*line, "radius"], observed=True)
         counts = rows[["flips", "of"]].sum().astype(str)
         cells = (counts["flips"] + " of " + counts["of"]).unstack("radius").rename(columns="r={:.2f}".format)
         parts.append(cells.assign(images=name).set_index("images", append=True))

@@ -209,8 +209,7 @@ def _margins(model, noisy, labels, start, steps) -> tuple[np.ndarray, Tensor]:
 
         def look(step: int, active: Tensor, z: Tensor, i: int = i) -> Tensor:
             logits, label = model.head(z), wanted[i + active]
-            others = logits.scatter(1, label, -torch.inf).amax(dim=1)
-            lead = (logits.gather(1, label)[:, 0] - others).cpu()
+            lead = (logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(dim=1)).cpu()
             margins[step:, i + active.cpu().numpy()] = lead  # later, too: a solved copy leaves
             return torch.zeros_like(active, dtype=torch.bool)
 
@@ -232,8 +231,7 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
 
     if len(table) == 1:
         return f"plain {told(table)}; an explicit network has no solver to shorten"
-    start = enough["method"].map(lambda method: method.start)
     starts = {"zero": "from zero", "train_mean": "from a shared start", "previous": "with an audit"}
     lines = {"cheapest sound method": enough, "full solve": table.iloc[STEPS - 1 :]}
-    lines |= {title: enough[start == name] for name, title in starts.items()}
+    lines |= {title: enough[[method.start == name for method in enough["method"]]] for name, title in starts.items()}
     return "\n".join(f"{title}: {told(rows)}" for title, rows in lines.items())

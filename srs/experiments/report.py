@@ -30,7 +30,6 @@ GROUPS = {  # the notebooks of the page in its order, by what they are about
 }
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "papermill", "nbconvert")
 ENDINGS = ("csv", "tex", "pdf")  # of the files that a table or figure links to
-TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def build(profile: Profile, stored: str = "") -> Path:
@@ -50,7 +49,7 @@ def build(profile: Profile, stored: str = "") -> Path:
     body = "".join(text for sections in groups.values() for text in sections.values())
     screens = [first_screen(f"{_named(other)}, from stored counts", other, body) for other in others]
     screens.append(first_screen(f"{_named(profile)}, computed here" if others else "What was found", profile, body))
-    page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
+    page = jinja2.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"), autoescape=True).render(
         profiles=[*others, profile], screens=screens, groups=groups, entries=_entries, unsound=show.RULE_LABELS[Rule.RELEASED],
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         versions={package: importlib.metadata.version(package) for package in PACKAGES},

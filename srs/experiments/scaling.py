@@ -57,8 +57,7 @@ def driver(tasks: int, workers: int, n: int = 10_000) -> float:
 
 def read(run: Run) -> dict[str, float]:
     """What `measure` found, here or as shipped."""
-    path = store.find(run, "scaling.csv")
-    settings.check(path is not None, "measurements of", run.id, "those that `srs scaling` makes")
+    path = store.find(run, "scaling.csv") or store.own(run, "scaling.csv")
     frame = store.read_frame(path, {"what": str, "value": float}, "table of measurements", by="scaling")
     return dict(zip(frame["what"], frame["value"]))
 
@@ -72,8 +71,7 @@ def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
         for n in (10_000, 100_000):
             row = {"data": name, "images": f"{images:,}", "N": f"{n:,}"}
             for kind, method in (("RS", profile.method(profile.reference)), ("SRS", srs)):
-                nfe = certify.most_nfe(method, replace(profile.sampling, n=n))
-                each = nfe * measured[f"evaluation of f, {name}"]
+                each = certify.most_nfe(method, replace(profile.sampling, n=n)) * measured[f"evaluation of f, {name}"]
                 row[f"{kind}, {cores} cores"] = _duration(images * max(each / cores, measured["driver, per task"]))
             row["cores that one driver keeps busy"] = f"{each / measured['driver, per task']:,.0f}"  # with the cheaper method
             rows.append(row)

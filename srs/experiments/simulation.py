@@ -125,8 +125,7 @@ def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: 
     n_2 = rng.hypergeometric(n_a, n - n_a, min(audit_k, n))
     n_1 = rng.hypergeometric(agreeing, n_a - agreeing, n_2)
     k = np.minimum(audit_k, n_a)
-    m = rng.hypergeometric(n_a - agreeing, agreeing, k)
-    return Counts(n=n, n_a=n_a, k=k, m=m, n_2=n_2, n_1=n_1)
+    return Counts(n=n, n_a=n_a, k=k, m=rng.hypergeometric(n_a - agreeing, agreeing, k), n_2=n_2, n_1=n_1)
 
 
 def nfe(run: Run, method: Method, own: pd.DataFrame, n: int, k: int | np.ndarray) -> np.ndarray:
@@ -135,8 +134,7 @@ def nfe(run: Run, method: Method, own: pd.DataFrame, n: int, k: int | np.ndarray
     per_vote = (own["nfe_estimate"] - np.minimum(method.batch, own["n"]) * longer).sum() / own["n"].sum()
     audited, steps = own["k"].clip(lower=0).sum(), (method.auditor or run.profile.sampling.reference).steps
     per_audit = own["nfe_audit"].clip(lower=0).sum() / audited if audited else steps
-    votes = (own["n_a"].clip(lower=0) * n / own["n"]).to_numpy()
-    some = np.minimum(np.asarray(k)[..., None], votes).mean(axis=-1)
+    some = np.minimum(np.asarray(k)[..., None], (own["n_a"].clip(lower=0) * n / own["n"]).to_numpy()).mean(axis=-1)
     return np.rint(own["nfe_select"].mean() + n * per_vote + min(method.batch, n) * longer + some * per_audit).astype(int)
 
 

@@ -65,9 +65,8 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
     entries = known[known.index.get_level_values("method").str.startswith("SRS")].T.rename(lambda r: r[2:]).rename_axis("r")
     entries = entries[entries.index.astype(float) > sigma * cap(Rule.THEOREM31, k)].map("{:g} %".format)
     entries.columns = [f"{method} {model}, as published" for model, method in entries.columns]
-    every = np.arange(1, N + 1)
     for rule in (Rule.THEOREM31, Rule.AUDIT):
-        short = [int((sigma * cap(rule, every) < float(r)).sum()) for r in entries.index]
+        short = [int((sigma * cap(rule, np.arange(1, N + 1)) < float(r)).sum()) for r in entries.index]
         entries[f"K needed, {RULE_LABELS[rule]}"] = ["out of reach" if ks == N else str(ks + 1) for ks in short]
     return entries
 
@@ -102,8 +101,7 @@ def gain_finding(counts: pd.DataFrame, profile: Profile) -> str:
 def rounding_finding(profile: Profile) -> str:
     """What the 64 bits of exact noise add to alpha at most, for a certificate at any of the profile's noise levels."""
     size, data = profile.n0 + profile.n, profile.data
-    pixels = int(np.prod(data.shape))
-    added = max(exact.added_to_alpha(run.sigma, data.levels, pixels, size) for run in profile.plan)
+    added = max(exact.added_to_alpha(run.sigma, data.levels, int(np.prod(data.shape)), size) for run in profile.plan)
     return f"Rounding to 64 bits adds at most {added:.1e} to the alpha of a certificate from {size:,} noisy copies."
 
 

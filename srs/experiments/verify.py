@@ -53,10 +53,8 @@ def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> 
         settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")
     p, images = run.profile, data.load(run.profile.data, "test")
     method, reference, draw = p.method(name), p.method(p.reference), certify.voter(run, certify.read_inputs(run), device)
-    drawn = {}
-    for m in (method, reference, method.auditor) if compared else (method,):
-        if m and m not in drawn:
-            drawn[m] = draw(images.x(idx), int(images.labels[idx]), idx, m)
+    asked = dict.fromkeys((method, reference, method.auditor) if compared else (method,))
+    drawn = {m: draw(images.x(idx), int(images.labels[idx]), idx, m) for m in asked if m}
     return certify.count_votes(drawn[method], method, p.sampling, drawn.get(reference), drawn.get(method.auditor))
 
 

@@ -29,12 +29,8 @@ def suite_of(run: Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> 
     """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps)."""
     # The exact gradient as the recipe trains with it.
     ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)
-    chosen = {
-        READY: ready,
-        CONVERGED: Gradient("implicit", 30, "anderson", 30),
-        "unrolled from z_2": Gradient("unrolled", 2, unroll=3),
-        "unrolled from z_5": Gradient("unrolled", 5, unroll=3),
-    }
+    chosen = {READY: ready, CONVERGED: Gradient("implicit", 30, "anderson", 30)}
+    chosen |= {f"unrolled from z_{n}": Gradient("unrolled", n, unroll=3) for n in (2, 5)}
     budget = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
     attacks = (Attack(name, 0, g, budget[name], radii=radii) for name, g in chosen.items())
     return Suite((NO_ATTACK, *attacks), images=min(run.profile.images, IMAGES), n=0)

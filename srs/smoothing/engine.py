@@ -71,8 +71,7 @@ def compute(
         waiting, numbers, done = enumerate(tasks), {}, as_completed(loop=client.loop)
 
         def send() -> None:
-            room = AHEAD * max(1, sum(client.nthreads().values())) - len(numbers)
-            for i, task in islice(waiting, max(0, room)):
+            for i, task in islice(waiting, max(0, AHEAD * max(1, sum(client.nthreads().values())) - len(numbers))):
                 future = client.submit(_step, plugin.name, task, deadline, key=f"{plugin.name}-{i}", priority=-i)
                 numbers[future.key] = i
                 done.add(future)
@@ -85,11 +84,10 @@ def compute(
                 send()
                 yield i, result
             client.unregister_worker_plugin(plugin.name)
-        except KilledWorker:
-            lost = f"task {i} ended each worker that it was given to, or took longer than the deadline, {deadline:g} s"
-            raise WorkersLost(f"{lost}; what is done is stored: run again") from None
-        except (CancelledError, ClosedClientError, CommClosedError) as error:
+        except (KilledWorker, CancelledError, ClosedClientError, CommClosedError) as error:
             lost = f"the scheduler {scheduler or 'of the workers'} is gone ({type(error).__name__})"
+            if isinstance(error, KilledWorker):
+                lost = f"task {i} ended each worker that it was given to, or took longer than the deadline, {deadline:g} s"
             raise WorkersLost(f"{lost}; what is done is stored: run again") from None
 
 
