@@ -17,12 +17,10 @@ import pandas as pd
 
 from srs import settings, store
 from srs.analysis import measures, plots, show
-from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, hardened
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import bounds, certify, noise, votes
-from srs.smoothing.bounds import Rule
 from srs.training import train
 
 NAME = "ablations.csv"  # of the file of counts
@@ -227,13 +225,13 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Certified accuracy of the same SRS votes with correlation elimination (three rules) and without any."""
     by = ["method", "rule"]
     certified = measures.certificates(own, alpha=profile.alpha, rules=measures.RULES)
-    certified = certified[certified["needs_audit"] | (certified["rule"] == Rule.COHEN)].copy()
+    certified = certified[certified["needs_audit"] | (certified["rule"] == bounds.Rule.COHEN)].copy()
     standard = certified[certified["method"] == profile.reference].set_index("idx")["radius"]
     certified[ABOVE] = certified["radius"] > certified["idx"].map(standard)
     certified["mean p_m %"] = (100 * measures.p_m(certified)).where(certified["needs_audit"])
     more = certified.groupby(by, observed=True).agg({ABOVE: "sum", "mean p_m %": "mean"})
     table = sweep(certified, by, profile).join(more, on=by)
-    plain, srs = table["rule"] == Rule.COHEN, table["method"] != profile.reference
+    plain, srs = table["rule"] == bounds.Rule.COHEN, table["method"] != profile.reference
     table["rule"] = table["rule"].astype(str).map(show.RULE_LABELS).mask(plain, "not needed: cohen").mask(plain & srs, NOTHING)
     return table.rename(columns={"rule": "elimination"})
 
@@ -257,13 +255,13 @@ def caption(name: str, profile: Profile) -> str:
     return text if name == "n" else f"{text} {show.UNSOUND_NOTE}"
 
 
-def shown(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
+def shown(found: dict[str, pd.DataFrame], profile: Profile) -> list[show.Shown]:
     """Every table of `sweeps`, and figures: ACR against K and alpha, and certified accuracy against radius for every N."""
     made = [show.table(profile, f"ablation_{n}", own, caption(n, profile)) for n, own in found.items() if n != "curves"]
     drawn = {}
     for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
         if name in found:
-            own = found[name][(found[name]["rule"] != Rule.COHEN) | (name == "alpha")]  # standard RS has no K
+            own = found[name][(found[name]["rule"] != bounds.Rule.COHEN) | (name == "alpha")]  # standard RS has no K
             look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
             drawn[name] = plots.lines(own, x=RECOUNTED[name], y="ACR", hue="method", panel="rule", **look)
     if "curves" in found:
@@ -283,7 +281,7 @@ def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
         return f"Of all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
     if what in ("recipe", *RECOUNTED.values()):
         value, number, sort = "ACR", show.round_down, what if name in RECOUNTED else "ACR"
-        own = own[own["method"].isin((profile.reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))]
+        own = measures.under_its_rule(own[own["method"].isin((profile.reference, "SRS-MDEQ-3A"))])
         about = "ACR of " + own["method"].astype(str)
     else:
         value, number, sort = COST[0], partial(show.round_half_up, digits=2), COST[0]

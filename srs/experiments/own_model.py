@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 from srs import data, profiles, settings, store
 from srs.analysis import plots
-from srs.deq import checkpoints, inference, mdeq
-from srs.deq.adapters import as_deq
-from srs.deq.solvers import SOLVERS
+from srs.deq import adapters, checkpoints, inference, mdeq, solvers
 from srs.settings import ABSTAIN, check, Method
 from srs.smoothing import bounds, votes
 from srs.smoothing.noise import Copies
@@ -136,7 +134,7 @@ def tune(
         keep: share of the full solve's mean radius that the choice must reach.
     """
     settings.check_count(copies, 2, "copies")
-    model, labels, rows = copy.copy(as_deq(model, classes)), np.asarray(labels, np.int64), []
+    model, labels, rows = copy.copy(adapters.as_deq(model, classes)), np.asarray(labels, np.int64), []
     known = np.unique(labels).tolist()
     check(known != [] and 0 <= known[0] and known[-1] < classes, "labels", known, f"classes from 0 to {classes - 1}")
     explicit = getattr(model, "explicit", False)
@@ -214,7 +212,7 @@ def _margins(model, noisy, labels, start, steps) -> tuple[np.ndarray, Tensor]:
             return torch.zeros_like(active, dtype=torch.bool)
 
         z0 = cold if start is None else start.expand_as(cold)
-        z = SOLVERS["anderson"](model.f, z0, u, max_steps=steps, tol=STANDARD.tol, decided=look).z
+        z = solvers.SOLVERS["anderson"](model.f, z0, u, max_steps=steps, tol=STANDARD.tol, decided=look).z
         solved.append(z[torch.isfinite(z).all(dim=1)])
     return margins.reshape(steps, len(noisy), -1), torch.cat(solved).mean(dim=0)
 

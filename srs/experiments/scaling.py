@@ -12,13 +12,12 @@ import torch
 
 from srs import profiles, settings, store
 from srs.deq import inference, mdeq
-from srs.settings import Run
 from srs.smoothing import certify, engine, votes
 
 PUBLISHED = [profile for profile in profiles.PROFILES.values() if profile.published]
 
 
-def measure(run: Run, *, tasks: int = 200, workers: int = 2) -> Path:
+def measure(run: settings.Run, *, tasks: int = 200, workers: int = 2) -> Path:
     """Measure CPU seconds of an evaluation of f, and of the driver for a task that does nothing; where the table is.
 
     Args:
@@ -55,7 +54,7 @@ def driver(tasks: int, workers: int, n: int = 10_000) -> float:
         return (time.process_time() - began) / (tasks - 1)
 
 
-def read(run: Run) -> dict[str, float]:
+def read(run: settings.Run) -> dict[str, float]:
     """What `measure` found, here or as shipped."""
     path = store.find(run, "scaling.csv") or store.own(run, "scaling.csv")
     frame = store.read_frame(path, {"what": str, "value": float}, "table of measurements", by="scaling")
