@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from srs import profiles
-from srs.settings import ConfigError, Profile, Run
+from srs import profiles, settings
 
 COMMANDS = {  # what is run, by module and function; only the chosen one is imported
     "train": ("srs.training.train:train", "train one model"),
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         # A function that yields works, and may refuse, while its lines are printed.
         for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):
             print(line, flush=True)
-    except (ConfigError, OSError, RuntimeError) as error:
+    except (settings.ConfigError, OSError, RuntimeError) as error:
         if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError):
             raise
         flags.exit(2, f"srs {name}: {error}\n")
@@ -61,8 +60,8 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
     """Give a parser a flag for each parameter of a function, with its type, its default and the help text of its docstring."""
     told = COMMON | argument_texts(inspect.getdoc(function))
     for p in inspect.signature(function).parameters.values():
-        if p.annotation in (Run, Profile):
-            for flag, default in list(RUN_FLAGS.items())[: None if p.annotation is Run else 1]:
+        if p.annotation in (settings.Run, settings.Profile):
+            for flag, default in list(RUN_FLAGS.items())[: None if p.annotation is settings.Run else 1]:
                 parser.add_argument(f"--{flag}", default=default, type=type(default), help=f"default: {default}")
             continue
         kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
@@ -78,9 +77,9 @@ def arguments(function: Callable, given: dict[str, object]) -> dict[str, object]
     """The function's arguments from parsed flags: a run or a profile is looked up by its names."""
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for p in inspect.signature(function).parameters.values():
-        if p.annotation is Run:
+        if p.annotation is settings.Run:
             chosen[p.name] = profiles.get_run(*(chosen.pop(flag) for flag in RUN_FLAGS))
-        elif p.annotation is Profile:
+        elif p.annotation is settings.Profile:
             chosen[p.name] = profiles.get_profile(chosen.pop("profile"))
     return chosen
 

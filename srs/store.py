@@ -72,8 +72,7 @@ def card(run: Run) -> dict:
 
 def recipe_key(run: Run) -> str:
     """What a shipped model must have been made with to stand in for training the run."""
-    made_with = map(_changed, (run.profile.data, run.model, run.train))
-    return settings.fingerprint(*made_with, run.sigma, run.profile.seed)
+    return settings.fingerprint(*map(_changed, (run.profile.data, run.model, run.train)), run.sigma, run.profile.seed)
 
 
 def _changed(record: object) -> dict:
@@ -86,8 +85,7 @@ def ship(profile: Profile) -> list[Path]:
     """Put models and tables of the profile's finished runs where they are tracked; what was put."""
     put = []
     for run in dict.fromkeys((*profile.every_run, *(run.parent for run in profile.every_run if run.parent))):
-        trained = own(run, CARD).is_file() and not card(run).get("shipped")
-        left = () if trained else MODEL
+        left = () if own(run, CARD).is_file() and not card(run).get("shipped") else MODEL  # not trained here
         left += () if _complete(run, own(run, COUNTS)) is not None else (COUNTS, "counts.json")
         for path in sorted(own(run, "any").parent.glob("*.*")):
             if path.suffix in (".safetensors", ".csv", ".json") and path.name not in left:
@@ -108,14 +106,13 @@ def read_frame(path: Path, columns: Mapping[str, type], what: str, *, by: str) -
 
 def _parse(body: bytes, columns: Mapping[str, type]) -> pd.DataFrame:
     unknown = {name: ["", "nan"] for name, kind in columns.items() if kind is float}  # text may be "NA"
-    read = pd.read_csv(io.BytesIO(body), dtype=dict(columns), na_values=unknown, keep_default_na=False)
-    return read[list(columns)]
+    return pd.read_csv(io.BytesIO(body), dtype=dict(columns), na_values=unknown, keep_default_na=False)[list(columns)]
 
 
-def in_order(values: Iterable) -> pd.Categorical:
-    """The values as categories in the order of their first appearance, in which groups come out."""
+def in_order(values: Iterable, order: Iterable | None = None) -> pd.Categorical:
+    """The values as categories in the given order, else that of their first appearance, in which groups come out."""
     values = list(values)
-    return pd.Categorical(values, list(dict.fromkeys(values)), ordered=True)
+    return pd.Categorical(values, list(dict.fromkeys(values if order is None else order)), ordered=True)
 
 
 NOT_DRAWN = ABSTAIN - 1
@@ -180,12 +177,9 @@ def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
     if left_out := [run.id for run in runs if run not in found]:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
     counts = pd.concat(found.values(), ignore_index=True)
-    for name in ("model", "recipe"):
-        counts[name] = in_order(counts[name])
-    counts["sigma"] = pd.Categorical(counts["sigma"], sorted(set(counts["sigma"])), ordered=True)
-    methods = dict.fromkeys(m.name for p in (profile, *(run.profile for run in runs)) for m in p.methods)
-    counts["method"] = pd.Categorical(counts["method"], list(methods), ordered=True)
-    return counts
+    methods = [m.name for p in (profile, *(run.profile for run in runs)) for m in p.methods]
+    orders = {"model": None, "recipe": None, "sigma": sorted(set(counts["sigma"])), "method": methods}
+    return counts.assign(**{name: in_order(counts[name], order) for name, order in orders.items()})
 
 
 def read_run(run: Run) -> pd.DataFrame | None:

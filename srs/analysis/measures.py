@@ -9,18 +9,17 @@ import numpy as np
 import pandas as pd
 
 from srs.smoothing import adaptive, bounds
-from srs.smoothing.bounds import ABSTAIN, Rule
 from srs.store import in_order, RUN  # noqa: F401  # in_order is also asked for here
 
 METHOD = [*RUN, "method"]
 ROW = [*METHOD, "rule"]  # what a line of most tables is about
-RULES = [Rule.COHEN, Rule.AUDIT, Rule.THEOREM31, Rule.RELEASED]  # in the order of the tables
+RULES = [bounds.Rule.COHEN, bounds.Rule.AUDIT, bounds.Rule.THEOREM31, bounds.Rule.RELEASED]  # in the order of the tables
 SOUND = [rule for rule in RULES if rule.sound]
 CONFIDENCE = 0.95  # of the intervals over images
 
 
 def certificates(
-    counts: pd.DataFrame, *, alpha: float, rules: Sequence[Rule] | None = None, split: float = bounds.DEFAULT_SPLIT
+    counts: pd.DataFrame, *, alpha: float, rules: Sequence[bounds.Rule] | None = None, split: float = bounds.DEFAULT_SPLIT
 ) -> pd.DataFrame:
     """The certificate of every image: its row once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
 
@@ -35,7 +34,7 @@ def certificates(
         share = adaptive.spent(alpha, own["n"], np.nan_to_num(own.get("n_max", 0)))  # an ablation's own counts have fixed n
         own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, share, split)
         own["rule"], own["radius"] = str(rule), own["sigma"].astype(float) * unit
-        own["correct"] = (own["predict"] == own["label"]) & (own["predict"] != ABSTAIN)
+        own["correct"] = (own["predict"] == own["label"]) & (own["predict"] != bounds.ABSTAIN)
         parts.append(own)
     found = pd.concat(parts, ignore_index=True)
     found["rule"] = pd.Categorical(found["rule"], list(map(str, RULES)), ordered=True)
@@ -44,7 +43,7 @@ def certificates(
 
 def under_its_rule(certified: pd.DataFrame) -> pd.DataFrame:
     """The rows under the one rule that holds for their votes, whatever they depend on: cohen or audit."""
-    return certified[certified["rule"].isin((Rule.COHEN, Rule.AUDIT))]
+    return certified[certified["rule"].isin((bounds.Rule.COHEN, bounds.Rule.AUDIT))]
 
 
 def holding(counts: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
@@ -55,16 +54,14 @@ def holding(counts: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
 def held(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
     """How many images of each group are classified rightly with a radius of at least r, per r, and their number `images`."""
     radius = certified["radius"].where(certified["correct"], -np.inf)
-    at = pd.DataFrame({r: radius >= r for r in radii}).astype(int)
-    return _grouped(at.assign(images=1), certified, by).sum()
+    return _grouped(pd.DataFrame({r: radius >= r for r in radii}).astype(int).assign(images=1), certified, by).sum()
 
 
 def certified_accuracy(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
     """Certified accuracy in percent at each radius (`r=0.25`) and ACR, the mean radius (Zhai et al. 2020), of each group."""
     counts = held(certified, radii, by)
     table = pd.DataFrame({f"r={r:.2f}": 100 * counts[r] / counts["images"] for r in radii})
-    radius = certified["radius"].where(certified["correct"], 0.0).rename("ACR")
-    return table.join(_grouped(radius, certified, by).mean())
+    return table.join(_grouped(certified["radius"].where(certified["correct"], 0.0).rename("ACR"), certified, by).mean())
 
 
 def confidence(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str] = ROW) -> pd.DataFrame:
@@ -89,8 +86,7 @@ def rrd(certified: pd.DataFrame) -> pd.DataFrame:
 
 def p_m(counts: pd.DataFrame) -> pd.Series:
     """p_m of each row: share of the votes for c_A that its auditor, on the same noise, does not give; nan if not taken."""
-    taken = (counts["n_wrong"] >= 0) & (counts["n_a"] > 0)
-    return (counts["n_wrong"] / counts["n_a"].clip(lower=1)).where(taken)
+    return (counts["n_wrong"] / counts["n_a"].clip(lower=1)).where((counts["n_wrong"] >= 0) & (counts["n_a"] > 0))
 
 
 def gap(counts: pd.DataFrame, alpha: float) -> pd.Series:

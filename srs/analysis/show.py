@@ -30,6 +30,7 @@ DIGITS = {  # decimals of other columns; one that begins with "residual" is prin
     **dict.fromkeys(RULE_LABELS.values(), 3),
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]\d+)?")
+LATEX = str.maketrans({c: "\\" + c for c in "%_&#$"} | {"<": "$<$", ">": "$>$"})  # plain text as LaTeX wants it in a caption
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None) -> pd.Da
 def table(profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits: Mapping[str, int] | None = None) -> Shown:
     """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
     caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits)
-    columns = "".join(_aligned(printed, "r", "l"))
+    label, columns = f"tab:{name}", "".join(_aligned(printed, "r", "l"))
     texts = {
         "md": f"{_markdown(printed)}\n\n{caption}\n", "csv": printed.to_csv(index=False, lineterminator="\n"),
-        "tex": printed.to_latex(index=False, escape=True, caption=_escape(caption), label=f"tab:{name}", column_format=columns),
+        "tex": printed.to_latex(index=False, escape=True, caption=caption.translate(LATEX), label=label, column_format=columns),
     }  # fmt: skip
     for kind, text in texts.items():
         sealed.write(store.shown(profile, f"{name}.{kind}"), text.encode())
@@ -123,8 +124,3 @@ def _aligned(printed: pd.DataFrame, right: str, left: str) -> list[str]:
 
 def _markdown(printed: pd.DataFrame) -> str:
     return printed.to_markdown(index=False, disable_numparse=True, colalign=_aligned(printed, "right", "left"))
-
-
-def _escape(text: str) -> str:
-    """Plain text as LaTeX wants it in a caption."""
-    return text.translate({ord(c): "\\" + c for c in "%_&#$"} | {ord("<"): "$<$", ord(">"): "$>$"})

@@ -63,11 +63,10 @@ def paper_attacks(
     radii: tuple[float, ...] = RADII, vectors: tuple[int, ...] = (1, 4, 8, 16), steps: int = 20
 ) -> tuple[Attack, ...]:
     """The paper's attacks (none, PGD on the base classifier, Smooth-PGD with m copies), and one at the certificates' edge."""
-    exact = Gradient("implicit", state=10, backward=10)
     cheap = Gradient("unrolled", state=3, unroll=3)  # notebook 34 sets such gradients against the exact one
     return (
         NO_ATTACK,
-        Attack("PGD", gradient=exact, steps=steps, radii=radii),
+        Attack("PGD", gradient=Gradient("implicit", state=10, backward=10), steps=steps, radii=radii),
         *(Attack(f"Smooth-PGD m={m}", m, cheap, steps, radii=radii) for m in vectors),
         Attack(f"at the edge m={vectors[-1]}", vectors[-1], cheap, steps, radii=()),
     )

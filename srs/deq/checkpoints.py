@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from srs import sealed, settings, store
-from srs.deq.mdeq import build, MDEQ
-from srs.deq.resnet import ResNet
+from srs.deq import mdeq, resnet
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -47,7 +46,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
 
 def load(
     path: Path, model: settings.Model | settings.ResNet, data: settings.Data, *, state: dict[str, Tensor] | None = None
-) -> MDEQ | ResNet:
+) -> mdeq.MDEQ | resnet.ResNet:
     """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with `module.`,
@@ -55,7 +54,7 @@ def load(
 
     Raises what `sealed.read` raises, and ConfigError for weights of another architecture or not finite.
     """
-    path, loaded = Path(path), build(model, data)
+    path, loaded = Path(path), mdeq.build(model, data)
     if state is None and path.suffix == ".safetensors":
         state = read_tensors(path, "weight file")
     elif state is None:

@@ -17,18 +17,16 @@ import pandas as pd
 
 from srs import settings, store
 from srs.analysis import measures, plots, show
-from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, hardened
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import bounds, certify, noise, votes
-from srs.smoothing.bounds import Rule
 from srs.training import train
 
 NAME = "ablations.csv"  # of the file of counts
 KINDS = {"table": str, "value": str, "model": str, "recipe": str, "sigma": float, "method": str, "reference": str}
 KINDS |= {"needs_audit": bool} | store.KINDS | {"K": np.int64}
-SUFFIX = {"naive": "N", "anderson": "A", "broyden": "B"}  # of a method's name, as in the paper
+SUFFIX = {"N": "naive", "A": "anderson", "B": "broyden"}  # of a method's name, as in the paper, and its solver
 STARTS = {  # and the methods' names
     "zero": "MDEQ", "clean": "SRS-clean", "previous": "SRS-MDEQ", "pilot_mean": "SRS-pilot",
     "corrected_pilot_mean": "SRS-corrected", "train_mean": "RS-mean",
@@ -88,7 +86,7 @@ def images_of(table: str, profile: Profile) -> int:
 def varied(profile: Profile) -> Iterator[tuple[str, str, Method]]:
     """By table, the values of what is varied and how votes are drawn with each; solvers at equal evaluations of f."""
     for k, kind in ((5, "MDEQ"), (30, "MDEQ"), (3, "SRS-MDEQ")):
-        for solver, letter in SUFFIX.items():
+        for letter, solver in SUFFIX.items():
             yield "solver", solver, _variant(profile, f"{kind}-{k}{letter}")
     chains = [size for size in (10, 25, 50, 100, 400) if 2 * size <= profile.n]  # two batches or more: a chain has a link
     for k in (1, 3):
@@ -105,9 +103,8 @@ def varied(profile: Profile) -> Iterator[tuple[str, str, Method]]:
 def _variant(profile: Profile, name: str, **changes: object) -> Method:
     """Standard RS or SRS with the name's steps and solver; the profile's own method where it votes alike: its are stored."""
     steps, letter = re.search(r"-(\d+)([NAB])", name).groups()
-    solver = next(solver for solver, own in SUFFIX.items() if own == letter)
     parent = "SRS-MDEQ-3A" if name.startswith("SRS-MDEQ") else profile.reference
-    method = replace(profile.method(parent), name=name, audit=0, solver=solver, steps=int(steps), **changes)
+    method = replace(profile.method(parent), name=name, audit=0, solver=SUFFIX[letter], steps=int(steps), **changes)
     return next((m for m in profile.methods if replace(m, name=name, audit=0) == method), method)
 
 
@@ -156,12 +153,10 @@ def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: s
     methods = tuple(dict.fromkeys((*profile.methods, *(line.method for line in own))))
     part = replace(run, profile=replace(profile, images=images, methods=methods, plan=()))
     draw(part, count=False)
-    inputs = certify.read_inputs(part, device)
-    sampling = profile.sampling
+    inputs, sampling = certify.read_inputs(part, device), profile.sampling
     read = cache(lambda method, idx: votes.read(certify.vote_file(part, method, inputs, idx), method, sampling))
     for table, value, _, method, n, k in own:
-        asked = (method, reference, method.auditor or reference)
-        drawn = ([read(m, idx) for m in asked] for idx in part.profile.evaluated)
+        drawn = ([read(m, idx) for m in (method, reference, method.auditor or reference)] for idx in part.profile.evaluated)
         found = [first_n(method, sampling, *three, n=n, k=k) for three in drawn]
         yield store.label(run, method, found).assign(table=table, value=value, K=k)
 
@@ -194,8 +189,7 @@ def read(profile: Profile) -> dict[str, pd.DataFrame]:
     if run is not None and (main := store.read_run(run)) is not None:
         found["main"] = main[main["needs_audit"] | (main["method"] == profile.reference)].assign(value="")
     if run is not None and (path := store.find(run, NAME)):
-        recounted = store.read_frame(path, KINDS, "table of recounts", by="")
-        found |= dict(list(recounted.groupby("table", sort=False)))
+        found |= dict(list(store.read_frame(path, KINDS, "table of recounts", by="").groupby("table", sort=False)))
     ordered = ("value", "recipe", "method")
     return {table: rows.assign(**{name: measures.in_order(rows[name]) for name in ordered}) for table, rows in found.items()}
 
@@ -231,13 +225,13 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Certified accuracy of the same SRS votes with correlation elimination (three rules) and without any."""
     by = ["method", "rule"]
     certified = measures.certificates(own, alpha=profile.alpha, rules=measures.RULES)
-    certified = certified[certified["needs_audit"] | (certified["rule"] == Rule.COHEN)].copy()
+    certified = certified[certified["needs_audit"] | (certified["rule"] == bounds.Rule.COHEN)].copy()
     standard = certified[certified["method"] == profile.reference].set_index("idx")["radius"]
     certified[ABOVE] = certified["radius"] > certified["idx"].map(standard)
     certified["mean p_m %"] = (100 * measures.p_m(certified)).where(certified["needs_audit"])
     more = certified.groupby(by, observed=True).agg({ABOVE: "sum", "mean p_m %": "mean"})
     table = sweep(certified, by, profile).join(more, on=by)
-    plain, srs = table["rule"] == Rule.COHEN, table["method"] != profile.reference
+    plain, srs = table["rule"] == bounds.Rule.COHEN, table["method"] != profile.reference
     table["rule"] = table["rule"].astype(str).map(show.RULE_LABELS).mask(plain, "not needed: cohen").mask(plain & srs, NOTHING)
     return table.rename(columns={"rule": "elimination"})
 
@@ -261,13 +255,13 @@ def caption(name: str, profile: Profile) -> str:
     return text if name == "n" else f"{text} {show.UNSOUND_NOTE}"
 
 
-def shown(found: dict[str, pd.DataFrame], profile: Profile) -> list[Shown]:
+def shown(found: dict[str, pd.DataFrame], profile: Profile) -> list[show.Shown]:
     """Every table of `sweeps`, and figures: ACR against K and alpha, and certified accuracy against radius for every N."""
     made = [show.table(profile, f"ablation_{n}", own, caption(n, profile)) for n, own in found.items() if n != "curves"]
     drawn = {}
     for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
         if name in found:
-            own = found[name][(found[name]["rule"] != Rule.COHEN) | (name == "alpha")]  # standard RS has no K
+            own = found[name][(found[name]["rule"] != bounds.Rule.COHEN) | (name == "alpha")]  # standard RS has no K
             look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
             drawn[name] = plots.lines(own, x=RECOUNTED[name], y="ACR", hue="method", panel="rule", **look)
     if "curves" in found:
@@ -287,7 +281,7 @@ def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
         return f"Of all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
     if what in ("recipe", *RECOUNTED.values()):
         value, number, sort = "ACR", show.round_down, what if name in RECOUNTED else "ACR"
-        own = own[own["method"].isin((profile.reference, "SRS-MDEQ-3A")) & own["rule"].isin((Rule.COHEN, Rule.AUDIT))]
+        own = measures.under_its_rule(own[own["method"].isin((profile.reference, "SRS-MDEQ-3A"))])
         about = "ACR of " + own["method"].astype(str)
     else:
         value, number, sort = COST[0], partial(show.round_half_up, digits=2), COST[0]

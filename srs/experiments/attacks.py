@@ -7,10 +7,8 @@ from scipy.stats import binomtest
 from srs import settings, store
 from srs.analysis import measures, show
 from srs.analysis.measures import ROW, RUN
-from srs.analysis.show import Shown
 from srs.attacks.settings import Suite
 from srs.experiments.certified_accuracy import identity, model_of, name_of, of_run
-from srs.settings import Profile, Run
 from srs.smoothing.bounds import ABSTAIN, Rule
 
 FLIP_ALPHA = 1e-6  # of one test: thousands of points are tested, and none of them may be blamed by chance
@@ -22,20 +20,20 @@ class FalseCertificate(AssertionError):
     """An attack changed the smoothed classifier's mind within a radius that a sound rule certified."""
 
 
-def suite_of(profile: Profile) -> Suite:
+def suite_of(profile: settings.Profile) -> Suite:
     """What is attacked in a profile; ConfigError if nothing is."""
     settings.check(profile.attacks is not None, "attacked profile", profile.name, "one with attacks, such as digits")
     return profile.attacks
 
 
-def runs_of(profile: Profile) -> tuple[Run, ...]:
+def runs_of(profile: settings.Profile) -> tuple[settings.Run, ...]:
     """The runs of a profile that are attacked."""
     named = suite_of(profile).runs
     paper = (run for run in profile.runs if run.train.recipe == "paper")
     return tuple(run for run in paper if not named or (run.model.name, run.sigma) in named)
 
 
-def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
+def measure(profile: settings.Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Attack the images of every attacked run; what is stored is not done again."""
     from srs.attacks import attack
 
@@ -43,7 +41,7 @@ def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, schedule
         attack.run_suite(run, suite_of(profile), device=device, workers=workers, scheduler=scheduler)
 
 
-def read(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read(profile: settings.Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row per attacked image and radius, and the images' certificates; ConfigError if a run was not attacked or certified."""
     counted, suite = store.read_counts(profile), suite_of(profile)
     points = pd.concat([store.read_attacks(run).assign(**identity(run)) for run in runs_of(profile)], ignore_index=True)
@@ -52,7 +50,7 @@ def read(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
     return points, measures.certificates(some, alpha=profile.alpha)
 
 
-def shown(profile: Profile) -> list[Shown]:
+def shown(profile: settings.Profile) -> list[show.Shown]:
     """The tables of stored attacks; none where a run was not attacked: the table of coverage says that they are not made."""
     stored = [store.find(run, "attacks.csv") for run in runs_of(profile)] if profile.attacks else []
     return tables(*read(profile), profile) if stored and all(stored) else []
@@ -131,17 +129,16 @@ def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame, reference: st
 def pointwise(tested: pd.DataFrame, method: str) -> pd.DataFrame:
     """How many attacked images are flipped, those certified at the radius apart from those that are not, by run and attack."""
     own, line = of_radii(measures.under_its_rule(tested[tested["method"] == method])), [*RUN, "attack"]
-    changed = own["own"] != own["c_a"]
     held, parts = (own["predict"] != ABSTAIN) & (own["certified"] >= own["radius"]), []
     for name, some in (("certified", held), ("not certified", ~held)):
-        rows = own.assign(of=some, flips=changed & some).groupby([*line, "radius"], observed=True)
+        rows = own.assign(of=some, flips=(own["own"] != own["c_a"]) & some).groupby([*line, "radius"], observed=True)
         counts = rows[["flips", "of"]].sum().astype(str)
         cells = (counts["flips"] + " of " + counts["of"]).unstack("radius").rename(columns="r={:.2f}".format)
         parts.append(cells.assign(images=name).set_index("images", append=True))
     return pd.concat(parts).sort_index(level=line, kind="stable", sort_remaining=False).reset_index()
 
 
-def tables(points: pd.DataFrame, certified: pd.DataFrame, profile: Profile) -> list[Shown]:
+def tables(points: pd.DataFrame, certified: pd.DataFrame, profile: settings.Profile) -> list[show.Shown]:
     """The test of the certificates of all runs; for each the accuracy that attacks leave, and the point-wise table.
 
     FalseCertificate, once all is saved, if an attack proved a certificate of a sound rule false.

@@ -3,8 +3,6 @@
 import pandas as pd
 
 from srs.analysis import measures, plots, show
-from srs.analysis.measures import METHOD, ROW
-from srs.analysis.show import Shown
 from srs.experiments.certified_accuracy import family_name
 from srs.settings import Profile
 
@@ -19,14 +17,14 @@ BINS = {"LARGE": 20}  # else 10, as in the paper's figures
 
 def mean_rrd(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Mean RRD of every SRS method under every rule, model by model; `images` are those that standard RS certifies."""
-    groups = measures.rrd(measures.certificates(counts, alpha=profile.alpha)).groupby(ROW, observed=True)["rrd"]
-    images = groups.size().groupby(METHOD, observed=True).max().rename("images")
+    groups = measures.rrd(measures.certificates(counts, alpha=profile.alpha)).groupby(measures.ROW, observed=True)["rrd"]
+    images = groups.size().groupby(measures.METHOD, observed=True).max().rename("images")
     table = images.to_frame().join(groups.mean().unstack("rule").rename(columns=show.RULE_LABELS)).reset_index()
-    every = counts.loc[counts["needs_audit"], METHOD].drop_duplicates()
-    return every.merge(table, on=METHOD, how="left").fillna({"images": 0}).astype({"images": int})
+    every = counts.loc[counts["needs_audit"], measures.METHOD].drop_duplicates()
+    return every.merge(table, on=measures.METHOD, how="left").fillna({"images": 0}).astype({"images": int})
 
 
-def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
+def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """The table of RRD; none for a profile without SRS."""
     if not counts["needs_audit"].any():
         return []
@@ -36,7 +34,7 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
     ))]  # fmt: skip
 
 
-def histograms(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
+def histograms(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """Histograms of RRD under the rule `audit`, of p_m and of gap, for every model size and recipe."""
     rrd, srs = measures.rrd(measures.holding(counts, alpha=profile.alpha)), counts[counts["needs_audit"]]
     percent = srs.assign(p_m=100 * measures.p_m(srs), gap=100 * measures.gap(srs, profile.alpha))

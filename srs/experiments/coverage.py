@@ -10,12 +10,9 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from srs import settings, store
+from srs import profiles, settings, store
 from srs.analysis import measures, show
-from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy
-from srs.profiles import PROFILES
-from srs.settings import Profile
 from srs.smoothing.bounds import Rule
 
 COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
@@ -32,7 +29,7 @@ def read(name: str) -> pd.DataFrame:
     return pd.read_csv(store.published(name), dtype=str, keep_default_na=False)
 
 
-def compare(profile: Profile, name: str) -> pd.DataFrame:
+def compare(profile: settings.Profile, name: str) -> pd.DataFrame:
     """Certified accuracy of networks that others certified otherwise, the paper's at those radii that it prints, and ours.
 
     `lipschitz`: networks with a bounded Lipschitz constant, ours at every sigma; `smoothing`: smoothed ones at sigma 0.5.
@@ -56,7 +53,7 @@ def compare(profile: Profile, name: str) -> pd.DataFrame:
     return both if name == "lipschitz" else both[both["sigma"] == SIGMA]
 
 
-def comparison(profile: Profile) -> list[Shown]:
+def comparison(profile: settings.Profile) -> list[show.Shown]:
     """Both tables of comparison; without counts they hold the published rows alone."""
     ours = (
         f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}), measured "
@@ -71,7 +68,7 @@ def comparison(profile: Profile) -> list[Shown]:
     return [show.table(profile, f"comparison_{name}", compare(profile, name), f"{text} {ours}") for name, text in told.items()]
 
 
-def wanted(profile: Profile, item: pd.Series) -> str:
+def wanted(profile: settings.Profile, item: pd.Series) -> str:
     """The table or figure that a profile should have of an item; empty if it has not the model, the sigma or the data."""
     column = OTHERWISE.get(profile.data.name, "artefact")
     name = item[column] if column else ""
@@ -81,7 +78,7 @@ def wanted(profile: Profile, item: pd.Series) -> str:
     return name if any(model <= {run.model.name} and sigma <= {f"s{run.sigma:.2f}"} for run in runs) else ""
 
 
-def items(profile: Profile) -> pd.DataFrame:
+def items(profile: settings.Profile) -> pd.DataFrame:
     """A line per item of the paper: what it shows, what makes it in which profiles, whether it is made in this one."""
 
     def state(item: pd.Series) -> str:
@@ -92,7 +89,7 @@ def items(profile: Profile) -> pd.DataFrame:
 
     paper = read("items").rename(columns={"known": "content known", "notebook": "made by"})
     artefact = paper["artefact"] + paper["imagenet"].map(lambda name: f", {name}" if name else "")
-    where = paper.apply(lambda item: ", ".join(name for name, p in PROFILES.items() if wanted(p, item)), axis=1)
+    where = paper.apply(lambda item: ", ".join(name for name, p in profiles.PROFILES.items() if wanted(p, item)), axis=1)
     told = {"as": artefact, "in profiles": where, f"in {profile.name} now": paper.apply(state, axis=1)}
     return paper[["item", "shows", "content known", "made by"]].assign(**told)
 
@@ -106,14 +103,14 @@ def finding(table: pd.DataFrame) -> str:
     return f"Of the paper's {len(table)} tables and figures {there}{f'; not made: {told}' if told else ''}."
 
 
-def coverage(profile: Profile) -> Shown:
+def coverage(profile: settings.Profile) -> show.Shown:
     """The table of coverage, to be made after everything that it looks for."""
     frame = items(profile)
     caption = f"The paper's tables (T) and figures (F), in the order of its pages, and what shows the same. {finding(frame)}"
     return show.table(profile, "coverage", frame, caption)
 
 
-def require_complete(profile: Profile) -> None:
+def require_complete(profile: settings.Profile) -> None:
     """Refuse a profile that lacks any table or figure that it should have (ConfigError)."""
     told = finding(items(profile))
     settings.check("not made" not in told, f"coverage of {profile.name}", told, "everything that the profile should have")

@@ -2,18 +2,16 @@
 
 import pandas as pd
 
-from srs import store
+from srs import settings, store
 from srs.analysis import measures, show
-from srs.analysis.show import Shown
 from srs.experiments.certified_accuracy import main_certificates
-from srs.settings import Profile
 from srs.smoothing import certify
 from srs.training import train
 
 LINE = ["sigma", "network"]
 
 
-def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
+def measure(profile: settings.Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Train and certify the explicit networks that have no counts here or among what is shipped; others stay as they are."""
     for run in profile.explicit:
         if store.read_run(run) is None:
@@ -21,12 +19,12 @@ def measure(profile: Profile, *, device: str = "cpu", workers: int = 1, schedule
             certify.certify(run, device=device, workers=workers, scheduler=scheduler)
 
 
-def read(profile: Profile) -> pd.DataFrame:
+def read(profile: settings.Profile) -> pd.DataFrame:
     """The main certificates of the explicit networks, then of the DEQs; empty for a profile without explicit networks."""
     return main_certificates(profile.explicit + profile.runs if profile.explicit else ())
 
 
-def shown(certified: pd.DataFrame, profile: Profile) -> list[Shown]:
+def shown(certified: pd.DataFrame, profile: settings.Profile) -> list[show.Shown]:
     """The table of certified accuracy; none for a profile without explicit networks."""
     if certified.empty:
         return []

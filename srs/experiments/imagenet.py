@@ -3,7 +3,6 @@
 import pandas as pd
 
 from srs.analysis import show
-from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy
 from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
 from srs.settings import Profile
@@ -19,7 +18,7 @@ def published(full: Profile) -> pd.DataFrame:
     return known.loc[names, [*(f"r={r:.2f}" for r in full.radii), "seconds/image"]]
 
 
-def published_table(profile: Profile, full: Profile) -> Shown:
+def published_table(profile: Profile, full: Profile) -> show.Shown:
     """The table of what was published, in a profile's folder; it needs no image."""
     return show.table(profile, "imagenet_published", published(full).map("{:g}".format), (
         f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent at "

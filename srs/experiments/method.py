@@ -10,30 +10,28 @@ from matplotlib.figure import Figure
 
 from srs import profiles, settings
 from srs.analysis import plots, show
-from srs.analysis.show import Shown
 from srs.deq import mdeq
-from srs.settings import Model, Profile, ResNet, Train
 
 
-def compared(profile: Profile) -> list[Profile]:
+def compared(profile: settings.Profile) -> list[settings.Profile]:
     """The profile that was asked for, then those that always stand beside it."""
     return [profile, *(p for p in profiles.PROFILES.values() if p.published and p.name != profile.name)]
 
 
-def architecture(profile: Profile) -> pd.DataFrame:
+def architecture(profile: settings.Profile) -> pd.DataFrame:
     """The sizes of every model: a column per profile and model, the paper's beside ours."""
     columns = {}
     for p in compared(profile):
         for model in dict.fromkeys(run.model for run in p.every_run):
             own = {"input": " x ".join(map(str, p.data.shape)), "classes": str(p.data.classes), **_cells(model)}
-            if isinstance(model, Model):
+            if isinstance(model, settings.Model):
                 own |= {"branches": str(len(model.channels)), "groups": f"{model.groups} ({model.groups // 2} after fusion)"}
             sizes = zip(("dimension of z", "parameters"), map(_text, counted(model, p.data)))
             columns[f"{p.name}: {model.name}"] = own | dict(sizes)
     return _side_by_side(columns)
 
 
-def counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
+def counted(model: settings.Model | settings.ResNet, data: settings.Data) -> tuple[int, int]:
     """The dimension of z and the number of parameters of a network, built without memory for its weights."""
     with torch.device("meta"):
         network = mdeq.build(model, data)
@@ -41,7 +39,7 @@ def counted(model: Model | ResNet, data: settings.Data) -> tuple[int, int]:
     return dimension, sum(p.numel() for p in network.parameters())
 
 
-def training(profile: Profile) -> pd.DataFrame:
+def training(profile: settings.Profile) -> pd.DataFrame:
     """Every number of every recipe and of those it begins with: a column per profile, model and recipe."""
     columns = {}
     for p in compared(profile):
@@ -57,8 +55,8 @@ def training(profile: Profile) -> pd.DataFrame:
     return _side_by_side(columns)
 
 
-def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
-    explicit, path_independent = isinstance(model, ResNet), train.gradient == "path_independent"
+def _training(model: settings.Model | settings.ResNet, train: settings.Train) -> dict[str, str]:
+    explicit, path_independent = isinstance(model, settings.ResNet), train.gradient == "path_independent"
     dropout = model.dropout if train.dropout is None and not explicit else train.dropout
     told = {
         "init from": f"recipe {train.init_from.recipe}" if train.init_from else "random weights",
@@ -74,7 +72,7 @@ def _training(model: Model | ResNet, train: Train) -> dict[str, str]:
     return own | {f"path independence: {name}": text for name, text in free.items()}
 
 
-def methods(profile: Profile) -> pd.DataFrame:
+def methods(profile: settings.Profile) -> pd.DataFrame:
     """How each row of the main tables draws its votes: a line per profile and method."""
     rows = []
     for p in compared(profile):
@@ -105,7 +103,7 @@ def _side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("setting").fillna("-").reset_index()
 
 
-def settings_tables(profile: Profile) -> list[Shown]:
+def settings_tables(profile: settings.Profile) -> list[show.Shown]:
     """The tables of hyper-parameters of a profile and of the paper's own settings."""
     others = " and ".join(f"'{p.name}'" for p in profiles.PROFILES.values() if p.published)
     captions = {
@@ -134,7 +132,7 @@ def _diagram(lines: list[str], arrows: Sequence[int]) -> Figure:
     return fig
 
 
-def diagrams(profile: Profile) -> list[Shown]:
+def diagrams(profile: settings.Profile) -> list[show.Shown]:
     """Standard smoothing of a DEQ above SRS, and from SRS votes to a radius by Theorem 3.1; the same for every profile."""
 
     def copy(number: str, start: str, evaluations: int, solution: str) -> str:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 from srs import data, profiles, settings, store
 from srs.analysis import plots
-from srs.deq import checkpoints, inference, mdeq
-from srs.deq.adapters import as_deq
-from srs.deq.solvers import SOLVERS
+from srs.deq import adapters, checkpoints, inference, mdeq, solvers
 from srs.settings import ABSTAIN, check, Method
 from srs.smoothing import bounds, votes
 from srs.smoothing.noise import Copies
@@ -137,7 +135,7 @@ def tune(
         keep: share of the full solve's mean radius that the choice must reach.
     """
     settings.check_count(copies, 2, "copies")
-    model, labels, rows = copy.copy(as_deq(model, classes)), np.asarray(labels, np.int64), []
+    model, labels, rows = copy.copy(adapters.as_deq(model, classes)), np.asarray(labels, np.int64), []
     known = np.unique(labels).tolist()
     check(known != [] and 0 <= known[0] and known[-1] < classes, "labels", known, f"classes from 0 to {classes - 1}")
     explicit = getattr(model, "explicit", False)
@@ -210,13 +208,12 @@ def _margins(model, noisy, labels, start, steps) -> tuple[np.ndarray, Tensor]:
 
         def look(step: int, active: Tensor, z: Tensor, i: int = i) -> Tensor:
             logits, label = model.head(z), wanted[i + active]
-            others = logits.scatter(1, label, -torch.inf).amax(dim=1)
-            lead = (logits.gather(1, label)[:, 0] - others).cpu()
+            lead = (logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(dim=1)).cpu()
             margins[step:, i + active.cpu().numpy()] = lead  # later, too: a solved copy leaves
             return torch.zeros_like(active, dtype=torch.bool)
 
         z0 = cold if start is None else start.expand_as(cold)
-        z = SOLVERS["anderson"](model.f, z0, u, max_steps=steps, tol=STANDARD.tol, decided=look).z
+        z = solvers.SOLVERS["anderson"](model.f, z0, u, max_steps=steps, tol=STANDARD.tol, decided=look).z
         solved.append(z[torch.isfinite(z).all(dim=1)])
     return margins.reshape(steps, len(noisy), -1), torch.cat(solved).mean(dim=0)
 
@@ -233,8 +230,7 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
 
     if len(table) == 1:
         return f"plain {told(table)}; an explicit network has no solver to shorten"
-    start = enough["method"].map(lambda method: method.start)
     starts = {"zero": "from zero", "train_mean": "from a shared start", "previous": "with an audit"}
     lines = {"cheapest sound method": enough, "full solve": table.iloc[STEPS - 1 :]}
-    lines |= {title: enough[start == name] for name, title in starts.items()}
+    lines |= {title: enough[[method.start == name for method in enough["method"]]] for name, title in starts.items()}
     return "\n".join(f"{title}: {told(rows)}" for title, rows in lines.items())

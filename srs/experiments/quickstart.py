@@ -6,12 +6,10 @@ import seaborn
 import torch
 from matplotlib.figure import Figure
 
-from srs import data, store
+from srs import data, settings, store
 from srs.analysis import plots, show
-from srs.analysis.show import Shown
 from srs.deq import mdeq
 from srs.deq.solvers import SOLVERS
-from srs.settings import Profile, Run
 from srs.smoothing import certify
 from srs.smoothing.noise import Copies
 
@@ -19,7 +17,7 @@ RESIDUALS, KINDS = "residuals.csv", {"start": str, "evaluations": int, "residual
 
 
 @torch.inference_mode()
-def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
+def residuals(model: mdeq.DEQ, run: settings.Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
     """Relative residuals |f(z) - z| / |f(z)| of noisy copies before so many `evaluations` of f; stored.
 
     Each copy is solved from zero, from the clean image's solution, and from another copy's (`start`).
@@ -37,14 +35,14 @@ def residuals(model: mdeq.DEQ, run: Run, idx: int, *, copies: int = 32, steps: i
     return frame
 
 
-def stored(profile: Profile) -> list[Shown]:
+def stored(profile: settings.Profile) -> list[show.Shown]:
     """The figure of `convergence` of every run whose residuals are stored."""
     paths = {run: path for run in profile.runs if (path := store.find(run, RESIDUALS))}
     read = {run: store.read_frame(path, KINDS, "table of residuals", by="") for run, path in paths.items()}
     return [convergence(run, frame, frame["idx"][0]) for run, frame in read.items()]
 
 
-def convergence(run: Run, frame: pd.DataFrame, idx: int) -> Shown:
+def convergence(run: settings.Run, frame: pd.DataFrame, idx: int) -> show.Shown:
     """Relative residual against evaluations of f from each start: the median copy and the middle 80 % of them."""
     with plots.style():
         fig = Figure(figsize=(plots.WIDTH, 2.2), layout="constrained")
@@ -67,7 +65,7 @@ def start_finding(frame: pd.DataFrame) -> str:
     )
 
 
-def certificates(model: mdeq.DEQ, run: Run, idx: int) -> pd.DataFrame:
+def certificates(model: mdeq.DEQ, run: settings.Run, idx: int) -> pd.DataFrame:
     """The image certified by standard RS and by the longest SRS method of the profile, and what each spent."""
     p, x, rows = run.profile, data.load(run.profile.data, "test").x(idx), []
     for method in (p.method(p.reference), max((m for m in p.methods if m.needs_audit), key=lambda m: m.steps)):

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from srs import profiles, store
+from srs import profiles, settings, store
 from srs.experiments import ablations, attacks, certified_accuracy, consistency, coverage, imagenet, method, simulation
 from srs.experiments import quickstart, soundness, speed, summary
-from srs.settings import Profile
 from srs.smoothing import engine
 
 FROM_COUNTS = {  # of the long table; the longest first
@@ -13,7 +12,7 @@ FROM_COUNTS = {  # of the long table; the longest first
     "consistency": consistency.tables, "distance to the paper": summary.paper_distance,
     "audit sizes": lambda counted, p: soundness.size_tables(simulation.audit_sizes(counted, p), p),
 }  # fmt: skip
-STEPS: dict[str, Callable[[Profile], object]] = {
+STEPS: dict[str, Callable[[settings.Profile], object]] = {
     "models": certified_accuracy.quality, "caps": soundness.caps, "attacks": attacks.shown, "diagrams": method.diagrams,
     "ablations": lambda p: ablations.shown(ablations.sweeps(ablations.read(p), p), p),
     "settings": method.settings_tables, "convergence": quickstart.stored, "speed": speed.speed,
@@ -23,7 +22,7 @@ STEPS: dict[str, Callable[[Profile], object]] = {
 BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures
 
 
-def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
+def remake(profile: settings.Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:
     """Make what stored results allow, coverage last, which looks at the others' files; yields each step's name once it is done.
 
     Args:
@@ -39,7 +38,7 @@ def remake(profile: Profile, *, brief: bool = False, workers: int = 1) -> Iterat
         yield "coverage"
 
 
-def make(name: str, profile: Profile) -> None:
+def make(name: str, profile: settings.Profile) -> None:
     """Make the tables and figures of a step."""
     if name in FROM_COUNTS:
         FROM_COUNTS[name](store.read_counts(profile), profile)

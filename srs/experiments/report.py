@@ -16,9 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from srs import profiles, sealed, settings, store
 from srs.analysis import show
-from srs.analysis.show import Shown
 from srs.experiments import certified_accuracy, summary
-from srs.settings import Profile
 from srs.smoothing.bounds import Rule
 
 GROUPS = {  # the notebooks of the page in its order, by what they are about
@@ -30,10 +28,9 @@ GROUPS = {  # the notebooks of the page in its order, by what they are about
 }
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "papermill", "nbconvert")
 ENDINGS = ("csv", "tex", "pdf")  # of the files that a table or figure links to
-TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def build(profile: Profile, stored: str = "") -> Path:
+def build(profile: settings.Profile, stored: str = "") -> Path:
     """Write figures/<profile>/report.html from the counts and the executed notebooks of a profile; returns its path.
 
     Args:
@@ -50,7 +47,7 @@ def build(profile: Profile, stored: str = "") -> Path:
     body = "".join(text for sections in groups.values() for text in sections.values())
     screens = [first_screen(f"{_named(other)}, from stored counts", other, body) for other in others]
     screens.append(first_screen(f"{_named(profile)}, computed here" if others else "What was found", profile, body))
-    page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
+    page = jinja2.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"), autoescape=True).render(
         profiles=[*others, profile], screens=screens, groups=groups, entries=_entries, unsound=show.RULE_LABELS[Rule.RELEASED],
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         versions={package: importlib.metadata.version(package) for package in PACKAGES},
@@ -60,7 +57,7 @@ def build(profile: Profile, stored: str = "") -> Path:
     return path
 
 
-def notebook_section(profile: Profile, name: str) -> str:
+def notebook_section(profile: settings.Profile, name: str) -> str:
     """An executed notebook on the page; what it wrote to stderr is left out."""
     path = store.executed(profile, name)
     notebook = nbformat.read(path, as_version=4)
@@ -71,7 +68,7 @@ def notebook_section(profile: Profile, name: str) -> str:
     return section(profile, name, notebook, _made_by(path, f"{name[:2]}.ipynb", f"--before={began}"))
 
 
-def first_screen(title: str, profile: Profile, body: str) -> dict[str, object]:
+def first_screen(title: str, profile: settings.Profile, body: str) -> dict[str, object]:
     """A title, findings with links to their tables, and the figure of accuracy kept against speed."""
     counted = store.read_counts(profile)
     findings = [(*finding[:2], _link(profile, finding[2], body)) for finding in summary.findings(counted, profile)]
@@ -79,7 +76,7 @@ def first_screen(title: str, profile: Profile, body: str) -> dict[str, object]:
     return {"title": title, "findings": findings, "drawn": drawn}
 
 
-def stored_results(profile: Profile) -> str:
+def stored_results(profile: settings.Profile) -> str:
     """The main tables of a profile as `srs show` wrote them, with its curves."""
     counted = store.read_counts(profile)
     runs = certified_accuracy.certified_runs(summary.at_main_sigma(counted, profile), profile)
@@ -93,16 +90,16 @@ def stored_results(profile: Profile) -> str:
     return section(profile, profile.name, notebook, _made_by(results, "counts", "--", str(results)))
 
 
-def _named(p: Profile) -> str:
+def _named(p: settings.Profile) -> str:
     """A profile in a stranger's words."""
     return f"{p.data.name}, {p.images} images, {'up to ' * p.adaptive}{p.n:,} votes an image (profile {p.name})"
 
 
-def _notebook(heading: str, shown: list[Shown | Path]) -> nbformat.NotebookNode:
+def _notebook(heading: str, shown: list[show.Shown | Path]) -> nbformat.NotebookNode:
     """What was shown, or is written as .md, as the outputs of a notebook."""
     outputs = []
     for one in shown:
-        if isinstance(one, Shown):
+        if isinstance(one, show.Shown):
             name, caption, data = one.name, one.caption, {"image/png": base64.b64encode(one.png).decode()}
         else:
             table, _, caption = one.read_text().strip().rpartition("\n\n")
@@ -111,7 +108,7 @@ def _notebook(heading: str, shown: list[Shown | Path]) -> nbformat.NotebookNode:
     return new_notebook(cells=[new_markdown_cell(heading), new_code_cell(outputs=outputs)])
 
 
-def section(profile: Profile, name: str, notebook: nbformat.NotebookNode, made_by: str) -> str:
+def section(profile: settings.Profile, name: str, notebook: nbformat.NotebookNode, made_by: str) -> str:
     """An executed notebook without its code: headings a level down, tables that scroll, links to the files of what it shows."""
     hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
     body = HTMLExporter(template_name="basic", embed_images=True, **hidden).from_notebook_node(notebook)[0]
@@ -124,7 +121,7 @@ def section(profile: Profile, name: str, notebook: nbformat.NotebookNode, made_b
     return re.sub(r"<p>(<em>([\w.]+)\.</em>)", lambda caption: f"<p>{_files(profile, caption[2], made_by)}{caption[1]}", body)
 
 
-def _files(profile: Profile, name: str, made_by: str) -> str:
+def _files(profile: settings.Profile, name: str, made_by: str) -> str:
     """Links to the files of a table or figure, and what made it."""
     files = [path for ending in ENDINGS if (path := store.shown(profile, f"{name}.{ending}")).is_file()]
     links = " ".join(f'<a href="{_relative(path)}">{path.suffix[1:]}</a>' for path in files)
@@ -136,7 +133,7 @@ def _relative(path: Path) -> str:
     return os.path.relpath(path, sealed.root() / "figures" / "profile")
 
 
-def _link(profile: Profile, table: str, body: str) -> str:
+def _link(profile: settings.Profile, table: str, body: str) -> str:
     """A link to a table: on the page, else its file; nothing where there is neither."""
     file = store.shown(profile, f"{table}.csv")
     target = f"#{profile.name}-{table}" if f'id="{profile.name}-{table}"' in body else _relative(file) if file.is_file() else ""

@@ -10,7 +10,6 @@ from srs.analysis import measures
 from srs.experiments.certified_accuracy import certified_runs, identity, of_run
 from srs.settings import Method, Profile, Run
 from srs.smoothing import bounds
-from srs.smoothing.bounds import Counts, Rule
 from srs.smoothing.engine import tqdm
 
 ALPHAS = (0.1, 0.01, 0.001)
@@ -120,13 +119,12 @@ def audit_sizes(counts: pd.DataFrame, profile: Profile, *, ns: tuple[int, ...] =
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*measures.METHOD, "N"])
 
 
-def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: np.ndarray, audit_k: int) -> Counts:
+def audited_counts(rng: np.random.Generator, n: int, n_a: np.ndarray, agreeing: np.ndarray, audit_k: int) -> bounds.Counts:
     """Counts after audits of K of all N (Theorem 3.1) and min(K, N_A) of the N_A votes for c_A, `agreeing` of which agree."""
     n_2 = rng.hypergeometric(n_a, n - n_a, min(audit_k, n))
     n_1 = rng.hypergeometric(agreeing, n_a - agreeing, n_2)
     k = np.minimum(audit_k, n_a)
-    m = rng.hypergeometric(n_a - agreeing, agreeing, k)
-    return Counts(n=n, n_a=n_a, k=k, m=m, n_2=n_2, n_1=n_1)
+    return bounds.Counts(n=n, n_a=n_a, k=k, m=rng.hypergeometric(n_a - agreeing, agreeing, k), n_2=n_2, n_1=n_1)
 
 
 def nfe(run: Run, method: Method, own: pd.DataFrame, n: int, k: int | np.ndarray) -> np.ndarray:
@@ -135,8 +133,7 @@ def nfe(run: Run, method: Method, own: pd.DataFrame, n: int, k: int | np.ndarray
     per_vote = (own["nfe_estimate"] - np.minimum(method.batch, own["n"]) * longer).sum() / own["n"].sum()
     audited, steps = own["k"].clip(lower=0).sum(), (method.auditor or run.profile.sampling.reference).steps
     per_audit = own["nfe_audit"].clip(lower=0).sum() / audited if audited else steps
-    votes = (own["n_a"].clip(lower=0) * n / own["n"]).to_numpy()
-    some = np.minimum(np.asarray(k)[..., None], votes).mean(axis=-1)
+    some = np.minimum(np.asarray(k)[..., None], (own["n_a"].clip(lower=0) * n / own["n"]).to_numpy()).mean(axis=-1)
     return np.rint(own["nfe_select"].mean() + n * per_vote + min(method.batch, n) * longer + some * per_audit).astype(int)
 
 
@@ -161,8 +158,8 @@ def _sizes(run: Run, name: str, counts: dict[str, pd.DataFrame], n: int) -> pd.D
         fair = plain if auditor == reference else _rs_radius(run, own_rs, cost[k] * n // own_nfe, np.random.default_rng(1))
         beside.append((k, cost[k], plain, fair))
     k, m = (np.stack([getattr(audited, name) for audited in drawn]) for name in ("k", "m"))
-    audits = Counts(n=n, n_a=np.tile(n_a, (len(ks), 1)), k=k, m=m)  # together: the bound loops over m
-    radius = bounds.certify(Rule.AUDIT, audits, run.sigma, run.profile.alpha)[1].mean(axis=1)
+    audits = bounds.Counts(n=n, n_a=np.tile(n_a, (len(ks), 1)), k=k, m=m)  # together: the bound loops over m
+    radius = bounds.certify(bounds.Rule.AUDIT, audits, run.sigma, run.profile.alpha)[1].mean(axis=1)
     dearest = np.searchsorted(cost, rs_nfe, side="right") - 1
     return pd.DataFrame(beside, columns=["K", "NFE", RS, OWN_RS]).assign(radius=radius, **{DEAREST: dearest})
 
@@ -171,5 +168,5 @@ def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) ->
     """Mean radius of plain RS from n samples of images whose share of votes for c_A is known."""
     if n < 1:
         return 0.0
-    counts = Counts(n=n, n_a=rng.binomial(n, np.tile(share, DRAWS)))
-    return float(bounds.certify(Rule.COHEN, counts, run.sigma, run.profile.alpha)[1].mean())
+    counts = bounds.Counts(n=n, n_a=rng.binomial(n, np.tile(share, DRAWS)))
+    return float(bounds.certify(bounds.Rule.COHEN, counts, run.sigma, run.profile.alpha)[1].mean())

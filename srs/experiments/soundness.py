@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 
 from srs.analysis import measures, show
-from srs.analysis.measures import METHOD, ROW, RULES
-from srs.analysis.show import RULE_LABELS, Shown
 from srs.experiments.certified_accuracy import published, PUBLISHED_SETTINGS
 from srs.experiments.simulation import DEAREST, OWN_RS, RS, TRUE_RADIUS
 from srs.settings import Profile
@@ -18,7 +16,7 @@ N, K, ALPHA = PUBLISHED_SETTINGS.values()
 CAP_SIGMAS = (0.12, 0.25, 0.5, 1.0)
 
 
-def rates(measured: pd.DataFrame, profile: Profile) -> Shown:
+def rates(measured: pd.DataFrame, profile: Profile) -> show.Shown:
     """How often each rule's certificates are false, by `simulation.measure`: a line per size, surrogate and rule."""
     percent = measured[["rate", "lower", "upper"]].map(lambda share: show.round_half_up(100 * share, 3))
     cell = percent["rate"] + " (" + percent["lower"] + "-" + percent["upper"] + ") " + measured["verdict"]
@@ -37,16 +35,16 @@ def rates_finding(measured: pd.DataFrame) -> str:
     told, most = [], (measured["rate"] / measured["alpha"]).groupby(measured["rule"], observed=True).max()
     for rule, verdicts in measured.groupby("rule", observed=True)["verdict"]:
         counted = ", ".join(f"{verdict} in {times}" for verdict, times in verdicts.value_counts().items())
-        told.append(f"{RULE_LABELS[rule]} {counted} of {len(verdicts)} settings, failing at most {most[rule]:,.2f} alpha")
+        told.append(f"{show.RULE_LABELS[rule]} {counted} of {len(verdicts)} settings, failing at most {most[rule]:,.2f} alpha")
     return "; ".join(told) + "."
 
 
-def caps(profile: Profile) -> list[Shown]:
+def caps(profile: Profile) -> list[show.Shown]:
     """The largest radius that each rule can certify at all, and published entries beyond it."""
     ideal = f"all N votes for c_A and no disagreement among the K audited ones (alpha = {ALPHA:g})."
-    by_sigma = pd.DataFrame({"sigma": CAP_SIGMAS} | {RULE_LABELS[r]: np.multiply(CAP_SIGMAS, cap(r, K)) for r in RULES})
+    reach = {"sigma": CAP_SIGMAS} | {told: np.multiply(CAP_SIGMAS, cap(rule, K)) for rule, told in show.RULE_LABELS.items()}
     return [
-        show.table(profile, "caps", by_sigma, f"Largest radius at N = {N}, K = {K}: {ideal}"),
+        show.table(profile, "caps", pd.DataFrame(reach), f"Largest radius at N = {N}, K = {K}: {ideal}"),
         show.table(profile, "published_beyond_caps", published_beyond(), (
             f"Published SRS entries (CIFAR-10, sigma = 0.5) at radii that Theorem 3.1 cannot certify at N = {N}, K = {K} from "
             "any votes; the released (unsound) formula can. Last columns: the K from which a rule could reach r at that N."
@@ -65,10 +63,9 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
     entries = known[known.index.get_level_values("method").str.startswith("SRS")].T.rename(lambda r: r[2:]).rename_axis("r")
     entries = entries[entries.index.astype(float) > sigma * cap(Rule.THEOREM31, k)].map("{:g} %".format)
     entries.columns = [f"{method} {model}, as published" for model, method in entries.columns]
-    every = np.arange(1, N + 1)
     for rule in (Rule.THEOREM31, Rule.AUDIT):
-        short = [int((sigma * cap(rule, every) < float(r)).sum()) for r in entries.index]
-        entries[f"K needed, {RULE_LABELS[rule]}"] = ["out of reach" if ks == N else str(ks + 1) for ks in short]
+        short = [int((sigma * cap(rule, np.arange(1, N + 1)) < float(r)).sum()) for r in entries.index]
+        entries[f"K needed, {show.RULE_LABELS[rule]}"] = ["out of reach" if ks == N else str(ks + 1) for ks in short]
     return entries
 
 
@@ -88,7 +85,7 @@ def caps_finding(k: int = K, sigma: float = 0.5) -> str:
 def gain_finding(counts: pd.DataFrame, profile: Profile) -> str:
     """In how many rows our rule certifies a larger mean radius than Theorem 3.1 on the same SRS votes."""
     certified = measures.certificates(counts[counts["needs_audit"]], alpha=profile.alpha)
-    radius = certified.groupby(ROW, observed=True)["radius"].mean().unstack("rule")
+    radius = certified.groupby(measures.ROW, observed=True)["radius"].mean().unstack("rule")
     radius = radius.reindex(columns=[Rule.THEOREM31, Rule.AUDIT]).query("audit > 0 or theorem31 > 0")
     if radius.empty:
         return "Neither 'audit' nor Theorem 3.1 certifies an image."
@@ -102,15 +99,14 @@ def gain_finding(counts: pd.DataFrame, profile: Profile) -> str:
 def rounding_finding(profile: Profile) -> str:
     """What the 64 bits of exact noise add to alpha at most, for a certificate at any of the profile's noise levels."""
     size, data = profile.n0 + profile.n, profile.data
-    pixels = int(np.prod(data.shape))
-    added = max(exact.added_to_alpha(run.sigma, data.levels, pixels, size) for run in profile.plan)
+    added = max(exact.added_to_alpha(run.sigma, data.levels, int(np.prod(data.shape)), size) for run in profile.plan)
     return f"Rounding to 64 bits adds at most {added:.1e} to the alpha of a certificate from {size:,} noisy copies."
 
 
 def size_table(sizes: pd.DataFrame) -> pd.DataFrame:
     """A line per run and method at one N: the best K, and where SRS pays."""
     srs = sizes.assign(lead=sizes["radius"] - sizes[RS]).reset_index(drop=True)
-    best = srs.loc[srs.groupby(METHOD, sort=False)["lead"].idxmax()].set_index(METHOD)
+    best = srs.loc[srs.groupby(measures.METHOD, sort=False)["lead"].idxmax()].set_index(measures.METHOD)
     names = {"K": "best K", "NFE": "its NFE", "radius": "its radius", RS: "RS at its NFE"}
     dearest = best[DEAREST].map(lambda most: "any" if most < 0 else f"{most:.0f}" if most < srs["N"].iloc[0] else "none")
     pays = paying(srs, RS).reindex(best.index).fillna("none")
@@ -119,11 +115,11 @@ def size_table(sizes: pd.DataFrame) -> pd.DataFrame:
 
 def paying(srs: pd.DataFrame, alternative: str) -> pd.Series:
     """The span of K at which SRS certifies more than the alternative (a column) for the same NFE; no row without one."""
-    ks = srs[srs["radius"] > srs[alternative]].groupby(METHOD, sort=False)["K"]
+    ks = srs[srs["radius"] > srs[alternative]].groupby(measures.METHOD, sort=False)["K"]
     return ks.agg(lambda k: f"{k.min()} to {k.max()}" if k.min() < k.max() else f"{k.min()}").astype(object)
 
 
-def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[Shown]:
+def size_tables(sizes: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """A table of `audit_sizes` at each N: where SRS pays."""
     shown = []
     for n, own in sizes.groupby("N", sort=False):
@@ -140,7 +136,7 @@ def pays_finding(sizes: pd.DataFrame) -> str:
     """In how many rows SRS certifies more than plain RS for the same NFE at some K, and by how much it leads at most."""
     told = []
     for n, srs in sizes.groupby("N", sort=False):
-        lead, rows = srs["radius"] - srs[RS], len(srs[METHOD].drop_duplicates())
+        lead, rows = srs["radius"] - srs[RS], len(srs[measures.METHOD].drop_duplicates())
         best = srs.loc[lead.idxmax()]
         told.append(
             f"At N = {n:,} SRS certifies more than plain RS for the same NFE in {len(paying(srs, RS))} of {rows} rows; its "

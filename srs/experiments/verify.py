@@ -12,7 +12,6 @@ import torch
 
 from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference
-from srs.settings import ConfigError, Profile, Run
 from srs.smoothing import certify
 
 MAYBE = ("n_wrong", "n_differ")  # -1 where they were not counted
@@ -22,7 +21,7 @@ class RowDiffers(RuntimeError):
     """A stored row is not what its weights and seeds give."""
 
 
-def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: str = "cpu") -> Iterator[str]:
+def verify(profile: settings.Profile, *, rows: int = 5, seed: int | None = None, device: str = "cpu") -> Iterator[str]:
     """Draw rows at random from stored or shipped counts, compute them anew from weights and seeds; RowDiffers if one differs.
 
     Args:
@@ -47,20 +46,18 @@ def verify(profile: Profile, *, rows: int = 5, seed: int | None = None, device: 
         raise RowDiffers(f"{differing} of {len(chosen)} rows differ from what {inference.computed_on(device)} computes")
 
 
-def recompute(run: Run, name: str, idx: int, device: str, *, compared: bool) -> store.ImageCounts:
+def recompute(run: settings.Run, name: str, idx: int, device: str, *, compared: bool) -> store.ImageCounts:
     """The counts of one image by the weights that are here, else the shipped ones; `compared`: with reference and auditor."""
     if not (path := store.own(run, store.WEIGHTS)).is_file():
         settings.check(checkpoints.take_from_zoo(run), "weight file", str(path), "an existing or a shipped one")
     p, images = run.profile, data.load(run.profile.data, "test")
     method, reference, draw = p.method(name), p.method(p.reference), certify.voter(run, certify.read_inputs(run), device)
-    drawn = {}
-    for m in (method, reference, method.auditor) if compared else (method,):
-        if m and m not in drawn:
-            drawn[m] = draw(images.x(idx), int(images.labels[idx]), idx, m)
+    asked = dict.fromkeys((method, reference, method.auditor) if compared else (method,))
+    drawn = {m: draw(images.x(idx), int(images.labels[idx]), idx, m) for m in asked if m}
     return certify.count_votes(drawn[method], method, p.sampling, drawn.get(reference), drawn.get(method.auditor))
 
 
-def doctor(profile: Profile) -> Iterator[str]:
+def doctor(profile: settings.Profile) -> Iterator[str]:
     """One screen: this machine, the data, and what of a profile is computed, shipped or missing."""
     yield f"python {platform.python_version()}, torch {torch.__version__}"
     here = torch.accelerator.current_accelerator(check_available=True)
@@ -73,12 +70,12 @@ def doctor(profile: Profile) -> Iterator[str]:
     for run in profile.every_run:
         weights, votes = store.find(run, store.WEIGHTS), "missing"
         where = "shipped" if weights == store.tracked(run, store.WEIGHTS) else "here" if weights else "missing"
-        with contextlib.suppress(ConfigError, sealed.DamagedFile):  # no weights here, or no images
+        with contextlib.suppress(settings.ConfigError, sealed.DamagedFile):  # no weights here, or no images
             inputs, want = certify.read_inputs(run), [(m, idx) for m in run.profile.methods for idx in run.profile.evaluated]
             votes = f"{sum(certify.vote_file(run, m, inputs, idx).is_file() for m, idx in want)} of {len(want)}"
         try:
             rows = store.read_run(run)
             counts = "missing" if rows is None else f"of {len(rows)} rows"
-        except (ConfigError, sealed.DamagedFile) as error:
+        except (settings.ConfigError, sealed.DamagedFile) as error:
             counts = str(error)
         yield f"  {run.id:<28} weights {where:<8} votes {votes:<12} counts {counts}"

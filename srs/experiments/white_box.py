@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from srs import store
+from srs import settings, store
 from srs.analysis import measures, show
-from srs.analysis.show import Shown
 from srs.attacks.settings import Adversarial, Attack, Gradient, hardened, NO_ATTACK, Suite
 from srs.experiments.certified_accuracy import model_of
-from srs.settings import Run
 
 READY, CONVERGED = "exact, ready-made", "exact, converged"
 PLAIN, HARD = "as trained for smoothing", "and adversarially trained"
@@ -18,29 +16,25 @@ RADII = (0.25, 0.5, 0.75, 1.0)
 KEY = ["model", "gradient"]
 
 
-def both(run: Run) -> dict[str, Run]:
+def both(run: settings.Run) -> dict[str, settings.Run]:
     """The run and, trained on for a quarter of its epochs with attacks through intermediate states, its hardened one."""
     adversarial = Adversarial(vectors=1, gradient=Gradient("unrolled", state=3, unroll=3))
     again = dict(init_from=run.train, epochs=max(1, run.train.epochs // 4), pretrain_steps=0, lr=run.train.lr / 2)
     return {PLAIN: run, HARD: replace(run, train=hardened(run.train, "adversarial", adversarial, **again))}
 
 
-def suite_of(run: Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> Suite:
+def suite_of(run: settings.Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> Suite:
     """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps)."""
     # The exact gradient as the recipe trains with it.
     ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)
-    chosen = {
-        READY: ready,
-        CONVERGED: Gradient("implicit", 30, "anderson", 30),
-        "unrolled from z_2": Gradient("unrolled", 2, unroll=3),
-        "unrolled from z_5": Gradient("unrolled", 5, unroll=3),
-    }
+    chosen = {READY: ready, CONVERGED: Gradient("implicit", 30, "anderson", 30)}
+    chosen |= {f"unrolled from z_{n}": Gradient("unrolled", n, unroll=3) for n in (2, 5)}
     budget = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
     attacks = (Attack(name, 0, g, budget[name], radii=radii) for name, g in chosen.items())
     return Suite((NO_ATTACK, *attacks), images=min(run.profile.images, IMAGES), n=0)
 
 
-def measure(run: Run, suite: Suite, *, device: str = "cpu", progress: bool = True) -> None:
+def measure(run: settings.Run, suite: Suite, *, device: str = "cpu", progress: bool = True) -> None:
     """Train the hardened DEQ and attack both; what is there is not done again."""
     from srs.attacks import attack
     from srs.training import train
@@ -50,7 +44,7 @@ def measure(run: Run, suite: Suite, *, device: str = "cpu", progress: bool = Tru
         attack.run_suite(one, suite, "white_box", device=device, progress=progress)
 
 
-def read(run: Run) -> pd.DataFrame:
+def read(run: settings.Run) -> pd.DataFrame:
     """A row per attack (`gradient`) on either model, radius and image that it had right: `flipped` is 100 or 0."""
     parts = [store.read_attacks(one, "white_box").assign(model=name) for name, one in both(run).items()]
     points = pd.concat(parts, ignore_index=True).rename(columns={"attack": "gradient"})
@@ -81,7 +75,7 @@ def finding(table: pd.DataFrame) -> str:
     return " ".join(told) or "Neither model has an image right."
 
 
-def shown(points: pd.DataFrame, run: Run) -> list[Shown]:
+def shown(points: pd.DataFrame, run: settings.Run) -> list[show.Shown]:
     """The table of attack success; none where no model had an image right."""
     if points.empty:
         return []

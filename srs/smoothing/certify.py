@@ -112,8 +112,7 @@ def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, .
             torch.set_num_threads(1)
             here = inference.computed_on(device), store.code_digest(*modules)
             settings.check(here == driver, "worker", here[0], "the driver's kind of device, torch and srs")
-        several = device == "cuda" and worker.isdigit()
-        return make(f"cuda:{int(worker) % torch.cuda.device_count()}" if several else device)
+        return make(f"cuda:{int(worker) % torch.cuda.device_count()}" if device == "cuda" and worker.isdigit() else device)
 
     return prepare
 
@@ -166,8 +165,7 @@ def count_votes(
     agree = drawn.standard == c_a
     # The audit takes the votes for c_A in the order of one random permutation, so those among its first K
     # samples of any class, which Theorem 3.1 audits, are the first n_2 of them.
-    order = noise.audit_order(sampling.seed, drawn.idx, n)
-    n_2 = int(for_a[order[: method.audit]].sum())
+    n_2 = int(for_a[noise.audit_order(sampling.seed, drawn.idx, n)[: method.audit]].sum())
     others = standard, standard if method.auditor is None else auditor
     standard, certified = (other if other and len(other.estimate) >= n else None for other in others)
     return store.ImageCounts(

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from srs import data, sealed, settings, store
-from srs.deq import mdeq
-from srs.deq.adapters import as_deq
-from srs.deq.mdeq import networks_of
+from srs.deq import adapters, mdeq
 from srs.settings import ABSTAIN, check, Method, Sampling, Stop
 from srs.smoothing import votes
 from srs.smoothing.engine import tqdm
@@ -44,7 +42,7 @@ class Smooth:
         keep: float = 0.0,
     ):
         check(0 <= keep < 1, "keep", keep, "a share of the radius, from 0 to below 1")
-        self.model, self.sigma = as_deq(model, classes), settings.check_sigma(sigma)
+        self.model, self.sigma = adapters.as_deq(model, classes), settings.check_sigma(sigma)
         usual = settings.EXPLICIT if getattr(self.model, "explicit", False) else STANDARD
         stop = Stop((0.0,), keep=keep) if keep else None
         self.method, self.sampling = method or usual, Sampling(classes, seed=seed, reference=STANDARD, stop=stop)
@@ -76,7 +74,7 @@ def check_image(model: mdeq.DEQ, x: Tensor, classes: int) -> Tensor:
 
     Refuses a model whose answer to an image depends on the images beside it, or on chance: its votes would not be independent.
     """
-    device = next((weight.device for network in networks_of(model) for weight in network.parameters()), None)
+    device = next((weight.device for network in mdeq.networks_of(model) for weight in network.parameters()), None)
     x = votes.check_inputs(model, x.to(device) if isinstance(x, Tensor) and device else x, classes)
 
     def logits(images: Tensor) -> Tensor:
@@ -109,7 +107,7 @@ def certify_images(
     """
     smooth = model if isinstance(model, Smooth) else Smooth(model, classes, sigma)
     settings.check_count(skip, 1, "skip")
-    weights = digest_of(*(w for network in networks_of(smooth.model) for w in network.state_dict().values()))
+    weights = digest_of(*(w for network in mdeq.networks_of(smooth.model) for w in network.state_dict().values()))
     key = settings.fingerprint(weights, smooth.sigma, smooth.method, replace(smooth.sampling, n0=n0, n=n), alpha)
     out, told, rows, seen = Path(out), Path(out).with_suffix(".json"), [], {}
     if out.is_file():
