@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.helpers import make_small
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("same", derandomize=True)  # the same examples in every run: CI cannot flicker
 hypothesis.settings.load_profile("same")
@@ -33,3 +35,9 @@ def srs_root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SRS_ROOT", str(tmp_path))
     monkeypatch.delenv("SRS_DATA", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def few_images(monkeypatch, srs_root) -> None:
+    """A root of its own, where trainings are short."""
+    make_small(monkeypatch)

@@ -1,5 +1,6 @@
 """Problems with known fixed points, and a DEQ so small that all it should answer is known."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,6 +123,17 @@ def digits(count: int) -> tuple[Tensor, Tensor]:
     """The first training digits and their labels."""
     images = data.load(profiles.DIGITS, "train")
     return images.x(slice(0, count)), images.labels[:count]
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """Train on 96 images."""
+    load = functools.cache(data.load)
+
+    def few(which: settings.Data, split: str) -> data.Images:
+        images = load(which, split)
+        return images._replace(pixels=images.pixels[:96], labels=images.labels[:96])
+
+    patch.setattr(data, "load", few)
 
 
 def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:

@@ -22,6 +22,7 @@ from tests.helpers import save_untrained, smoke_run, three_classes
 from tests.synthetic import counts
 
 SIGMA, ALPHA = 0.5, 0.05
+MOST = 200 * ALPHA + 3 * (200 * ALPHA * (1 - ALPHA)) ** 0.5  # wrong ones of 200: alpha and three standard errors
 LOOKS = Looks(1_500)
 STOP = Stop((0.0, 0.25, 0.5, 0.75), ALPHA)
 X = torch.tensor([[[0.8, 0.3], [0.4, 0.5]]])
@@ -59,9 +60,6 @@ def wrong(radii) -> int:
     p = norm.cdf(max(radii) / SIGMA) - 1e-9
     n, n_a, _ = np.transpose([stopped(p, seed, radii) for seed in range(200)])
     return (limits(n, n_a) > p).sum()
-
-
-MOST = 200 * ALPHA + 3 * (200 * ALPHA * (1 - ALPHA)) ** 0.5
 
 
 def test_a_wrong_yes_is_rarer_than_alpha_and_a_test_that_does_not_spend_it_would_be_caught(monkeypatch):
@@ -105,7 +103,6 @@ def test_a_radius_to_five_percent_takes_a_part_of_the_votes():
     assert 0.93 < np.mean([c.radius for c in kept]) / np.mean([c.radius for c in fixed]) < 1
     with pytest.raises(ConfigError, match="keep = 1.0 is refused"):
         Smooth(three_classes(), 3, keep=1.0)
-
 
 
 def test_a_profile_that_stops_is_certified_and_shown(srs_root, monkeypatch):

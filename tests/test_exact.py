@@ -16,9 +16,8 @@ from tests.helpers import LinearDEQ
 def test_the_table_is_the_normal_distribution(sigma, levels):
     found = exact.thresholds(sigma, levels)
     reach = len(found) // 2
-    np.testing.assert_allclose(
-        found / 2.0**64, norm.cdf((np.arange(-reach, reach) + 0.5) / (levels * sigma)), rtol=1e-13, atol=1e-19
-    )
+    wanted = norm.cdf((np.arange(-reach, reach) + 0.5) / (levels * sigma))
+    np.testing.assert_allclose(found / 2.0**64, wanted, rtol=1e-13, atol=1e-19)
     exactly = found.astype(object)
     assert (np.diff(exactly) >= 0).all() and set(exactly + exactly[::-1]) == {2**64}
     assert norm.sf((reach + 0.5) / (levels * sigma)) < 2.0**-65 and exact.added_to_alpha(sigma, levels, 1, 1) < 3e-16

@@ -23,13 +23,12 @@ def markdown(text: str):
     return new_output("display_data", {"text/markdown": text})
 
 
-def execute(name: str, *outputs, title: str = "Title: more", **papermill) -> Path:
+def execute(name: str, *outputs, title: str = "Title: more", **papermill) -> None:
     """Write a notebook as papermill leaves it."""
     cells = [new_markdown_cell(f"# {title}\n\n## Tables and more"), new_code_cell("secret_code()", outputs=list(outputs))]
     path = store.executed(SMOKE, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=cells, metadata={"papermill": papermill}), path)
-    return path
 
 
 @pytest.fixture
@@ -39,10 +38,9 @@ def notebooks(srs_root, monkeypatch):
     synthetic.write_profile(SMOKE)
     table = show.table(SMOKE, "mean_rrd", TABLE, "What it shows.")
     texts = (table.frame.to_markdown(index=False, disable_numparse=True), f"*{table.name}.* {table.caption}")
-    outputs = [markdown(text) for text in texts]
     noise = new_output("stream", text="progress bar", name="stderr")
     execute("40_soundness", markdown(show.finding("None failed.").data))
-    execute("30_certified_accuracy", *outputs, noise, title="Main: is it?", start_time="2030-01-01T10:00:00")
+    execute("30_certified_accuracy", *map(markdown, texts), noise, title="Main: is it?", start_time="2030-01-01T10:00:00")
     execute("10_train-SMALL", title="training")
     execute("90_report.part")
     return srs_root

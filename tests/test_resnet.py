@@ -17,6 +17,7 @@ from srs.training import losses, train
 from tests.helpers import digits, smoke_run
 
 TINY = ResNet("ResNet8", 8, (4, 6, 8))
+EXPLICIT = smoke_run().profile.explicit[0]
 
 
 def network(model=TINY, data=CIFAR10, seed=0):
@@ -100,9 +101,6 @@ def test_a_checkpoint_of_cohen_et_al_loads(tmp_path):
     torch.save(content, tmp_path / "checkpoint.pth.tar", _use_new_zipfile_serialization=False)  # as torch 1.0 wrote it
     loaded = checkpoints.load(tmp_path / "checkpoint.pth.tar", TINY, CIFAR10)
     torch.testing.assert_close(logits(loaded, images(3)), by_hand(state, images(3), CIFAR10, 1), atol=1e-4, rtol=1e-4)
-
-
-EXPLICIT = smoke_run().profile.explicit[0]
 
 
 def test_training_and_certifying_go_through_the_same_steps_as_a_deq(srs_root):

@@ -32,17 +32,13 @@ def test_tables_escape_keep_digits_and_are_written_whole(srs_root):
     assert show.table(sample, "t", frame, "Of it.").caption == f"{sample.note} Of it."
 
 
-def curves(n=80):
+@pytest.mark.parametrize("n", [80, 800])
+def test_curves_are_those_of_certified_accuracy_with_an_interval_where_images_are_few(n):
     rng = np.random.default_rng(0)
-    return pd.DataFrame({
+    rows = pd.DataFrame({
         "sigma": np.repeat([0.25, 0.5], n // 2), "method": np.tile(["MDEQ-30A", "SRS-MDEQ-3A"], n // 2),
         "correct": rng.random(n) < 0.7, "radius": rng.random(n),
     })  # fmt: skip
-
-
-@pytest.mark.parametrize("n", [80, 800])
-def test_curves_are_those_of_certified_accuracy_with_an_interval_where_images_are_few(n):
-    rows = curves(n)
     for ax, sigma in zip(plots.accuracy_curves(rows, hue="method").axes, (0.25, 0.5)):
         assert len(ax.collections) == (n == 80)  # of the black line
         for line in ax.get_lines():

@@ -21,6 +21,7 @@ from tests.helpers import three_classes
 SIGMA = 0.25
 SRS = Method("SRS-3A", "anderson", 3, start="previous", batch=50, warmup=10, audit=100)
 IMAGE = torch.tensor([[[0.8, 0.2], [0.5, 0.4]]])
+PER_BATCH = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(4, 3)).eval()
 
 
 @functools.cache
@@ -108,9 +109,6 @@ def test_importing_srs_imports_no_torch_and_every_public_name_is_there():
         srs.none
 
 
-PER_BATCH = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(4, 3)).eval()
-
-
 class Chance(nn.Linear):
     """Dropout that eval mode does not switch off."""
 
@@ -118,18 +116,16 @@ class Chance(nn.Linear):
         return nn.functional.dropout(super().forward(x.flatten(1)), 0.5)
 
 
-@pytest.mark.parametrize(("model", "x", "told"), [
-    (lambda x: x, IMAGE, "'function' is refused: want a network"),
-    (PER_BATCH, IMAGE, "logits of an image change with its batch"),
-    (Chance(4, 3).eval(), IMAGE, "logits of an image change with its batch"),
-    (nn.Flatten(), IMAGE, "a network in train mode"),
-    (srs.from_torchdeq(nn.Flatten().eval(), lambda z, u: u, nn.Linear(4, 3)), IMAGE, "a network in train mode"),
-    (nn.Flatten().eval(), IMAGE, r"shape of the logits = \(1, 4\) is refused: want \(1, 3\)"),
+@pytest.mark.parametrize(("model", "told"), [
+    (lambda x: x, "'function' is refused: want a network"), (nn.Flatten(), "a network in train mode"),
+    (PER_BATCH, "logits of an image change with its batch"), (Chance(4, 3).eval(), "logits of an image change with its batch"),
+    (srs.from_torchdeq(nn.Flatten().eval(), lambda z, u: u, nn.Linear(4, 3)), "a network in train mode"),
+    (nn.Flatten().eval(), r"shape of the logits = \(1, 4\) is refused: want \(1, 3\)"),
 ])  # fmt: skip
-def test_what_would_not_hold_is_refused(model, x, told):
+def test_what_would_not_hold_is_refused(model, told):
     torch.manual_seed(0)
     with pytest.raises(ConfigError, match=told):
-        srs.Smooth(model, classes=3, sigma=SIGMA).certify(x)
+        srs.Smooth(model, classes=3, sigma=SIGMA).certify(IMAGE)
     with pytest.raises(ConfigError, match="module = None is refused"):
         srs.from_torchdeq(lambda x: x.flatten(1), lambda z, u: u, lambda z: z[:, :3])
 
@@ -169,9 +165,8 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     for i, x in enumerate(np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)):
         (tmp_path / "images" / str(i % 2)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(x).save(tmp_path / "images" / str(i % 2) / f"{i}.png")
-    (tmp_path / "own.py").write_text(
-        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()\n"
-    )
+    code = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()\n"
+    (tmp_path / "own.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     words = "certify --model own.py:make --images images --channels 1 --n 50 --skip 2 --sigma 0.1"
     torch.manual_seed(0)

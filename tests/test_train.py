@@ -1,6 +1,5 @@
 """Training: resumed equals unbroken, what makes it begin anew, and what the model card says."""
 
-import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,9 @@ from srs.deq import checkpoints, mdeq
 from srs.deq.solvers import SOLVERS
 from srs.profiles import DIGITS, DIGITS_PAPER
 from srs.training import losses, train
-from tests.helpers import smoke_run, TINY
+from tests.helpers import make_small, smoke_run, TINY
 
+pytestmark = pytest.mark.usefixtures("few_images")
 ZOO = Path(__file__).parents[1] / "data" / "zoo"
 # Three epochs of three steps, with every phase: unrolled, implicit, with the penalty and, in the last epoch, without.
 RECIPE = replace(
@@ -27,25 +27,7 @@ THEN = replace(RECIPE, recipe="then", init_from=FIRST, init_sigma=0.25, epochs=1
 
 
 def run_of(recipe=RECIPE, **change):
-    run = smoke_run(card_images=20, **change)
-    return replace(run, model=TINY, train=recipe)
-
-
-def make_small(patch):
-    """Train on 96 images."""
-    load = functools.cache(data.load)
-
-    def few(which, split):
-        images = load(which, split)
-        return images._replace(pixels=images.pixels[:96], labels=images.labels[:96])
-
-    patch.setattr(data, "load", few)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, srs_root):
-    """A root of its own and little data."""
-    make_small(monkeypatch)
+    return replace(smoke_run(card_images=20, **change), model=TINY, train=recipe)
 
 
 def trained(run, **more):

@@ -5,7 +5,6 @@ import pytest
 from srs import __main__ as entry
 from srs import profiles, store
 from srs.experiments import verify
-from srs.smoothing import certify
 from tests.helpers import smoke_run, untrained_root
 
 PROFILE = smoke_run(images=2, n0=5, n=20).profile
@@ -15,8 +14,7 @@ RUN = PROFILE.runs[0]
 @pytest.fixture(scope="module", autouse=True)
 def certified(tmp_path_factory):
     """A root where RUN is certified."""
-    with untrained_root(tmp_path_factory, RUN):
-        certify.certify(RUN, progress=False)
+    with untrained_root(tmp_path_factory, RUN, tuple(m.name for m in PROFILE.methods)):
         yield
 
 

@@ -16,12 +16,14 @@ from srs.smoothing.noise import audit_order, Copies, noise
 from srs.smoothing.votes import draw_votes, sample
 from tests.helpers import LinearDEQ, three_classes
 
-SHAPE = (1, 2, 2)
 X = torch.tensor([[[0.8, 0.2], [0.4, 0.6]]])  # multiples of 1/255
 SIGMA = 0.5
 RS = Method("RS", "anderson", 4, batch=8)
 SRS = Method("SRS", "naive", 2, start="previous", batch=8, warmup=5, audit=12)
 CLEAN = Method("CLEAN", "naive", 2, start="clean", batch=8, audit=12)
+PILOT = Method("PILOT", "naive", 2, start="pilot_mean", batch=50, audit=12, warmup=30, pilot=6)
+CORRECTED = replace(PILOT, name="CORRECTED", start="corrected_pilot_mean")
+TRAIN_MEAN = Method("TRAIN_MEAN", "naive", 2, start="train_mean", batch=50)
 SAMPLING = Sampling(3, n0=20, n=100, seed=4, reference=Method("REF", "anderson", 6, batch=7))
 
 
@@ -71,7 +73,7 @@ def sampled(model, method, count=50, reference=SAMPLING.reference):
 
 def test_votes_are_the_classes_of_the_noisy_copies():
     model = three_classes()
-    noisy = X + SIGMA * noise(SHAPE, SAMPLING.seed, 0, "estimate", np.arange(50))
+    noisy = X + SIGMA * noise(tuple(X.shape), SAMPLING.seed, 0, "estimate", np.arange(50))
     wanted = model.head(noisy.flatten(1)).argmax(1).numpy().astype(np.int16)
     assert len(set(wanted)) == 3
     for method in (RS, SRS, CLEAN):
@@ -111,12 +113,10 @@ def test_ties_go_to_the_lowest_class_and_nan_votes_for_none():
 @pytest.mark.parametrize("auditor", [None, Method("SHORT", "naive", 1, batch=9)], ids=str)
 @pytest.mark.parametrize("method, k", [(CLEAN, 12), (SRS, 100)])
 def test_audit_is_of_votes_for_the_top_class(method, k, auditor):
-    method = replace(method, audit=k, auditor=auditor)
-    rate = 0.8  # so that serialized votes do differ
+    method, rate = replace(method, audit=k, auditor=auditor), 0.8  # so that serialized votes do differ
     drawn = draw_votes(three_classes(rate), X, method, SAMPLING, SIGMA, idx=3)
     c_a = top_class(drawn.select, 3)
-    order = audit_order(SAMPLING.seed, 3, SAMPLING.n)
-    assert drawn.audited.tolist() == [i for i in order if drawn.estimate[i] == c_a][:k]
+    assert drawn.audited.tolist() == [i for i in audit_order(SAMPLING.seed, 3, SAMPLING.n) if drawn.estimate[i] == c_a][:k]
     assert 0 < len(drawn.audited) == len(drawn.standard) < 100
     # What stand beside them are the auditor's, or else the reference method's, own votes on the same noise.
     own = auditor or replace(SAMPLING.reference, batch=13)
@@ -134,11 +134,6 @@ def test_cost_of_each_stage_is_what_was_evaluated(method):
     again = first if method.name == "SRS" else 0  # the clean image is solved once for both stages
     k = len(drawn.audited)
     assert drawn.nfe.tolist() == [20 * method.steps + first, 100 * method.steps + again, k * SAMPLING.reference.steps]
-
-
-PILOT = Method("PILOT", "naive", 2, start="pilot_mean", batch=50, audit=12, warmup=30, pilot=6)
-CORRECTED = replace(PILOT, name="CORRECTED", start="corrected_pilot_mean")
-TRAIN_MEAN = Method("TRAIN_MEAN", "naive", 2, start="train_mean", batch=50)
 
 
 def squared(rate: float):

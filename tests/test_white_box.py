@@ -14,16 +14,11 @@ from srs.experiments.white_box import CONVERGED, READY
 from srs.profiles import DIGITS_PAPER, get_profile
 from srs.settings import ConfigError
 from srs.training import losses, train
-from tests.test_train import make_small, run_of
+from tests.test_train import run_of
 
+pytestmark = pytest.mark.usefixtures("few_images")
 RECIPE = replace(DIGITS_PAPER, epochs=2, pretrain_steps=2, batch=32, pretrain_layers=2, forward_steps=3, backward_steps=2)
 HARDENED = hardened(RECIPE, "adversarial", Adversarial(steps=1, vectors=2, gradient=Gradient("unrolled", 2)))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, srs_root):
-    """A root of its own and little data."""
-    make_small(monkeypatch)
 
 
 def test_adversarial_training_attacks_after_the_unrolled_phase_and_goes_on_after_a_kill(monkeypatch):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.conftest import shared_data
-from tests.test_train import make_small, ONE, run_of, trained
+from tests.test_train import ONE, run_of, trained
 
 from srs import data, profiles, sealed, store
 from srs.deq import checkpoints, inference
@@ -76,12 +76,6 @@ def test_a_shipped_certificate_comes_out_again(run, method):
 # ---------------------------------------------------------------------------------------------- taken, or told and left
 
 
-@pytest.fixture
-def small(monkeypatch, srs_root):
-    """A root of its own, where trainings are short."""
-    make_small(monkeypatch)
-
-
 def shelve(run) -> dict[str, bytes]:
     """Train a run, put it into the zoo and empty the work folder; what training made."""
     trained(run)
@@ -91,7 +85,7 @@ def shelve(run) -> dict[str, bytes]:
     return made
 
 
-def test_shipped_weights_are_taken_once_unless_told_to_retrain(small, monkeypatch):
+def test_shipped_weights_are_taken_once_unless_told_to_retrain(few_images, monkeypatch):
     run = run_of(ONE)
     made = shelve(run)
     monkeypatch.setattr(train, "_train_epoch", lambda *args: pytest.fail("trained"))
@@ -112,7 +106,7 @@ def flip(content: bytes) -> bytes:
     return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
 
 
-def test_damaged_models_in_the_zoo_are_left_and_not_copied(small):
+def test_damaged_models_in_the_zoo_are_left_and_not_copied(few_images):
     run = run_of(ONE)
     shelve(run)
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
