@@ -67,7 +67,8 @@ def certify_folder(
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
     chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
     chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
-    table = certify_images(Smooth(own, classes, sigma, method=chosen, keep=keep), source, source.labels, n=n, skip=skip, out=out)
+    smooth = Smooth(own, classes, sigma, method=chosen, keep=keep)
+    table = certify_images(smooth, source, source.labels, n=n, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):

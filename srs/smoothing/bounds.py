@@ -101,7 +101,7 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
 
 
 def _hypergeom_cdf(m: np.ndarray, n_a: np.ndarray, disagree: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """P[Hypergeom(n_a, disagree, k) <= m] for m <= disagree; scipy's own factors each probability into primes, which is slow."""
+    """P[Hypergeom(n_a, disagree, k) <= m] for m <= disagree; scipy's factors each probability into primes: slow."""
     first = np.cumsum(m + 1) - (m + 1)
     j = np.arange((m + 1).sum()) - np.repeat(first, m + 1)  # 0 to m of the first triple, then of the second, ...
     n_a, disagree, k = (np.repeat(values, m + 1) for values in (n_a, disagree, k))
