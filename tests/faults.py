@@ -230,8 +230,7 @@ class Faults:
 
     def twice(self) -> None:
         """Two runs at once: the second waits."""
-        children = [self.begin(), self.begin()]
-        assert [self.end(child) for child in children] == [0, 0]
+        assert [self.end(child) for child in [self.begin(), self.begin()]] == [0, 0]
         self.compare("two runs at once", 1)
 
 

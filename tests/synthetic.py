@@ -142,8 +142,7 @@ def _confirmed(rng: np.random.Generator, c_a: int, radius: float, confirm: int, 
 
 def _attacked(idx: int, label: int, attack: Attack, radius: float, base: int, votes: tuple) -> tuple:
     """A row of `store.ATTACKED`."""
-    spent = attack.steps * attack.gradient.cost
-    return (idx, label, attack.name, attack.steps, spent, radius, 0.99 * radius, base, *votes)
+    return (idx, label, attack.name, attack.steps, attack.steps * attack.gradient.cost, radius, 0.99 * radius, base, *votes)
 
 
 def _answer(rng: np.random.Generator, c: int, radius: float, p: Profile) -> int:

@@ -56,8 +56,7 @@ def test_ours_are_what_the_rules_give_image_by_image(srs_root):
     synthetic.write_profile(SMOKE)
     run = SMOKE.runs[1]
     sealed.write_json(store.own(SMOKE.runs[0], store.CARD), store.card(SMOKE.runs[0]) | {"data": "digits, JPEG copies"})
-    table = coverage.compare(SMOKE, "lipschitz")
-    ours = table[table["source"] == OURS].set_index(["method", "sigma"])
+    ours = coverage.compare(SMOKE, "lipschitz").query("source == @OURS").set_index(["method", "sigma"])
     assert ours["data"].tolist() == ["digits, JPEG copies, 30 images"] * 2 + ["digits, 30 images"] * 2
     t = pd.DataFrame(synthetic.counted(run, SMOKE.method("SRS-MDEQ-3A")))
     counts = Counts(**{name: t[name].to_numpy() for name in ("n", "n_a", "k", "m")})
@@ -70,8 +69,7 @@ def test_ours_are_what_the_rules_give_image_by_image(srs_root):
 def test_28_tables_and_12_figures_each_once_in_profiles_with_the_model_the_sigma_and_the_data():
     assert list(ITEMS["item"]) == [f"T{i}" for i in range(1, 29)] + [f"F{i}" for i in range(1, 13)]
     assert ITEMS.loc[ITEMS["imagenet"] == "", "artefact"].is_unique, "one artefact stands for two items"
-    folder = Path(__file__).parents[1] / "notebooks"
-    assert all((folder / f"{name}.ipynb").is_file() for name in ITEMS["notebook"])
+    assert all((Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb").is_file() for name in ITEMS["notebook"])
     made = {number: [name for name, p in PROFILES.items() if coverage.wanted(p, item)] for number, item in ITEMS.iterrows()}
     assert made["T1"] == made["F3"] == made["T25"] == ["digits", "cifar10_gpu", "paper"]
     assert made["T2"] == ["digits", "cifar10", "cifar10_gpu", "paper", "smoke"] and made["T15"] == made["T2"][:-1]

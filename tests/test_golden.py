@@ -77,18 +77,17 @@ def made(name: str) -> dict[str, pd.DataFrame]:
             explicit.shown(explicit.read(profile), profile)
             soundness.rates(simulation.measure(certificates=100), profile)
             white_box.shown(white_box.read(profile.runs[0]), profile.runs[0])
-        frames = {path.name.removesuffix(".csv"): read(path) for path in store.shown(profile, "x").parent.glob("*.csv")}
-        return frames | {"certificates": certificates(profile)}
+        return read(store.shown(profile, "x").parent) | {"certificates": certificates(profile)}
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A table's cells as text."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+def read(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables in a folder by name, their cells as text."""
+    return {path.stem: pd.read_csv(path, dtype=str, keep_default_na=False) for path in folder.glob("*.csv")}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_table_is_what_it_was(profile):
-    golden = {path.name.removesuffix(".csv"): read(path) for path in (GOLDEN / profile).glob("*.csv")}
+    golden = read(GOLDEN / profile)
     assert set(made(profile)) == set(golden), "a table is new, or no longer made"
     for name, want in golden.items():
         got = made(profile)[name]

@@ -17,6 +17,11 @@ from srs.smoothing.bounds import DEFAULT_SPLIT, lower_confidence_bound, Rule
 
 P_A = 0.747
 SMALL = {"n": 1_000, "audit_k": 100, "certificates": 4_000}
+SMOKE = profiles.get_profile("smoke")
+SRS = SMOKE.method("SRS-MDEQ-3A")
+# Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
+MEASURED = synthetic.image_counts(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
+PLAIN = synthetic.image_counts(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
 
 
 def rates_of(surrogate, alpha=0.001, split=DEFAULT_SPLIT, **sizes):
@@ -88,13 +93,6 @@ def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_avera
     best = max(radii, key=lambda split: radii[split].mean())
     assert best == DEFAULT_SPLIT and radii[best].mean() > paper.mean() > 0
     assert 0.7 < np.mean(radii[best] >= paper) < 1
-
-
-SMOKE = profiles.get_profile("smoke")
-SRS = SMOKE.method("SRS-MDEQ-3A")
-# Of 100 votes 50 are for c_A; an auditor that stops early solved 20 of them by five evaluations each.
-MEASURED = synthetic.image_counts(n=100, n_a=50, k=20, m=2, nfe_select=200, nfe_estimate=440, nfe_audit=100)
-PLAIN = synthetic.image_counts(n=100, n_a=80, nfe_select=600, nfe_estimate=3_000)
 
 
 def sizes_of(own, method=replace(SRS, auditor=None), *others, n=100):

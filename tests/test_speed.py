@@ -7,7 +7,7 @@ import torch
 
 from srs import profiles, store
 from srs.experiments import bench, scaling, speed
-from srs.settings import ConfigError, Method
+from srs.settings import Method
 from srs.smoothing import certify, votes
 from srs.smoothing.noise import Copies
 from tests.helpers import save_untrained, smoke_run
