@@ -20,7 +20,7 @@ LEGEND_HANDLE, LEGEND_LETTER = 0.42, 0.046  # inches that a line of a legend tak
 RADIUS = r"$\ell_2$ radius ([0, 1] pixels)"
 SOLID, DASHED, DOTTED, DASHDOT, LONG = "-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (6, 2))
 COLOURS = seaborn.color_palette("colorblind", 10)
-BLACK, OLIVE, INDIGO = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55)
+BLACK, OLIVE, INDIGO, WINE = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55), (0.53, 0.13, 0.33)
 Look = tuple[tuple[float, float, float], object]  # colour, line style
 Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]  # of a panel's rows; their look, and place among how many
 
@@ -32,7 +32,7 @@ LOOKS: dict[str, Look] = {
     "SRS-MDEQ-1N": (COLOURS[4], DOTTED), "SRS-MDEQ-1": (COLOURS[2], DASHED), "SRS-MDEQ-3": (COLOURS[3], DASHDOT),
     "RS-tol": (COLOURS[7], SOLID), "RS-mean-2": (COLOURS[5], SOLID), "RS-mean-3": (COLOURS[6], SOLID),
     "SRS-pilot-2": (COLOURS[9], DASHED), "SRS-corrected-1": (OLIVE, DOTTED), "SRS-margin-4": (INDIGO, DASHDOT),
-    "RS": (COLOURS[5], LONG),
+    "RS": (COLOURS[5], LONG), "RS-mean-1": (WINE, SOLID),
 }  # fmt: skip
 sigma_title = r"$\sigma$ = {:.2f}".format  # of a panel of one noise level
 OTHERS = list(itertools.product((SOLID, DASHED, DOTTED, DASHDOT), [COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 9, 7)]))
