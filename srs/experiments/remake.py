@@ -19,7 +19,7 @@ STEPS: dict[str, Callable[[settings.Profile], object]] = {
     "comparison": coverage.comparison,
     "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET), "coverage": coverage.coverage,
 }  # fmt: skip
-BRIEF = (*FROM_COUNTS,)[:5] + ("models",)  # the main tables and figures
+BRIEF = (*FROM_COUNTS,)[:5] + ("models", "speed")  # the main tables and figures
 
 
 def remake(profile: settings.Profile, *, brief: bool = False, workers: int = 1) -> Iterator[str]:

@@ -49,12 +49,13 @@ def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, st
 
 
 def main_run(counted: pd.DataFrame, profile: Profile) -> Run:
-    """The run at sigma 0.5, or at the first level without it, on which standard RS has the largest ACR."""
+    """The run at sigma 0.5, or at the first level without it, of the most images, and there of standard RS's largest ACR."""
     runs = certified_accuracy.certified_runs(counted, profile)
     at = SIGMA if any(run.sigma == SIGMA for run in runs) else runs[0].sigma
     standard = measures.certificates(counted[~counted["needs_audit"]], alpha=profile.alpha)
     acr = measures.certified_accuracy(standard, [0.0], measures.METHOD)["ACR"].groupby(RUN, observed=True).max()
-    return max((run for run in runs if run.sigma == at), key=lambda run: acr[tuple(certified_accuracy.identity(run).values())])
+    of = {run: tuple(certified_accuracy.identity(run).values()) for run in runs if run.sigma == at}
+    return max(of, key=lambda run: (run.profile.images, acr[of[run]]))
 
 
 def at_main_sigma(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
