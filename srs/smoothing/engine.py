@@ -131,7 +131,8 @@ def _cluster(workers: int, scheduler: str) -> Iterator:
     with contextlib.ExitStack() as stack:
         kept = {"TRIM_THRESHOLD_": 2**31 - 1, "MMAP_THRESHOLD_": 2**31 - 1, "ARENA_MAX": 1}  # freed memory, see the Makefile
         calm = {f"distributed.nanny.pre-spawn-environ.MALLOC_{name}": value for name, value in kept.items()}
-        stack.enter_context(dask.config.set(calm | {"distributed.worker.profile.enabled": False}))  # it costs a small task
+        calm |= {f"distributed.admin.{clock}.interval": "1s" for clock in ("tick", "system-monitor")}  # these cost small tasks
+        stack.enter_context(dask.config.set(calm | {"distributed.worker.profile.enabled": False}))
         if scheduler.startswith(ADDRESSES):
             at = scheduler
         elif scheduler:
