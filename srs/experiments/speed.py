@@ -61,6 +61,7 @@ def speed(profile: Profile) -> list[Shown]:
         whole = (
             f"What a certificate costs at N = {LARGE_N}: n0 = {profile.n0} and N votes, start and audit {where}. 'times "
             f"faster': than the authors' MDEQ-30A in the smaller batch. {srs_finding(costs)}"
+            + f" 'adaptive': with votes until each radius is decided, against its N = {LARGE_N}." * profile.adaptive
         )
         for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, whole)):
             digits = DIGITS | dict.fromkeys((column for column in frame if "times" in column), 1)
