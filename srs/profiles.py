@@ -157,7 +157,7 @@ PROFILES = {
         # 500 images as in the paper by votes without an audit; each stops once the radii of the table are decided.
         Profile(
             "cifar10_long", CIFAR10, (
-                Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE),
+                Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE, images=50),
                 Run(SMALL, replace(CIFAR_ONE, init_sigma=0.5, epochs=5), 0.25, ONE, images=50),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
