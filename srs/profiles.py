@@ -89,7 +89,7 @@ CIFAR_LONG = replace(
     CIFAR_TWO, recipe="long", init_from=CIFAR_TWO, epochs=18, lr=1.5e-3, ema=0.998, jacobian_frequency=0.0625,
     path_independence=PathIndependence(most_free_steps=2, weight=4.0),
 )  # fmt: skip
-# One evaluation from the mean solution has to classify, too: half of the batches begin there. Then one is a vote.
+# One evaluation from the mean solution has to classify, too: half of the batches begin there. A vote then costs one.
 CIFAR_ONE = replace(
     CIFAR_LONG, recipe="one_step", init_from=CIFAR_LONG, epochs=12,
     path_independence=PathIndependence(("mean", "mean", "zero", "other"), most_free_steps=0, weight=4.0),
@@ -161,12 +161,11 @@ PROFILES = {
                 Run(SMALL, replace(CIFAR_ONE, init_sigma=0.5, epochs=5), 0.25, ONE, images=50),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
-        # The first of these images at fixed N: no decision is to differ.
+        # The first of these images at fixed N, to compare decisions.
         Profile(
             "cifar10_decided", CIFAR10, (Run(SMALL, CIFAR_ONE, 0.5),), ONE, "RS-tol", images=50, stride=10, n0=100, n=10_000,
-            ablation_images=0,
         ),
-        # The same model at the paper's N, K and alpha.
+        # The model of recipe `long` at the paper's N, K and alpha.
         Profile(
             "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), CIFAR_FIXED, "RS-tol",
             images=20, stride=250, n0=100, n=10_000, ablation_images=0,

@@ -93,10 +93,10 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
 
 
 def adaptive_finding(run: Run) -> str:
-    """Of how many decisions, certified rightly at r or not, adaptive votes and N of another profile tell otherwise."""
+    """In how many decisions, certified rightly at r or not, a run's adaptive votes differ from all N in another profile."""
     told, radii = "", list(run.profile.radii)
-    same = (own for p in profiles.PROFILES.values() for own in p.runs if replace(own, profile=run.profile) == run)
-    for fixed in (own for own in same if run.profile.adaptive and not own.profile.adaptive):
+    fixed_n = (own for p in profiles.PROFILES.values() if run.profile.adaptive and not p.adaptive for own in p.runs)
+    for fixed in (own for own in fixed_n if replace(own, profile=run.profile) == run):
         both = [store.read_run(run), store.read_run(fixed)]
         if not any(counted is None for counted in both):
             certified = (measures.holding(counted, alpha=run.profile.alpha) for counted in both)

@@ -64,7 +64,8 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
     entries = entries[entries.index.astype(float) > sigma * cap(Rule.THEOREM31, k)].map("{:g} %".format)
     entries.columns = [f"{method} {model}, as published" for model, method in entries.columns]
     for rule in (Rule.THEOREM31, Rule.AUDIT):
-        short = [int((sigma * cap(rule, np.arange(1, N + 1)) < float(r)).sum()) for r in entries.index]
+        reach = sigma * cap(rule, np.arange(1, N + 1))
+        short = [int((reach < float(r)).sum()) for r in entries.index]
         entries[f"K needed, {show.RULE_LABELS[rule]}"] = ["out of reach" if ks == N else str(ks + 1) for ks in short]
     return entries
 

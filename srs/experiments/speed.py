@@ -11,7 +11,7 @@ from srs.settings import Profile, Run
 
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)
-DIGITS = {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0}
+DIGITS = {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0, "votes, adaptive": 0}
 
 
 def per_vote(timings: pd.DataFrame) -> pd.DataFrame:
@@ -30,8 +30,8 @@ def per_certificate(run: Run, timings: pd.DataFrame) -> pd.DataFrame:
     faster = {f"times faster, N = {n}": c["seconds"][1] / c["seconds"] for n, c in cost.items()}
     rows = cost[LARGE_N].rename(columns={"label": "method", "nfe": "NFE"}).assign(**faster)
     if run.profile.adaptive and (counted := store.read_run(run)) is not None:
-        votes = run.profile.n0 + rows["method"].map(counted.groupby("method")["n"].mean())
-        rows["votes, adaptive"], share = votes, votes / (run.profile.n0 + LARGE_N)
+        votes, n0 = rows["method"].map(counted.groupby("method", observed=True)["n"].mean()), run.profile.n0
+        rows["votes, adaptive"], share = votes, (n0 + votes) / (n0 + LARGE_N)
         rows["times faster, adaptive"] = rows["seconds"][1] / (rows["seconds"] * share)
     return rows[~rows["method"].str.contains("audit")].reset_index(drop=True)
 

@@ -90,23 +90,25 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     triples, place = np.unique(np.stack([n_a.ravel(), k.ravel(), m.ravel()]), axis=1, return_inverse=True)
     votes, audited, found = triples
     low, high = found.copy(), votes - (audited - found)  # the cdf is 1 at m and 0 above n_a - (k - m)
+    log_factorial = np.append(gammaln(np.arange(votes.max(initial=0) + 1) + 1), np.inf)  # the last: of -1
     # Rounding must not shrink M_U where the probability is near alpha: the slack errs on the safe side. It is that of nine
     # log-factorials, none larger than that of n_a.
-    threshold = alpha * (1 - np.maximum(1e-8, 9 * np.finfo(float).eps * gammaln(votes + 1)))
+    threshold = alpha * (1 - np.maximum(1e-8, 9 * np.finfo(float).eps * log_factorial[votes]))
     while np.any(low < high):
         middle = (low + high + 1) // 2
-        plausible = _hypergeom_cdf(found, votes, middle, audited) >= threshold
+        plausible = _hypergeom_cdf(found, votes, middle, audited, log_factorial) >= threshold
         low, high = np.where(plausible, middle, low), np.where(plausible, high, middle - 1)
     return low[place.ravel()].reshape(n_a.shape)[()]
 
 
-def _hypergeom_cdf(m: np.ndarray, n_a: np.ndarray, disagree: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _hypergeom_cdf(
+    m: np.ndarray, n_a: np.ndarray, disagree: np.ndarray, k: np.ndarray, log_factorial: np.ndarray
+) -> np.ndarray:
     """P[Hypergeom(n_a, disagree, k) <= m] for m <= disagree; scipy's factors each probability into primes: slow."""
     first = np.cumsum(m + 1) - (m + 1)
     j = np.arange((m + 1).sum()) - np.repeat(first, m + 1)  # 0 to m of the first triple, then of the second, ...
     n_a, disagree, k = (np.repeat(values, m + 1) for values in (n_a, disagree, k))
-    log_factorial = np.append(gammaln(np.arange(n_a.max() + 1) + 1), np.inf)  # its last is that of -1: too few to take from
-    chosen = ((disagree, j), (n_a - disagree, k - j), (n_a, k))
+    chosen = ((disagree, j), (n_a - disagree, k - j), (n_a, k))  # of -1, too few to take from, it is infinite
     logs = [log_factorial[of] - log_factorial[i] - log_factorial[np.maximum(of - i, -1)] for of, i in chosen]
     return np.add.reduceat(np.exp(logs[0] + logs[1] - logs[2]), first)
 
