@@ -77,11 +77,12 @@ def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monk
     monkeypatch.setitem(profiles.PROFILES, "other", other)
     synthetic.write_profile(other)
     assert report.build(SMOKE, "other").read_text().count('class="first"') == 1
-    for name in ("mean_rrd", "paper_distance"):
+    for name in ("mean_rrd", "paper_distance", "cost_by_n_SMALL_s0.50"):
         show.table(other, name, TABLE, f"The caption of {name}.")
     page = report.build(SMOKE, "other").read_text()
     assert page.count('class="first"') == 2 and page.index("other), from stored counts") < page.index("smoke), computed here")
     assert page.index("The caption of paper_distance.") < page.index("Main: is it?") and "curves_rules_SMALL" in page
+    assert "The caption of cost_by_n_SMALL_s0.50." in page
 
 
 def test_without_an_executed_notebook_it_is_refused(srs_root):

@@ -80,7 +80,8 @@ def stored_results(profile: settings.Profile) -> str:
     """The main tables of a profile as `srs show` wrote them, with its curves."""
     counted = store.read_counts(profile)
     runs = certified_accuracy.certified_runs(summary.at_main_sigma(counted, profile), profile)
-    by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in ("certified_accuracy", "cost")]
+    kinds = ("certified_accuracy", "cost", "cost_by_n")
+    by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in kinds]
     names = ["paper_distance", *by_run, "mean_rrd", "audit_size_pays", "coverage"]
     tables = [path for name in names if (path := store.shown(profile, f"{name}.md")).is_file()]
     every = certified_accuracy.curves(counted, profile)
