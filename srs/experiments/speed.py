@@ -58,12 +58,12 @@ def speed(profile: Profile) -> list[Shown]:
             f"What a vote costs {where}, in one process and by turns; medians. Rows \"authors'\" follow the released code, "
             "which stops. 'times faster': than its MDEQ-30A in batches of that size."
         )
-        whole = (
+        whole = [
             f"What a certificate costs at N = {LARGE_N}: n0 = {profile.n0} and N votes, start and audit {where}. 'times "
-            f"faster': than the authors' MDEQ-30A in the smaller batch. {srs_finding(costs)}"
-            + f" 'adaptive': with votes until each radius is decided, against its N = {LARGE_N}." * profile.adaptive
-        )
-        for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, whole)):
+            f"faster': than the authors' MDEQ-30A in the smaller batch.", srs_finding(costs),
+            f"'adaptive': with votes until each radius is decided, against its N = {LARGE_N}." * profile.adaptive,
+        ]
+        for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, " ".join(filter(None, whole)))):
             digits = DIGITS | dict.fromkeys((column for column in frame if "times" in column), 1)
             shown.append(show.table(profile, name_of(name, run), frame, caption, digits))
     return shown
