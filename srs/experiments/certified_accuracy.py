@@ -200,8 +200,8 @@ def name_of(kind: str, run: Run) -> str:
 
 
 def images_of(counts: pd.DataFrame) -> str:
-    """How many images were certified at a noise level."""
-    images = counts.groupby("sigma", observed=True)["idx"].nunique()
+    """How many images were certified of a run."""
+    images = counts.groupby(RUN, observed=True)["idx"].nunique()
     return f"{images.min()} to {images.max()} images" if images.nunique() > 1 else f"{images.min()} images"
 
 

@@ -189,6 +189,7 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     ours_for = {profile.reference: PAPER_REFERENCE, best_of_the_paper(counted): best_of_the_paper(counted)}
     certified, rows = measures.holding(counted[counted["method"].isin(ours_for)], alpha=profile.alpha), []
     ours, sure = measures.certified_accuracy(certified, profile.radii), measures.confidence(certified, profile.radii)
+    images = certified.groupby(ROW, observed=True)["idx"].nunique()  # runs may differ in them
     for key in ours.index:
         model, _, sigma, method, _ = key
         entry = (model, sigma, ours_for[method])
@@ -197,7 +198,8 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
             low, high = (100 * sure.loc[key].xs(end, level=1).to_numpy() - theirs for end in ("low", "high"))
             spans = pd.Series(map(_span, low, high), names)
             cells = {"as published": theirs, "distance": ours.loc[key, names] - theirs, "its 95 % interval": spans}
-            rows += [dict(zip(ROW, key)) | {"statement": statement} | dict(own) for statement, own in cells.items()]
+            named = dict(zip(ROW, key)) | {"images": images[key]}
+            rows += [named | {"statement": statement} | dict(own) for statement, own in cells.items()]
     return pd.DataFrame(rows)
 
 
