@@ -16,12 +16,13 @@ from srs.settings import Train
 
 
 def loss(
-    model: MDEQ, x: Tensor, y: Tensor, recipe: Train, *, pretrain: bool, penalise: bool, earlier: Tensor | None = None
+    model: MDEQ, x: Tensor, y: Tensor, recipe: Train, *, pretrain: bool, penalise: bool, earlier: Tensor | None = None,
+    way: tuple[str, int] = ("zero", 0),
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of noisy images x (B, C, H, W) of classes y by a recipe's gradient, and the solutions (B, D), detached.
 
     `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. `path_independent`
-    may start from the `earlier` solutions (B, D) of another batch.
+    goes the `way` that `draw_way` drew, which may start from the `earlier` solutions (B, D) of another batch.
     """
     u = model.inject(x)
     z = model.initial(u)
@@ -30,7 +31,7 @@ def loss(
         for _ in range(recipe.pretrain_layers):
             z = model.f(z, u)
     elif recipe.gradient == "path_independent":
-        z, total = last_two(model, start_anywhere(z, earlier, recipe), u, y, recipe)
+        z, total = last_two(model, start_anywhere(z, earlier, way[0]), u, y, recipe, way[1])
     else:
         with torch.no_grad():
             z = broyden(model.f, z, u, max_steps=recipe.forward_steps).z
@@ -41,19 +42,22 @@ def loss(
     return total, z.detach()
 
 
-def start_anywhere(cold: Tensor, earlier: Tensor | None, recipe: Train) -> Tensor:
-    """A start (B, D) drawn from torch's generator: zero, the mean of earlier solutions, or each another image's own."""
-    names = recipe.path_independence.starts
-    name = names[int(torch.randint(len(names), ()))]
+def draw_way(recipe: Train) -> tuple[str, int]:
+    """A start's name and the number of evaluations without gradient, from torch's generator."""
+    rule = recipe.path_independence
+    return rule.starts[int(torch.randint(len(rule.starts), ()))], int(torch.randint(rule.most_free_steps + 1, ()))
+
+
+def start_anywhere(cold: Tensor, earlier: Tensor | None, name: str) -> Tensor:
+    """The start (B, D) of that name: zero, the mean of earlier solutions, or each another image's own."""
     if earlier is None or name == "zero":
         return cold
     return earlier.mean(dim=0, keepdim=True).expand_as(cold) if name == "mean" else earlier
 
 
-def last_two(model: MDEQ, z: Tensor, u: Tensor, y: Tensor, recipe: Train) -> tuple[Tensor, Tensor]:
+def last_two(model: MDEQ, z: Tensor, u: Tensor, y: Tensor, recipe: Train, free: int) -> tuple[Tensor, Tensor]:
     """The last iterate (B, D) of a few steps from z, and what its change and the iterate before add to the loss."""
     rule = recipe.path_independence
-    free = int(torch.randint(rule.most_free_steps + 1, ()))
     with torch.no_grad():
         for _ in range(free):
             z = model.f(z, u)

@@ -58,9 +58,11 @@ def train(
 
 def _train(run: settings.Run, device: str, progress: bool, stop_after: int | None) -> None:
     recipe, target = run.train, store.own(run, store.WEIGHTS)
-    inference.choose_kernels()
+    inference.choose_kernels(tf32=True)
     images = data.load(run.profile.data, "train")
     trained_on, count = data.digest(images), len(images.labels)
+    # Batches are drawn and augmented where they are computed, or a GPU would wait for them.
+    near = images._replace(pixels=images.pixels.to(device)) if isinstance(images.pixels, Tensor) else images
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
     if run.parent is None:
         model = mdeq.build(network, run.profile.data, run.profile.seed).to(device)
@@ -72,16 +74,19 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     stateful = {"model": model, "mean": mean, "optimiser": optimiser}
     of = {"settings": _settings(run), "trained_on": trained_on}
-    done, seconds = _resume(run, stateful, of, device)
+    gradients = Gradients(model, recipe)
+    done, seconds, trained_by = _resume(run, stateful, of, device)
     for epoch in tqdm(range(done, recipe.epochs), desc=f"train {run.id}", unit="epoch", disable=not progress):
         began = time.perf_counter()
-        _train_epoch(run, model, mean, optimiser, images, epoch, device)
+        _train_epoch(run, model, mean, optimiser, gradients, near, epoch, device)
         seconds += time.perf_counter() - began
         content, state = io.BytesIO(), {name: part.state_dict() for name, part in stateful.items()}
-        torch.save(state | of | {"epochs": epoch + 1, "seconds": seconds}, content)
+        trained_by = inference.device_name(device)  # a killed training may be ended on another device
+        torch.save(state | of | {"epochs": epoch + 1, "seconds": seconds, "trained_by": trained_by}, content)
         sealed.save(store.own(run, store.CHECKPOINT), content.getvalue())
         if stop_after is not None and epoch + 1 - done >= stop_after and epoch + 1 < recipe.epochs:
             return
+    inference.choose_kernels()
     model = mean.module.eval()
     told = {
         "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
@@ -92,11 +97,49 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     checkpoints.save(model, target)
     checkpoints.save_train_mean(mean_solution(model, run, images, device), store.own(run, store.TRAIN_MEAN))
     told |= {"weights": checkpoints.digest(target), "train_mean": checkpoints.digest(store.own(run, store.TRAIN_MEAN))}
-    sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=device, seed=run.profile.seed))
+    sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=trained_by, seed=run.profile.seed))
     store.own(run, store.CHECKPOINT).unlink(missing_ok=True)
 
 
-def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
+class Gradients:
+    """Computes the gradients of a batch; on a GPU by CUDA graphs, one for each kind of loss.
+
+    A step is a thousand small kernels: started one by one from Python they take five times as long as they run.
+    """
+
+    def __init__(self, model: mdeq.MDEQ, recipe: settings.Train):
+        self.model, self.recipe, self.graphs, self.pool = model, recipe, {}, None
+
+    def __call__(self, x: Tensor, y: Tensor, earlier: Tensor | None, **how: object) -> Tensor:
+        """The solutions (B, D) of the batch; every weight's gradient is where an optimiser looks for it."""
+        kind, given = (*how.values(), earlier is None), [v for v in (x, y, earlier) if v is not None]
+        implicit = self.recipe.gradient == "implicit" and not how["pretrain"]  # its hook is no part of a graph
+        if not x.is_cuda or implicit or kind not in self.graphs:  # the first time loads what a capture may not
+            self.graphs[kind] = None
+            return self._compute(x, y, earlier, how)
+        if self.graphs[kind] is None:
+            graph, held = torch.cuda.CUDAGraph(), [v.clone() for v in given]
+            with torch.cuda.graph(graph, pool=self.pool):
+                z = self._compute(*held[:2], held[2] if held[2:] else None, how)
+            self.pool = graph.pool()
+            self.graphs[kind] = graph, held, z, [p.grad for p in self.model.parameters()]
+        graph, held, z, grads = self.graphs[kind]
+        for static, value in zip(held, given):
+            static.copy_(value)
+        graph.replay()
+        for p, grad in zip(self.model.parameters(), grads):
+            p.grad = grad
+        return z
+
+    def _compute(self, x: Tensor, y: Tensor, earlier: Tensor | None, how: dict) -> Tensor:
+        for p in self.model.parameters():
+            p.grad = None
+        total, z = losses.loss(self.model, x, y, self.recipe, earlier=earlier, **how)
+        total.backward()
+        return z
+
+
+def _train_epoch(run, model, mean, optimiser, gradients, images, epoch, device) -> None:
     recipe = run.train
     torch.manual_seed(seed_of(run, "train", epoch))
     order = torch.randperm(len(images.labels))
@@ -115,11 +158,11 @@ def _train_epoch(run, model, mean, optimiser, images, epoch, device) -> None:
         if isinstance(recipe, AdversarialTrain) and not pretrain:
             x, y = pgd.harden(model, x.to(device), y, run.sigma, recipe.adversarial)
         else:
-            x = (x + run.sigma * torch.randn(x.shape)).to(device)
+            x = (x + run.sigma * torch.randn(x.shape, device=x.device)).to(device)
         penalise = penalised and float(torch.rand(())) < recipe.jacobian_frequency
-        optimiser.zero_grad(set_to_none=True)
-        total_loss, earlier = losses.loss(model, x, y, recipe, pretrain=pretrain, penalise=penalise, earlier=earlier)
-        total_loss.backward()
+        free_ends = recipe.gradient == "path_independent" and not pretrain
+        way = losses.draw_way(recipe) if free_ends else ("zero", 0)
+        earlier = gradients(x, y, earlier, pretrain=pretrain, penalise=penalise, way=way)
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()
@@ -131,28 +174,27 @@ def _augment(x: Tensor, kind: str) -> Tensor:
     if kind == "none":
         return x
     b, _, height, width = x.shape
-    x = torch.where((torch.rand(b) < 0.5)[:, None, None, None], x.flip(3), x)
+    x = torch.where((torch.rand(b, device=x.device) < 0.5)[:, None, None, None], x.flip(3), x)
     if kind == "flips":
         return x
     pad = height // 8
     padded = F.pad(x, (pad,) * 4)
-    rows = torch.randint(0, 2 * pad + 1, (b, 1)) + torch.arange(height)
-    columns = torch.randint(0, 2 * pad + 1, (b, 1)) + torch.arange(width)
+    rows, columns = (torch.randint(0, 2 * pad + 1, (b, 1)) + torch.arange(side) for side in (height, width))
     return padded[torch.arange(b)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _resume(run: settings.Run, stateful: dict, of: dict[str, str], device: str) -> tuple[int, float]:
-    """Epochs that are done and their seconds, once the checkpoint's state is loaded; none where it is `of` something else."""
+def _resume(run: settings.Run, stateful: dict, of: dict[str, str], device: str) -> tuple[int, float, str]:
+    """Epochs done, their seconds and device, once the checkpoint's state is loaded; none where it is `of` something else."""
     path = store.own(run, store.CHECKPOINT)
     if not path.is_file():
-        return 0, 0.0
+        return 0, 0.0, ""
     load = partial(torch.load, map_location=device, weights_only=True)
     state = sealed.read(path, "training checkpoint", lambda body: load(io.BytesIO(body)), by="train")
     if any(state[name] != value for name, value in of.items()):
-        return 0, 0.0
+        return 0, 0.0, ""
     for name, part in stateful.items():
         part.load_state_dict(state[name])
-    return state["epochs"], state["seconds"]
+    return state["epochs"], state["seconds"], state["trained_by"]
 
 
 def _is_done(run: settings.Run) -> bool:
