@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srs.deq import mdeq
+from srs.deq import inference, mdeq
 from srs.deq.solvers import implicit, relative_residual
 from srs.profiles import DIGITS
 from srs.settings import PathIndependence
-from srs.training import losses
+from srs.training import losses, train
 from tests.helpers import digits, TINY
 from tests.test_train import RECIPE, THEN
 
@@ -60,7 +60,9 @@ def descend(recipe, steps, pretrain=False, penalise=False):
     model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(steps):
-        value, earlier = losses.loss(model, x, y, recipe, pretrain=pretrain, penalise=penalise)
+        value, earlier = losses.loss(
+            model, x, y, recipe, pretrain=pretrain, penalise=penalise, way=losses.draw_way(recipe)
+        )
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -81,6 +83,20 @@ LOSSES = {
 def test_loss_decreases(recipe, how):
     seen, _, _ = descend(recipe, 15, **how)
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU")
+def test_a_graph_gives_the_gradients_of_the_loss_that_it_was_captured_from():
+    inference.choose_kernels()
+    model, (x, y) = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).cuda().train(), (part.cuda() for part in digits(48))
+    gradients, z = train.Gradients(model, THEN), None
+    for way in 4 * [("zero", 0), ("other", 1), ("mean", 2)]:
+        earlier, how = z, dict(pretrain=False, penalise=False, way=way)
+        z = gradients(x, y, earlier, **how).clone()
+        found = [p.grad.clone() for p in model.parameters()]
+        torch.testing.assert_close(z, gradients._compute(x, y, earlier, how))
+        torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+    assert sum(map(bool, gradients.graphs.values())) == 3  # the first batch of an epoch has no earlier solutions
 
 
 def test_a_path_independent_recipe_lessens_the_change_of_the_last_step():
