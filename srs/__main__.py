@@ -93,8 +93,6 @@ def argument_texts(doc: str) -> dict[str, str]:
 
 def lines(result: object) -> Iterable[str]:
     """What a command prints of its function's result: a line per file or name."""
-    if isinstance(result, dict):
-        return [f"{name} {value}" for name, value in result.items()]
     listed = isinstance(result, Iterable) and not isinstance(result, (str, Path))
     return map(str, result) if listed else [str(result)] * (result is not None)
 

@@ -26,6 +26,18 @@ WEIGHTS, TRAIN_MEAN, CARD, CHECKPOINT = "weights.safetensors", "train_mean.safet
 MODEL = (WEIGHTS, TRAIN_MEAN, CARD)
 COUNTS = "counts.csv"  # of all the run's methods; like every table, it has a .json of that name with what made it
 RUN = ["model", "recipe", "sigma"]  # what names a run
+ROW = {"idx": int, "label": int, "predict": int, "radius": float, "correct": int, "time": str}  # Cohen et al.'s columns
+NOT_DRAWN = ABSTAIN - 1
+ATTACKED = {  # the columns of attacked images, a row per image and radius; classes are NOT_DRAWN where nobody was asked
+    "idx": int, "label": int, "attack": str, "steps": int,
+    "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
+    "radius": float, "distance": float,  # allowed, and taken
+    "base": int,  # the base classifier's answer, without noise
+    "n": int,  # votes of the reference method; 0: only the base classifier was attacked
+    "own": int,  # the most frequent class among them
+    "further": str,  # further votes for each class, as "0 380 20"; drawn where the first ones contradict a certificate
+}  # fmt: skip
+AT_MOST = {"n_a": "n", "k": "n_a", "m": "k", "n_2": "n_a", "n_1": "n_2", "n_wrong": "n_a", "n_differ": "n"}  # of the counts
 
 
 def own(run: Run, name: str) -> Path:
@@ -115,18 +127,6 @@ def in_order(values: Iterable, order: Iterable | None = None) -> pd.Categorical:
     return pd.Categorical(values, list(dict.fromkeys(values if order is None else order)), ordered=True)
 
 
-NOT_DRAWN = ABSTAIN - 1
-ATTACKED = {  # the columns of attacked images, a row per image and radius; classes are NOT_DRAWN where nobody was asked
-    "idx": int, "label": int, "attack": str, "steps": int,
-    "nfe": int,  # evaluations of f and vector-Jacobian products that the attack spent on the image
-    "radius": float, "distance": float,  # allowed, and taken
-    "base": int,  # the base classifier's answer, without noise
-    "n": int,  # votes of the reference method; 0: only the base classifier was attacked
-    "own": int,  # the most frequent class among them
-    "further": str,  # further votes for each class, as "0 380 20"; drawn where the first ones contradict a certificate
-}  # fmt: skip
-
-
 def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
     """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED."""
     path = find(run, f"{name}.csv")
@@ -206,9 +206,6 @@ def _complete(run: Run, path: Path) -> pd.DataFrame | None:
     return pd.concat(parts, ignore_index=True)
 
 
-AT_MOST = {"n_a": "n", "k": "n_a", "m": "k", "n_2": "n_a", "n_1": "n_2", "n_wrong": "n_a", "n_differ": "n"}
-
-
 def _checked(counts: pd.DataFrame) -> pd.DataFrame:
     """The counts themselves; ValueError if they contradict each other or an image is there twice."""
     more = any((counts[part] > counts[whole]).any() for part, whole in AT_MOST.items())
@@ -227,9 +224,6 @@ def label(run: Run, method: settings.Method, counts) -> pd.DataFrame:
         "reference": run.profile.reference, "needs_audit": method.needs_audit, "n_max": run.profile.sampling.n_max(method),
     }  # fmt: skip
     return rows.assign(**named)[[*named, *rows.columns]]
-
-
-ROW = {"idx": int, "label": int, "predict": int, "radius": float, "correct": int, "time": str}  # Cohen et al.'s columns
 
 
 def read_rows(path: str | Path) -> pd.DataFrame:

@@ -125,13 +125,6 @@ def test_the_largest_radius_of_each_rule():
         assert bounds.largest_radius(rule, 10_000, 400, 0.5, ALPHA) == pytest.approx(cap, abs=5e-4)
 
 
-@given(value=st.floats(0, 10), digits=st.integers(0, 6))
-def test_round_down_never_rounds_up(value, digits):
-    printed = bounds.round_down(value, digits)
-    assert printed <= value < printed + 10.0**-digits * (1 + 1e-9)
-    assert bounds.round_down(printed, digits) == printed
-
-
 def test_top_class_breaks_ties_low_and_ignores_abstentions():
     assert bounds.top_class([2, 1, 1, 2, ABSTAIN, ABSTAIN, ABSTAIN], 3) == 1
     assert bounds.top_class([ABSTAIN, ABSTAIN], 3) == bounds.top_class([], 3) == ABSTAIN

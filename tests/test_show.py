@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from srs import profiles, store
 from srs.analysis import plots, show
@@ -19,6 +21,13 @@ SMOKE = profiles.get_profile("smoke")
 ])  # fmt: skip
 def test_cells(column, value, text):
     assert show.cells(pd.DataFrame({column: [value]})).iloc[0, 0] == text
+
+
+@given(value=st.floats(0, 10), digits=st.integers(0, 6))
+def test_round_down_never_rounds_up(value, digits):
+    printed = show.round_down(value, digits)
+    assert float(printed) <= value < float(printed) + 10.0**-digits * (1 + 1e-9)
+    assert show.round_down(float(printed), digits) == printed
 
 
 def test_tables_escape_keep_digits_and_are_written_whole(srs_root):

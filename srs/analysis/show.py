@@ -26,8 +26,7 @@ UNSOUND_NOTE = "Rows under 'released (unsound)' follow the authors' code; their 
 DOWN = ("ACR", "radius", "mean radius", "its radius", "RS at its NFE")  # columns of radii, rounded down to three decimals
 DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
     "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2,
-    "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "parameters": 0,
-    **dict.fromkeys(RULE_LABELS.values(), 3),
+    "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "parameters": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]\d+)?")
 LATEX = str.maketrans({c: "\\" + c for c in "%_&#$"} | {"<": "$<$", ">": "$>$"})  # plain text as LaTeX wants it in a caption
@@ -48,7 +47,7 @@ class Shown:
 
 
 def round_down(value: float, digits: int = 3) -> str:
-    """A radius as printed: rounded down in decimal."""
+    """A radius as printed: rounded down, never up, in decimal (0.3 stays 0.3 at one digit)."""
     return round_half_up(value, digits, ROUND_FLOOR)
 
 

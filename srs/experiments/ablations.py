@@ -40,6 +40,12 @@ VARIED |= {"jacobian": "recipe", "smoothadv": "recipe"}
 COST = ["disagreement %", "NFE/vote", "NFE/image"]
 ABOVE = "images above RS's radius"
 NOTHING = "none (unsound): cohen on SRS votes"
+CAPTIONS = {  # what a table or figure says beyond what it varies
+    "elimination": f"With and without correlation elimination. '{ABOVE}': above {{reference}}'s on the same noise",
+    "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
+    "start": "Where a copy's solver starts. Votes from zero and the training mean need no audit",
+    "warmup": "Anderson steps of the first batch of SRS; 0: as many as all others, so that even the class c_A may be another",
+}
 
 
 class Line(NamedTuple):
@@ -91,8 +97,7 @@ def varied(profile: Profile) -> Iterator[tuple[str, str, Method]]:
     chains = [size for size in (10, 25, 50, 100, 400) if 2 * size <= profile.n]  # two batches or more: a chain has a link
     for k in (1, 3):
         for start, kind in STARTS.items():
-            pilot = {"warmup": 10} if "pilot" in start else {}
-            yield "start", start, _variant(profile, f"{kind}-{k}A", start=start, **pilot)
+            yield "start", start, _variant(profile, f"{kind}-{k}A", start=start, **({"warmup": 10} if "pilot" in start else {}))
         for size in chains:
             yield "batch", str(size), _variant(profile, f"SRS-MDEQ-{k}A-B{size}", batch=size)
         for steps in (0, 1, 5, 10, 30):
@@ -110,12 +115,11 @@ def _variant(profile: Profile, name: str, **changes: object) -> Method:
 
 def further_recipes(run: Run) -> dict[str, Train]:
     """By table: the run's recipe without the Jacobian penalty, and SmoothAdv, from the run's weights if it is to be short."""
-    without = replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0)
     hard = hardened(run.train, "smoothadv", Adversarial())
     if run.profile.ablation_images is not None:
         short = dict(pretrain_steps=0, epochs=1, lr=run.train.lr / 2, adversarial=Adversarial(vectors=1))  # Salman's m = 1
         hard = replace(hard, init_from=run.train, **short)
-    return {"jacobian": without, "smoothadv": hard}
+    return {"jacobian": replace(run.train, recipe="nojacobian", jacobian_weight=0.0, jacobian_frequency=0.0), "smoothadv": hard}
 
 
 def measure(
@@ -127,8 +131,7 @@ def measure(
     Args:
         training: train the models of other recipes; if not, only those take part whose weights are there.
     """
-    run = base(profile)
-    if run is None:
+    if (run := base(profile)) is None:
         return
     if store.read_run(run) is not None and not store.own(run, "votes").is_dir():
         told = f"the votes of {run.id} are not here, only their counts: none are drawn; `make` or `srs certify` draws them"
@@ -177,8 +180,7 @@ def first_n(
     per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # what the stored ones cost on average
     spent = round(n * per_vote + min(method.batch, n) * longer)
     nfe = np.array([int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored)])
-    first = replace(drawn, estimate=estimate, audited=audited.astype(np.int32), seconds=np.full(3, np.nan), nfe=nfe)
-    first = replace(first, standard=auditor.estimate[audited])
+    first = replace(drawn, estimate=estimate, standard=auditor.estimate[audited], seconds=np.full(3, np.nan), nfe=nfe)
     others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
     return certify.count_votes(first, replace(method, audit=k), sampling, *others)
 
@@ -234,14 +236,6 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     plain, srs = table["rule"] == bounds.Rule.COHEN, table["method"] != profile.reference
     table["rule"] = table["rule"].astype(str).map(show.RULE_LABELS).mask(plain, "not needed: cohen").mask(plain & srs, NOTHING)
     return table.rename(columns={"rule": "elimination"})
-
-
-CAPTIONS = {  # what a table or figure says beyond what it varies
-    "elimination": f"With and without correlation elimination. '{ABOVE}': above {{reference}}'s on the same noise",
-    "k": "Audited votes K: the full solve's stored votes on the same noise tell what an audit of any size finds",
-    "start": "Where a copy's solver starts. Votes from zero and the training mean need no audit",
-    "warmup": "Anderson steps of the first batch of SRS; 0: as many as all others, so that even the class c_A may be another",
-}
 
 
 def caption(name: str, profile: Profile) -> str:

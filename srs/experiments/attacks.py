@@ -28,8 +28,7 @@ def suite_of(profile: settings.Profile) -> Suite:
 
 def runs_of(profile: settings.Profile) -> tuple[settings.Run, ...]:
     """The runs of a profile that are attacked."""
-    named = suite_of(profile).runs
-    paper = (run for run in profile.runs if run.train.recipe == "paper")
+    named, paper = suite_of(profile).runs, (run for run in profile.runs if run.train.recipe == "paper")
     return tuple(run for run in paper if not named or (run.model.name, run.sigma) in named)
 
 
@@ -116,8 +115,7 @@ def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame, reference: st
     before = right[right["attack"] == "none"].pivot(index=IMAGE, columns="radius", values="right")
     after = of_radii(right).pivot(index=["attack", *IMAGE], columns="radius", values="right")
     left = before.join(after).mul(before[0.0], axis=0).reorder_levels(["attack", *IMAGE])
-    strongest = left.groupby(level=IMAGE, observed=True).min().cummin(axis=1)
-    left = pd.concat([left, pd.concat({ALL: strongest}, names=["attack"])])
+    left = pd.concat([left, pd.concat({ALL: left.groupby(level=IMAGE, observed=True).min().cummin(axis=1)}, names=["attack"])])
     wide = 100 * left.groupby(level=["attack", *RUN], observed=True, sort=False).mean()
     held = measures.certified_accuracy(measures.under_its_rule(certified), list(wide)).reset_index()
     held["classifier"] = held["method"].astype(str) + ", " + held["rule"].astype(str).map(show.RULE_LABELS)

@@ -15,10 +15,8 @@ import torch
 from srs import data, sealed, settings, store
 from srs.deq import checkpoints, inference, mdeq
 from srs.deq.released import RELEASED_TOL
-from srs.smoothing.engine import tqdm
 from srs.settings import Method, Run, STOP
-from srs.smoothing import certify, votes
-from srs.smoothing.noise import Copies
+from srs.smoothing import certify, engine, noise, votes
 
 AUTHORS = "authors'"  # begins the label of a way of the released code
 BEST_BATCH = 8  # on a CPU the released code is fastest in batches of 50, an eighth of its 400
@@ -62,7 +60,7 @@ def compare(
     plain = checkpoints.load(store.own(run, store.WEIGHTS), run.model, profile.data).to(device)
     folded = certify.load_model(run, device)
     seconds, nfe, differing = np.zeros((3, repetitions, len(contenders)))
-    for i in tqdm(range(repetitions), desc=f"bench {run.id}", unit="image", disable=not progress):
+    for i in engine.tqdm(range(repetitions), desc=f"bench {run.id}", unit="image", disable=not progress):
         idx, drawn = profile.evaluated[i % profile.images], []
         x = images.x(idx).to(device)
         for j, method in enumerate(contenders):
@@ -82,7 +80,7 @@ def _vote(method: Method, model: mdeq.DEQ, x: torch.Tensor, run: Run, idx: int, 
     """The votes on noisy copies, and the seconds and evaluations of f that they took; a chain runs for a batch before."""
     p, early = run.profile, method.batch * (method.start == "previous")
     settings.check(early <= copies, f"chains of {method.name}", early, f"at most the {copies} copies that are timed")
-    pilot, estimate = (Copies(x, run.sigma, p.seed, idx, stage) for stage in ("pilot", "estimate"))
+    pilot, estimate = (noise.Copies(x, run.sigma, p.seed, idx, stage) for stage in ("pilot", "estimate"))
     fixed, _ = votes.fixed_start(model, pilot, method, reference=p.method(p.reference))
     noisy, spent, began = estimate(np.arange(2 * copies)), [], []  # drawn before the clock runs
 

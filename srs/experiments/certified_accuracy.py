@@ -10,16 +10,14 @@ from scipy.stats import norm
 from srs import profiles, store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import METHOD, ROW, RUN
-from srs.analysis.show import Shown
 from srs.settings import Profile, Run
 from srs.smoothing import bounds
-from srs.smoothing.bounds import Rule
 
 PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha
 
 
-def quality(profile: Profile) -> Shown:
+def quality(profile: Profile) -> show.Shown:
     """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
     full = profile.method(profile.reference).steps
     columns = {  # by field of the card
@@ -68,10 +66,10 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     return spent.reset_index()
 
 
-def tables(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
+def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """Two tables for each run: certified accuracy, and what it costs."""
     n, k, alpha = PUBLISHED_SETTINGS.values()
-    reach = show.round_down(bounds.largest_radius(Rule.THEOREM31, n, k, 1.0, alpha))
+    reach = show.round_down(bounds.largest_radius(bounds.Rule.THEOREM31, n, k, 1.0, alpha))
     parts = {
         "certified_accuracy": (accuracy(counts, profile), (
             f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE} Rows "
@@ -108,7 +106,7 @@ def adaptive_finding(run: Run) -> str:
     return told
 
 
-def curves(counts: pd.DataFrame, profile: Profile) -> list[Shown]:
+def curves(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """Curves of certified accuracy of every model size and recipe: all methods, and one set of SRS votes under all rules."""
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):

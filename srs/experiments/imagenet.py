@@ -4,11 +4,10 @@ import pandas as pd
 
 from srs.analysis import show
 from srs.experiments import certified_accuracy
-from srs.experiments.certified_accuracy import PUBLISHED_SETTINGS
 from srs.settings import Profile
 
 SIGMA = 1.0  # of the published table; its source names none
-N, K, _ = PUBLISHED_SETTINGS.values()
+N, K, _ = certified_accuracy.PUBLISHED_SETTINGS.values()
 
 
 def published(full: Profile) -> pd.DataFrame:

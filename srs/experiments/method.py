@@ -84,8 +84,7 @@ def methods(profile: settings.Profile) -> pd.DataFrame:
 
 def _cells(record: object, skip: tuple[str, ...] = ("name",)) -> dict[str, str]:
     """Every field of a dataclass as printed, under its name."""
-    shown = (field.name for field in dataclasses.fields(record) if field.name not in skip)
-    return {name.replace("_", " "): _text(getattr(record, name)) for name in shown}
+    return {f.name.replace("_", " "): _text(getattr(record, f.name)) for f in dataclasses.fields(record) if f.name not in skip}
 
 
 def _text(value: object) -> str:

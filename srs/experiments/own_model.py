@@ -16,7 +16,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from srs import data, profiles, settings, store
-from srs.analysis import plots
+from srs.analysis import plots, show
 from srs.deq import adapters, checkpoints, inference, mdeq, solvers
 from srs.settings import ABSTAIN, check, Method
 from srs.smoothing import bounds, votes
@@ -226,8 +226,8 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
         if rows.empty:
             return "none keeps the radius"
         row = rows.iloc[0]
-        radius, cost = bounds.round_down(row["radius"], 3), f"{row['method'].name}: {row['NFE']:,} evaluations of f per image"
-        return f"{cost}, expected radius {radius:.3f}, {100 * row['kept']:.0f} % of the full solve's"
+        cost = f"{row['method'].name}: {row['NFE']:,} evaluations of f per image"
+        return f"{cost}, expected radius {show.round_down(row['radius'])}, {100 * row['kept']:.0f} % of the full solve's"
 
     if len(table) == 1:
         return f"plain {told(table)}; an explicit network has no solver to shorten"

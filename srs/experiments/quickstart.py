@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 
 from srs import data, settings, store
 from srs.analysis import plots, show
-from srs.deq import mdeq
-from srs.deq.solvers import SOLVERS
-from srs.smoothing import certify
-from srs.smoothing.noise import Copies
+from srs.deq import mdeq, solvers
+from srs.smoothing import certify, noise
 
 RESIDUALS, KINDS = "residuals.csv", {"start": str, "evaluations": int, "residual": float, "idx": int}
 
@@ -23,7 +21,8 @@ def residuals(model: mdeq.DEQ, run: settings.Run, idx: int, *, copies: int = 32,
     Each copy is solved from zero, from the clean image's solution, and from another copy's (`start`).
     """
     reference, x = run.profile.method(run.profile.reference), data.load(run.profile.data, "test").x(idx)
-    solve, noisy = SOLVERS[reference.solver], Copies(x, run.sigma, run.profile.seed, idx, "estimate")(np.arange(2 * copies))
+    solve, copy = solvers.SOLVERS[reference.solver], noise.Copies(x, run.sigma, run.profile.seed, idx, "estimate")
+    noisy = copy(np.arange(2 * copies))
     u, u_before, u_clean = model.inject(noisy[copies:]), model.inject(noisy[:copies]), model.inject(x[None])
     zero = model.initial(u)
     clean, before = (solve(model.f, model.initial(v), v, max_steps=reference.steps).z for v in (u_clean, u_before))

@@ -17,7 +17,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from srs import profiles, sealed, settings, store
 from srs.analysis import show
 from srs.experiments import certified_accuracy, summary
-from srs.smoothing.bounds import Rule
 
 GROUPS = {  # the notebooks of the page in its order, by what they are about
     "Main result": ("30_certified_accuracy", "31_consistency"),
@@ -27,7 +26,6 @@ GROUPS = {  # the notebooks of the page in its order, by what they are about
     "Beside other work": ("36_explicit", "35_imagenet", "80_coverage"),
 }
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "papermill", "nbconvert")
-ENDINGS = ("csv", "tex", "pdf")  # of the files that a table or figure links to
 
 
 def build(profile: settings.Profile, stored: str = "") -> Path:
@@ -48,7 +46,7 @@ def build(profile: settings.Profile, stored: str = "") -> Path:
     screens = [first_screen(f"{_named(other)}, from stored counts", other, body) for other in others]
     screens.append(first_screen(f"{_named(profile)}, computed here" if others else "What was found", profile, body))
     page = jinja2.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"), autoescape=True).render(
-        profiles=[*others, profile], screens=screens, groups=groups, entries=_entries, unsound=show.RULE_LABELS[Rule.RELEASED],
+        profiles=[*others, profile], screens=screens, groups=groups, entries=_entries, unsound=show.RULE_LABELS["released"],
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         versions={package: importlib.metadata.version(package) for package in PACKAGES},
     )  # fmt: skip
@@ -80,8 +78,7 @@ def stored_results(profile: settings.Profile) -> str:
     """The main tables of a profile as `srs show` wrote them, with its curves."""
     counted = store.read_counts(profile)
     runs = certified_accuracy.certified_runs(summary.at_main_sigma(counted, profile), profile)
-    kinds = ("certified_accuracy", "cost", "cost_by_n")
-    by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in kinds]
+    by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in ("certified_accuracy", "cost", "cost_by_n")]
     names = ["paper_distance", *by_run, "mean_rrd", "audit_size_pays", "coverage"]
     tables = [path for name in names if (path := store.shown(profile, f"{name}.md")).is_file()]
     every = certified_accuracy.curves(counted, profile)
@@ -124,7 +121,7 @@ def section(profile: settings.Profile, name: str, notebook: nbformat.NotebookNod
 
 def _files(profile: settings.Profile, name: str, made_by: str) -> str:
     """Links to the files of a table or figure, and what made it."""
-    files = [path for ending in ENDINGS if (path := store.shown(profile, f"{name}.{ending}")).is_file()]
+    files = [path for ending in ("csv", "tex", "pdf") if (path := store.shown(profile, f"{name}.{ending}")).is_file()]
     links = " ".join(f'<a href="{_relative(path)}">{path.suffix[1:]}</a>' for path in files)
     return f'<span class="files" id="{profile.name}-{name}">{links} {made_by}</span>'
 

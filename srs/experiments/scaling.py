@@ -12,13 +12,12 @@ import torch
 
 from srs import profiles, settings, store
 from srs.deq import inference, mdeq
-from srs.settings import Run
 from srs.smoothing import certify, engine, votes
 
 PUBLISHED = [profile for profile in profiles.PROFILES.values() if profile.published]
 
 
-def measure(run: Run, *, tasks: int = 200, workers: int = 2) -> Path:
+def measure(run: settings.Run, *, tasks: int = 200, workers: int = 2) -> Path:
     """Measure CPU seconds of an evaluation of f, and of the driver for a task that does nothing; where the table is.
 
     Args:
@@ -55,7 +54,7 @@ def driver(tasks: int, workers: int, n: int = 10_000) -> float:
         return (time.process_time() - began) / (tasks - 1)
 
 
-def read(run: Run) -> dict[str, float]:
+def read(run: settings.Run) -> dict[str, float]:
     """What `measure` found, here or as shipped."""
     path = store.find(run, "scaling.csv")
     settings.check(path is not None, "measurements of", run.id, "those that `srs scaling` makes")
@@ -72,8 +71,7 @@ def projection(measured: Mapping[str, float], cores: int = 64) -> pd.DataFrame:
         for n in (10_000, 100_000):
             row = {"data": name, "images": f"{images:,}", "N": f"{n:,}"}
             for kind, method in (("RS", profile.method(profile.reference)), ("SRS", srs)):
-                nfe = certify.most_nfe(method, replace(profile.sampling, n=n))
-                each = nfe * measured[f"evaluation of f, {name}"]
+                each = certify.most_nfe(method, replace(profile.sampling, n=n)) * measured[f"evaluation of f, {name}"]
                 row[f"{kind}, {cores} cores"] = _duration(images * max(each / cores, measured["driver, per task"]))
             row["cores that one driver keeps busy"] = f"{each / measured['driver, per task']:,.0f}"  # with the cheaper method
             rows.append(row)

@@ -9,8 +9,7 @@ from scipy.stats import norm
 from srs.analysis import measures
 from srs.experiments.certified_accuracy import certified_runs, identity, of_run
 from srs.settings import Method, Profile, Run
-from srs.smoothing import bounds
-from srs.smoothing.engine import tqdm
+from srs.smoothing import bounds, engine
 
 ALPHAS = (0.1, 0.01, 0.001)
 SIGMA = 0.5
@@ -100,7 +99,7 @@ def measure(*, certificates: int = 10_000) -> pd.DataFrame:
     todo = [(size, seed) for size in SIZES for seed in range(len(SURROGATES))]
     return pd.concat([
         failure_rates(simulate(SURROGATES[seed], n=n, audit_k=k, certificates=times * certificates, seed=seed))
-        for (n, k, times), seed in tqdm(todo, desc="simulated certificates", unit="setting")
+        for (n, k, times), seed in engine.tqdm(todo, desc="simulated certificates", unit="setting")
     ], ignore_index=True)  # fmt: skip
 
 

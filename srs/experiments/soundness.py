@@ -10,7 +10,6 @@ from srs.experiments.certified_accuracy import published, PUBLISHED_SETTINGS
 from srs.experiments.simulation import DEAREST, OWN_RS, RS, TRUE_RADIUS
 from srs.settings import Profile
 from srs.smoothing import bounds, exact
-from srs.smoothing.bounds import Rule
 
 N, K, ALPHA = PUBLISHED_SETTINGS.values()
 CAP_SIGMAS = (0.12, 0.25, 0.5, 1.0)
@@ -52,7 +51,7 @@ def caps(profile: Profile) -> list[show.Shown]:
     ]  # fmt: skip
 
 
-def cap(rule: Rule, k, n=N) -> np.ndarray:
+def cap(rule: bounds.Rule, k, n=N) -> np.ndarray:
     """The largest radius of a rule in units of sigma, by default at the paper's N."""
     return bounds.largest_radius(rule, n, k, 1.0, ALPHA)
 
@@ -61,9 +60,9 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
     """Published SRS entries at radii beyond Theorem 3.1's reach at the paper's N, and the K it would take."""
     known = published("cifar10").xs(sigma, level="sigma").filter(like="r=").dropna()
     entries = known[known.index.get_level_values("method").str.startswith("SRS")].T.rename(lambda r: r[2:]).rename_axis("r")
-    entries = entries[entries.index.astype(float) > sigma * cap(Rule.THEOREM31, k)].map("{:g} %".format)
+    entries = entries[entries.index.astype(float) > sigma * cap(bounds.Rule.THEOREM31, k)].map("{:g} %".format)
     entries.columns = [f"{method} {model}, as published" for model, method in entries.columns]
-    for rule in (Rule.THEOREM31, Rule.AUDIT):
+    for rule in (bounds.Rule.THEOREM31, bounds.Rule.AUDIT):
         reach = sigma * cap(rule, np.arange(1, N + 1))
         short = [int((reach < float(r)).sum()) for r in entries.index]
         entries[f"K needed, {show.RULE_LABELS[rule]}"] = ["out of reach" if ks == N else str(ks + 1) for ks in short]
@@ -72,13 +71,13 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
 
 def caps_finding(k: int = K, sigma: float = 0.5) -> str:
     """How far Theorem 3.1 reaches at the paper's N, how many published entries lie beyond, and what extends its reach."""
-    beyond, theorem = published_beyond(k, sigma), partial(cap, Rule.THEOREM31)
+    beyond, theorem = published_beyond(k, sigma), partial(cap, bounds.Rule.THEOREM31)
     entries = int((beyond.filter(like="published") != "0 %").to_numpy().sum())
     where = f", at r = {', '.join(beyond.index)}," if len(beyond) else ""
     return (
         f"At sigma = {sigma:g}, N = {N:,} and K = {k} Theorem 3.1 certifies no radius above {sigma * theorem(k):.3f}, and "
-        f"'released (unsound)' none above {sigma * cap(Rule.RELEASED, k):.3f}; {entries} published SRS entries{where} lie "
-        f"beyond the theorem's reach. In units of sigma ten times the votes raise its cap from {theorem(k):.2f} to "
+        f"'released (unsound)' none above {sigma * cap(bounds.Rule.RELEASED, k):.3f}; {entries} published SRS entries{where} "
+        f"lie beyond the theorem's reach. In units of sigma ten times the votes raise its cap from {theorem(k):.2f} to "
         f"{theorem(k, 10 * N):.2f}, ten times the audit to {theorem(min(10 * k, N)):.2f}."
     )
 
@@ -87,10 +86,10 @@ def gain_finding(counts: pd.DataFrame, profile: Profile) -> str:
     """In how many rows our rule certifies a larger mean radius than Theorem 3.1 on the same SRS votes."""
     certified = measures.certificates(counts[counts["needs_audit"]], alpha=profile.alpha)
     radius = certified.groupby(measures.ROW, observed=True)["radius"].mean().unstack("rule")
-    radius = radius.reindex(columns=[Rule.THEOREM31, Rule.AUDIT]).query("audit > 0 or theorem31 > 0")
+    radius = radius.reindex(columns=[bounds.Rule.THEOREM31, bounds.Rule.AUDIT]).query("audit > 0 or theorem31 > 0")
     if radius.empty:
         return "Neither 'audit' nor Theorem 3.1 certifies an image."
-    more, (theirs, ours) = (radius[Rule.AUDIT] > radius[Rule.THEOREM31]).sum(), radius.mean()
+    more, (theirs, ours) = (radius[bounds.Rule.AUDIT] > radius[bounds.Rule.THEOREM31]).sum(), radius.mean()
     return (
         f"'audit' certifies a larger mean radius than Theorem 3.1 at the same K in {more} of {len(radius)} rows; over all of "
         f"them {ours:.3f} against {theirs:.3f}."

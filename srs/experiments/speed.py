@@ -4,7 +4,6 @@ import pandas as pd
 
 from srs import store
 from srs.analysis import show
-from srs.analysis.show import Shown
 from srs.experiments import bench
 from srs.experiments.certified_accuracy import model_of, name_of
 from srs.settings import Profile, Run
@@ -46,7 +45,7 @@ def srs_finding(costs: pd.DataFrame) -> str:
     return f"SRS-MDEQ-3A takes {nfe:.0f} % of the evaluations and {seconds:.0f} % of the seconds of the authors' own."
 
 
-def speed(profile: Profile) -> list[Shown]:
+def speed(profile: Profile) -> list[show.Shown]:
     """The tables of cost of every run that was timed, here or as shipped, and what of the authors' cost SRS takes."""
     shown = []
     for run in profile.runs:

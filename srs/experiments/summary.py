@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
 from srs.analysis.measures import ROW, RUN
-from srs.analysis.show import Shown
 from srs.experiments import bench, certified_accuracy, scaling, soundness
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
@@ -146,13 +145,12 @@ def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd
     rows = measures.certified_accuracy(certified, [0.0], [*method, "rule"]).reset_index()
     rows = rows.merge(measures.cost(counted, method)["NFE/image"].reset_index(), on=method)
     standard = rows[rows["method"] == profile.reference].drop(columns="method")
-    how = {"on": list(by)} if by else {"how": "cross"}
-    both = rows.merge(standard, **how, suffixes=("", "_rs"))
+    both = rows.merge(standard, suffixes=("", "_rs"), **({"on": list(by)} if by else {"how": "cross"}))
     share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
     return both.assign(kept=100 * share, times=times, rule=labels(both["rule"]))
 
 
-def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
+def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """The figure of the first screen: accuracy kept against speed under each rule; none where no SRS votes were drawn."""
     rows = kept(own := at_main_sigma(counted, profile), profile)
     if rows.empty or not own["needs_audit"].any():
@@ -208,7 +206,7 @@ def _span(low: float, high: float, form: str = "{:+.1f} to {:+.1f}") -> str:
     return form.format(math.floor(10 * low) / 10, math.ceil(10 * high) / 10)
 
 
-def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[Shown]:
+def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """The table of distances to the paper's certified accuracy; none where it has other data or models."""
     frame = distance(counted, profile)
     if frame.empty:

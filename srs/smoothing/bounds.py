@@ -6,7 +6,6 @@ All functions take numbers or numpy arrays of counts; alpha, split and sigma are
 
 import warnings
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 import numpy as np
@@ -101,14 +100,12 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     return low[place.ravel()].reshape(n_a.shape)[()]
 
 
-def _hypergeom_cdf(
-    m: np.ndarray, n_a: np.ndarray, disagree: np.ndarray, k: np.ndarray, log_factorial: np.ndarray
-) -> np.ndarray:
-    """P[Hypergeom(n_a, disagree, k) <= m] for m <= disagree; scipy's factors each probability into primes: slow."""
+def _hypergeom_cdf(m: np.ndarray, n_a: np.ndarray, wrong: np.ndarray, k: np.ndarray, log_factorial: np.ndarray) -> np.ndarray:
+    """P[Hypergeom(n_a, wrong, k) <= m] for m <= wrong; scipy's factors each probability into primes: slow."""
     first = np.cumsum(m + 1) - (m + 1)
     j = np.arange((m + 1).sum()) - np.repeat(first, m + 1)  # 0 to m of the first triple, then of the second, ...
-    n_a, disagree, k = (np.repeat(values, m + 1) for values in (n_a, disagree, k))
-    chosen = ((disagree, j), (n_a - disagree, k - j), (n_a, k))  # of -1, too few to take from, it is infinite
+    n_a, wrong, k = (np.repeat(values, m + 1) for values in (n_a, wrong, k))
+    chosen = ((wrong, j), (n_a - wrong, k - j), (n_a, k))  # of -1, too few to take from, it is infinite
     logs = [log_factorial[of] - log_factorial[i] - log_factorial[np.maximum(of - i, -1)] for of, i in chosen]
     return np.add.reduceat(np.exp(logs[0] + logs[1] - logs[2]), first)
 
@@ -205,12 +202,6 @@ def largest_radius(rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, al
     """The largest radius a rule can certify: all N votes for c_A, no disagreement among the K audited ones."""
     k = np.minimum(audit_k, n)
     return _certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha, DEFAULT_SPLIT)[1]
-
-
-def round_down(value: float, digits: int) -> float:
-    """A radius as it is printed: rounded down, never up, in decimal (0.3 stays 0.3 at one digit)."""
-    # repr: the shortest decimal that names this float, so that 0.3 is not taken for 0.29999...
-    return float(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 
 def top_class(votes: ArrayLike, classes: int) -> int:

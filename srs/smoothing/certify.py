@@ -209,5 +209,4 @@ def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = N
 
 def vote_file(run: settings.Run, method: settings.Method, inputs: Inputs, idx: int) -> Path:
     """Where one image's votes lie."""
-    folder = f"votes/{method.name}-{settings.fingerprint(inputs.key, method)}"
-    return store.own(run, f"{folder}/{idx:05d}-{inputs.images[idx]}.npz")
+    return store.own(run, f"votes/{method.name}-{settings.fingerprint(inputs.key, method)}/{idx:05d}-{inputs.images[idx]}.npz")

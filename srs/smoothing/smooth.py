@@ -15,8 +15,7 @@ from torch import Tensor
 from srs import data, sealed, settings, store
 from srs.deq import adapters, mdeq
 from srs.settings import ABSTAIN, check, Method, Sampling, Stop
-from srs.smoothing import votes
-from srs.smoothing.engine import tqdm
+from srs.smoothing import engine, votes
 from srs.smoothing.certify import Certificate, certify_image
 
 STANDARD = Method("RS", "safe_anderson", 30, tol=0.001)  # each copy from zero until it is solved: its votes need no audit
@@ -61,8 +60,7 @@ class Smooth:
         self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001, *, idx: int | None = None
     ) -> Certificate:
         """The same with the bound on p_A, the cost and the votes; `idx` names the noise, else the image's own pixels do."""
-        stop = self.sampling.stop and replace(self.sampling.stop, alpha=alpha)
-        sampling = replace(self.sampling, n0=n0, n=n, stop=stop)
+        sampling = replace(self.sampling, n0=n0, n=n, stop=self.sampling.stop and replace(self.sampling.stop, alpha=alpha))
         x = check_image(self.model, x, sampling.classes)
         idx = int(digest_of(x)[:8], 16) if idx is None else idx
         return certify_image(self.model, x, self.method, sampling, sigma=self.sigma, alpha=alpha, idx=idx)
@@ -114,7 +112,7 @@ def certify_images(
         before = sealed.read_json(told, "record of what a table was made with", by="certify")
         check(before["key"] == key, "out", str(out), "another name: this table is of another model or other settings")
         rows, seen = store.read_rows(out).to_dict("records"), before["images"]
-    for idx in tqdm(range(0, len(labels), skip)[:most], desc="certify", unit="image"):
+    for idx in engine.tqdm(range(0, len(labels), skip)[:most], desc="certify", unit="image"):
         x, label = torch.as_tensor(images.x(idx) if isinstance(images, data.Images) else images[idx]), int(labels[idx])
         known = seen.setdefault(str(idx), digest_of(x))
         check(known == digest_of(x), "out", str(out), f"another name: image {idx} of this table is another one")
