@@ -78,8 +78,7 @@ def brought(*parts: str) -> Path:
 
 def card(run: Run) -> dict:
     """The model card of a run; empty if there is none."""
-    path = find(run, CARD)
-    return sealed.read_json(path, "model card", by="train") if path else {}
+    return sealed.read_json(path, "model card", by="train") if (path := find(run, CARD)) else {}
 
 
 def recipe_key(run: Run) -> str:

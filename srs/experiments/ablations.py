@@ -72,8 +72,7 @@ def lines(run: Run) -> list[Line]:
     profile, own, n, drawn = run.profile, run.train, run.profile.n, run.profile.ablation_images != 0
     reference, usual = profile.method(profile.reference), profile.method("SRS-MDEQ-3A").audit
     main = (reference, *(m for m in profile.methods if m.needs_audit))
-    three = [_variant(profile, f"SRS-MDEQ-3{letter}") for letter in "AN"]
-    three = [m for m in three if drawn or m in profile.methods]
+    three = [m for m in (_variant(profile, f"SRS-MDEQ-3{letter}") for letter in "AN") if drawn or m in profile.methods]
     ks, ns = (sorted({most, *(size for size in sizes if size <= n)}) for most, sizes in ((usual, KS), (n, NS)))
     found = [Line("k", "", own, m, n, size) for m in main for size in ks]
     found += [Line("n", "", own, m, size, min(usual, size)) for m in (reference, *three) for size in ns]

@@ -86,8 +86,7 @@ def soundness(tested: pd.DataFrame) -> pd.DataFrame:
 
 def require_sound(tested: pd.DataFrame) -> None:
     """Raise FalseCertificate if a point is flipped under a rule that should hold."""
-    false = soundness(tested[tested["rule"] != Rule.RELEASED]).query("flipped > 0")
-    if len(false):
+    if len(false := soundness(tested[tested["rule"] != Rule.RELEASED]).query("flipped > 0")):
         raise FalseCertificate(f"certificates that an attack proved false:\n{false.to_string(index=False)}")
 
 

@@ -81,13 +81,12 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
             "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
         )),
     }  # fmt: skip
-    return [
-        show.table(
-            profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN),
-            f"{caption} {setting(run)}.{adaptive_finding(run) * (kind == 'cost')}",
-        )
-        for run in certified_runs(counts, profile) for kind, (frame, caption) in parts.items()
-    ]  # fmt: skip
+    shown = []
+    for run in certified_runs(counts, profile):
+        for kind, (frame, told) in parts.items():
+            caption = f"{told} {setting(run)}.{adaptive_finding(run) * (kind == 'cost')}"
+            shown.append(show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), caption))
+    return shown
 
 
 def adaptive_finding(run: Run) -> str:

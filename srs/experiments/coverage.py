@@ -43,8 +43,7 @@ def compare(profile: settings.Profile, name: str) -> pd.DataFrame:
     paper = paper[["sigma"]].assign(method=paper["method"] + " " + paper["model"], certificate=rule, **cells)
     theirs = theirs.assign(certificate=CERTIFICATES[name], sigma=SIGMA if name == "smoothing" else None)
     parts = [theirs, paper.assign(data="CIFAR-10, 500 images", source=PAPER)]
-    certified = certified_accuracy.main_certificates(profile.every_run)
-    if len(certified):
+    if len(certified := certified_accuracy.main_certificates(profile.every_run)):
         radii = {name: float(Fraction(name[2:])) for name in columns if name != "ACR"}
         ours = measures.certified_accuracy(certified, list(radii.values()), ["run", "network", "rule", "sigma", "data"])
         ours = ours.set_axis([*radii, "ACR"], axis=1).reset_index().assign(source=OURS)
@@ -70,8 +69,7 @@ def comparison(profile: settings.Profile) -> list[show.Shown]:
 
 def wanted(profile: settings.Profile, item: pd.Series) -> str:
     """The table or figure that a profile should have of an item; empty if it has not the model, the sigma or the data."""
-    column = OTHERWISE.get(profile.data.name, "artefact")
-    name = item[column] if column else ""
+    name = item[column] if (column := OTHERWISE.get(profile.data.name, "artefact")) else ""
     parts = set(name.split("_"))
     model, sigma = parts & {"SMALL", "LARGE"}, {part for part in parts if re.fullmatch(r"s\d\.\d\d", part)}
     runs = (run for run in profile.runs if run.train.recipe == "paper")
@@ -80,7 +78,6 @@ def wanted(profile: settings.Profile, item: pd.Series) -> str:
 
 def items(profile: settings.Profile) -> pd.DataFrame:
     """A line per item of the paper: what it shows, what makes it in which profiles, whether it is made in this one."""
-
     def state(item: pd.Series) -> str:
         name = wanted(profile, item)
         if not name or not store.shown(profile, name + ENDINGS[item["item"][0]]).is_file():

@@ -111,10 +111,8 @@ def settings_tables(profile: settings.Profile) -> list[show.Shown]:
         methods: "How votes are drawn. 'steps': evaluations of f per vote; 'audit': K; 'batch': copies or chains solved "
         "together. A run may draw fewer methods, and may be audited by the reference.",
     }
-    return [
-        show.table(profile, f"settings_{make.__name__}", make(profile), f"{told} The paper's own settings are {others}.")
-        for make, told in captions.items()
-    ]
+    own = f"The paper's own settings are {others}."
+    return [show.table(profile, f"settings_{make.__name__}", make(profile), f"{told} {own}") for make, told in captions.items()]
 
 
 def _diagram(lines: list[str], arrows: Sequence[int]) -> Figure:
@@ -133,7 +131,6 @@ def _diagram(lines: list[str], arrows: Sequence[int]) -> Figure:
 
 def diagrams(profile: settings.Profile) -> list[show.Shown]:
     """Standard smoothing of a DEQ above SRS, and from SRS votes to a radius by Theorem 3.1; the same for every profile."""
-
     def copy(number: str, start: str, evaluations: int, solution: str) -> str:
         return rf"$x+\varepsilon_{{{number}}}:\quad {start}" + r" \to f" * evaluations + rf" \to {solution} \to$ vote"
 

@@ -39,9 +39,8 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
     every = (run for profile in reversed(profiles.PROFILES.values()) for run in profile.every_run)
     runs = {f"{run.profile.data.name}/{run.id}": run for run in every if store.find(run, store.WEIGHTS)}
     run = settings.pick(name if name in runs else f"{name}-paper", runs, "model")
-    train_mean = store.find(run, store.TRAIN_MEAN)
     model = checkpoints.load(store.find(run, store.WEIGHTS), run.model, run.profile.data).to(device)
-    model.train_mean = checkpoints.load_train_mean(train_mean).to(device) if train_mean else None
+    model.train_mean = checkpoints.load_train_mean(path).to(device) if (path := store.find(run, store.TRAIN_MEAN)) else None
     return inference.prepare(model)
 
 
@@ -221,7 +220,6 @@ def _margins(model, noisy, labels, start, steps) -> tuple[np.ndarray, Tensor]:
 
 def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
     """The choice, the full solve, and the cheapest way from each start; `enough`: rows that keep the radius, cheapest first."""
-
     def told(rows: pd.DataFrame) -> str:
         if rows.empty:
             return "none keeps the radius"

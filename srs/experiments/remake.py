@@ -14,9 +14,8 @@ FROM_COUNTS = {  # of the long table; the longest first
 }  # fmt: skip
 STEPS: dict[str, Callable[[settings.Profile], object]] = {
     "models": certified_accuracy.quality, "caps": soundness.caps, "attacks": attacks.shown, "diagrams": method.diagrams,
-    "ablations": lambda p: ablations.shown(ablations.sweeps(ablations.read(p), p), p),
-    "settings": method.settings_tables, "convergence": quickstart.stored, "speed": speed.speed,
-    "comparison": coverage.comparison,
+    "ablations": lambda p: ablations.shown(ablations.sweeps(ablations.read(p), p), p), "settings": method.settings_tables,
+    "convergence": quickstart.stored, "speed": speed.speed, "comparison": coverage.comparison,
     "ImageNet": lambda p: imagenet.published_table(p, profiles.OF_IMAGENET), "coverage": coverage.coverage,
 }  # fmt: skip
 BRIEF = (*FROM_COUNTS,)[:5] + ("models", "speed")  # the main tables and figures

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 
 from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
-from srs.analysis.measures import ROW, RUN
 from srs.experiments import bench, certified_accuracy, scaling, soundness
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
@@ -52,7 +51,7 @@ def main_run(counted: pd.DataFrame, profile: Profile) -> Run:
     runs = certified_accuracy.certified_runs(counted, profile)
     at = SIGMA if any(run.sigma == SIGMA for run in runs) else runs[0].sigma
     standard = measures.certificates(counted[~counted["needs_audit"]], alpha=profile.alpha)
-    acr = measures.certified_accuracy(standard, [0.0], measures.METHOD)["ACR"].groupby(RUN, observed=True).max()
+    acr = measures.certified_accuracy(standard, [0.0], measures.METHOD)["ACR"].groupby(measures.RUN, observed=True).max()
     of = {run: tuple(certified_accuracy.identity(run).values()) for run in runs if run.sigma == at}
     return max(of, key=lambda run: (run.profile.images, acr[of[run]]))
 
@@ -73,8 +72,7 @@ def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]
         f"Certified accuracy at r = {', '.join(f'{r:g}' for r in radii)} ({profile.data.name}, {run.model.name} "
         f"{run.train.recipe}, sigma {run.sigma:g}, {own['idx'].nunique()} images): {'; by audit '.join(told)}."
     )
-    away = distance(counted, profile)
-    if away.empty:
+    if (away := distance(counted, profile)).empty:
         return sentence, name_of("certified_accuracy", run)
     away = certified_accuracy.of_run(away, run).query("method == @methods[0]").set_index("statement").filter(like="r=")
     points, spans = away.loc["distance"], away.loc["its 95 % interval"].str.split(" to ")
@@ -111,8 +109,7 @@ def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
     """Where SRS certifies more than plain RS at equal cost, by rule, N, K and model, and the better buy elsewhere."""
     told = []
     for n, name in ((profile.n, "audit_size_pays"), (soundness.N, "audit_size_pays_large_n")):
-        path = store.shown(profile, f"{name}.csv")
-        if path.is_file():
+        if (path := store.shown(profile, f"{name}.csv")).is_file():
             table = pd.read_csv(path, keep_default_na=False)
             won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
             most = won.sort_values("lead", ascending=False)[:2]
@@ -138,7 +135,7 @@ def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
     )
 
 
-def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = RUN) -> pd.DataFrame:
+def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = measures.RUN) -> pd.DataFrame:
     """What each method keeps of RS's ACR under each rule (percent), and how many times fewer evaluations it spends."""
     method = [*by, "method"]
     certified = measures.certificates(counted, alpha=profile.alpha)
@@ -187,7 +184,7 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     ours_for = {profile.reference: PAPER_REFERENCE, best_of_the_paper(counted): best_of_the_paper(counted)}
     certified, rows = measures.holding(counted[counted["method"].isin(ours_for)], alpha=profile.alpha), []
     ours, sure = measures.certified_accuracy(certified, profile.radii), measures.confidence(certified, profile.radii)
-    images = certified.groupby(ROW, observed=True)["idx"].nunique()  # runs may differ in them
+    images = certified.groupby(measures.ROW, observed=True)["idx"].nunique()  # runs may differ in them
     for key in ours.index:
         model, _, sigma, method, _ = key
         entry = (model, sigma, ours_for[method])
@@ -196,7 +193,7 @@ def distance(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
             low, high = (100 * sure.loc[key].xs(end, level=1).to_numpy() - theirs for end in ("low", "high"))
             spans = pd.Series(map(_span, low, high), names)
             cells = {"as published": theirs, "distance": ours.loc[key, names] - theirs, "its 95 % interval": spans}
-            named = dict(zip(ROW, key)) | {"images": images[key]}
+            named = dict(zip(measures.ROW, key)) | {"images": images[key]}
             rows += [named | {"statement": statement} | dict(own) for statement, own in cells.items()]
     return pd.DataFrame(rows)
 
@@ -208,10 +205,9 @@ def _span(low: float, high: float, form: str = "{:+.1f} to {:+.1f}") -> str:
 
 def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """The table of distances to the paper's certified accuracy; none where it has other data or models."""
-    frame = distance(counted, profile)
-    if frame.empty:
+    if (frame := distance(counted, profile)).empty:
         return []
-    constant = [name for name in RUN if frame[name].nunique() == 1]
+    constant = [name for name in measures.RUN if frame[name].nunique() == 1]
     where = "".join(f"{name} {frame[name].iloc[0]}, " for name in constant)
     return [show.table(profile, "paper_distance", frame.drop(columns=constant), (
         f"{where}{certified_accuracy.images_of(counted)}: certified accuracy beside the paper's on 500, its entries in "
@@ -256,7 +252,6 @@ def beside(profile: Profile) -> pd.DataFrame:
 
 def filled(text: str) -> str:
     """The text with its blocks made anew: `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->`, `beside`, `scaling`."""
-
     def fill(found: re.Match) -> str:
         kind, (profile, *run), left = found[2], found[3].split(), 1
         if kind == "beside":
