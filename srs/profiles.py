@@ -162,12 +162,11 @@ PROFILES = {
         # 500 images as in the paper by votes without an audit; each stops once the radii of the table are decided.
         Profile(
             "cifar10_long", CIFAR10, (
-                Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE, images=50),
+                Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE),
                 Run(SMALL, CIFAR_ONE_QUARTER, 0.25, ONE, images=50),
                 Run(SMALL, replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, init_sigma=0.25, epochs=12), 0.12, images=50),
                 Run(SMALL, replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, epochs=12), 0.25, images=50),
-                Run(SMALL, CIFAR_ANNEAL, 0.5, (*NO_AUDIT, ONE[1])),
-                Run(SMALL, replace(CIFAR_ANNEAL, init_sigma=0.5, epochs=12), 1.0, images=50),
+                Run(SMALL, CIFAR_ANNEAL, 0.5), Run(SMALL, replace(CIFAR_ANNEAL, init_sigma=0.5, epochs=12), 1.0, images=50),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
         # The first of these images at fixed N, to compare decisions.

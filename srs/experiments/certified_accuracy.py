@@ -22,6 +22,7 @@ def quality(profile: Profile) -> show.Shown:
     full = profile.method(profile.reference).steps
     columns = {  # by field of the card
         "parameters": "parameters", "clean_accuracy": "clean accuracy %", "noisy_accuracy": "noisy accuracy %",
+        "validation.noisy_accuracy": "noisy accuracy, validation images %",
         "residual.1": "residual after 1 step", f"residual.{full}": f"residual after {full} steps",
         "agreement.1": f"votes as after {full} steps, 1 step %", "agreement.5": f"votes as after {full} steps, 5 steps %",
     }  # fmt: skip
