@@ -31,7 +31,7 @@ def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
 
 
 def choose_kernels(tf32: bool = False) -> None:
-    """Deterministic GPU kernels in full float32; `tf32` rounds products to 10 bits, which is enough to train and twice as fast."""
+    """Deterministic GPU kernels in full float32; `tf32`, for training, rounds products to 10 bits and is twice as fast."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
