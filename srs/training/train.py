@@ -160,8 +160,8 @@ def _train_epoch(run, model, mean, optimiser, gradients, images, epoch, device) 
         else:
             x = (x + run.sigma * torch.randn(x.shape, device=x.device)).to(device)
         penalise = penalised and float(torch.rand(())) < recipe.jacobian_frequency
-        free_ends = recipe.gradient == "path_independent" and not pretrain
-        way = losses.draw_way(recipe) if free_ends else ("zero", 0)
+        anywhere = recipe.gradient == "path_independent" and not pretrain
+        way = losses.draw_way(recipe) if anywhere else ("zero", 0)
         earlier = gradients(x, y, earlier, pretrain=pretrain, penalise=penalise, way=way)
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
