@@ -208,9 +208,9 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     if (frame := distance(counted, profile)).empty:
         return []
     constant = [name for name in measures.RUN if frame[name].nunique() == 1]
-    where = "".join(f"{name} {frame[name].iloc[0]}, " for name in constant)
+    where = ", ".join([profile.data.name, *(f"{name} {frame[name].iloc[0]}" for name in constant)])
     return [show.table(profile, "paper_distance", frame.drop(columns=constant), (
-        f"{where}{certified_accuracy.images_of(counted)}: certified accuracy beside the paper's on 500, its entries in "
+        f"{where}: certified accuracy on so many images beside the paper's on 500, its entries in "
         f"percent, ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that difference over our "
         f"images. SRS stands under 'audit'; the paper does not say by which formula. {profile.reference} "
         f"stands beside the paper's {PAPER_REFERENCE}."
