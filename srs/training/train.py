@@ -110,10 +110,13 @@ class Gradients:
     def __init__(self, model: mdeq.MDEQ, recipe: settings.Train):
         self.model, self.recipe, self.graphs, self.pool = model, recipe, {}, None
 
-    def __call__(self, x: Tensor, y: Tensor, earlier: Tensor | None, **how: object) -> Tensor:
-        """The solutions (B, D) of the batch; every weight's gradient is where an optimiser looks for it."""
-        kind, given = (*how.values(), earlier is None), [v for v in (x, y, earlier) if v is not None]
-        implicit = self.recipe.gradient == "implicit" and not how["pretrain"]  # its hook is no part of a graph
+    def __call__(
+        self, x: Tensor, y: Tensor, earlier: Tensor | None, *, pretrain: bool, penalise: bool, way: tuple[str, int]
+    ) -> Tensor:
+        """The solutions (B, D) of the batch, as `losses.loss`; every weight's gradient is where an optimiser looks for it."""
+        how, given = dict(pretrain=pretrain, penalise=penalise, way=way), [v for v in (x, y, earlier) if v is not None]
+        kind = (*how.values(), earlier is None)
+        implicit = self.recipe.gradient == "implicit" and not pretrain  # its hook is no part of a graph
         if not x.is_cuda or implicit or kind not in self.graphs:  # the first time loads what a capture may not
             self.graphs[kind] = None
             return self._compute(x, y, earlier, how)
