@@ -99,6 +99,19 @@ CIFAR_ONE_QUARTER = replace(CIFAR_ONE, init_sigma=0.5, epochs=5)  # at 0.25
 CIFAR_ANNEAL = replace(
     CIFAR_LONG, recipe="anneal", init_from=CIFAR_ONE, epochs=34, batch=128, lr=2e-3, jacobian_frequency=0.05,
 )  # fmt: skip
+CIFAR_ANNEALED = {
+    0.12: replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, init_sigma=0.25, epochs=12),
+    0.25: replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, epochs=12),
+    1.0: replace(CIFAR_ANNEAL, init_sigma=0.5, epochs=12),
+}
+CIFAR_AGAIN = {  # and once more
+    sigma: replace(first, recipe="anneal_again", init_from=first, init_sigma=None, epochs=epochs)
+    for (sigma, first), epochs in zip(CIFAR_ANNEALED.items(), (24, 10, 16))
+}
+# Two noisy copies of each image that have to agree: what certifies large radii (Jeong and Shin, NeurIPS 2020).
+CIFAR_CONSISTENT = replace(
+    CIFAR_ONE, recipe="consistent", init_from=CIFAR_ANNEAL, epochs=14, batch=128, lr=2e-3, consistency=4.0,
+)  # fmt: skip
 # Bai et al.'s own recipe; its random resized crops are padded crops here, as for CIFAR-10.
 IMAGENET_PAPER = Train(
     "paper", epochs=100, pretrain_steps=510_000, batch=128, pretrain_layers=5, optimiser="sgd", lr=0.04,
@@ -142,8 +155,12 @@ FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]),
 CIFAR_COUNTED = tuple(run if run.sigma == 0.5 else replace(run, **FEWER) for run in CIFAR_RUNS)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
 ONE = (NO_AUDIT[0], Method("RS-mean-1A", "anderson", 1, start="train_mean", batch=50))
+ON_GPU, FASTEST = (tuple(replace(m, batch=2_000) for m in some) for some in (NO_AUDIT, ONE[1:]))  # batches that fill one
 # The paper's six rows at its K, with the solve that audits, which is the reference, in the place of the full one.
-CIFAR_FIXED = (*CIFAR_METHODS[:2], NO_AUDIT[0], *(replace(m, audit=400, auditor=None) for m in CIFAR_METHODS[3:6]), NO_AUDIT[1])
+CIFAR_FIXED = (
+    *(replace(m, batch=2_000) for m in CIFAR_METHODS[:2]), ON_GPU[0],
+    *(replace(m, batch=400, audit=400, auditor=None) for m in CIFAR_METHODS[3:6]), ON_GPU[1], *FASTEST,
+)  # fmt: skip
 
 PROFILES = {
     p.name: p
@@ -163,20 +180,14 @@ PROFILES = {
         Profile(
             "cifar10_long", CIFAR10, (
                 Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE),
-                Run(SMALL, CIFAR_ONE_QUARTER, 0.25, ONE, images=50),
-                Run(SMALL, replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, init_sigma=0.25, epochs=12), 0.12, images=50),
-                Run(SMALL, replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, epochs=12), 0.25, images=50),
-                Run(SMALL, CIFAR_ANNEAL, 0.5), Run(SMALL, replace(CIFAR_ANNEAL, init_sigma=0.5, epochs=12), 1.0, images=50),
+                Run(SMALL, CIFAR_ANNEAL, 0.5), Run(SMALL, CIFAR_CONSISTENT, 0.5, ON_GPU + FASTEST),
+                *(Run(SMALL, recipe, sigma, ON_GPU if sigma != 0.25 else ()) for sigma, recipe in CIFAR_AGAIN.items()),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
-        # The first of these images at fixed N, to compare decisions.
+        # Every fifth of these images at the paper's N, K, alpha and number of chains.
         Profile(
-            "cifar10_decided", CIFAR10, (Run(SMALL, CIFAR_ONE, 0.5),), ONE, "RS-tol", images=50, stride=10, n0=100, n=10_000,
-        ),
-        # The model of recipe `long` at the paper's N, K and alpha.
-        Profile(
-            "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_LONG, 0.5),), CIFAR_FIXED, "RS-tol",
-            images=20, stride=250, n0=100, n=10_000, ablation_images=0,
+            "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_CONSISTENT, 0.5),), CIFAR_FIXED, "RS-tol",
+            images=100, stride=50, n0=100, n=10_000, ablation_images=0,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(

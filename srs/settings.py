@@ -125,6 +125,7 @@ class Train:
     jacobian_until: float = 0.75  # share of the epochs after which the penalty stops (90 of 120)
     augment: str = "crops"  # flips and padded crops, "flips" alone, or "none" for digits, which have a handedness
     dropout: float | None = None  # instead of the model's own
+    consistency: float = 0.0  # weight of `losses.disagreement` of two noisy copies of each image; 0: one copy, without it
     ema: float = 0.0  # the weights kept are their running mean, which this much of is left after a step; 0: the last ones
 
 

@@ -6,6 +6,8 @@ and be right, so that few evaluations of f lead to the same answer from every st
 Equilibrium Models Can Better Exploit Test-Time Computation", NeurIPS 2022) call a path-independent model.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,8 @@ from torch import Tensor
 from srs.deq.mdeq import MDEQ
 from srs.deq.solvers import broyden, implicit
 from srs.settings import Train
+
+CONFIDENCE = 0.5  # weight of the mean prediction's entropy, as Jeong and Shin have it
 
 
 def loss(
@@ -22,21 +26,28 @@ def loss(
     """Cross-entropy of noisy images x (B, C, H, W) of classes y by a recipe's gradient, and the solutions (B, D), detached.
 
     `pretrain` unrolls f from zero, whatever the recipe's gradient; `penalise` adds the Jacobian penalty. `path_independent`
-    goes the `way` that `draw_way` drew, which may start from the `earlier` solutions (B, D) of another batch.
+    goes the `way` that `draw_way` drew, which may start from the `earlier` solutions (B, D) of another batch. A recipe with
+    `consistency` has two noisy copies of each image, all first ones before all second ones.
     """
     u = model.inject(x)
     z = model.initial(u)
-    total = 0.0
+    total, also = 0.0, []
     if pretrain:
         for _ in range(recipe.pretrain_layers):
             z = model.f(z, u)
     elif recipe.gradient == "path_independent":
-        z, total = last_two(model, start_anywhere(z, earlier, way[0]), u, y, recipe, way[1])
+        before, z = last_two(model, start_anywhere(z, earlier, way[0]), u, way[1])
+        change = (z - before).square().sum(1) / z.detach().square().sum(1)
+        total, also = recipe.path_independence.weight * change.mean(), [before] * recipe.path_independence.both
     else:
         with torch.no_grad():
             z = broyden(model.f, z, u, max_steps=recipe.forward_steps).z
         z = implicit(model.f, z, u, steps=recipe.backward_steps)
-    total = total + F.cross_entropy(model.head(z), y)
+    guesses = [model.head(state) for state in (*also, z)]
+    for logits in guesses:
+        total = total + F.cross_entropy(logits, y)
+    if recipe.consistency:
+        total = total + disagreement(torch.cat(guesses).unflatten(0, (-1, len(y) // 2)), recipe.consistency)
     if penalise:
         total = total + recipe.jacobian_weight * jacobian_penalty(model, z, u)
     return total, z.detach()
@@ -55,17 +66,24 @@ def start_anywhere(cold: Tensor, earlier: Tensor | None, name: str) -> Tensor:
     return earlier.mean(dim=0, keepdim=True).expand_as(cold) if name == "mean" else earlier
 
 
-def last_two(model: MDEQ, z: Tensor, u: Tensor, y: Tensor, recipe: Train, free: int) -> tuple[Tensor, Tensor]:
-    """The last iterate (B, D) of a few steps from z, and what its change and the iterate before add to the loss."""
-    rule = recipe.path_independence
+def last_two(model: MDEQ, z: Tensor, u: Tensor, free: int) -> tuple[Tensor, Tensor]:
+    """The last two iterates (B, D) from z, after `free` evaluations without gradient."""
     with torch.no_grad():
         for _ in range(free):
             z = model.f(z, u)
     before = model.f(z, u)
-    after = model.f(before, u)
-    change = (after - before).square().sum(1) / after.detach().square().sum(1)
-    added = rule.weight * change.mean()
-    return after, added + F.cross_entropy(model.head(before), y) if rule.both else added
+    return before, model.f(before, u)
+
+
+def disagreement(logits: Tensor, weight: float) -> Tensor:
+    """Jeong and Shin's regulariser (NeurIPS 2020, equation 9) of predictions (M, B, classes) of M noisy copies of B images.
+
+    It is `weight` times the mean divergence of the mean prediction from each, and CONFIDENCE times the mean one's entropy.
+    """
+    logs = logits.log_softmax(dim=2)
+    log_mean = logs.logsumexp(dim=0) - math.log(len(logs))
+    divergence = (log_mean.exp() * (log_mean - logs)).sum(dim=2).mean()
+    return weight * divergence - CONFIDENCE * (log_mean.exp() * log_mean).sum(dim=1).mean()
 
 
 def jacobian_penalty(model: MDEQ, z: Tensor, u: Tensor) -> Tensor:

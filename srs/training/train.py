@@ -158,6 +158,8 @@ def _train_epoch(run, model, mean, optimiser, gradients, images, epoch, device) 
         picked = order[i * recipe.batch : (i + 1) * recipe.batch]
         pretrain = step < recipe.pretrain_steps
         x, y = _augment(images.x(picked), recipe.augment), images.labels[picked].to(device)
+        if recipe.consistency:
+            x, y = torch.cat([x, x]), torch.cat([y, y])
         if isinstance(recipe, AdversarialTrain) and not pretrain:
             x, y = pgd.harden(model, x.to(device), y, run.sigma, recipe.adversarial)
         else:
