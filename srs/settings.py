@@ -143,11 +143,13 @@ class Method:
     tol: float = 0.0  # a sample is solved when its relative residual is at most this; 0: after `steps`
     margin: float = 0.0  # ... or when its class is unchanged and leads by this much in probability; 0: never
     pilot: int = 16  # noisy copies whose mean solution is the start `pilot_mean` or `corrected_pilot_mean`
+    head: str | None = None  # what the head's products are rounded to, "bfloat16"; None: as its weights are
     auditor: "Method | None" = None  # solves audited votes again; its classifier is certified; None: the sampling's reference
 
     def __post_init__(self):
         check(self.solver in SOLVERS, "solver", self.solver, one_of(SOLVERS))
         check(self.start in STARTS, "start", self.start, one_of(STARTS))
+        check(self.head in (None, "bfloat16"), f"head of {self.name}", self.head, "bfloat16 or None")
         warmup = 1 if self.start in ("pilot_mean", "corrected_pilot_mean") else 0
         for what, least in (("steps", 1), ("batch", 1), ("warmup", warmup), ("audit", 0), ("pilot", 1)):
             check_count(getattr(self, what), least, f"{what} of {self.name}")

@@ -110,6 +110,7 @@ def sample(
     asked = method.start in FIXED_STARTS
     check(asked == (fixed is not None), "fixed", fixed, f"what `fixed_start` gives for the start {method.start}")
     solve, shift, chain = SOLVERS[method.solver], fixed and fixed.shift, method.start == "previous"
+    head = head_of(model, method)
     votes, nfe, ended = np.empty(len(samples), np.int16), 0, None
     for i in range(0, len(samples), method.batch):
         part = samples[i : i + method.batch]
@@ -121,9 +122,9 @@ def sample(
             finite = torch.isfinite(ended[: len(part)]).all(dim=1, keepdim=True)
             z0 = torch.where(finite, ended[: len(part)], z0)
         steps = method.warmup if chain and ended is None and method.warmup else method.steps
-        decision = Decision(model.head, len(part), method.margin, shift) if method.margin else None
+        decision = Decision(head, len(part), method.margin, shift) if method.margin else None
         z, _, spent = solve(model.f, z0, u, max_steps=steps, tol=method.tol, decided=decision)
-        logits = decision.logits if decision else model.head(z) if shift is None else model.head(z) + shift[-1]
+        logits = decision.logits if decision else head(z) if shift is None else head(z) + shift[-1]
         votes[i : i + method.batch] = predict(logits)
         nfe += int(spent.sum())
         ended = z if chain else None
@@ -150,20 +151,33 @@ def fixed_start(model: DEQ, pilot: Copies, method: Method, *, reference: Method)
     u = model.inject(pilot.x[None] if clean else pilot(np.arange(method.pilot)))
     z = SOLVERS[reference.solver](model.f, model.initial(u), u, max_steps=reference.steps if clean else method.warmup).z
     mean = _finite_mean(z, model.initial(u)[0])[None]
-    shift = _missing(model, method, mean.expand_as(z), u, model.head(z)) if method.start == "corrected_pilot_mean" else None
+    shift = _missing(model, method, mean.expand_as(z), u, z) if method.start == "corrected_pilot_mean" else None
     return Fixed(mean, shift), reference.steps if clean else method.pilot_nfe
 
 
-def _missing(model: DEQ, method: Method, z0: Tensor, u: Tensor, solved: Tensor) -> Tensor:
-    """What the logits after each of the method's steps from z0 miss of the solved ones, on average (steps, classes)."""
-    missing = []
+def _missing(model: DEQ, method: Method, z0: Tensor, u: Tensor, z: Tensor) -> Tensor:
+    """What the logits after each of the method's steps from z0 miss of those of z, on average (steps, classes)."""
+    missing, head = [], head_of(model, method)
+    solved = head(z)
 
     def look(step: int, active: Tensor, z: Tensor) -> Tensor:
-        missing.append(_finite_mean(solved - model.head(z), torch.zeros_like(solved[0])))
+        missing.append(_finite_mean(solved - head(z), torch.zeros_like(solved[0])))
         return torch.zeros_like(active, dtype=torch.bool)
 
     SOLVERS[method.solver](model.f, z0, u, max_steps=method.steps, decided=look)
     return torch.stack(missing)
+
+
+def head_of(model: DEQ, method: Method) -> Callable[[Tensor], Tensor]:
+    """The model's head as a method runs it; rounded, it is another classifier, and a sound certificate is that one's."""
+    if method.head is None:
+        return model.head
+
+    def rounded(z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, torch.bfloat16):
+            return model.head(z).float()
+
+    return rounded
 
 
 def _finite_mean(rows: Tensor, otherwise: Tensor) -> Tensor:
