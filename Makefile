@@ -224,7 +224,7 @@ help:  ## this list
 readme: | $(ENV)  ## refresh the picture and the tables that the README shows, from shipped rows
 	mkdir -p figures/readme
 	$(PY) -m srs show --profile cifar10_fixed --brief
-	cp figures/cifar10_fixed/curves_rules_SMALL_long.png figures/readme/
+	cp figures/cifar10_fixed/curves_rules_SMALL_consistent.png figures/readme/
 	$(PY) -m srs readme
 
 clean:  ## remove what PROFILE computed

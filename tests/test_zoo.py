@@ -20,10 +20,9 @@ from srs.training import train
 RUNS = [run for profile in profiles.PROFILES.values() if not profile.published for run in profile.runs]
 SHIPPED = [run for run in RUNS if store.tracked(run, store.CARD).is_file()]
 CERTIFIED = [run for run in SHIPPED if store.tracked(run, store.COUNTS).is_file()]
-CHEAP = ("SRS-MDEQ-1A", "MDEQ-1A", "RS-mean-2A", "RS-mean-1A")
-AGAIN = [  # one cheap row of each run of at most 1,000 votes an image; `srs verify` draws the longer ones, too
-    (run, [m for m in run.profile.methods if m.name in CHEAP[run.train.recipe != "paper" :]][-1])  # an audit costs most
-    for run in CERTIFIED if run.profile.n <= 1_000 or run.profile.adaptive
+CHEAP = ("SRS-MDEQ-1A", "MDEQ-1A", "RS-mean-2A", "RS-mean-1A", "RS-mean-1A-bf16")
+AGAIN = [  # one cheap row of each run; `srs verify` draws the others, too
+    (run, [m for m in run.profile.methods if m.name in CHEAP[run.train.recipe != "paper" :]][-1]) for run in CERTIFIED
 ]
 MODEL = (store.WEIGHTS, store.TRAIN_MEAN, store.CARD)
 
@@ -63,20 +62,19 @@ def test_shipped_counts_are_of_the_shipped_weights_and_of_the_profile(run):
 
 @pytest.mark.parametrize("run, method", AGAIN, ids=named)
 def test_a_shipped_certificate_comes_out_again(run, method):
-    """Votes for one image from shipped weights and the image itself: the same counts, on the same kind of machine."""
+    """Votes for one image from shipped weights: the same counts on the same kind of machine, nearly the same on another."""
     told = sealed.read_json(store.tracked(run, "counts.json"), "provenance", by="")[method.name]
-    here = inference.device_name("cpu"), torch.__version__.split("+")[0]
-    if (told["device"], told["torch"].split("+")[0]) != here:
-        pytest.skip(f"shipped results were made on {told['device']} with torch {told['torch']}, this is {here}")
     images = data._folder(shared_data("cifar10", "test"), run.profile.data)  # decodes the one image that is asked for
-    row = store.read_run(run).query("method == @method.name and n <= 1_000").iloc[3]
+    row = store.read_run(run).query("method == @method.name").sort_values("n", kind="stable").iloc[3]
     idx, model = int(row["idx"]), checkpoints.load(store.tracked(run, store.WEIGHTS), run.model, run.profile.data)
     model.train_mean = checkpoints.load_train_mean(store.tracked(run, store.TRAIN_MEAN))
     sampling, label = run.profile.sampling, int(images.labels[idx])
     drawn = votes.draw_votes(inference.prepare(model), images.x(idx), method, sampling, run.sigma, idx=idx, label=label)
     again = dataclasses.asdict(certify.count_votes(drawn, method, sampling))
-    for name in again.keys() - {"seconds", "n_wrong", "n_differ"}:  # the last two need the reference's votes
-        assert again[name] == row[name], name
+    same = (told["device"], told["torch"]) == (inference.device_name("cpu"), torch.__version__.split("+")[0])
+    names = again.keys() - {"seconds", "n_wrong", "n_differ"} if same else {"c_a"}  # the last two need the reference's votes
+    assert {name: again[name] for name in names} == row[[*names]].to_dict()
+    assert again["n_a"] / again["n"] == pytest.approx(row["n_a"] / row["n"], abs=0.01)  # sums are rounded otherwise elsewhere
 
 
 # ---------------------------------------------------------------------------------------------- taken, or told and left

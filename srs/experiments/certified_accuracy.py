@@ -17,8 +17,8 @@ PUBLISHED = "as published"
 PUBLISHED_SETTINGS = {"n": 10_000, "k": 400, "alpha": 0.001}  # of the paper's tables: N, K, alpha
 
 
-def quality(profile: Profile) -> show.Shown:
-    """What each model card says of accuracy, convergence and cost; empty cells where there is no card or field."""
+def quality(profile: Profile) -> list[show.Shown]:
+    """What each model card says of accuracy, convergence and cost; empty cells where there is none. And `progress`."""
     full = profile.method(profile.reference).steps
     columns = {  # by field of the card
         "parameters": "parameters", "clean_accuracy": "clean accuracy %", "noisy_accuracy": "noisy accuracy %",
@@ -29,10 +29,34 @@ def quality(profile: Profile) -> show.Shown:
     cards = pd.json_normalize([store.card(run) | identity(run) for run in profile.runs])
     frame = cards.reindex(columns=[*RUN, *columns]).rename(columns=columns)
     frame.update(100 * frame.filter(like="%"))
-    return show.table(profile, "model_quality", frame, (
+    return [show.table(profile, "model_quality", frame, (
         f"The trained models of profile '{profile.name}': accuracy on test images, mean relative residual on noisy ones, and "
         "how many votes of a solver stopped early are those of the full solve. Empty cells: no model card was found."
-    ))  # fmt: skip
+    )), *progress(profile)]  # fmt: skip
+
+
+def progress(profile: Profile) -> list[show.Shown]:
+    """Noisy accuracy after each training at a run's noise level that it goes on from, by epochs: whether going on pays."""
+    rows = []
+    for run in profile.runs:
+        steps = [run]
+        while (before := steps[0].parent) and before.sigma == run.sigma:
+            steps.insert(0, before)
+        for step, epochs in zip(steps, np.cumsum([step.train.epochs for step in steps])):
+            card = store.card(step)
+            for images, told in (("test", card), ("validation", card.get("validation", {}))):
+                accuracy = 100 * told.get("noisy_accuracy", np.nan)
+                rows.append(identity(step) | {"epochs": epochs, "images": images, "noisy accuracy %": accuracy})
+    frame = pd.DataFrame(rows).drop_duplicates().sort_values(["sigma", "epochs"], kind="stable")
+    if (frame.groupby("sigma")["recipe"].nunique() < 2).all():
+        return []
+    drawn = plots.grid(
+        frame, panel="sigma", hue="images", shared="", title=plots.sigma_title,
+        x="epochs at this noise level", y="accuracy on noisy images (%)",
+        draw=lambda ax, own, style, _: ax.plot(own["epochs"], own["noisy accuracy %"], marker="o", markersize=2.5, **style),
+    )  # fmt: skip
+    told = "Accuracy on noisy images after each training that the next one goes on from, by the epochs at this noise level."
+    return [show.figure(profile, "accuracy_by_epochs", drawn, told)]
 
 
 def published(data: str) -> pd.DataFrame:
