@@ -6,7 +6,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from srs import profiles, settings
 
@@ -47,8 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
     add_flags(flags, function)
     try:
-        # A function that yields works, and may refuse, while its lines are printed.
-        for line in lines(function(**arguments(function, vars(flags.parse_args(argv[1:]))))):
+        result = function(**arguments(function, vars(flags.parse_args(argv[1:]))))
+        if isinstance(result, str) or not isinstance(result, Iterable):
+            result = [] if result is None else [result]
+        for line in result:  # a function that yields works, and may refuse, while its lines are printed
             print(line, flush=True)
     except (settings.ConfigError, OSError, RuntimeError) as error:
         if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError):
@@ -89,12 +90,6 @@ def argument_texts(doc: str) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", doc + "\n", re.M)
     found = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section[1] if section else "", re.M)
     return {name: " ".join(text.split()).replace("%", "%%") for names, text in found for name in names.split(", ")}
-
-
-def lines(result: object) -> Iterable[str]:
-    """What a command prints of its function's result: a line per file or name."""
-    listed = isinstance(result, Iterable) and not isinstance(result, (str, Path))
-    return map(str, result) if listed else [str(result)] * (result is not None)
 
 
 if __name__ == "__main__":

@@ -96,19 +96,16 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
     check(path.is_file(), what, str(path), f"an existing file; {makes} makes one")
     content = path.read_bytes()
     try:
-        return parse(content if plain else _opened(content, path))
+        if not plain:
+            start = content.rindex(b"# sha256 ", -1000)
+            content, seal = content[:start], content[start:]
+            if seal != _seal(content, path):
+                raise ValueError
+        return parse(content)
     except ConfigError:
         raise
     except Exception:  # whatever a parser makes of wrong content
         raise damaged(path, what, by) from None
-
-
-def _opened(content: bytes, path: Path) -> bytes:
-    """The content without its seal; ValueError if the seal is not the file's own."""
-    start = content.rindex(b"# sha256 ", -1000)
-    if content[start:] != _seal(content[:start], path):
-        raise ValueError
-    return content[:start]
 
 
 def damaged(path: Path, what: str, by: str) -> DamagedFile:
