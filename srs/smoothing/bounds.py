@@ -70,9 +70,7 @@ def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: Array
     _check_share("alpha", alpha)
     successes, trials, alpha = np.broadcast_arrays(*(np.asarray(value, float) for value in (successes, trials, alpha)))
     check(np.all((successes >= 0) & (successes <= trials)), "successes", successes, "between 0 and trials")
-    some = successes > 0  # beta.ppf is undefined at a = 0, where the limit is 0
-    limit = beta.ppf(alpha, np.where(some, successes, 1.0), np.where(some, trials - successes, 0.0) + 1.0)
-    return np.where(some, limit, 0.0)[()]
+    return np.nan_to_num(beta.ppf(alpha, successes, trials - successes + 1.0))  # no number without successes: the limit is 0
 
 
 def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: float) -> np.ndarray:
@@ -115,18 +113,15 @@ def cohen(counts: Counts, alpha: ArrayLike) -> np.ndarray:
     return lower_confidence_bound(counts.n_a, counts.n, alpha)
 
 
-def _agreement(counts: Counts, alpha: float) -> np.ndarray:
-    """1 - p_m_upper of Theorem 3.1: LowerConfBound(N_1, N_2, 1 - alpha/2); 0 without an audit."""
-    return lower_confidence_bound(counts.n_1, counts.n_2, alpha / 2)
-
-
 def theorem31(counts: Counts, alpha: float) -> np.ndarray:
     """p_lower of the paper's Theorem 3.1: LowerConfBound(N_A - p_m_upper N_A, N, 1 - alpha/2).
 
+    1 - p_m_upper = LowerConfBound(N_1, N_2, 1 - alpha/2), the share of votes that agree; 0 without an audit.
     As published, the agreement step takes N_1 of N_2 for binomial, though the audit draws without replacement. At large levels
     its limit can fail more often than it says: 3/19 of the time at 0.15, if 1 of N_A = 19 votes agrees and 3 are audited.
     """
-    return lower_confidence_bound(_agreement(counts, alpha) * counts.n_a, counts.n, alpha / 2)
+    share = lower_confidence_bound(counts.n_1, counts.n_2, alpha / 2)
+    return lower_confidence_bound(share * counts.n_a, counts.n, alpha / 2)
 
 
 def released(counts: Counts, alpha: float) -> np.ndarray:
@@ -134,7 +129,7 @@ def released(counts: Counts, alpha: float) -> np.ndarray:
 
     N_A / N is never reduced, so SRS votes that over-predict c_A are believed. For comparison with the published tables.
     """
-    share = _agreement(counts, alpha)
+    share = lower_confidence_bound(counts.n_1, counts.n_2, alpha / 2)
     # min: the two products round separately, and N_A = N must not end up above the number of trials
     return lower_confidence_bound(np.minimum(share * counts.n_a, share * counts.n), share * counts.n, alpha / 2)
 
