@@ -92,13 +92,6 @@ def at_hand(data: settings.Data, split: str) -> bool:
     return data.name == "digits" or official or _place(data, part).is_dir()
 
 
-def seen(run: settings.Run) -> tuple[dict[int, str], str]:
-    """Digests and source of a run's evaluated images."""
-    images, need = load(run.profile.data, "test"), run.profile.evaluated[-1] + 1
-    settings.check(len(images.labels) >= need, f"{run.profile.data.name} test images", len(images.labels), f"at least {need}")
-    return {idx: digest(images, [idx]) for idx in run.profile.evaluated}, images.source
-
-
 def _digits(part: str) -> Images:
     # The file alone, because importing scikit-learn takes as long as a small training: 64 pixels of 0 to 16 and a label.
     packed = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"

@@ -21,18 +21,6 @@ class Adapted:
         self.networks.training = False  # the list's own mode, which every new module has; what counts is that of its parts
 
 
-def from_network(network: nn.Module, classes: int) -> Adapted:
-    """An explicit network as a DEQ whose layer forgets its state: f(z, u) are the logits of the images u, whatever z is."""
-
-    def logits(z: Tensor, u: Tensor) -> Tensor:
-        given = network(u)
-        right = f"{tuple(z.shape)}, as `classes` says"
-        settings.check(given.shape == z.shape, "shape of the logits", tuple(given.shape), right)
-        return given
-
-    return Adapted(lambda x: x, lambda u: u.new_zeros(len(u), classes), logits, lambda z: z, [network], explicit=True)
-
-
 def from_torchdeq(
     inject: Callable[[Tensor], Parts], f: Callable[[Parts, Parts], Parts], head: Callable[[Parts], Tensor], *,
     initial: Callable[[Parts], Parts] = torch.zeros_like, module: nn.Module | None = None,
@@ -76,4 +64,13 @@ def as_deq(model: object, classes: int) -> mdeq.DEQ:
     deq = all(callable(getattr(model, name, None)) for name in ("inject", "initial", "f", "head"))
     right = "a network that maps images to logits, or a DEQ with the methods inject, initial, f and head"
     settings.check(deq or isinstance(model, nn.Module), "model", type(model).__name__, right)
-    return model if deq else from_network(model, classes)
+    if deq:
+        return model
+
+    def f(z: Tensor, u: Tensor) -> Tensor:  # the logits of the images u, whatever z is
+        logits = model(u)
+        right = f"{tuple(z.shape)}, as `classes` says"
+        settings.check(logits.shape == z.shape, "shape of the logits", tuple(logits.shape), right)
+        return logits
+
+    return Adapted(lambda x: x, lambda u: u.new_zeros(len(u), classes), f, lambda z: z, [model], explicit=True)

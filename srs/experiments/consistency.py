@@ -15,20 +15,16 @@ GAP = "gap: how far Theorem 3.1's bound on p_m, from the audited votes, lies abo
 BINS = {"LARGE": 20}  # else 10, as in the paper's figures
 
 
-def mean_rrd(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """Mean RRD of every SRS method under every rule, model by model; `images` are those that standard RS certifies."""
+def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
+    """The table of mean RRD of every SRS method under every rule, model by model; none for a profile without SRS."""
+    if not counts["needs_audit"].any():
+        return []
     groups = measures.rrd(measures.certificates(counts, alpha=profile.alpha)).groupby(measures.ROW, observed=True)["rrd"]
     images = groups.size().groupby(measures.METHOD, observed=True).max().rename("images")
     table = images.to_frame().join(groups.mean().unstack("rule").rename(columns=show.RULE_LABELS)).reset_index()
     every = counts.loc[counts["needs_audit"], measures.METHOD].drop_duplicates()
-    return every.merge(table, on=measures.METHOD, how="left").fillna({"images": 0}).astype({"images": int})
-
-
-def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
-    """The table of RRD; none for a profile without SRS."""
-    if not counts["needs_audit"].any():
-        return []
-    return [show.table(profile, "mean_rrd", mean_rrd(counts, profile), (
+    table = every.merge(table, on=measures.METHOD, how="left").fillna({"images": 0}).astype({"images": int})
+    return [show.table(profile, "mean_rrd", table, (
         f"Mean relative radius difference |r_RS - r_SRS| / r_RS against {profile.reference} under 'cohen', over the images "
         f"that it certifies. Where SRS abstains or certifies another class the difference is 1. {show.UNSOUND_NOTE}"
     ))]  # fmt: skip

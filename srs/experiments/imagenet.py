@@ -1,7 +1,5 @@
 """Notebook 35: what the paper published of ImageNet. Notebook 05 has its settings."""
 
-import pandas as pd
-
 from srs.analysis import show
 from srs.experiments import certified_accuracy
 from srs.settings import Profile
@@ -10,16 +8,12 @@ SIGMA = 1.0  # of the published table; its source names none
 N, K, _ = certified_accuracy.PUBLISHED_SETTINGS.values()
 
 
-def published(full: Profile) -> pd.DataFrame:
-    """The paper's ImageNet rows by method: certified accuracy in percent at the profile's radii, and seconds an image."""
-    known = certified_accuracy.published(full.data.name).xs(SIGMA, level="sigma").droplevel("model")
-    names = [m.name for m in full.methods if m.name in known.index]
-    return known.loc[names, [*(f"r={r:.2f}" for r in full.radii), "seconds/image"]]
-
-
 def published_table(profile: Profile, full: Profile) -> show.Shown:
     """The table of what was published, in a profile's folder; it needs no image."""
-    return show.table(profile, "imagenet_published", published(full).map("{:g}".format), (
+    known = certified_accuracy.published(full.data.name).xs(SIGMA, level="sigma").droplevel("model")
+    methods = [m.name for m in full.methods if m.name in known.index]
+    known = known.loc[methods, [*(f"r={r:.2f}" for r in full.radii), "seconds/image"]]
+    return show.table(profile, "imagenet_published", known.map("{:g}".format), (
         f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent at "
         f"l2 radius r. Its source does not name sigma; only {SIGMA:g} reaches r = 3 with so many samples."
     ))  # fmt: skip

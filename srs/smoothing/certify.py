@@ -1,8 +1,6 @@
 """Certify the images of a profile: draw votes that are missing, then count them. One file of votes per image.
 
 A killed run loses at most the images that were at work; `engine` shares images and methods out in any order.
-
-`srs certify --profile digits --model SMALL --sigma 0.5 --workers 2`
 """
 
 from collections.abc import Callable
@@ -185,17 +183,16 @@ def most_nfe(method: settings.Method, sampling: settings.Sampling) -> int:
 
 
 def read_inputs(run: settings.Run, device: str = "cpu") -> Inputs:
-    """The weights of a run and what its evaluated images are; refuses weights that are missing or damaged.
-
-    The key of its votes: weights, settings, source of the images, device, torch and the code that samples.
-    """
+    """The weights of a run and what its evaluated images are; refuses missing or damaged weights, and too few images."""
     weights = checkpoints.read_tensors(store.own(run, store.WEIGHTS), "weight file")
-    path, (images, source) = store.own(run, store.TRAIN_MEAN), data.seen(run)
+    path, p, images = store.own(run, store.TRAIN_MEAN), run.profile, data.load(run.profile.data, "test")
+    need = p.evaluated[-1] + 1
+    settings.check(len(images.labels) >= need, f"{p.data.name} test images", len(images.labels), f"at least {need}")
     train_mean = checkpoints.load_train_mean(path) if path.is_file() else None
     model = checkpoints.digest_of(weights if train_mean is None else weights | {"train_mean": train_mean})
-    made_by = source, inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
-    key = settings.fingerprint(model, run.sigma, run.profile.sampling, *made_by)
-    return Inputs(weights, train_mean, images, source, device, key)
+    made_by = images.source, inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
+    key = settings.fingerprint(model, run.sigma, p.sampling, *made_by)
+    return Inputs(weights, train_mean, {i: data.digest(images, [i]) for i in p.evaluated}, images.source, device, key)
 
 
 def load_model(run: settings.Run, device: str = "cpu", inputs: Inputs | None = None) -> mdeq.DEQ:
