@@ -165,18 +165,17 @@ def write_counts(run: Run, counted: Mapping[str, Iterable[ImageCounts]], made_by
     sealed.write_json(own(run, "counts.json"), dict(made_by))
 
 
-def read_counts(profile: Profile, runs: tuple[Run, ...] = ()) -> pd.DataFrame:
-    """Every stored count of some runs of a profile, in the profile's order; of its DEQs, where none are named.
+def read_counts(profile: Profile) -> pd.DataFrame:
+    """Every stored count of a profile's DEQs, in the profile's order.
 
     Columns: model, recipe, sigma, method (ordered categories), and others of `label` and `ImageCounts`; n_max 0: n was fixed.
     """
-    runs = runs or profile.runs
-    found = {run: rows for run in runs if (rows := read_run(run)) is not None}
-    settings.check(found != {}, "result file", str(own(runs[0], COUNTS)), "one that is there; `srs certify` makes it")
-    if left_out := [run.id for run in runs if run not in found]:
+    found = {run: rows for run in profile.runs if (rows := read_run(run)) is not None}
+    settings.check(found != {}, "result file", str(own(profile.runs[0], COUNTS)), "one that is there; `srs certify` makes it")
+    if left_out := [run.id for run in profile.runs if run not in found]:
         warnings.warn(f"not certified, so left out of what is shown: {', '.join(left_out)}", stacklevel=2)
     counts = pd.concat(found.values(), ignore_index=True)
-    methods = [m.name for p in (profile, *(run.profile for run in runs)) for m in p.methods]
+    methods = [m.name for p in (profile, *(run.profile for run in profile.runs)) for m in p.methods]
     orders = {"model": None, "recipe": None, "sigma": sorted(set(counts["sigma"])), "method": methods}
     return counts.assign(**{name: in_order(counts[name], order) for name, order in orders.items()})
 

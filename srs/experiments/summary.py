@@ -27,11 +27,6 @@ CERTIFIED_BY = {
 MARKERS = dict(zip(show.RULE_LABELS.values(), "os^x"))
 
 
-def labels(rules: pd.Series) -> pd.Categorical:
-    """The rules under the names that the reader sees, in the order of the tables."""
-    return pd.Categorical(rules.map(show.RULE_LABELS), show.RULE_LABELS.values(), ordered=True)
-
-
 def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, str]]:
     """Questions, their answers with numbers, and the tables in which they stand; of when SRS pays, from `audit_size_pays`."""
     run, told = main_run(counted, profile), [("How accurate is it?", *accuracy_finding(counted, profile))]
@@ -97,7 +92,7 @@ def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
 def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
     """How many SRS certificates exceed standard RS's on the same noise, by rule."""
     both = measures.rrd(measures.certificates(counted, alpha=profile.alpha))
-    above = (both["radius"] > both["radius_rs"]).groupby(labels(both["rule"]), observed=True)
+    above = (both["radius"] > both["radius_rs"]).groupby(both["rule"].cat.rename_categories(show.RULE_LABELS), observed=True)
     told = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
     return (
         f"Of {above.size().max()} SRS certificates, those with a larger radius than {profile.reference} certifies on the same "
@@ -144,7 +139,7 @@ def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = measures.R
     standard = rows[rows["method"] == profile.reference].drop(columns="method")
     both = rows.merge(standard, suffixes=("", "_rs"), **({"on": list(by)} if by else {"how": "cross"}))
     share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
-    return both.assign(kept=100 * share, times=times, rule=labels(both["rule"]))
+    return both.assign(kept=100 * share, times=times, rule=both["rule"].cat.rename_categories(show.RULE_LABELS))
 
 
 def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[show.Shown]:
