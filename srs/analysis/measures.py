@@ -73,14 +73,11 @@ def confidence(certified: pd.DataFrame, radii: Sequence[float], by: Sequence[str
 
 
 def rrd(certified: pd.DataFrame) -> pd.DataFrame:
-    """RRD = |r_RS - r_SRS| / r_RS of each image that the reference certifies, rightly or not: column `rrd` beside the SRS rows.
-
-    An SRS certificate for another class than the reference's counts radius 0, so that the RRD is 1.
-    """
+    """RRD = |r_RS - r_SRS| / r_RS of each image that the reference certifies, rightly or not: `rrd` beside the SRS rows."""
     standard = certified[(certified["method"] == certified["reference"]) & (certified["radius"] > 0)]
     standard = standard[[*RUN, "idx", "predict", "radius"]]
     both = certified[certified["needs_audit"]].merge(standard, on=[*RUN, "idx"], suffixes=("", "_rs"))
-    same = both["radius"].where(both["predict"] == both["predict_rs"], 0.0)
+    same = both["radius"].where(both["predict"] == both["predict_rs"], 0.0)  # of another class: RRD 1
     return both.assign(rrd=(both["radius_rs"] - same).abs() / both["radius_rs"])
 
 

@@ -106,10 +106,7 @@ def of_radii(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def robust_accuracy(points: pd.DataFrame, certified: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Certified accuracy beside the accuracy that each attack leaves of the reference, in percent of the attacked images.
-
-    An image is left if it is right before an attack and after it; rows of ALL ask for all attacks of radius up to r.
-    """
+    """Certified accuracy beside the accuracy that each attack leaves of the reference, in percent of the attacked images."""
     right = points.assign(right=points["own"] == points["label"])
     before = right[right["attack"] == "none"].pivot(index=IMAGE, columns="radius", values="right")
     after = of_radii(right).pivot(index=["attack", *IMAGE], columns="radius", values="right")

@@ -16,10 +16,7 @@ RESIDUALS, KINDS = "residuals.csv", {"start": str, "evaluations": int, "residual
 
 @torch.inference_mode()
 def residuals(model: mdeq.DEQ, run: settings.Run, idx: int, *, copies: int = 32, steps: int = 15) -> pd.DataFrame:
-    """Relative residuals |f(z) - z| / |f(z)| of noisy copies before so many `evaluations` of f; stored.
-
-    Each copy is solved from zero, from the clean image's solution, and from another copy's (`start`).
-    """
+    """Relative residuals |f(z) - z| / |f(z)| of noisy copies before so many `evaluations` of f from each `start`; stored."""
     reference, x = run.profile.method(run.profile.reference), data.load(run.profile.data, "test").x(idx)
     solve, copy = solvers.SOLVERS[reference.solver], noise.Copies(x, run.sigma, run.profile.seed, idx, "estimate")
     noisy = copy(np.arange(2 * copies))

@@ -18,9 +18,8 @@ KEY = ["model", "gradient"]
 
 def both(run: settings.Run) -> dict[str, settings.Run]:
     """The run and, trained on for a quarter of its epochs with attacks through intermediate states, its hardened one."""
-    adversarial = Adversarial(vectors=1, gradient=Gradient("unrolled", state=3, unroll=3))
     again = dict(init_from=run.train, epochs=max(1, run.train.epochs // 4), pretrain_steps=0, lr=run.train.lr / 2)
-    return {PLAIN: run, HARD: replace(run, train=hardened(run.train, "adversarial", adversarial, **again))}
+    return {PLAIN: run, HARD: replace(run, train=hardened(run.train, "adversarial", Adversarial(vectors=1), **again))}
 
 
 def suite_of(run: settings.Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> Suite:

@@ -166,10 +166,7 @@ def _queue(path: Path):
 def shown(
     found: Iterator[tuple[int, object]], what: str, costs: Sequence[float], *, progress: bool = True
 ) -> Iterator[tuple[int, object]]:
-    """What `compute` yields, under a line: tasks done, their share of all evaluations of f, what is left at the pace so far.
-
-    `costs` are the evaluations that are expected of each task.
-    """
+    """What `compute` yields, under a line: tasks done, their share of the `costs` (evaluations of f), what is left."""
     told = "{desc}, {percentage:.0f} % of the evaluations of f, {remaining} left"
     often = 30 if os.environ.get("SRS_MAKE") else 0.5  # seconds between two states of the line
     with tqdm(desc=what, total=sum(costs), bar_format=told, mininterval=often, smoothing=0, disable=not progress) as bar:
