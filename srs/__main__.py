@@ -59,7 +59,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
     """Give a parser a flag for each parameter of a function, with its type, its default and the help text of its docstring."""
-    told = COMMON | argument_texts(inspect.getdoc(function))
+    # What a Google docstring says of each argument, in one line each.
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", f"{inspect.getdoc(function)}\n", re.M)
+    found = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section[1] if section else "", re.M)
+    texts = {name: " ".join(text.split()).replace("%", "%%") for names, text in found for name in names.split(", ")}
     for p in inspect.signature(function).parameters.values():
         if p.annotation in (settings.Run, settings.Profile):
             for flag, default in list(RUN_FLAGS.items())[: None if p.annotation is settings.Run else 1]:
@@ -67,7 +70,7 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
             continue
         kinds = [k for k in getattr(p.annotation, "__args__", (p.annotation,)) if k is not type(None)]
         required = p.default is p.empty
-        given = {"help": told.get(p.name, ""), "required": required, "default": None if required else p.default}
+        given = {"help": (COMMON | texts).get(p.name, ""), "required": required, "default": None if required else p.default}
         if str(p.annotation).startswith("tuple"):
             given["nargs"] = "*" if kinds[-1] is Ellipsis else len(kinds)
         given |= {"action": argparse.BooleanOptionalAction} if p.annotation is bool else {"type": kinds[0]}
@@ -83,13 +86,6 @@ def arguments(function: Callable, given: dict[str, object]) -> dict[str, object]
         elif p.annotation is settings.Profile:
             chosen[p.name] = profiles.get_profile(chosen.pop("profile"))
     return chosen
-
-
-def argument_texts(doc: str) -> dict[str, str]:
-    """What a Google docstring says of each argument, in one line each."""
-    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", doc + "\n", re.M)
-    found = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section[1] if section else "", re.M)
-    return {name: " ".join(text.split()).replace("%", "%%") for names, text in found for name in names.split(", ")}
 
 
 if __name__ == "__main__":

@@ -105,20 +105,16 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
     except ConfigError:
         raise
     except Exception:  # whatever a parser makes of wrong content
-        raise damaged(path, what, by) from None
-
-
-def damaged(path: Path, what: str, by: str) -> DamagedFile:
-    """The exception that a file's content is wrong, for the caller to raise; a file of the work folder is set aside."""
-    wrong = f"{path} is damaged (want a whole {what} of its own)"
-    if in_work(path):
-        makes = f"`make` or `srs {by}`" if by else "`make`"
-        aside = path.with_name(f"{path.name}.damaged")
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            path.replace(aside)
-        return DamagedFile(f"{wrong}; it was set aside as {aside.name}: run again to remake it, by {makes}")
-    tracked = _place(path)[:1] and f"`git checkout -- {Path('data', *_place(path))}` brings it back"
-    return DamagedFile(f"{wrong}; it was left as it is: {tracked or 'get a new copy'}")
+        wrong = f"{path} is damaged (want a whole {what} of its own)"
+        if in_work(path):
+            aside = path.with_name(f"{path.name}.damaged")
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                path.replace(aside)
+            remedy = f"set aside as {aside.name}: run again to remake it, by {makes}"
+        else:
+            tracked = _place(path)[:1] and f"`git checkout -- {Path('data', *_place(path))}` brings it back"
+            remedy = f"left as it is: {tracked or 'get a new copy'}"
+        raise DamagedFile(f"{wrong}; it was {remedy}") from None
 
 
 def read_json(path: Path, what: str, *, by: str) -> dict:

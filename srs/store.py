@@ -61,11 +61,6 @@ def shown(profile: Profile, name: str) -> Path:
     return sealed.root() / "figures" / profile.name / name
 
 
-def executed(profile: Profile, name: str) -> Path:
-    """An executed notebook."""
-    return sealed.root() / "data" / profile.name / "notebooks" / f"{name}.ipynb"
-
-
 def published(name: str) -> Path:
     """Numbers that others published, tracked."""
     return Path(__file__).resolve().parents[1] / "data" / "published" / f"{name}.csv"

@@ -34,14 +34,14 @@ def build(profile: settings.Profile, stored: str = "") -> Path:
     Args:
         stored: names of profiles, with spaces between, whose tables (of `srs show`) stand first.
     """
-    folder = store.executed(profile, "any").parent
+    folder = sealed.root() / "data" / profile.name / "notebooks"
     there = {path.stem for path in folder.glob("*.ipynb")} & {name for names in GROUPS.values() for name in names}
     settings.check(there != set(), "executed notebooks", str(folder), "at least one; see `make`")
     others = [profiles.get_profile(name) for name in stored.split() if name != profile.name]
     others = [other for other in others if store.shown(other, "paper_distance.csv").is_file()]
     groups = {"Beside the paper": {other.name: stored_results(other) for other in others}}
     for group, names in GROUPS.items():
-        groups[group] = {name: notebook_section(profile, name) for name in names if name in there}
+        groups[group] = {name: notebook_section(profile, folder / f"{name}.ipynb") for name in names if name in there}
     body = "".join(text for sections in groups.values() for text in sections.values())
     screens = [first_screen(f"{_named(other)}, from stored counts", other, body) for other in others]
     screens.append(first_screen(f"{_named(profile)}, computed here" if others else "What was found", profile, body))
@@ -55,15 +55,14 @@ def build(profile: settings.Profile, stored: str = "") -> Path:
     return path
 
 
-def notebook_section(profile: settings.Profile, name: str) -> str:
+def notebook_section(profile: settings.Profile, path: Path) -> str:
     """An executed notebook on the page; what it wrote to stderr is left out."""
-    path = store.executed(profile, name)
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     began = notebook.metadata.get("papermill", {}).get("start_time", "1970-01-01")  # run by hand: no commit
-    return section(profile, name, notebook, _made_by(path, f"{name[:2]}.ipynb", f"--before={began}"))
+    return section(profile, path.stem, notebook, _made_by(path, f"{path.name[:2]}.ipynb", f"--before={began}"))
 
 
 def first_screen(title: str, profile: settings.Profile, body: str) -> dict[str, object]:
