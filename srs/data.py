@@ -86,10 +86,9 @@ def image_folder(folder: Path, channels: int = 3) -> Images:
 
 def at_hand(data: settings.Data, split: str) -> bool:
     """Whether a split can be loaded without a network."""
-    part = "test" if split == "test" else "train"
     raw = sealed.root() / "data" / "raw" / "cifar-10-batches-py"
     official = data.name == "cifar10" and not os.environ.get("SRS_DATA") and raw.is_dir()
-    return data.name == "digits" or official or _place(data, part).is_dir()
+    return data.name == "digits" or official or _place(data, "test" if split == "test" else "train").is_dir()
 
 
 def _digits(part: str) -> Images:

@@ -23,8 +23,7 @@ def certificates(
 ) -> pd.DataFrame:
     """The certificate of every image: its row once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
 
-    `predict` is ABSTAIN and `radius` 0 where p_lower <= 1/2. Without `rules`, each method's votes are shown under those of
-    `bounds.rules_for`. `split` is the share of alpha that the rule `audit` spends on the disagreements.
+    Without `rules`, each method's votes are shown under those of `bounds.rules_for`; `split` is that of `bounds.audit`.
     """
     parts = []
     for rule in RULES:

@@ -60,10 +60,7 @@ def round_half_up(value: float, digits: int, how: str = ROUND_HALF_UP) -> str:
 
 
 def cells(frame: pd.DataFrame, digits: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """The table as printed: its index as first columns, every cell text, numbers rounded by the name of their column.
-
-    `digits` are decimals of columns that DIGITS does not know, else one where the name ends in % or begins with "r=".
-    """
+    """The table as printed: its index as first columns, cells as text, numbers rounded by column as `digits` and DIGITS say."""
     if frame.index.names != [None]:
         frame = frame.reset_index()
     known = DIGITS | dict(digits or {})

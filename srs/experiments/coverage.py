@@ -30,10 +30,7 @@ def read(name: str) -> pd.DataFrame:
 
 
 def compare(profile: settings.Profile, name: str) -> pd.DataFrame:
-    """Certified accuracy of networks that others certified otherwise, the paper's at those radii that it prints, and ours.
-
-    `lipschitz`: networks with a bounded Lipschitz constant, ours at every sigma; `smoothing`: smoothed ones at sigma 0.5.
-    """
+    """Certified accuracy as others published it under a name, the paper's at those radii that it prints, and ours."""
     theirs = read(name)
     columns = [column for column in theirs if column.startswith("r=") or column == "ACR"]
     paper = certified_accuracy.published("cifar10").reset_index()

@@ -17,8 +17,7 @@ EDGE = norm.ppf(0.747)  # near 3/4 the counts' lattice makes cohen's exact failu
 TRUE_RADIUS = float(SIGMA * EDGE)  # of a half-space, the worst case of Cohen et al. 2019, at a point with that p_A
 TOP, RIVAL = 0, 1  # the class of the smoothed classifier there, and the other one
 VOTES_AT_ONCE = 2_000_000  # keeps the working arrays at tens of megabytes
-# N, K, and how many times the certificates: the paper's sizes, and small ones that are cheap enough for so many that alpha =
-# 0.001 can be told from alpha + 3 standard errors.
+# N, K, and how many times the certificates: the small ones so many that alpha = 0.001 is told from alpha + 3 standard errors.
 SIZES = ((N := 10_000, 400, 1), (1_000, 100, 4))
 N0 = 100
 AUDIT_KS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
