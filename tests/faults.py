@@ -168,17 +168,6 @@ class Faults:
         assert all((place / "at-work").exists() and not list(place.rglob("*.npz")) for place in self.places)
         self.compare("none, two groups of two workers in folders of their own", 1)
 
-    def hang(self) -> None:
-        """A worker hangs at its first task; it is ended, and the task is done elsewhere."""
-
-        def once(mark: Path = self.root / "hung") -> None:
-            with contextlib.suppress(FileExistsError):
-                mark.touch(exist_ok=False)
-                time.sleep(3600)
-
-        assert self.end(self.begin(once, workers=2, deadline=20)) == 0
-        self.compare("worker hangs, ended at its deadline", 1)
-
     def damage(self, times: int) -> None:
         """Cut or change a byte of files of every kind, one at a time, where a run is complete."""
         kinds = ("votes/**/*.npz", "counts.csv", "counts.json", "weights.safetensors")
@@ -252,7 +241,6 @@ def table(plan: dict[str, int]) -> pd.DataFrame:
                 faults.share(address)
                 faults.kill_workers(plan["worker"], address)
             faults.kill_schedulers(plan["scheduler"])
-            faults.hang()
         faults.damage(plan["files"])
         faults.fill_disk()
         faults.refuse("read fails once (EIO)", "read_bytes", errno.EIO, after=2)

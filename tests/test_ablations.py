@@ -137,7 +137,7 @@ def test_one_thing_is_varied_and_what_is_stored_is_not_drawn_anew():
     without, hard = ablations.further_recipes(run).values()
     assert differing(without, run.train) == {"recipe", "jacobian_weight", "jacobian_frequency"}
     assert (hard.adversarial.radius, hard.adversarial.steps, hard.adversarial.vectors, hard.init_from) == (0.5, 2, 1, run.train)
-    published = hardened(paper.train, "smoothadv", Adversarial())  # from random weights
+    published = hardened(paper.train, "smoothadv", Adversarial(0.5, 2, 4))  # from random weights
     assert ablations.further_recipes(paper)["smoothadv"] == published and published.init_from is None
 
 

@@ -94,7 +94,3 @@ def test_hardened_copies_are_the_attacked_ones_and_the_model_is_left_as_it_was()
     assert torch.allclose(moved.norm(dim=2), torch.tensor(0.5), atol=1e-4)
     assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_adversarial_training_is_by_default_the_paper_s():
-    assert (Adversarial().radius, Adversarial().steps, Adversarial().vectors) == (0.5, 2, 4)
