@@ -31,6 +31,7 @@ REFUSED = {
     "K above N": (lambda: replace(SMOKE, n=10), "K = 20", "at most n = 10"),
     "reference": (lambda: replace(SMOKE, reference="MDEQ-2A"), "'MDEQ-2A'", "MDEQ-30A"),
     "solver": (lambda: replace(RS, solver="newton"), "solver = 'newton'", "broyden"),
+    "head": (lambda: replace(RS, head="half"), "head of X = 'half'", "bfloat16"),
     "steps": (lambda: replace(RS, steps=1.5), "steps of X = 1.5", "whole number"),
     "serialized reference": (lambda: Sampling(10, reference=replace(RS, start="clean")), "reference method = 'X'", "from zero"),
 }  # fmt: skip

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 
 from srs.deq import inference, mdeq
 from srs.deq.solvers import implicit, relative_residual
@@ -53,9 +55,16 @@ def test_jacobian_penalty_is_unbiased():
     torch.testing.assert_close(gradient, 2 * a.detach() / d, atol=0.05, rtol=0.05)
 
 
+def test_disagreement_is_the_divergence_of_the_mean_prediction_and_its_entropy():
+    p = np.array([[0.9, 0.1], [0.5, 0.5]])  # two copies of one image
+    divergence = np.mean([entropy(p.mean(0), own) for own in p])
+    found = losses.disagreement(torch.tensor(p).log()[:, None] + 3.0, 4.0)  # logits, up to a constant
+    assert found.item() == pytest.approx(4 * divergence + 0.5 * entropy(p.mean(0)))
+
+
 def descend(recipe, steps, pretrain=False, penalise=False):
     """Losses and the model, trained on a few images without dropout."""
-    (x, y), seen = digits(48), []
+    (x, y), seen = (torch.cat([part] * (1 + bool(recipe.consistency))) for part in digits(48)), []
     torch.manual_seed(0)
     model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
@@ -75,7 +84,7 @@ def descend(recipe, steps, pretrain=False, penalise=False):
 LOSSES = {
     "unrolled": (RECIPE, dict(pretrain=True)), "implicit": (RECIPE, {}), "path_independent": (THEN, {}),
     "last alone": (replace(THEN, path_independence=PathIndependence(both=False)), {}),
-    "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(penalise=True)),
+    "consistent": (replace(THEN, consistency=1.0), {}), "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(penalise=True)),
 }  # fmt: skip
 
 

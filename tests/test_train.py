@@ -57,6 +57,16 @@ def unbroken(tmp_path_factory):
         return weights(run), json.loads(store.own(run, store.CARD).read_text())
 
 
+def test_a_consistent_recipe_learns_from_two_noisy_copies_of_each_image(monkeypatch):
+    seen, loss, run = [], losses.loss, run_of(replace(ONE, consistency=1.0))
+    monkeypatch.setattr(losses, "loss", lambda model, x, y, *args, **how: seen.append((x, y)) or loss(model, x, y, *args, **how))
+    trained(run)
+    for x, y in seen:
+        (first, second), (classes, again) = x.chunk(2), y.chunk(2)
+        assert len(first) == run.train.batch and torch.equal(classes, again)
+        assert float((first - second).std()) == pytest.approx(2**0.5 * run.sigma, rel=0.1)  # each has noise of its own
+
+
 def test_resumed_training_ends_with_the_same_weights(unbroken, monkeypatch):
     """Ended after an epoch, then killed within one, which is done again."""
     run, calls, loss = run_of(), [], losses.loss

@@ -80,6 +80,15 @@ def test_votes_are_the_classes_of_the_noisy_copies():
         np.testing.assert_array_equal(sampled(model, method)[0], wanted, err_msg=method.name, strict=True)
 
 
+def test_a_rounded_head_gives_the_classes_of_products_in_bfloat16():
+    model, rounded = three_classes(), replace(RS, head="bfloat16")
+    z = copies()(np.arange(50)).flatten(1)
+    wanted = (z.bfloat16() @ model.weight.mT.bfloat16()).float() + model.bias
+    torch.testing.assert_close(votes.head_of(model, rounded)(z), wanted, atol=0, rtol=0)
+    assert not torch.equal(wanted, model.head(z))
+    np.testing.assert_array_equal(sampled(model, rounded)[0], wanted.argmax(1).numpy())
+
+
 def test_previous_start_is_where_the_slot_ended():
     model = three_classes(rate=0.5)
     ends, head = [], model.head
