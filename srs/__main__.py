@@ -52,9 +52,11 @@ def main(argv: list[str] | None = None) -> None:
         for line in result:  # a function that yields works, and may refuse, while its lines are printed
             print(line, flush=True)
     except (settings.ConfigError, OSError, RuntimeError) as error:
-        if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError):
+        full = type(error).__name__ == "OutOfMemoryError"  # torch's, which not every command imports
+        if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError) and not full:
             raise
-        flags.exit(2, f"srs {name}: {error}\n")
+        told = "the device's memory is full: want fewer workers, or methods of smaller batches; what is done is stored"
+        flags.exit(2, f"srs {name}: {told if full else error}\n")
 
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 
 import pytest
+import torch
 
 from srs import __main__ as entry
 from srs import profiles
@@ -82,11 +83,14 @@ def test_a_refusal_is_one_sentence_and_exit_code_2_and_faults_of_the_program_are
 
         return steps
 
-    for error in (ConfigError("x = 1 is refused"), DamagedFile("a file is damaged"), OSError("the disk is full")):
+    refused = ConfigError("x = 1 is refused"), DamagedFile("a file is damaged"), OSError("the disk is full")
+    for error in (*refused, torch.OutOfMemoryError("CUDA out of memory")):
         monkeypatch.setattr(profiles, "list_runs", steps(error))
         with pytest.raises(SystemExit, match="2"):
             entry.main(["runs"])
-        assert capsys.readouterr() == ("first\n", f"srs runs: {error}\n")
+        printed, told = capsys.readouterr()
+        assert printed == "first\n" and told.startswith("srs runs: ")
+        assert told.endswith(f": {error}\n") if error in refused else "fewer workers" in told
     monkeypatch.setattr(profiles, "list_runs", steps(RuntimeError("a fault")))
     with pytest.raises(RuntimeError, match="a fault"):
         entry.main(["runs"])
