@@ -155,7 +155,7 @@ FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]),
 CIFAR_COUNTED = tuple(run if run.sigma == 0.5 else replace(run, **FEWER) for run in CIFAR_RUNS)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
 ONE = (NO_AUDIT[0], Method("RS-mean-1A", "anderson", 1, start="train_mean", batch=50))
-ROUNDED = (NO_AUDIT[0], replace(ONE[1], name="RS-mean-1A-bf16", head="bfloat16", batch=200))
+ROUNDED = (NO_AUDIT[0], Method("RS-mean-1N-bf16", "naive", 1, start="train_mean", batch=200, head="bfloat16"))
 # The paper's six rows at its K, with the solve that audits, which is the reference, in the place of the full one.
 CIFAR_FIXED = (  # in batches that fill a GPU
     *(replace(m, batch=2_000) for m in (*CIFAR_METHODS[:2], NO_AUDIT[0])),

@@ -20,7 +20,7 @@ from srs.training import train
 RUNS = [run for profile in profiles.PROFILES.values() if not profile.published for run in profile.runs]
 SHIPPED = [run for run in RUNS if store.tracked(run, store.CARD).is_file()]
 CERTIFIED = [run for run in SHIPPED if store.tracked(run, store.COUNTS).is_file()]
-CHEAP = ("SRS-MDEQ-1A", "MDEQ-1A", "RS-mean-2A", "RS-mean-1A", "RS-mean-1A-bf16")
+CHEAP = ("SRS-MDEQ-1A", "MDEQ-1A", "RS-mean-2A", "RS-mean-1A", "RS-mean-1N-bf16")
 AGAIN = [  # one cheap row of each run; `srs verify` draws the others, too
     (run, [m for m in run.profile.methods if m.name in CHEAP[run.train.recipe != "paper" :]][-1]) for run in CERTIFIED
 ]

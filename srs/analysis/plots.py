@@ -32,7 +32,7 @@ LOOKS: dict[str, Look] = {
     "SRS-MDEQ-1N": (COLOURS[4], DOTTED), "SRS-MDEQ-1": (COLOURS[2], DASHED), "SRS-MDEQ-3": (COLOURS[3], DASHDOT),
     "RS-tol": (COLOURS[7], SOLID), "RS-mean-2": (COLOURS[5], SOLID), "RS-mean-3": (COLOURS[6], SOLID),
     "SRS-pilot-2": (COLOURS[9], DASHED), "SRS-corrected-1": (OLIVE, DOTTED), "SRS-margin-4": (INDIGO, DASHDOT),
-    "RS": (COLOURS[5], LONG), "RS-mean-1": (WINE, SOLID), "RS-mean-1A-bf16": (WINE, LONG),
+    "RS": (COLOURS[5], LONG), "RS-mean-1": (WINE, SOLID), "RS-mean-1N-bf16": (WINE, LONG),
 }  # fmt: skip
 sigma_title = r"$\sigma$ = {:.2f}".format  # of a panel of one noise level
 OTHERS = list(itertools.product((SOLID, DASHED, DOTTED, DASHDOT), [COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 9, 7)]))
