@@ -96,16 +96,14 @@ def table(profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits
 def figure(profile: Profile, name: str, drawn: Figure, caption: str) -> Shown:
     """Write a figure to the profile's figures as .pdf and .png; the profile's note opens the caption."""
     silent = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
-    content = {}
     with plots.style():
         drawn.get_layout_engine().execute(drawn)
         drawn.set_layout_engine("none")  # the layout is found: it takes longer than the drawing, so not once per file
         for kind, metadata in silent.items():
             file = io.BytesIO()
             drawn.savefig(file, format=kind, metadata=metadata)
-            content[kind] = file.getvalue()
-            sealed.write(store.shown(profile, f"{name}.{kind}"), content[kind])
-    return Shown(name, f"{profile.note} {caption}".strip(), png=content["png"])
+            sealed.write(store.shown(profile, f"{name}.{kind}"), file.getvalue())
+    return Shown(name, f"{profile.note} {caption}".strip(), png=file.getvalue())  # the last kind's
 
 
 def finding(sentence: str) -> Markdown:
