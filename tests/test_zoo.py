@@ -27,11 +27,6 @@ AGAIN = [  # one cheap row of each run; `srs verify` draws the others, too
 MODEL = (store.WEIGHTS, store.TRAIN_MEAN, store.CARD)
 
 
-def method_of(told: dict) -> Method:
-    """The method that a stored record is of; what was added since has its default."""
-    return Method(**told | {"auditor": told["auditor"] and method_of(told["auditor"])})
-
-
 def named(of: object) -> str:
     """A run's or a method's name, for the test's."""
     return getattr(of, "name", "") or f"{of.profile.name}-{of.id}"
@@ -55,7 +50,8 @@ def test_shipped_counts_are_of_the_shipped_weights_and_of_the_profile(run):
         pytest.skip("not all methods of this run are shipped yet")
     for method in run.profile.methods:
         told = made_by[method.name]
-        assert (told["weights"], method_of(told["method"])) == (digest, method)
+        drawn_by = told["method"] | {"auditor": told["method"]["auditor"] and Method(**told["method"]["auditor"])}
+        assert (told["weights"], Method(**drawn_by)) == (digest, method)  # what was added since has its default
         assert {name: told["sampling"].get(name) for name in asked} == asked, method.name
         assert counts[counts["method"] == method.name]["idx"].tolist() == list(run.profile.evaluated)
 

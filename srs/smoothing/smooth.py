@@ -14,7 +14,7 @@ from torch import Tensor
 
 from srs import data, sealed, settings, store
 from srs.deq import adapters, mdeq
-from srs.settings import check, Method, Sampling, Stop
+from srs.settings import ABSTAIN, check, Method, Sampling, Stop
 from srs.smoothing import engine, votes
 from srs.smoothing.certify import Certificate, certify_image
 
@@ -33,6 +33,8 @@ class Smooth:
         seed: of the noise.
         keep: stop once the radius is this share of what all n votes would give, as 0.95; 0: n votes, as where an audit is due.
     """
+
+    ABSTAIN = ABSTAIN  # as Cohen et al.'s own class has it
 
     def __init__(
         self, model: object, classes: int = 10, sigma: float = 0.5, *, method: Method | None = None, seed: int = 0,
