@@ -104,11 +104,6 @@ def test_shipped_weights_are_taken_once_unless_told_to_retrain(few_images, monke
             trained(other, **more)
 
 
-def flip(content: bytes) -> bytes:
-    """One bit near the end."""
-    return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
-
-
 def test_damaged_models_in_the_zoo_are_left_and_not_copied(few_images):
     run = run_of(ONE)
     shelve(run)
@@ -116,7 +111,8 @@ def test_damaged_models_in_the_zoo_are_left_and_not_copied(few_images):
     for name in MODEL:
         path = store.tracked(run, name)
         whole = path.read_bytes()
-        for content in (pointer, flip(whole)):
+        flipped = whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:]  # one bit near the end
+        for content in (pointer, flipped):
             path.write_bytes(content)
             with pytest.raises(DamagedFile, match=rf"{path.name} .*git checkout -- data/zoo"):
                 trained(run)
