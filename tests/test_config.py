@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srs import profiles
 from srs.profiles import get_profile, get_run, PROFILES, read_parameters
 from srs.settings import ConfigError, fingerprint, Method, Sampling
 
@@ -102,7 +101,7 @@ def test_profiles_have_the_paper_s_methods_and_a_standard_reference(profile):
     assert not profile.method(profile.reference).needs_audit
 
 
-ROOT = Path(profiles.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 FILES = [path for path in (ROOT / "srs").rglob("*.py") if path.stem != "__init__"]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 # From the bottom up: a module imports only from its own layer and from those below.

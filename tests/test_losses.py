@@ -69,9 +69,7 @@ def descend(recipe, steps, pretrain=False, penalise=False):
     model = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(steps):
-        value, earlier = losses.loss(
-            model, x, y, recipe, pretrain=pretrain, penalise=penalise, way=losses.draw_way(recipe)
-        )
+        value, earlier = losses.loss(model, x, y, recipe, pretrain=pretrain, penalise=penalise, way=losses.draw_way(recipe))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
