@@ -82,7 +82,8 @@ def descend(recipe, steps, pretrain=False, penalise=False):
 LOSSES = {
     "unrolled": (RECIPE, dict(pretrain=True)), "implicit": (RECIPE, {}), "path_independent": (THEN, {}),
     "last alone": (replace(THEN, path_independence=PathIndependence(both=False)), {}),
-    "consistent": (replace(THEN, consistency=1.0), {}), "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(penalise=True)),
+    "consistent": (replace(THEN, consistency=1.0), {}),
+    "penalised": (replace(RECIPE, jacobian_weight=0.1), dict(penalise=True)),
 }  # fmt: skip
 
 

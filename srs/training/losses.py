@@ -76,7 +76,7 @@ def last_two(model: MDEQ, z: Tensor, u: Tensor, free: int) -> tuple[Tensor, Tens
 
 
 def disagreement(logits: Tensor, weight: float) -> Tensor:
-    """Jeong and Shin's regulariser (NeurIPS 2020, arXiv 2006.04062) of predictions (M, B, classes) of M noisy copies of B images.
+    """Jeong and Shin's regulariser (arXiv 2006.04062) of predictions (M, B, classes) of M noisy copies of B images.
 
     It is `weight` times the mean divergence of the mean prediction from each, and CONFIDENCE times the mean one's entropy.
     """
