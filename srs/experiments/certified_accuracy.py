@@ -45,18 +45,17 @@ def progress(profile: Profile) -> list[show.Shown]:
         for step, epochs in zip(steps, np.cumsum([step.train.epochs for step in steps])):
             card = store.card(step)
             for images, told in (("test", card), ("validation", card.get("validation", {}))):
-                accuracy = 100 * told.get("noisy_accuracy", np.nan)
-                rows.append(identity(step) | {"epochs": epochs, "images": images, "noisy accuracy %": accuracy})
+                told = {"epochs": epochs, "images": images, "accuracy": 100 * told.get("noisy_accuracy", np.nan)}
+                rows.append(identity(step) | told)
     frame = pd.DataFrame(rows).drop_duplicates().sort_values(["sigma", "epochs"], kind="stable")
     if (frame.groupby("sigma")["recipe"].nunique() < 2).all():
         return []
     drawn = plots.grid(
         frame, panel="sigma", hue="images", shared="", title=plots.sigma_title,
         x="epochs at this noise level", y="accuracy on noisy images (%)",
-        draw=lambda ax, own, style, _: ax.plot(own["epochs"], own["noisy accuracy %"], marker="o", markersize=2.5, **style),
+        draw=lambda ax, own, style, _: ax.plot(own["epochs"], own["accuracy"], marker="o", markersize=2.5, **style),
     )  # fmt: skip
-    told = "Accuracy on noisy images after each training that the next one goes on from, by the epochs at this noise level."
-    return [show.figure(profile, "accuracy_by_epochs", drawn, told)]
+    return [show.figure(profile, "accuracy_by_epochs", drawn, "Accuracy on noisy images as one training goes on from another.")]
 
 
 def published(data: str) -> pd.DataFrame:

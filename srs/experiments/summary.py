@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
-from srs.experiments import bench, certified_accuracy, scaling, soundness
+from srs.experiments import bench, certified_accuracy, scaling, soundness, speed
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
 from srs.smoothing.bounds import Rule
@@ -38,6 +38,9 @@ def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, st
             ("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
             ("What is our rule worth?", soundness.gain_finding(counted, profile), name_of("certified_accuracy", run)),
         ]
+    if run.profile.adaptive and (timed := store.find(run, "bench.csv")):
+        timings = store.read_frame(timed, bench.COLUMNS, "table of timings", by="bench")
+        told.append(("How fast is it?", speed.table_finding(run, timings), name_of("cost_by_n", run)))
     return told
 
 
@@ -166,6 +169,7 @@ def _points(ax: Axes, own: pd.DataFrame, look: dict, _: tuple[int, int]) -> None
         near = [np.log(own["times"]).round(1), (own["kept"] / 3).round()]  # one label where points all but coincide
         for names, x, y in zip(name.groupby(near).agg(", ".join), *(own.groupby(near)[c].mean() for c in ("times", "kept"))):
             ax.annotate(names, (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5, rotation=25)
+    ax.margins(y=0.12)  # room for the names
     ax.set_xscale("log")
     ax.set_xticks([1, 2, 5, 10, 20, 30], ["1", "2", "5", "10", "20", "30"])
     ax.minorticks_off()
