@@ -77,9 +77,12 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors(monkeypatch):
     assert f"takes {percent:.0f} % of the evaluations" in speed.srs_finding(rows.reset_index())
     assert speed.srs_finding(rows.drop(SRS).reset_index()) == ""
     # 20 + 30 votes at 6 ms beside 10,020 at 30 ms.
-    monkeypatch.setattr(store, "read_run", lambda _: counts({"n": 20}, {"n": 40}, method="RS-tol"))
+    every = [counts({"n": 20, "n_a": n_a}, {"n": 40, "n_a": 40}, method=m) for m, n_a in (("RS-tol", 10), ("MDEQ-30A", 20))]
+    monkeypatch.setattr(store, "read_run", lambda _: pd.concat(every))
     rows = speed.per_certificate(smoke_run(adaptive=True), TIMED).set_index("method")
     assert rows.loc["RS-tol", ["votes, adaptive", "times faster, adaptive"]].tolist() == pytest.approx([30, 10_020 * 30 / 300])
+    told = speed.table_finding(smoke_run(adaptive=True), TIMED)  # one of two images is lost
+    assert "RS-tol makes the table 1002.0 times" in told and "from 30 votes" in told and "at most 50.0 points" in told
 
 
 def test_many_cores_take_work_over_cores_or_the_driver_s_time_which_does_every_task_alone():
