@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         full = type(error).__name__ == "OutOfMemoryError"  # torch's, which not every command imports
         if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError) and not full:
             raise
-        told = "the device's memory is full: want fewer workers, or methods of smaller batches; what is done is stored"
+        told = "the device's memory is full: want fewer workers, or smaller batches"
         flags.exit(2, f"srs {name}: {told if full else error}\n")
 
 

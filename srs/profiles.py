@@ -99,7 +99,7 @@ CIFAR_ONE_QUARTER = replace(CIFAR_ONE, init_sigma=0.5, epochs=5)  # at 0.25
 CIFAR_ANNEAL = replace(
     CIFAR_LONG, recipe="anneal", init_from=CIFAR_ONE, epochs=34, batch=128, lr=2e-3, jacobian_frequency=0.05,
 )  # fmt: skip
-CIFAR_ANNEALED = {
+CIFAR_ANNEALED = {  # at the other levels
     0.12: replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, init_sigma=0.25, epochs=12),
     0.25: replace(CIFAR_ANNEAL, init_from=CIFAR_ONE_QUARTER, epochs=12),
     1.0: replace(CIFAR_ANNEAL, init_sigma=0.5, epochs=12),
