@@ -40,10 +40,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="srs", description=__doc__.partition("\n")[0])
     parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{name}: {told}" for name, (_, told) in COMMANDS.items()))
     name = parser.parse_args(argv[:1]).command
-    own = name in OWN and any(word.partition("=")[0] == "--images" for word in argv)
+    own = name in OWN and any(word.partition("=")[0] == "--images" or ".py:" in word for word in argv)
     module, _, function = (OWN[name] if own else COMMANDS[name][0]).partition(":")
     function = getattr(importlib.import_module(module), function)
-    flags = argparse.ArgumentParser(prog=f"srs {name}", description=inspect.getdoc(function).partition("\n")[0])
+    more = "With --images FOLDER and --model FILE.py:FUNCTION: a model of your own; `srs certify --images . --help` tells how."
+    what = f"{inspect.getdoc(function).partition(chr(10))[0]} {more * (name in OWN and not own)}"
+    flags = argparse.ArgumentParser(prog=f"srs {name}", description=what, allow_abbrev=False)
     add_flags(flags, function)
     try:
         result = function(**arguments(function, vars(flags.parse_args(argv[1:]))))
@@ -51,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
             result = [] if result is None else [result]
         for line in result:  # a function that yields works, and may refuse, while its lines are printed
             print(line, flush=True)
+    except KeyboardInterrupt:
+        flags.exit(130, f"srs {name}: stopped\n")
     except (settings.ConfigError, OSError, RuntimeError) as error:
         full = type(error).__name__ == "OutOfMemoryError"  # torch's, which not every command imports
         if type(error).__module__.partition(".")[0] != "srs" and not isinstance(error, OSError) and not full:

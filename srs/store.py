@@ -9,11 +9,12 @@ import functools
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import platform
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +154,26 @@ KINDS = {f.name: float if f.type is float else np.int64 for f in fields(ImageCou
 COLUMNS = tuple(KINDS)
 
 
+def drawn_as(run: Run, method: settings.Method) -> dict:
+    """What a method's votes are drawn by, but for weights and images."""
+    return {"sigma": run.sigma, "method": asdict(method), "sampling": asdict(run.profile.sampling)}
+
+
+def _contradict(made: object, now: object) -> bool:
+    """Whether two records differ in a field that both have: fields come and go with releases."""
+    if isinstance(made, dict) and isinstance(now, dict):
+        return any(_contradict(made[name], now[name]) for name in made.keys() & now.keys())
+    return made != now
+
+
 def write_counts(run: Run, counted: Mapping[str, Iterable[ImageCounts]], made_by: Mapping[str, dict]) -> None:
     """Write the counts of a run by the methods' names, a row per image and method, and the `provenance` that made them."""
+    path = own(run, COUNTS)
+    if path.is_file() and {*read_frame(path, {"method": str}, "result file", by="certify")["method"]} - counted.keys():
+        path.replace(path.with_name(f"{COUNTS}.before"))  # of other methods, or drawn by other code
     rows = [pd.DataFrame(counts, columns=COLUMNS).sort_values("idx").assign(method=name) for name, counts in counted.items()]
-    save_frame(own(run, COUNTS), pd.concat(rows)[["method", *COLUMNS]])
-    sealed.write_json(own(run, "counts.json"), dict(made_by))
+    save_frame(path, pd.concat(rows)[["method", *COLUMNS]])
+    sealed.write_json(path.with_suffix(".json"), dict(made_by))
 
 
 def read_counts(profile: Profile) -> pd.DataFrame:
@@ -186,7 +202,7 @@ def _complete(run: Run, path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     found = sealed.read(path, "result file", lambda body: _checked(_parse(body, {"method": str} | KINDS)), by="certify")
-    p, parts = run.profile, []
+    p, parts, made_by = run.profile, [], sealed.read_json(path.with_suffix(".json"), "record of counts", by="certify")
     for method in p.methods:
         rows = found[found["method"] == method.name].drop(columns="method")
         if rows.empty:
@@ -195,6 +211,8 @@ def _complete(run: Run, path: Path) -> pd.DataFrame | None:
         right = np.array_equal(rows["idx"], p.evaluated) and enough.all() and rows["c_a"].max() < p.data.classes
         want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
         settings.check(right, f"{method.name} in result file", str(path), f"{want}: `srs certify` counts anew")
+        other = _contradict(made_by.get(method.name), json.loads(json.dumps(drawn_as(run, method))))
+        settings.check(not other, f"{method.name} in result file", str(path), "counts of these settings: `srs certify` makes them")
         parts.append(label(run, method, rows))
     return pd.concat(parts, ignore_index=True)
 
@@ -203,8 +221,8 @@ def _checked(counts: pd.DataFrame) -> pd.DataFrame:
     """The counts themselves; ValueError if they contradict each other or an image is there twice."""
     more = any((counts[part] > counts[whole]).any() for part, whole in AT_MOST.items())
     less = (counts[[*AT_MOST, "c_a"]] < -1).any(axis=None) or (counts[["idx", "n_a", "nfe_estimate"]] < 0).any(axis=None)
-    no_class = (counts["c_a"] == ABSTAIN) & (counts["n_a"] > 0)
-    if more or less or no_class.any() or (counts["n"] < 1).any() or counts.duplicated(["method", "idx"]).any():
+    wrong = (counts["c_a"] == ABSTAIN) & (counts["n_a"] > 0) | (counts["k"] > 0) & (counts["m"] < 0)
+    if more or less or wrong.any() or (counts["n"] < 1).any() or counts.duplicated(["method", "idx"]).any():
         raise ValueError
     return counts
 

@@ -41,7 +41,12 @@ def write_counts(run: Run, method: Method, counts: list[ImageCounts]) -> None:
     """Put counts of a method in the place of those that a run has of it."""
     path = store.own(run, store.COUNTS)
     there = pd.read_csv(path, comment="#", float_precision="round_trip") if path.is_file() else pd.DataFrame({"method": []})
-    store.write_counts(run, dict(list(there.groupby("method", sort=False))) | {method.name: counts}, {})
+    store.write_counts(run, dict(list(there.groupby("method", sort=False))) | {method.name: counts}, drawn_as(run))
+
+
+def drawn_as(run: Run) -> dict[str, dict]:
+    """The record that stands beside a run's counts."""
+    return {method.name: store.drawn_as(run, method) for method in run.profile.methods}
 
 
 def every_count(run: Run, method: Method) -> list[ImageCounts]:
@@ -76,7 +81,7 @@ def _rng(*names: str) -> np.random.Generator:
 def write_profile(profile: Profile, *, explicit: bool = False) -> None:
     """Write the counts and model cards of a profile's DEQs, or of its explicit networks, under SRS_ROOT."""
     for run in profile.explicit if explicit else profile.runs:
-        store.write_counts(run, {method.name: every_count(run, method) for method in run.profile.methods}, {})
+        store.write_counts(run, {method.name: every_count(run, method) for method in run.profile.methods}, drawn_as(run))
         sealed.write_json(store.own(run, store.CARD), {
             "run": run.id, "recipe": run.train.recipe, "sigma": run.sigma, "parameters": 12_345, "seconds": 42.0,
             "steps": 900, "clean_accuracy": 0.981, "noisy_accuracy": 0.7, "quality_images": 25,

@@ -158,7 +158,7 @@ def test_elimination_is_each_rule_s_own_radius(srs_root):
     run = ablations.base(replace(PROFILES["smoke"], images=1, n=400))
     by_method = {"MDEQ-30A": {"n_a": 320}, "SRS-MDEQ-3A": dict(n_a=390, k=100, m=20, n_2=98, n_1=79, n_wrong=78, n_differ=80)}
     counts = {m.name: [synthetic.image_counts(n=400, **by_method.get(m.name, {"n_a": 400}))] for m in run.profile.methods}
-    store.write_counts(run, counts, {})
+    store.write_counts(run, counts, synthetic.drawn_as(run))
     found = ablations.sweeps(ablations.read(run.profile), run.profile)
     assert set(found) == {"elimination", "alpha"}
     rows = found["elimination"].query("method == 'SRS-MDEQ-3A'").set_index("elimination")

@@ -14,6 +14,7 @@ from torch import nn
 import srs
 from srs import __main__ as entry
 from srs import data, profiles, store
+from srs.sealed import DamagedFile
 from srs.settings import ConfigError, Method, Sampling
 from srs.smoothing import smooth
 from tests.helpers import three_classes
@@ -116,11 +117,43 @@ class Chance(nn.Linear):
         return nn.functional.dropout(super().forward(x.flatten(1)), 0.5)
 
 
+class Coupled(nn.Module):
+    """A DEQ with batch norm of the batch inside f: from a start of zeros the first evaluation does not show it."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4, track_running_stats=False))
+        self.head = nn.Linear(4, 3)
+
+    def inject(self, x):
+        return x.flatten(1)
+
+    def initial(self, u):
+        return torch.zeros_like(u)
+
+    def f(self, z, u):
+        return torch.relu(self.mix(z) + u) if len(z) > 1 else torch.relu(0 * z + u)
+
+
+class Sticky(Coupled):
+    """A DEQ that begins where it ended before."""
+
+    kept = None
+
+    def initial(self, u):
+        return self.kept if self.kept is not None and self.kept.shape == u.shape else torch.zeros_like(u)
+
+    def f(self, z, u):
+        self.kept = 0.9 * z + u
+        return self.kept
+
+
 @pytest.mark.parametrize(("model", "told"), [
     (lambda x: x, "'function' is refused: want a network"), (nn.Flatten(), "a network in train mode"),
-    (PER_BATCH, "logits of an image change with its batch"), (Chance(4, 3).eval(), "logits of an image change with its batch"),
+    *((model, "want one that gives an image the same logits") for model in (PER_BATCH, Chance(4, 3).eval())),
     (srs.from_torchdeq(nn.Flatten().eval(), lambda z, u: u, nn.Linear(4, 3)), "a network in train mode"),
-    (nn.Flatten().eval(), r"shape of the logits = \(1, 4\) is refused: want \(1, 3\)"),
+    (nn.Flatten().eval(), r"shape of the logits = \(2, 4\) is refused: want \(2, 3\)"),
+    (nn.Sequential(nn.Flatten(), nn.Linear(5, 3)).eval(), r"image shape = \(1, 2, 2\) is refused: .*mat1 and mat2"),
 ])  # fmt: skip
 def test_what_would_not_hold_is_refused(model, told):
     torch.manual_seed(0)
@@ -130,12 +163,43 @@ def test_what_would_not_hold_is_refused(model, told):
         srs.from_torchdeq(lambda x: x.flatten(1), lambda z, u: u, lambda z: z[:, :3])
 
 
+def test_a_deq_whose_votes_would_depend_on_each_other_is_refused_by_every_door():
+    torch.manual_seed(0)
+    for model in (Coupled().eval(), Sticky().eval()):
+        for certify in (srs.Smooth(model, classes=3).certify, functools.partial(
+            srs.certify_image, model, method=Method("RS", "naive", 3), sampling=Sampling(3, n=50), sigma=SIGMA,
+        )):  # fmt: skip
+            with pytest.raises(ConfigError, match="alone, in a batch and after other images"):
+                certify(x=IMAGE)
+    stopped = Method("R", "anderson_as_released", 30, tol=0.1)  # a batch at once
+    with pytest.raises(ConfigError, match="tol of R = 0.1 is refused: want 0"):
+        srs.Smooth(three_classes(), classes=3, method=stopped).certify(IMAGE)
+
+
+class LowBits(nn.Module):
+    """Reads whether x + sigma e was rounded as near 0: class 1 where pixels near 0 have bits below 2^-30."""
+
+    def forward(self, x):
+        x = x.flatten(1).double()
+        near = x.abs() < 2**-7
+        one = (near & (x * 2.0**30 % 1 != 0)).sum(1) > 0.25 * near.sum(1)
+        return torch.stack([~one, one], 1).float()
+
+
+def test_rounding_voids_a_certificate_unless_the_noise_is_exact():
+    """As Voracek and Hein (ICLR 2023): two images, each within the other's radius, of two classes."""
+    black, grey = torch.zeros(3, 32, 32), torch.full((3, 32, 32), 5 / 255)
+    for levels, holds in ((None, False), (255, True)):
+        (one, reach), (other, _) = (srs.Smooth(LowBits().eval(), 2, levels=levels).certify(x) for x in (black, grey))
+        assert reach > (grey - black).norm() and (one == other) == holds
+
+
 # ------------------------------------------------------------------------------------------------ tables
 
 
-def table(tmp_path, count: int = 4, *, model: object = None, sigma: float = SIGMA, shift: float = 0.0, **more: object):
+def table(tmp_path, count: int = 4, *, model=None, sigma=SIGMA, shift=0.0, labels=(0, 1, 2, 0), **more: object):
     images = [IMAGE.roll(i, 2) + shift for i in range(4)]
-    return srs.certify_images(model or three_classes(0.3), images, [0, 1, 2, 0], classes=3, sigma=sigma, n=100, most=count,
+    return srs.certify_images(model or three_classes(0.3), images, labels, classes=3, sigma=sigma, n=100, most=count,
                               out=tmp_path / "mine.tsv", **more)  # fmt: skip
 
 
@@ -146,14 +210,27 @@ def test_a_table_has_cohen_s_columns_and_resumes(tmp_path):
     whole = table(tmp_path, model=model)
     assert model.evaluations > 0 and len(whole) == 4
     spent = model.evaluations
-    assert table(tmp_path, model=model)["radius"].tolist() == whole["radius"].tolist() and model.evaluations == spent
+    assert table(tmp_path, model=model)["radius"].tolist() == whole["radius"].tolist()
+    assert model.evaluations - spent < 20  # it is looked at, no more
     assert whole["radius"].tolist()[:2] == first["radius"].tolist()
     assert whole["correct"].tolist() == (whole["predict"] == whole["label"]).astype(int).tolist()
     line = srs.plot_certified_accuracy(tmp_path / "mine.tsv").axes[0].lines[0]
     assert line.get_label() == "mine" and line.get_ydata()[line.get_xdata() >= 0][0] == whole["correct"].mean()
-    for other in ({"sigma": 0.3}, {"shift": 0.1}, {"model": nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()}):
+    elsewhere = three_classes(0.3)
+    elsewhere.train_mean = torch.ones(3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    code = three_classes(0.3)
+    code.head = lambda z: -z  # nothing that a digest of weights sees
+    for other in ({"sigma": 0.3}, {"shift": 0.1}, {"model": network}, {"model": elsewhere}, {"model": code}, {"labels": [1] * 4}):
         with pytest.raises(ConfigError, match="another name"):
             table(tmp_path, **other)
+    (tmp_path / "mine.tsv").unlink()
+    (tmp_path / "mine.tsv.json").write_text('{"precious": 1}')
+    with pytest.raises(DamagedFile, match="mine.tsv.json"):
+        table(tmp_path)
+    for labels in ([0, 1], [0, 1, 2, 3]):
+        with pytest.raises(ConfigError, match="labels = .* is refused"):
+            table(tmp_path, labels=labels)
 
 
 def test_cohen_s_own_log_is_drawn(shared):

@@ -97,7 +97,7 @@ def test_many_write_one_file_at_once(srs_root):
 
 
 FORGED_COUNTS = (
-    dict(m=-3), dict(k=4, m=5), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4), dict(c_a=-2), dict(c_a=-1),
+    dict(m=-3), dict(k=4, m=5), dict(k=4, m=-1), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4), dict(c_a=-2), dict(c_a=-1),
     dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1), dict(nfe_estimate=-5),
 )  # fmt: skip
 
@@ -115,6 +115,11 @@ def test_counts_that_contradict_themselves_are_damage_and_those_of_other_setting
         synthetic.write_counts(run, method, [replace(first, **forged), *others])
         with pytest.raises(ConfigError, match=rf"{method.name} in .*{store.COUNTS}.*100 votes for 10 classes.*`srs certify`"):
             store.read_counts(PAIR)
+    synthetic.write_profile(PAIR)
+    settings = replace(PAIR, seed=5), replace(PAIR, n0=50), replace(PAIR, noise="grid"), at_sigmas(PAIR, run.sigma + 1e-3)
+    for other in settings:  # the last has the same id
+        with pytest.raises(ConfigError, match=rf"{store.COUNTS}.*want counts of these settings"):
+            store.read_counts(other)
 
 
 def test_what_is_not_known_comes_back_and_text_stays_text(srs_root):
@@ -142,8 +147,7 @@ def test_damaged_counts_are_not_left_out_in_silence(srs_root):
 def test_a_damaged_tracked_file_is_left_and_ends_the_command(srs_root, capsys):
     synthetic.write_profile(PAIR)
     path = store.tracked(PAIR.runs[0], store.COUNTS)
-    path.parent.mkdir(parents=True)
-    shutil.move(store.own(PAIR.runs[0], store.COUNTS), path)
+    shutil.move(store.own(PAIR.runs[0], store.COUNTS).parent, path.parent)
     assert store.find(PAIR.runs[0], store.COUNTS) == path and len(store.read_counts(PAIR))
     content = path.read_bytes()[:-30]
     path.write_bytes(content)

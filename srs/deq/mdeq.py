@@ -32,8 +32,10 @@ class DEQ(Protocol):
 
 
 def networks_of(model: DEQ) -> list[nn.Module]:
-    """The networks that a model is or, a wrapper as those of `adapters`, holds."""
-    return [part for part in (model, *getattr(model, "__dict__", {}).values()) if isinstance(part, nn.Module)]
+    """The networks that a model is or, a wrapper as those of `adapters`, holds, also in a list or dict."""
+    parts = [model, *(part for name, part in getattr(model, "__dict__", {}).items() if name != "_modules")]
+    held = [(*part.values(),) if isinstance(part, dict) else part for part in parts if isinstance(part, (dict, list, tuple))]
+    return [part for part in (*parts, *(inner for some in held for inner in some)) if isinstance(part, nn.Module)]
 
 
 class WeightNormConv2d(nn.Conv2d):

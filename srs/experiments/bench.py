@@ -27,7 +27,8 @@ COLUMNS = {"label": str, "batch": int, "repetitions": int, "nfe": float, "second
 def contenders_of(run: Run, copies: int) -> tuple[Method, ...]:
     """The released code's ways, then every method of the run's profile."""
     audits = [method.audit for method in run.profile.methods if method.audit]
-    return (*released(copies, min(audits, default=0)), *run.profile.methods)
+    ours = (replace(method, batch=min(method.batch, copies)) for method in run.profile.methods)
+    return (*released(copies, min(audits, default=0)), *ours)
 
 
 def released(copies: int, audit: int) -> tuple[Method, ...]:
@@ -122,6 +123,12 @@ def bench(run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 
         methods=[asdict(m) for m in contenders], weights=checkpoints.digest(store.own(run, store.WEIGHTS)),
     ))  # fmt: skip
     return path
+
+
+def read(run: Run) -> pd.DataFrame | None:
+    """The stored timings of a run's methods; None where they were not taken."""
+    path = store.find(run, "bench.csv")
+    return store.read_frame(path, COLUMNS, "table of timings", by="bench") if path else None
 
 
 def certificate_cost(run: Run, timings: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -45,17 +45,19 @@ def progress(profile: Profile) -> list[show.Shown]:
         for step, epochs in zip(steps, np.cumsum([step.train.epochs for step in steps])):
             card = store.card(step)
             for images, told in (("test", card), ("validation", card.get("validation", {}))):
-                told = {"epochs": epochs, "images": images, "accuracy": 100 * told.get("noisy_accuracy", np.nan)}
-                rows.append(identity(step) | told)
+                share, count = told.get("noisy_accuracy", np.nan), told.get("accuracy_images", np.nan)
+                error = 100 * np.sqrt(share * (1 - share) / count)
+                rows.append(identity(step) | {"epochs": epochs, "images": images, "accuracy": 100 * share, "error": error})
     frame = pd.DataFrame(rows).drop_duplicates().sort_values(["sigma", "epochs"], kind="stable")
     if (frame.groupby("sigma")["recipe"].nunique() < 2).all():
         return []
     drawn = plots.grid(
         frame, panel="sigma", hue="images", shared="", title=plots.sigma_title,
         x="epochs at this noise level", y="accuracy on noisy images (%)",
-        draw=lambda ax, own, style, _: ax.plot(own["epochs"], own["accuracy"], marker="o", markersize=2.5, **style),
+        draw=lambda ax, own, style, _: ax.errorbar(*(own[c] for c in ("epochs", "accuracy", "error")), capsize=2, **style),
     )  # fmt: skip
-    return [show.figure(profile, "accuracy_by_epochs", drawn, "Accuracy on noisy images as one training goes on from another.")]
+    caption = "Accuracy on noisy images as one training goes on from another; bars: a standard error."
+    return [show.figure(profile, "accuracy_by_epochs", drawn, caption)]
 
 
 def published(data: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import copy
 import re
 import runpy
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from srs.analysis import plots, show
 from srs.deq import adapters, checkpoints, inference, mdeq, solvers
 from srs.settings import ABSTAIN, check, Method
 from srs.smoothing import bounds, votes
+from srs.smoothing.certify import check_image
 from srs.smoothing.noise import Copies
-from srs.smoothing.smooth import certify_images, check_image, Smooth, STANDARD
+from srs.smoothing.smooth import certify_images, Smooth, STANDARD
 
 OTHER_NOISE = 1_000_003  # the seed here: what is chosen may not depend on the noise of a certificate
 AUDIT = 400  # K of a method that a command line names
@@ -45,8 +47,8 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
 
 
 def certify_folder(
-    *, model: str, images: str, sigma: float = 0.5, n: int = 1_000, method: str = "", skip: int = 1, channels: int = 3,
-    device: str = "cpu", keep: float = 0.0, out: str = "mine.tsv",
+    *, model: str, images: str = "", sigma: float = 0.5, n: int = 1_000, alpha: float = 0.001, method: str = "", skip: int = 1,
+    channels: int = 3, classes: int = 0, device: str = "cpu", keep: float = 0.0, levels: int = 0, out: str = "mine.tsv",
 ) -> Iterator[str]:
     """Certify the images of a folder by a model of your own.
 
@@ -55,19 +57,25 @@ def certify_folder(
         images: a folder with a folder of images per class.
         sigma: noise level in units of [0, 1] pixels.
         n: noisy copies that estimate the probability of the class.
+        alpha: failure probability.
         method: START-SOLVER-STEPS, as `srs tune` prints it; empty: plain randomized smoothing with the full solve.
         skip: every skip-th image.
         channels: 3 for colour, 1 for grey.
+        classes: of the model; 0: as many as folders.
         keep: stop drawing at this share of the radius of all n copies, as 0.95; 0: all are drawn, as where an audit is due.
+        levels: 255: exact noise on 8-bit pixels, see `Smooth`; 0: floating point.
         out: the table; a call that was interrupted goes on.
     """
-    own, source, classes = _given(model, images, channels, device)
-    words = re.fullmatch(r"(\w+)-(\w+)-(\d+)", method)
+    check(bool(images), "images", images, "a folder with a folder of images per class")
+    own, source, found = _given(model, images, channels, device)
+    words = re.fullmatch(r"(\w+)-(\w+)-(\d+)(?: audited by (zero-(\w+)-(\d+)))?", method)
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
     chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
-    chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
-    smooth = Smooth(own, classes, sigma, method=chosen, keep=keep)
-    table = certify_images(smooth, source, source.labels, n=n, skip=skip, out=out)
+    if chosen and chosen.needs_audit:
+        auditor = Method(words[4], words[5], int(words[6])) if words[4] else None
+        chosen = replace(chosen, audit=min(AUDIT, n), auditor=auditor)
+    smooth = Smooth(own, classes or found, sigma, method=chosen, keep=keep, levels=levels or None)
+    table = certify_images(smooth, source, source.labels, n=n, alpha=alpha, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):
@@ -88,6 +96,7 @@ def tune_folder(
         most: images that are looked at, evenly spread over the folder.
         channels: 3 for colour, 1 for grey.
     """
+    check(most >= 1, "most", most, "at least 1 image")
     own, source, classes = _given(model, images, channels, device)
     some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()
     found = tune(own, source.x(some), source.labels[some], classes=classes, sigma=sigma, n=n)
@@ -100,13 +109,18 @@ def _given(model: str, images: str, channels: int, device: str) -> tuple[object,
     """The model, the images and the number of classes that a command line names; no folder: what a zoo model learned."""
     inference.check_device(device)
     file, _, function = model.rpartition(":")
+    named = not model.endswith((".py", ".pt", ".pth", ".safetensors"))
+    check(named, "model", model, "FILE.py:FUNCTION, which gives the model, or the name of a zoo model")
     check(bool(images or not file), "images", images, "a folder with a folder of images per class")
     check(not file or Path(file).is_file(), "model", model, "FILE.py:FUNCTION with a file that is there, or a zoo model")
     if images:
         source = data.image_folder(Path(images), channels)
     else:
         source = data.load(settings.pick(model.partition("/")[0], profiles.DATASETS, "data set"), "train")
-    own = settings.pick(function, runpy.run_path(file), "function")() if file else load(model, device)
+    if file:
+        sys.path.insert(0, str(Path(file).resolve().parent))  # as for `python FILE.py`
+        there = {name: made for name, made in runpy.run_path(file).items() if callable(made) and name[0] != "_"}
+    own = settings.pick(function, there, "function")() if file else load(model, device)
     return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
 
 
@@ -134,7 +148,10 @@ def tune(
         copies: noisy copies of each image, at least 2. Radii differ by image, so more images tell more than more copies.
         keep: share of the full solve's mean radius that the choice must reach.
     """
-    settings.check_count(copies, 2, "copies")
+    for what, value, least in (("copies", copies, 2), ("n0", n0, 1), ("n", n, 1)):
+        settings.check_count(value, least, what)
+    settings.check_sigma(sigma)
+    check(len(images) == len(labels), "labels", len(labels), f"one for each of the {len(images)} images")
     model, labels, rows = copy.copy(adapters.as_deq(model, classes)), np.asarray(labels, np.int64), []
     known = np.unique(labels).tolist()
     check(known != [] and 0 <= known[0] and known[-1] < classes, "labels", known, f"classes from 0 to {classes - 1}")
@@ -232,4 +249,5 @@ def _answer(table: pd.DataFrame, enough: pd.DataFrame) -> str:
     starts = {"zero": "from zero", "train_mean": "from a shared start", "previous": "with an audit"}
     lines = {"cheapest sound method": enough, "full solve": table.iloc[STEPS - 1 :]}
     lines |= {title: enough[[method.start == name for method in enough["method"]]] for name, title in starts.items()}
-    return "\n".join(f"{title}: {told(rows)}" for title, rows in lines.items())
+    of = "A certificate without an audit is of the model as its steps run it, an audited one of the solve that audits."
+    return "\n".join([*(f"{title}: {told(rows)}" for title, rows in lines.items()), of])

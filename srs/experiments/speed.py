@@ -59,9 +59,8 @@ def speed(profile: Profile) -> list[show.Shown]:
     """The tables of cost of every run that was timed, here or as shipped, and what of the authors' cost SRS takes."""
     shown = []
     for run in profile.runs:
-        if (path := store.find(run, "bench.csv")) is None:
+        if (timings := bench.read(run)) is None:
             continue
-        timings = store.read_frame(path, bench.COLUMNS, "table of timings", by="bench")
         where, costs = f"({model_of(run)})", per_certificate(run, timings)
         vote = (
             f"What a vote costs {where}, in one process and by turns; medians. Rows \"authors'\" follow the released code, "

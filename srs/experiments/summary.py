@@ -13,6 +13,7 @@ from srs.analysis import measures, plots, show
 from srs.experiments import bench, certified_accuracy, scaling, soundness, speed
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
+from srs.smoothing import bounds
 from srs.smoothing.bounds import Rule
 
 SIGMA = 0.5  # the paper's main noise level
@@ -38,8 +39,7 @@ def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, st
             ("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
             ("What is our rule worth?", soundness.gain_finding(counted, profile), name_of("certified_accuracy", run)),
         ]
-    if run.profile.adaptive and (timed := store.find(run, "bench.csv")):
-        timings = store.read_frame(timed, bench.COLUMNS, "table of timings", by="bench")
+    if run.profile.adaptive and (timings := bench.read(run)) is not None:
         told.append(("How fast is it?", speed.table_finding(run, timings), name_of("cost_by_n", run)))
     return told
 
@@ -224,13 +224,19 @@ def ways(run: Run) -> pd.DataFrame:
     audited = [(srs, rule) for rule in (Rule.RELEASED, Rule.THEOREM31, Rule.AUDIT)]
     chosen = [(profile.reference, Rule.COHEN), (STOP.name, Rule.COHEN), *audited, (cheap, Rule.COHEN)]
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
-    timings = store.read_frame(store.find(run, "bench.csv"), bench.COLUMNS, "table of timings", by="bench")
-    faster = timings["nfe"][0] * (profile.n0 + profile.n) / measures.cost(counted, ["method"])["NFE/image"]
+    faster = bench.read(run)["nfe"][0] * (profile.n0 + profile.n) / measures.cost(counted, ["method"])["NFE/image"]
     return pd.DataFrame([
         {"votes drawn by": method, "certified by": CERTIFIED_BY[rule], "holds": "yes" if rule.sound else "**no**",
          **accuracy.loc[(method, str(rule))].drop("ACR").to_dict(), "times fewer evaluations": faster[method]}
         for method, rule in dict.fromkeys(chosen)
     ])  # fmt: skip
+
+
+def rests_on(run: Run) -> str:
+    """How many images a run's entries rest on, and how far an entry of about a half may be off."""
+    images = store.read_run(run)["idx"].nunique()
+    low, high = bounds.proportion_interval(images // 2, images, measures.CONFIDENCE)
+    return f"{images} images: an entry can be off by {50 * (high - low):.0f} points."
 
 
 def beside(profile: Profile) -> pd.DataFrame:
@@ -252,16 +258,16 @@ def beside(profile: Profile) -> pd.DataFrame:
 def filled(text: str) -> str:
     """The text with its blocks made anew: `<!-- rows: PROFILE MODEL SIGMA RECIPE --> ... <!-- end -->`, `beside`, `scaling`."""
     def fill(found: re.Match) -> str:
-        kind, (profile, *run), left = found[2], found[3].split(), 1
+        kind, (profile, *run), left, told = found[2], found[3].split(), 1, ""
         if kind == "beside":
             table = beside(profiles.get_profile(profile))
         else:
             run = profiles.get_run(profile, run[0], float(run[1]), run[2])
             table = scaling.projection(scaling.read(run)) if kind == "scaling" else ways(run)
         if kind == "rows":
-            table, left = show.cells(table, {"times fewer evaluations": 1}), 3
+            table, left, told = show.cells(table, {"times fewer evaluations": 1}), 3, f"\n\n{rests_on(run)}"
         aligned = ["left"] * left + ["right"] * (table.shape[1] - left)
-        return found[1] + table.to_markdown(index=False, disable_numparse=True, colalign=aligned) + found[4]
+        return found[1] + table.to_markdown(index=False, disable_numparse=True, colalign=aligned) + told + found[4]
 
     return BLOCK.sub(fill, text)
 

@@ -1,5 +1,7 @@
 """Certification rules: from vote counts to a lower bound on p_A and a certified l2 radius.
 
+A rule of your own: a name in `Rule`, `sound` if proved, a function of `Counts` and alpha in `RULES`, its votes in `rules_for`.
+
 Needs numpy and scipy only: every certificate is computed from stored integer counts, without the network.
 All functions take numbers or numpy arrays of counts; alpha, split and sigma are plain numbers.
 """
@@ -35,7 +37,7 @@ class Rule(StrEnum):
     @property
     def sound(self) -> bool:
         """Whether the rule fails with probability at most alpha; `released` has no such guarantee."""
-        return self is not Rule.RELEASED
+        return self in (Rule.COHEN, Rule.THEOREM31, Rule.AUDIT)
 
 
 def _check_share(name: str, value: ArrayLike) -> None:
@@ -73,7 +75,7 @@ def lower_confidence_bound(successes: ArrayLike, trials: ArrayLike, alpha: Array
     return np.nan_to_num(beta.ppf(alpha, successes, trials - successes + 1.0))  # no number without successes: the limit is 0
 
 
-def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: float) -> np.ndarray:
+def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: ArrayLike) -> np.ndarray:
     """M_U of the rule `audit`: the largest M with P[Hypergeom(N_A, M, k) <= m] >= alpha.
 
     If M of the N_A votes for c_A disagree and k of them, drawn uniformly without replacement, are audited, of which m
@@ -81,11 +83,11 @@ def largest_disagreement(n_a: ArrayLike, k: ArrayLike, m: ArrayLike, alpha: floa
     Exact up to N_A of a million or so; beyond, the probability's rounding grows, and M_U may be larger, never smaller.
     """
     _check_share("alpha", alpha)
-    n_a, k, m = np.broadcast_arrays(*(np.asarray(value, np.int64) for value in (n_a, k, m)))
+    n_a, k, m, alpha = np.broadcast_arrays(*(np.asarray(value, float) for value in (n_a, k, m, alpha)))
     check(np.all((0 <= m) & (m <= k) & (k <= n_a)), "m, k, n_a", (m, k, n_a), "0 <= m <= k <= n_a")
-    # Many images share their counts: each distinct triple is solved once.
-    triples, place = np.unique(np.stack([n_a.ravel(), k.ravel(), m.ravel()]), axis=1, return_inverse=True)
-    votes, audited, found = triples
+    # Many images share their counts: each distinct case is solved once.
+    cases, place = np.unique(np.stack([part.ravel() for part in (n_a, k, m, alpha)]), axis=1, return_inverse=True)
+    (votes, audited, found), alpha = cases[:3].astype(np.int64), cases[3]
     low, high = found.copy(), votes - (audited - found)  # the cdf is 1 at m and 0 above n_a - (k - m)
     log_factorial = np.append(gammaln(np.arange(votes.max(initial=0) + 1) + 1), np.inf)  # the last: of -1
     # Rounding must not shrink M_U where the probability is near alpha: the slack errs on the safe side. It is that of nine
@@ -187,6 +189,7 @@ def certificates(counts, rule: str, sigma: float, alpha: ArrayLike, split: float
     A count that was not taken (-1) is none, so nothing is certified from it. alpha may be each row's own (`adaptive.spent`).
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
+    taken["k"] = np.where(np.asarray(counts["m"]) < 0, 0, taken["k"])  # solved again, but not compared
     p_lower, reach = _certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha, split)
     c_a = np.asarray(counts["c_a"])
     certified = (p_lower > 0.5) & (c_a != ABSTAIN)

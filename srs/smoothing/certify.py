@@ -3,9 +3,9 @@
 A killed run loses at most the images that were at work; `engine` shares images and methods out in any order.
 """
 
+import hashlib
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,9 @@ VOTES_DEPEND_ON = (  # modules, below srs/
     "deq/inference", "deq/mdeq", "deq/released", "deq/resnet", "deq/solvers",
     "smoothing/exact", "smoothing/noise", "smoothing/votes",
 )  # fmt: skip
+
+
+SEVERAL = 3  # evaluations of f by which a model is checked
 
 
 class Inputs(NamedTuple):
@@ -43,9 +46,48 @@ class Certificate(NamedTuple):
     votes: votes.ImageVotes
 
 
+@torch.inference_mode()
+def check_image(model: mdeq.DEQ, x: torch.Tensor, classes: int) -> torch.Tensor:
+    """The image where the model's weights lie, checked by `votes.check_inputs`.
+
+    Refuses a model whose answer to an image depends on the images beside or before it, or on chance: its votes would not be
+    independent.
+    """
+    device = next((weight.device for network in mdeq.networks_of(model) for weight in network.parameters()), None)
+    x = votes.check_inputs(model, x.to(device) if isinstance(x, torch.Tensor) and device else x, classes)
+    alone, beside, _, again = (answers(model, *some)[0] for some in ((x,), (x, 1 - x), (1 - x,), (x,)))
+    right = "one that gives an image the same logits alone, in a batch and after other images: batch norm with running "
+    same = alike(alone, beside) and alike(alone, again)
+    settings.check(same, "model", "one whose logits of an image change", f"{right}statistics, no dropout, nothing kept")
+    return x
+
+
+@torch.inference_mode()
+def answers(model: mdeq.DEQ, *images: torch.Tensor) -> torch.Tensor:
+    """Logits of images (C, H, W) after so many evaluations of f that f cannot hide behind a start of zeros."""
+    u = model.inject(torch.stack(images))
+    z = model.initial(u)
+    for _ in range(SEVERAL):
+        last, z = z, model.f(z, u)
+        flat = all(isinstance(t, torch.Tensor) and t.dim() == 2 for t in (last, z)) and last.shape == z.shape
+        settings.check(flat, "z and f(z, u)", f"{getattr(last, 'shape', last)} and {getattr(z, 'shape', z)}", "tensors (B, D)")
+    return model.head(z)
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two answers are the same but for rounding."""
+    largest = float(torch.nan_to_num(one, 0.0, 0.0, 0.0).abs().max())
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-3 * largest, equal_nan=True)
+
+
+def digest_of(*tensors: torch.Tensor) -> str:
+    """Sixteen hex digits of tensors."""
+    return hashlib.sha256(b"".join(t.detach().cpu().contiguous().numpy().tobytes() for t in tensors)).hexdigest()[:16]
+
+
 def certify_image(
     model: mdeq.DEQ, x: torch.Tensor, method: settings.Method, sampling: settings.Sampling, *, sigma: float,
-    alpha: float = 0.001, rule: str | None = None, idx: int = 0,
+    alpha: float = 0.001, rule: str | None = None, idx: int | None = 0,
 ) -> Certificate:
     """Certify one image with any DEQ: Cohen et al.'s rule for standard votes, the rule `audit` for serialized ones.
 
@@ -54,13 +96,18 @@ def certify_image(
         method, sampling: how votes are drawn; sample sizes, seed, and the standard solve that audits.
         sigma, alpha: noise level in units of [0, 1] pixels; failure probability.
         rule: another rule of `bounds.Rule`; ConfigError for `cohen` where votes need an audit.
-        idx: names the noise streams: give every image its own.
+        idx: names the noise streams: give every image its own; None: the image's own pixels do.
     """
     sigma, alpha = settings.check_sigma(sigma), settings.plain(alpha)
     settings.check(0 < alpha < 1, "alpha", alpha, "a failure probability strictly between 0 and 1")
     rule = bounds.Rule(rule or bounds.rules_for(method.needs_audit)[0])
-    believed = rule is bounds.Rule.COHEN and method.needs_audit
+    believed = method.needs_audit and rule not in bounds.rules_for(True)
     settings.check(not believed, "rule", rule.value, f"audit for {method.name}, whose votes are not the standard solve's")
+    right = "1 or more votes, as 400, to be solved again: nothing is certified without"
+    settings.check(method.audit or not method.needs_audit, f"audit of {method.name}", method.audit, right)
+    sampling.check_method(method)
+    x = check_image(model, x, sampling.classes)
+    idx = int(digest_of(x)[:8], 16) if idx is None else idx
     drawn = votes.draw_votes(model, x, method, sampling, sigma, idx=idx)
     t = count_votes(drawn, method, sampling)
     share = adaptive.spent(alpha, t.n, sampling.n_max(method))
@@ -141,7 +188,7 @@ def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), inpu
         beside = zip(standard or missing, drawn.get(method.auditor) or missing)
         counted[method.name] = [count_votes(v, method, p.sampling, *pair) for v, pair in zip(own, beside)]
         made_by[method.name] = store.provenance(
-            run=run.id, profile=p.name, sigma=run.sigma, method=asdict(method), sampling=asdict(p.sampling),
+            run=run.id, profile=p.name, **store.drawn_as(run, method),
             weights=checkpoints.digest_of(inputs.weights), device=inference.device_name(inputs.device), data=inputs.source,
         )  # fmt: skip
     if counted:
