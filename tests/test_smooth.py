@@ -152,7 +152,7 @@ class Sticky(Coupled):
     (lambda x: x, "'function' is refused: want a network"), (nn.Flatten(), "a network in train mode"),
     *((model, "want one that gives an image the same logits") for model in (PER_BATCH, Chance(4, 3).eval())),
     (srs.from_torchdeq(nn.Flatten().eval(), lambda z, u: u, nn.Linear(4, 3)), "a network in train mode"),
-    (nn.Flatten().eval(), r"shape of the logits = \(2, 4\) is refused: want \(2, 3\)"),
+    (nn.Flatten().eval(), r"shape of the logits = \(1, 4\) is refused: want \(1, 3\)"),
     (nn.Sequential(nn.Flatten(), nn.Linear(5, 3)).eval(), r"image shape = \(1, 2, 2\) is refused: .*mat1 and mat2"),
 ])  # fmt: skip
 def test_what_would_not_hold_is_refused(model, told):
@@ -220,7 +220,7 @@ def test_a_table_has_cohen_s_columns_and_resumes(tmp_path):
     elsewhere.train_mean = torch.ones(3)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     code = three_classes(0.3)
-    code.head = lambda z: -z  # nothing that a digest of weights sees
+    code.head = lambda z, head=code.head: -head(z)  # nothing that a digest of weights sees
     for other in ({"sigma": 0.3}, {"shift": 0.1}, {"model": network}, {"model": elsewhere}, {"model": code}, {"labels": [1] * 4}):
         with pytest.raises(ConfigError, match="another name"):
             table(tmp_path, **other)

@@ -22,7 +22,7 @@ from srs.deq.inference import choose_kernels
 from srs.deq.mdeq import DEQ, networks_of
 from srs.deq.released import anderson_as_released
 from srs.deq.solvers import SOLVERS as OURS
-from srs.settings import check, check_sigma, ConfigError, FIXED_STARTS, Method, Sampling
+from srs.settings import check, check_sigma, FIXED_STARTS, Method, Sampling
 from srs.smoothing import adaptive
 from srs.smoothing.bounds import ABSTAIN, top_class
 from srs.smoothing.noise import audit_order, Copies
@@ -91,12 +91,8 @@ def check_inputs(model: DEQ, x: Tensor, classes: int) -> Tensor:
     check(not training, "model", "a network in train mode", "model.eval(): its votes must depend on the copy alone")
     kinds = {weight.dtype for network in networks_of(model) for weight in network.parameters()} - {torch.float32}
     check(not kinds, "weights of the model", kinds, "torch.float32")
-    try:
-        logits = model.head(model.initial(model.inject(x.expand(2, *x.shape))).contiguous())
-    except (RuntimeError, IndexError) as error:  # torch's own, of a layer within
-        told = str(error).splitlines()[0]
-        raise ConfigError(f"image shape = {tuple(x.shape)} is refused: want one that the model takes ({told})") from error
-    logits = tuple(getattr(logits, "shape", ()))
+    u = model.inject(x.expand(2, *x.shape))
+    logits = tuple(model.head(model.initial(u).contiguous()).shape)
     check(logits == (2, classes), "shape of the logits of two images", logits, f"(2, {classes})")
     return x
 
