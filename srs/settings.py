@@ -231,7 +231,7 @@ class Run:
     train: Train
     sigma: float
     methods: tuple[Method, ...] = ()  # empty: the profile's
-    images: int = 0  # the first of the profile's; 0: all of them
+    images: int = 0  # so many of the profile's, evenly spread, as test images may lie sorted by class; 0: all of them
     profile: "Profile | None" = None  # as this run draws it: with its methods and images; `Profile.runs` sets it
 
     @property
@@ -306,7 +306,10 @@ class Profile:
         return tuple(self._with(run) for run in self.plan if isinstance(run.model, ResNet))
 
     def _with(self, run: Run) -> Run:
-        own = {name: value for name in ("methods", "images") if (value := getattr(run, name))}
+        own = {"methods": run.methods} if run.methods else {}
+        if run.images:
+            check(self.images % run.images == 0, f"images of {run.id}", run.images, f"a divisor of {self.images}")
+            own |= {"images": run.images, "stride": self.stride * self.images // run.images}
         if isinstance(run.model, ResNet) and self.reference != EXPLICIT.name:
             own = {"methods": (replace(EXPLICIT, batch=self.method(self.reference).batch),), "reference": EXPLICIT.name}
         bare = replace(run, methods=(), images=0)

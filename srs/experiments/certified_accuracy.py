@@ -37,18 +37,18 @@ def quality(profile: Profile) -> list[show.Shown]:
 
 def progress(profile: Profile) -> list[show.Shown]:
     """Noisy accuracy after each training at a run's noise level that it goes on from, by epochs: whether going on pays."""
-    rows = []
+    rows, longest = [], {}
     for run in profile.runs:
-        steps = [run]
-        while (before := steps[0].parent) and before.sigma == run.sigma:
-            steps.insert(0, before)
+        steps = [step for step in trained_by(run) if step.sigma == run.sigma]
+        longest[run.sigma] = max(longest.get(run.sigma, []), steps, key=len)
+    for steps in longest.values():
         for step, epochs in zip(steps, np.cumsum([step.train.epochs for step in steps])):
             card = store.card(step)
             for images, told in (("test", card), ("validation", card.get("validation", {}))):
                 share, count = told.get("noisy_accuracy", np.nan), told.get("accuracy_images", np.nan)
                 error = 100 * np.sqrt(share * (1 - share) / count)
                 rows.append(identity(step) | {"epochs": epochs, "images": images, "accuracy": 100 * share, "error": error})
-    frame = pd.DataFrame(rows).drop_duplicates().sort_values(["sigma", "epochs"], kind="stable")
+    frame = pd.DataFrame(rows)
     if (frame.groupby("sigma")["recipe"].nunique() < 2).all():
         return []
     drawn = plots.grid(
@@ -56,8 +56,15 @@ def progress(profile: Profile) -> list[show.Shown]:
         x="epochs at this noise level", y="accuracy on noisy images (%)",
         draw=lambda ax, own, style, _: ax.errorbar(*(own[c] for c in ("epochs", "accuracy", "error")), capsize=2, **style),
     )  # fmt: skip
-    caption = "Accuracy on noisy images as one training goes on from another; bars: a standard error."
+    for ax in drawn.axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    caption = "Accuracy on noisy images as one training goes on from another, per level the most often; bars: a standard error."
     return [show.figure(profile, "accuracy_by_epochs", drawn, caption)]
+
+
+def trained_by(run: Run) -> list[Run]:
+    """The trainings of a run's weights, one from another's, this run's last."""
+    return [*(trained_by(run.parent) if run.parent else []), run]
 
 
 def published(data: str) -> pd.DataFrame:
@@ -94,25 +101,41 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """Two tables for each run: certified accuracy, and what it costs."""
-    n, k, alpha = PUBLISHED_SETTINGS.values()
-    reach = show.round_down(bounds.largest_radius(bounds.Rule.THEOREM31, n, k, 1.0, alpha))
+    n, k, _ = PUBLISHED_SETTINGS.values()
+    theirs = f" Rows '{PUBLISHED}' are the paper's own ({'ImageNet' if 'imagenet' in profile.data.name else 'CIFAR-10'}, N = "
+    theirs += f"{n}, K = {k})."
+    known = (frame := accuracy(counts, profile))["rule"].astype(str).eq(PUBLISHED)
     parts = {
-        "certified_accuracy": (accuracy(counts, profile), (
-            f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius. {show.UNSOUND_NOTE} Rows "
-            f"'{PUBLISHED}' are the paper's own ({'ImageNet' if 'imagenet' in profile.data.name else 'CIFAR-10'}, N = {n}, "
-            f"K = {k}), with which Theorem 3.1 certifies no radius above {reach} sigma."
+        "certified_accuracy": (frame, (
+            f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius.{theirs * known.any()}"
         )),
         "cost": (cost(counts, profile), (
-            f"What a certificate costs. 'disagreement' and speed-ups: beside {profile.reference} on the same noise. NFE are "
-            "evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
+            f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise. NFE "
+            "are evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
         )),
     }  # fmt: skip
     shown = []
     for run in certified_runs(counts, profile):
         for kind, (frame, told) in parts.items():
-            caption = f"{told} {setting(run)}.{adaptive_finding(run) * (kind == 'cost')}"
+            caption = f"{told} {setting(run)}.{adaptive_finding(run) if kind == 'cost' else reach_finding(run)}"
             shown.append(show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), caption))
     return shown
+
+
+def reach_finding(run: Run) -> str:
+    """What the rules make of audited votes, and how far they can reach at all at a run's N and K; nothing without any."""
+    p, told = run.profile, []
+    for k in sorted({method.audit for method in p.methods if method.needs_audit}):
+        rules = bounds.Rule.AUDIT, bounds.Rule.THEOREM31
+        audited, theorem = (bounds.largest_radius(rule, p.n, k, run.sigma, p.alpha) for rule in rules)
+        told.append(f"with K = {k} 'audit' certifies no radius above {audited:.3f}, Theorem 3.1 none above {theorem:.3f}")
+    return f" {show.UNSOUND_NOTE} At this N {'; '.join(told)}." if told else ""
+
+
+def reference_of(profile: Profile) -> str:
+    """The reference method, in words that say whether it stops early."""
+    full = profile.method(profile.reference)
+    return full.name if full.tol else f"{full.name}, which never stops early,"
 
 
 def adaptive_finding(run: Run) -> str:
@@ -136,18 +159,22 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
         family, srs = family_name(model, recipe), best_of_the_paper(own)
-        where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}. Grey: 95 % interval of a black line of few images."
+        where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}."
+        where += " Votes stop once the table's radii are decided: curves fall there, and ACR is less." * profile.adaptive
+        few = own.groupby("sigma", observed=True)["idx"].nunique().min() < plots.FEW
+        grey = " Grey: 95 % interval of the black line." * few
         names = own["method"].cat.remove_unused_categories().cat.categories
         for i in range(0, len(names), 6):  # a panel can show so many lines
-            drawn = plots.accuracy_curves(measures.under_its_rule(own[own["method"].isin(names[i : i + 6])]), hue="method")
-            shown.append(show.figure(profile, f"curves_{family}" + f"_{i // 6 + 1}" * bool(i), drawn, (
-                f"Certified accuracy against l2 radius. Solid: standard RS under 'cohen'; broken: SRS under 'audit'. {where}"
-            )))  # fmt: skip
+            some = own[own["method"].isin(names[i : i + 6])]
+            drawn = plots.accuracy_curves(measures.under_its_rule(some), hue="method")
+            looks = " Solid: standard RS under 'cohen'; broken: SRS under 'audit'." * bool(some["needs_audit"].any())
+            told = f"Certified accuracy against l2 radius.{looks} {where}{grey * (i == 0)}"
+            shown.append(show.figure(profile, f"curves_{family}" + f"_{i // 6 + 1}" * bool(i), drawn, told))
         if srs:
             some = own[own["method"].isin([profile.reference, srs])].sort_values(["method", "rule", "sigma", "idx"])
             line = some["method"].astype(str).str.replace("-MDEQ", "") + ", " + some["rule"].map(show.RULE_LABELS).astype(str)
             drawn = plots.accuracy_curves(some.assign(line=measures.in_order(line)), hue="line")
-            told = f"What the certification rule makes of the same SRS votes. {show.UNSOUND_NOTE} {where}"
+            told = f"What the certification rule makes of the same SRS votes. {show.UNSOUND_NOTE} {where}{grey}"
             shown.append(show.figure(profile, f"curves_rules_{family}", drawn, told))
     return shown
 
@@ -231,7 +258,8 @@ def images_of(counts: pd.DataFrame) -> str:
 def model_of(run: Run) -> str:
     """The words in which a caption names a run's model, and what it must say of the images that it was trained on."""
     images = f"{run.profile.data.name}{' (JPEG copies of the images)' * ('JPEG' in store.card(run).get('data', ''))}"
-    return f"MDEQ-{run.model.name}, recipe '{run.train.recipe}', {images}, sigma = {run.sigma:.2f}"
+    epochs = sum(step.train.epochs for step in trained_by(run))
+    return f"MDEQ-{run.model.name}, recipe '{run.train.recipe}' ({epochs} epochs), {images}, sigma = {run.sigma:.2f}"
 
 
 def setting(run: Run) -> str:

@@ -78,7 +78,8 @@ def stored_results(profile: settings.Profile) -> str:
     counted = store.read_counts(profile)
     runs = certified_accuracy.certified_runs(summary.at_main_sigma(counted, profile), profile)
     by_run = [certified_accuracy.name_of(kind, run) for run in runs for kind in ("certified_accuracy", "cost", "cost_by_n")]
-    names = ["paper_distance", *by_run, "mean_rrd", "audit_size_pays", "coverage"]
+    covered = ["coverage"] * any(run.train.recipe == "paper" for run in profile.runs)
+    names = ["paper_distance", *by_run, "mean_rrd", "audit_size_pays", *covered]
     tables = [path for name in names if (path := store.shown(profile, f"{name}.md")).is_file()]
     every = certified_accuracy.curves(counted, profile)
     curves = [shown for shown in every if shown.name.startswith("curves_rules")] or every

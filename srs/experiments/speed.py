@@ -38,10 +38,11 @@ def table_finding(run: Run, timings: pd.DataFrame) -> str:
     best, counted = rows["times faster, adaptive"].idxmax(), store.read_run(run)
     held = measures.certified_accuracy(measures.holding(counted, alpha=run.profile.alpha), run.profile.radii, ["method"])
     lost = (held.loc[run.profile.reference] - held.loc[best]).drop("ACR").max()
+    each, whole = rows[f"times faster, N = {LARGE_N}"][best], rows["times faster, adaptive"][best]
     return (
-        f"{best} makes the table {rows['times faster, adaptive'][best]:.1f} times faster than the authors' MDEQ-30A at N = "
-        f"{LARGE_N:,}, from {rows['votes, adaptive'][best]:,.0f} votes an image on average. It certifies at most {lost:.1f} "
-        f"points less than {run.profile.reference} at any radius."
+        f"{best} makes the table {whole:.1f} times faster than the authors' MDEQ-30A at N = {LARGE_N:,}: {each:.1f} times by "
+        f"cheaper votes, {whole / each:.1f} times by fewer, {rows['votes, adaptive'][best]:,.0f} an image on average. It "
+        f"certifies, of its own solve, at most {lost:.1f} points less than {run.profile.reference} at any radius."
     )
 
 

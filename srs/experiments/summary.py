@@ -22,7 +22,7 @@ PAPER_REFERENCE = "MDEQ-30A"
 NEARLY = 95  # percent of the ACR: what a better buy must keep
 BLOCK = re.compile(r"(<!-- (rows|scaling|beside): ([^>]*?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 CERTIFIED_BY = {
-    Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' code", Rule.THEOREM31: "the paper's Theorem 3.1",
+    Rule.COHEN: "Cohen et al. 2019", Rule.RELEASED: "the authors' formula", Rule.THEOREM31: "the paper's Theorem 3.1",
     Rule.AUDIT: "`audit` (ours)",
 }  # fmt: skip
 MARKERS = dict(zip(show.RULE_LABELS.values(), "os^x"))
@@ -31,13 +31,14 @@ MARKERS = dict(zip(show.RULE_LABELS.values(), "os^x"))
 def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, str]]:
     """Questions, their answers with numbers, and the tables in which they stand; of when SRS pays, from `audit_size_pays`."""
     run, told = main_run(counted, profile), [("How accurate is it?", *accuracy_finding(counted, profile))]
+    own = certified_accuracy.of_run(counted, run)
     standard = kept(at_main_sigma(counted, profile), profile).query("method == @profile.reference")
-    if best_of_the_paper(counted) and standard["ACR"].any():  # a model that certifies nothing has nothing to be compared
+    if best_of_the_paper(own) and standard["ACR"].any():  # a model that certifies nothing has nothing to be compared
         told += [
-            ("What does SRS keep?", kept_finding(counted, profile), name_of("cost", run)),
-            ("Do the authors' certificates hold?", released_finding(counted, profile), "mean_rrd"),
+            ("What does SRS keep?", kept_finding(own, profile), name_of("cost", run)),
+            ("Do the authors' certificates hold?", released_finding(own, profile), "failure_rates"),
             ("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
-            ("What is our rule worth?", soundness.gain_finding(counted, profile), name_of("certified_accuracy", run)),
+            ("What is our rule worth?", soundness.gain_finding(own, profile), name_of("certified_accuracy", run)),
         ]
     if run.profile.adaptive and (timings := bench.read(run)) is not None:
         told.append(("How fast is it?", speed.table_finding(run, timings), name_of("cost_by_n", run)))
@@ -72,47 +73,56 @@ def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]
     )
     if (away := distance(counted, profile)).empty:
         return sentence, name_of("certified_accuracy", run)
-    away = certified_accuracy.of_run(away, run).query("method == @methods[0]").set_index("statement").filter(like="r=")
-    points, spans = away.loc["distance"], away.loc["its 95 % interval"].str.split(" to ")
-    inside = sum(float(low) <= 0 <= float(high) for low, high in spans)
-    sentence += (
-        f" Ours minus the paper's {PAPER_REFERENCE}: {points.min():+.1f} to {points.max():+.1f} points over all radii; the "
-        f"95 % interval of the difference holds 0 at {inside} of {len(points)}."
-    )
-    return sentence, "paper_distance"
+    away = away[(away["sigma"] == run.sigma) & (away["method"] == methods[0])]
+    away = away.set_index(["recipe", "statement"]).filter(like="r=")
+    points = away.loc[(run.train.recipe, "distance")]
+    sentence += f" Ours minus the paper's {PAPER_REFERENCE}: {points.min():+.1f} to {points.max():+.1f} points over all radii"
+    if own["idx"].nunique() >= plots.FEW:  # or the interval holds nearly everything
+        spans = away.xs("its 95 % interval", level="statement")
+        inside = spans.map(lambda span: np.multiply(*map(float, span.split(" to "))) <= 0).sum(axis=1)
+        others = ", ".join(f"{recipe} {count}" for recipe, count in inside.drop(run.train.recipe).items())
+        sentence += f"; the 95 % interval of the difference holds 0 at {inside[run.train.recipe]} of {len(points)}"
+        sentence += f" (other recipes: {others})" * bool(others)
+    return f"{sentence}.", "paper_distance"
 
 
 def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """How much faster the paper's best SRS is, and what of standard RS's ACR it keeps under each rule."""
-    srs = best_of_the_paper(counted)
+    """How much faster the paper's best SRS is on a run, and what of standard RS's ACR it keeps under each rule."""
+    srs, audit = best_of_the_paper(counted), f"at K = {profile.method(best_of_the_paper(counted)).audit}"
     rows = kept(counted[counted["method"].isin([srs, profile.reference])], profile, by=[]).set_index("rule")
     rows = rows[rows["method"] == srs]
     told = ", ".join(f"{share:.0f} % under {rule}" for rule, share in rows["kept"].items())
-    faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than {profile.reference}"
-    return f"{faster} and keeps of its ACR {told}."
+    faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than"
+    return f"{faster} {certified_accuracy.reference_of(profile)} and keeps {audit} of its ACR {told}."
 
 
 def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """How many SRS certificates exceed standard RS's on the same noise, by rule."""
-    both = measures.rrd(measures.certificates(counted, alpha=profile.alpha))
+    """In how many simulated settings the authors' rule fails, and how many SRS certificates exceed standard RS's, by rule."""
+    srs, told, name = best_of_the_paper(counted), "", show.RULE_LABELS[Rule.RELEASED]
+    if (path := store.shown(profile, "failure_rates.csv")).is_file():
+        cells = pd.read_csv(path).query("rule == @name").filter(like="alpha = ")
+        refuted = cells.apply(lambda column: column.str.endswith("refuted")).to_numpy()
+        told = f"Where the truth is known, '{name}' is refuted in {refuted.sum()} of {refuted.size} simulated settings. "
+    both = measures.rrd(measures.certificates(counted[counted["method"].isin([srs, profile.reference])], alpha=profile.alpha))
     above = (both["radius"] > both["radius_rs"]).groupby(both["rule"].cat.rename_categories(show.RULE_LABELS), observed=True)
-    told = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
     return (
-        f"Of {above.size().max()} SRS certificates, those with a larger radius than {profile.reference} certifies on the same "
-        f"noise: {told}. The authors' code does not pay for wrong votes, so nothing backs its radii."
+        f"{told}It does not pay for wrong votes. Of {above.size().max()} images, those where {srs} has a larger radius than "
+        f"{profile.reference} on the same noise: {', '.join(f'{count} under {rule}' for rule, count in above.sum().items())}."
     )
 
 
 def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
-    """Where SRS certifies more than plain RS at equal cost, by rule, N, K and model, and the better buy elsewhere."""
+    """Where SRS certifies more than plain RS at equal cost, by N, K and model, and the better buy elsewhere."""
     told = []
     for n, name in ((profile.n, "audit_size_pays"), (soundness.N, "audit_size_pays_large_n")):
         if (path := store.shown(profile, f"{name}.csv")).is_file():
             table = pd.read_csv(path, keep_default_na=False)
             won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
-            most = won.sort_values("lead", ascending=False)[:2]
+            most = won.sort_values("lead", ascending=False)[:1]
             where = [f"{r['method']} on {r['recipe']} {r['sigma']:g} with K = {r['pays for K']}" for _, r in most.iterrows()]
-            told.append(f"in {len(won)} of {len(table)} rows at N = {n:,}" + f" ({'; '.join(where)})" * bool(where))
+            beside = f"beside {profile.reference} in {len(won)}{''.join(map(' (most by {})'.format, where))}"
+            alone = (table[soundness.PAYS_OWN] != "none").sum()
+            told.append(f"at N = {n:,} in {alone} of {len(table)} rows beside the solve that audits it, {beside}")
     pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
     return f"{pays}{better_buy(counted, profile)}"
 
@@ -128,7 +138,7 @@ def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
         share = f"{best['times']:.1f} times fewer evaluations, {best['kept']:.0f} % kept"
         told.append(f"{best.name} on {model} {recipe} ({share}{beside})")
     return (
-        f"The better buy, which keeps {NEARLY} % of {profile.reference}'s ACR without an audit, is "
+        f"The better buy, which keeps at least {NEARLY} % of {profile.reference}'s ACR without an audit, is "
         f"{' and '.join(told) or 'unknown'}."
     )
 
@@ -151,12 +161,12 @@ def kept_against_speed(counted: pd.DataFrame, profile: Profile) -> list[show.Sho
     if rows.empty or not own["needs_audit"].any():
         return []
     rows = rows.assign(panel=measures.in_order(rows["model"].astype(str) + ", " + rows["recipe"].astype(str)))
-    axes = {"x": "times fewer evaluations", "y": f"ACR kept (% of {profile.reference}'s)"}
+    axes = {"x": f"times fewer evaluations than {profile.reference}", "y": f"ACR kept (% of {profile.reference}'s)"}
     drawn = plots.grid(rows, panel="panel", hue="rule", draw=_points, columns=1, height=2.0, **axes)
     caption = (
         f"Accuracy kept against speed at sigma {own['sigma'].iloc[0]:g} ({profile.data.name}, {own['idx'].nunique()} images): "
         "a point per method and rule. Round: standard votes, which need no audit. Square and triangle: SRS votes under our "
-        "rule and under the paper's. Cross: the same votes by the authors' code, whose certificates do not hold."
+        "rule and under the paper's. Cross: the same votes by the authors' formula, whose certificates do not hold."
     )
     return [show.figure(profile, "kept_against_speed", drawn, caption)]
 
@@ -240,18 +250,28 @@ def rests_on(run: Run) -> str:
 
 
 def beside(profile: Profile) -> pd.DataFrame:
-    """Certified accuracy in percent of the ways of a profile's one run, with intervals, below the paper's full solve."""
-    run = main_run(counted := store.read_counts(profile), profile)
-    counted = certified_accuracy.of_run(counted, run)
+    """Certified accuracy in percent of the ways of a profile's main run, with intervals, below the paper's full solve.
+
+    Last the reference on the best other model of that level, trained without a loss that the paper has not.
+    """
+    run = main_run(every := store.read_counts(profile), profile)
+    others = [r for r in certified_accuracy.certified_runs(every, profile) if r.sigma == run.sigma and not r.train.consistency]
+    counted, rows = certified_accuracy.of_run(every, run), []
     certified = measures.holding(counted, alpha=profile.alpha)
     ours = measures.certified_accuracy(certified, profile.radii, ["method"]).drop(columns="ACR")
     sure = measures.confidence(certified, profile.radii, ["method"])
-    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), ours.columns]
-    rows = [[f"the paper's {PAPER_REFERENCE}", *map("{:.0f}".format, theirs)]]
     for method in ours.index:
         rows.append([f"our {method}", *(show.round_half_up(share, 1) for share in ours.loc[method])])
         ends = (_span(*(100 * sure.loc[method, r]), "{:.1f}-{:.1f}") for r in profile.radii)
         rows.append([f"{100 * measures.CONFIDENCE:g} % interval", *ends])
+    if run.train.consistency and others:
+        plain = measures.holding(every[every["method"] == profile.reference], alpha=profile.alpha)
+        plain = measures.certified_accuracy(plain, profile.radii, measures.RUN)
+        best = max(others, key=lambda r: plain.loc[tuple(certified_accuracy.identity(r).values()), "ACR"])
+        shares = plain.loc[tuple(certified_accuracy.identity(best).values())].drop("ACR")
+        rows.append([f"{profile.reference}, `{best.train.recipe}`", *(show.round_half_up(share, 1) for share in shares)])
+    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), ours.columns]
+    rows.insert(0, [f"the paper's {PAPER_REFERENCE}", *map("{:.0f}".format, theirs)])
     return pd.DataFrame(rows, columns=[f"{counted['idx'].nunique()} images", *ours.columns])
 
 
