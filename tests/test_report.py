@@ -36,7 +36,7 @@ def notebooks(srs_root, monkeypatch):
     """Counts, and three notebooks, one of them from the middle of a run; pictures are not drawn."""
     monkeypatch.setattr(show, "figure", lambda profile, name, drawn, caption: show.Shown(name, caption, png=b"PNG"))
     synthetic.write_profile(SMOKE)
-    table = show.table(SMOKE, "mean_rrd", TABLE, "What it shows.")
+    table = show.table(SMOKE, "cost_SMALL_s0.50", TABLE, "What it shows.")
     texts = (table.frame.to_markdown(index=False, disable_numparse=True), f"*{table.name}.* {table.caption}")
     noise = new_output("stream", text="progress bar", name="stderr")
     execute("40_soundness", markdown(show.finding("None failed.").data))
@@ -54,10 +54,10 @@ def test_the_page_opens_with_findings_and_holds_what_the_notebooks_show_and_need
     assert page.count('<tr class="unsound">') == 1 and page.count("<h1") == 1 and len(page.encode()) < 4_000_000
     first = page[page.index('<section class="first">') : page.index('<section id="30_certified_accuracy">')]
     assert len(re.findall(r"<li><b>[^<]*\?</b> [^<]+", first)) == 5 and first.count("<img") == 1
-    assert '<a href="#smoke-mean_rrd">mean_rrd</a>' in first, "a table on the page is a step away"
+    assert '<a href="#smoke-cost_SMALL_s0.50">cost_SMALL_s0.50</a>' in first, "a table on the page is a step away"
     assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
     links = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page))
-    assert {"../smoke/mean_rrd.csv", "../smoke/mean_rrd.tex", "../../data/smoke/notebooks/30_certified_accuracy.ipynb"} <= links
+    assert {"../smoke/cost_SMALL_s0.50.csv", "../smoke/cost_SMALL_s0.50.tex", "../../data/smoke/notebooks/30_certified_accuracy.ipynb"} <= links
     assert all((store.shown(SMOKE, "x").parent / link).is_file() for link in links)
     places = set(re.findall(r'id="([^"]*)"', page))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= places and len(places) == len(re.findall(r'id="', page))
@@ -77,7 +77,7 @@ def test_stored_results_stand_first_where_their_tables_were_made(notebooks, monk
     monkeypatch.setitem(profiles.PROFILES, "other", other)
     synthetic.write_profile(other)
     assert report.build(SMOKE, "other").read_text().count('class="first"') == 1
-    for name in ("mean_rrd", "paper_distance", "cost_by_n_SMALL_s0.50"):
+    for name in ("cost_SMALL_s0.50", "paper_distance", "cost_by_n_SMALL_s0.50"):
         show.table(other, name, TABLE, f"The caption of {name}.")
     page = report.build(SMOKE, "other").read_text()
     assert page.count('class="first"') == 2 and page.index("other), from stored counts") < page.index("smoke), computed here")

@@ -221,7 +221,8 @@ def test_a_table_has_cohen_s_columns_and_resumes(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     code = three_classes(0.3)
     code.head = lambda z, head=code.head: -head(z)  # nothing that a digest of weights sees
-    for other in ({"sigma": 0.3}, {"shift": 0.1}, {"model": network}, {"model": elsewhere}, {"model": code}, {"labels": [1] * 4}):
+    models = [{"model": model} for model in (network, elsewhere, code)]
+    for other in ({"sigma": 0.3}, {"shift": 0.1}, {"labels": [1] * 4}, *models):
         with pytest.raises(ConfigError, match="another name"):
             table(tmp_path, **other)
     (tmp_path / "mine.tsv").unlink()
@@ -242,10 +243,13 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     for i, x in enumerate(np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)):
         (tmp_path / "images" / str(i % 2)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(x).save(tmp_path / "images" / str(i % 2) / f"{i}.png")
-    code = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()\n"
-    (tmp_path / "own.py").write_text(code)
+    (tmp_path / "code").mkdir()
+    net = "from torch import nn\nmake_net = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+    (tmp_path / "code" / "beside.py").write_text(net)
+    (tmp_path / "code" / "own.py").write_text("from beside import make_net\n\ndef make():\n    return make_net().eval()\n")
     monkeypatch.chdir(tmp_path)
-    words = "certify --model own.py:make --images images --channels 1 --n 50 --skip 2 --sigma 0.1"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = "certify --model code/own.py:make --images images --channels 1 --n 50 --skip 2 --sigma 0.1"
     torch.manual_seed(0)
     entry.main(words.split())
     out = capsys.readouterr().out
@@ -253,11 +257,16 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     assert store.read_rows("mine.tsv")["idx"].tolist() == [0, 2]
     entry.main([*words.split(), "--method", "previous-anderson-1", "--out", "srs.tsv"])
     assert capsys.readouterr().out.startswith("srs.tsv: 2 images, ")
-    entry.main("tune --model own.py:make --images images --channels 1 --sigma 0.01".split())
+    entry.main("tune --model code/own.py:make --images images --channels 1 --sigma 0.01".split())
     assert capsys.readouterr().out.startswith("plain RS: 1,100 evaluations of f per image")
-    with pytest.raises(SystemExit):
-        entry.main([*words.split(), "--method", "anderson"])
-    assert "START-SOLVER-STEPS" in capsys.readouterr().err
+    for wrong, told in (
+        (f"{words} --method anderson", "START-SOLVER-STEPS"), ("certify --model code/own.py:make", "images = '' is refused"),
+        (f"{words} --classes 3", "want (1, 3)"), (words.replace(":make", ""), "want FILE.py:FUNCTION"),
+        (f"{words} --alpha 0", "alpha"),
+    ):
+        with pytest.raises(SystemExit):
+            entry.main(wrong.split())
+        assert told in capsys.readouterr().err
 
 
 def test_a_zoo_model_is_one_line():

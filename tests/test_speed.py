@@ -82,7 +82,8 @@ def test_tables_of_cost_and_what_srs_takes_of_the_authors(monkeypatch):
     rows = speed.per_certificate(smoke_run(adaptive=True), TIMED).set_index("method")
     assert rows.loc["RS-tol", ["votes, adaptive", "times faster, adaptive"]].tolist() == pytest.approx([30, 10_020 * 30 / 300])
     told = speed.table_finding(smoke_run(adaptive=True), TIMED)  # one of two images is lost
-    assert "RS-tol makes the table 1002.0 times" in told and "from 30 votes" in told and "at most 50.0 points" in told
+    assert "RS-tol makes the table 1002.0 times" in told and "at most 50.0 points" in told
+    assert ": 5.0 times by cheaper votes, 200.4 times by fewer, 30 an" in told
 
 
 def test_many_cores_take_work_over_cores_or_the_driver_s_time_which_does_every_task_alone():

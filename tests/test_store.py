@@ -116,6 +116,10 @@ def test_counts_that_contradict_themselves_are_damage_and_those_of_other_setting
         with pytest.raises(ConfigError, match=rf"{method.name} in .*{store.COUNTS}.*100 votes for 10 classes.*`srs certify`"):
             store.read_counts(PAIR)
     synthetic.write_profile(PAIR)
+    before = store.own(run, store.COUNTS).read_bytes()
+    store.write_counts(run, {method.name: [first, *others]}, {})  # of one method alone: what was there is kept beside
+    assert store.own(run, f"{store.COUNTS}.before").read_bytes() == before
+    synthetic.write_profile(PAIR)
     settings = replace(PAIR, seed=5), replace(PAIR, n0=50), replace(PAIR, noise="grid"), at_sigmas(PAIR, run.sigma + 1e-3)
     for other in settings:  # the last has the same id
         with pytest.raises(ConfigError, match=rf"{store.COUNTS}.*want counts of these settings"):

@@ -107,7 +107,7 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     known = (frame := accuracy(counts, profile))["rule"].astype(str).eq(PUBLISHED)
     parts = {
         "certified_accuracy": (frame, (
-            f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius.{theirs * known.any()}"
+            f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius.{theirs * bool(known.any())}"
         )),
         "cost": (cost(counts, profile), (
             f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise. NFE "
@@ -161,7 +161,7 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
         family, srs = family_name(model, recipe), best_of_the_paper(own)
         where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}."
         where += " Votes stop once the table's radii are decided: curves fall there, and ACR is less." * profile.adaptive
-        few = own.groupby("sigma", observed=True)["idx"].nunique().min() < plots.FEW
+        few = bool(own.groupby("sigma", observed=True)["idx"].nunique().min() < plots.FEW)
         grey = " Grey: 95 % interval of the black line." * few
         names = own["method"].cat.remove_unused_categories().cat.categories
         for i in range(0, len(names), 6):  # a panel can show so many lines
