@@ -262,7 +262,7 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     for wrong, told in (
         (f"{words} --method anderson", "START-SOLVER-STEPS"), ("certify --model code/own.py:make", "images = '' is refused"),
         (f"{words} --classes 3", "want (1, 3)"), (words.replace(":make", ""), "want FILE.py:FUNCTION"),
-        (f"{words} --alpha 0", "alpha"),
+        (f"{words} --alpha 0 --out other.tsv", "alpha = 0.0"),
     ):
         with pytest.raises(SystemExit):
             entry.main(wrong.split())
