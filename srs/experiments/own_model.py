@@ -109,10 +109,9 @@ def _given(model: str, images: str, channels: int, device: str) -> tuple[object,
     """The model, the images and the number of classes that a command line names; no folder: what a zoo model learned."""
     inference.check_device(device)
     file, _, function = model.rpartition(":")
-    named = not model.endswith((".py", ".pt", ".pth", ".safetensors"))
-    check(named, "model", model, "FILE.py:FUNCTION, which gives the model, or the name of a zoo model")
+    there = Path(file).is_file() if file else not model.endswith((".py", ".pt", ".pth", ".safetensors"))
+    check(there, "model", model, "FILE.py:FUNCTION with a file that is there, or the name of a zoo model")
     check(bool(images or not file), "images", images, "a folder with a folder of images per class")
-    check(not file or Path(file).is_file(), "model", model, "FILE.py:FUNCTION with a file that is there, or a zoo model")
     if images:
         source = data.image_folder(Path(images), channels)
     else:
