@@ -13,6 +13,7 @@ from torch import Tensor
 
 from srs import data, profiles, settings, store
 from srs.deq import checkpoints, mdeq
+from srs.deq.solvers import fixed_point
 from srs.smoothing import certify
 
 TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  # an MDEQ of which nothing is asked but speed
@@ -143,7 +144,8 @@ def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
         for name, value in model.named_parameters():
             if name.endswith("weight") and value.dim() == 4:
                 value.normal_(0, value[0].numel() ** -0.5, generator=_generator())
-        logits = torch.stack([_logits(model, x) for x in digits(64)[0].split(16)]).flatten(0, 1)
+        u = model.inject(digits(64)[0])
+        logits = model.head(fixed_point(model.f, model.initial(u), u, max_steps=5).z)
         model.classifier.weight /= logits.std()
         model.classifier.bias -= logits.mean(0) / logits.std()
     checkpoints.save(model, store.own(run, store.WEIGHTS))
@@ -176,11 +178,3 @@ def comes_true(true: Callable[[], bool], seconds: float = 10) -> bool:
     while not true() and time.monotonic() < end:
         time.sleep(0.05)
     return true()
-
-
-def _logits(model: mdeq.MDEQ, x: Tensor, steps: int = 5) -> Tensor:
-    u = model.inject(x)
-    z = model.initial(u)
-    for _ in range(steps):
-        z = model.f(z, u)
-    return model.head(z)
