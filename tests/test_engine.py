@@ -1,4 +1,4 @@
-"""Sharing work out: every task once, whoever is lost on the way; workers end with who asked for them, however that one ends."""
+"""Sharing work out: every task once, whoever is lost on the way. That workers end with a killed driver is in test_faults."""
 
 import os
 import subprocess
@@ -17,30 +17,9 @@ from tests.tasks import at_odds, troubled
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-PROGRAM = """
-import pathlib, sys
-from srs.smoothing import engine
-from tests.tasks import troubled
-if __name__ == "__main__":
-    list(engine.compute(lambda worker: troubled, [(0, pathlib.Path(sys.argv[1]))], workers=2))
-"""
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 
 
-@needs_proc
-def test_a_process_that_is_killed_takes_its_workers_along(tmp_path):
-    (tmp_path / "program.py").write_text(PROGRAM)
-    process = subprocess.Popen([sys.executable, tmp_path / "program.py", tmp_path], env=ENVIRONMENT, start_new_session=True)
-    try:
-        assert comes_true(lambda: any(tmp_path.glob("by-*")), 60)
-        worker = int(next(tmp_path.glob("by-*")).name.removeprefix("by-"))
-    finally:
-        process.kill()
-        process.wait()
-    assert comes_true(lambda: not alive(worker), 20), "a worker runs on"
-
-
-@needs_proc
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_an_error_is_handed_on_and_ends_the_other_workers(tmp_path):
     with pytest.raises(ConfigError, match="seven is refused"):
         list(engine.compute(lambda worker: at_odds, [(0, tmp_path), (7, tmp_path)], workers=2))
