@@ -114,7 +114,6 @@ def _folder_or_download(data: settings.Data, part: str) -> Images:
     right = f"SRS_DATA set to a folder that holds {data.name}/{{train,test}}/<class>/*, or for CIFAR-10 a network"
     settings.check(data.name == "cifar10" and not os.environ.get("SRS_DATA"), "data folder", str(folder), right)
     from torchvision.datasets import CIFAR10
-
     try:
         raw = CIFAR10(str(sealed.root() / "data" / "raw"), train=part == "train", download=True)
     except (OSError, RuntimeError) as error:  # no network, or a file that is not what its checksum says
@@ -125,7 +124,6 @@ def _folder_or_download(data: settings.Data, part: str) -> Images:
 
 def _folder(folder: Path, data: settings.Data) -> Images:
     from torchvision.transforms import functional as transforms
-
     files, labels = _listed(folder, CIFAR10_CLASSES if data.name == "cifar10" else None)
     settings.check(max(labels) + 1 == data.classes, f"classes in {folder}", max(labels) + 1, f"{data.classes} folders")
 
@@ -145,7 +143,6 @@ def _folder(folder: Path, data: settings.Data) -> Images:
 def _listed(folder: Path, known: Sequence[str] | None = None) -> tuple[list[str], list[int]]:
     """The image files of a folder of classes and their labels: places in the order of the classes' numbers, else names."""
     from torchvision.datasets.folder import has_file_allowed_extension, IMG_EXTENSIONS, make_dataset
-
     names = _classes(folder)
     settings.check(bool(names), "image folder", str(folder), "one with a folder of images per class")
     if known and names != [str(label) for label in range(len(known))]:

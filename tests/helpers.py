@@ -13,6 +13,7 @@ from torch import Tensor
 
 from srs import data, profiles, settings, store
 from srs.deq import checkpoints, mdeq
+from srs.deq.solvers import fixed_point
 from srs.smoothing import certify
 
 TINY = settings.Model("SMALL", (8, 16), (2, 4), 16, dropout=0.1, expansion=1)  # an MDEQ of which nothing is asked but speed
@@ -41,32 +42,19 @@ def _contraction(d: int, norm: float) -> Tensor:
     return norm * a / torch.linalg.matrix_norm(a, 2)
 
 
-def linear(batch: int = 5, d: int = 12, norm: float = 0.7) -> Problem:
+def _linear(name: str, a: Tensor, batch: int) -> Problem:
     """z = A z + u, solved in closed form."""
-    a = _contraction(d, norm)
-    u = torch.randn(batch, d, dtype=torch.float64, generator=_generator())
-    return Problem("linear", lambda z, u: z @ a.mT + u, u, torch.linalg.solve(torch.eye(d) - a, u.mT).mT)
+    u = torch.randn(batch, len(a), dtype=torch.float64, generator=_generator())
+    return Problem(name, lambda z, u: z @ a.mT + u, u, torch.linalg.solve(torch.eye(len(a)) - a, u.mT).mT)
 
 
-def rotation(batch: int = 4) -> Problem:
-    """z = 0.9 R z + u with R a rotation: no real eigenvalue, and slow for the naive iteration."""
-    turn = 0.9 * torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-    u = torch.randn(batch, 2, dtype=torch.float64, generator=_generator())
-    return Problem("rotation", lambda z, u: z @ turn.mT + u, u, torch.linalg.solve(torch.eye(2) - turn, u.mT).mT)
-
-
-def tanh(batch: int = 6, d: int = 10) -> Problem:
+def _tanh(w: Tensor, batch: int) -> Problem:
     """z = tanh(W z + u), u an image; iterated in advance until nothing changes."""
-    w = _contraction(d, 0.8)
-    u = torch.randn(batch, d // 2, 2, dtype=torch.float64, generator=_generator())
-
-    def f(z: Tensor, u: Tensor) -> Tensor:
-        return torch.tanh(z @ w.mT + u.flatten(1))
-
-    z = torch.zeros(batch, d, dtype=torch.float64)
+    u = torch.randn(batch, len(w) // 2, 2, dtype=torch.float64, generator=_generator())
+    z = u.flatten(1).tanh()
     for _ in range(300):
-        z = f(z, u)
-    return Problem("tanh", f, u, z)
+        z = torch.tanh(z @ w.mT + u.flatten(1))
+    return Problem("tanh", lambda z, u: torch.tanh(z @ w.mT + u.flatten(1)), u, z)
 
 
 def difficulties(rates: tuple[float, ...] = (0.0, 0.3, 0.6, 0.8, 0.9), d: int = 3) -> Problem:
@@ -76,7 +64,9 @@ def difficulties(rates: tuple[float, ...] = (0.0, 0.3, 0.6, 0.8, 0.9), d: int = 
     return Problem("difficulties", lambda z, u: u[:, :1] * z + (1 - u[:, :1]) * u[:, 1:], torch.cat([rate, t], 1), t)
 
 
-PROBLEMS = {p.name: p for p in (linear(), rotation(), tanh(), difficulties())}
+TURN = 0.9 * torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)  # no real eigenvalue: slow for the naive iteration
+PROBLEMS = (_linear("linear", _contraction(12, 0.7), 5), _linear("rotation", TURN, 4), _tanh(_contraction(10, 0.8), 6))
+PROBLEMS = {p.name: p for p in (*PROBLEMS, difficulties())}
 
 
 class LinearDEQ:
@@ -143,7 +133,8 @@ def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
         for name, value in model.named_parameters():
             if name.endswith("weight") and value.dim() == 4:
                 value.normal_(0, value[0].numel() ** -0.5, generator=_generator())
-        logits = torch.stack([_logits(model, x) for x in digits(64)[0].split(16)]).flatten(0, 1)
+        u = model.inject(digits(64)[0])
+        logits = model.head(fixed_point(model.f, model.initial(u), u, max_steps=5).z)
         model.classifier.weight /= logits.std()
         model.classifier.bias -= logits.mean(0) / logits.std()
     checkpoints.save(model, store.own(run, store.WEIGHTS))
@@ -176,11 +167,3 @@ def comes_true(true: Callable[[], bool], seconds: float = 10) -> bool:
     while not true() and time.monotonic() < end:
         time.sleep(0.05)
     return true()
-
-
-def _logits(model: mdeq.MDEQ, x: Tensor, steps: int = 5) -> Tensor:
-    u = model.inject(x)
-    z = model.initial(u)
-    for _ in range(steps):
-        z = model.f(z, u)
-    return model.head(z)

@@ -46,19 +46,10 @@ def test_our_own_weights_and_public_checkpoints_load(tmp_path, small, layout):
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no half-written file stays
 
 
-class Harmful:
-    """What pickle turns into a call when it is read."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
 def test_what_holds_more_than_tensors_is_left_no_code_of_it_is_run_and_the_sentence_says_how_to_convert_it(tmp_path, small):
     path, touched = tmp_path / "mine.pth", tmp_path / "touched"
-    for content in (torch.nn.Linear(2, 2), {"state_dict": {}, "args": argparse.Namespace(lr=1)}, {"x": Harmful(touched)}):
+    harmful = type("Harmful", (), {"__reduce__": lambda _: (Path.touch, (touched,))})()  # a call, once pickle reads it
+    for content in (torch.nn.Linear(2, 2), {"state_dict": {}, "args": argparse.Namespace(lr=1)}, {"x": harmful}):
         torch.save(content, path)
         with pytest.raises(ConfigError, match=r"mine\.pth.*torch\.save\(model\.state_dict\(\), FILE\)"):
             load(path)

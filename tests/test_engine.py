@@ -1,4 +1,4 @@
-"""Sharing work out: every task once, whoever is lost on the way; workers end with who asked for them, however that one ends."""
+"""Sharing work out: every task once, whoever is lost on the way. That workers end with a killed driver is in test_faults."""
 
 import os
 import subprocess
@@ -17,30 +17,9 @@ from tests.tasks import at_odds, troubled
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-PROGRAM = """
-import pathlib, sys
-from srs.smoothing import engine
-from tests.tasks import troubled
-if __name__ == "__main__":
-    list(engine.compute(lambda worker: troubled, [(0, pathlib.Path(sys.argv[1]))], workers=2))
-"""
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 
 
-@needs_proc
-def test_a_process_that_is_killed_takes_its_workers_along(tmp_path):
-    (tmp_path / "program.py").write_text(PROGRAM)
-    process = subprocess.Popen([sys.executable, tmp_path / "program.py", tmp_path], env=ENVIRONMENT, start_new_session=True)
-    try:
-        assert comes_true(lambda: any(tmp_path.glob("by-*")), 60)
-        worker = int(next(tmp_path.glob("by-*")).name.removeprefix("by-"))
-    finally:
-        process.kill()
-        process.wait()
-    assert comes_true(lambda: not alive(worker), 20), "a worker runs on"
-
-
-@needs_proc
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_an_error_is_handed_on_and_ends_the_other_workers(tmp_path):
     with pytest.raises(ConfigError, match="seven is refused"):
         list(engine.compute(lambda worker: at_odds, [(0, tmp_path), (7, tmp_path)], workers=2))
@@ -107,20 +86,11 @@ def test_workers_of_a_queue_do_the_same(tmp_path, monkeypatch):
 
 
 def test_what_is_left_is_weighted_by_evaluations_of_f(monkeypatch, capsys):
-    plain, bars, told = engine.tqdm, [], []
+    plain, bars = engine.tqdm, []
     monkeypatch.setattr(engine, "tqdm", lambda **given: bars.append(plain(**given)) or bars[0])
-
-    def found():
-        yield 0, "a"
-        for i, elapsed in ((1, 30), (2, 40), (3, 70)):
-            bars[0].start_t = time.time() - elapsed
-            told.append(str(bars[0]))
-            yield i, "bcd"[i - 1]
-
-    assert list(engine.shown(found(), "certify", [3000, 1000, 3000, 1000])) == [*enumerate("abcd")]
-    assert told == [
-        "certify, 1 of 4, 38 % of the evaluations of f, 00:50 left",  # 3000 of 8000, at 100 a second
-        "certify, 2 of 4, 50 % of the evaluations of f, 00:40 left",
-        "certify, 3 of 4, 88 % of the evaluations of f, 00:10 left",
-    ]
-    assert capsys.readouterr().err.endswith("certify, 4 of 4, 100 % of the evaluations of f, 00:00 left\n")
+    shown = engine.shown(iter(enumerate("ab")), "certify", [3000, 5000])
+    assert [next(shown), next(shown)] == [(0, "a"), (1, "b")]
+    bars[0].start_t = time.time() - 30
+    assert str(bars[0]) == "certify, 1 of 2, 38 % of the evaluations of f, 00:50 left"  # 3000 of 8000, at 100 a second
+    assert list(shown) == []
+    assert capsys.readouterr().err.endswith("certify, 2 of 2, 100 % of the evaluations of f, 00:00 left\n")

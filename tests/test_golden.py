@@ -55,7 +55,7 @@ def root_of(profile: Profile) -> Iterator[None]:
         patch.setattr(show, "figure", lambda profile, name, *_: sealed.write(store.shown(profile, f"{name}.pdf"), b""))
         undrawn = Figure()
         undrawn.subplots()
-        for draw in ("grid", "lines", "accuracy_curves", "histograms"):
+        for draw in ("grid", "accuracy_curves", "histograms"):
             patch.setattr(plots, draw, lambda *_, **__: undrawn)
         if profile.name == "smoke":
             synthetic.write_everything(profile)

@@ -7,11 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.helpers import comes_true
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,12 +54,11 @@ def lab(tmp_path_factory):
          "--LabApp.expose_app_in_browser=True"], cwd=folder, env=environment, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api")
-                break
-            except OSError:
-                time.sleep(0.5)
+        def listens() -> bool:
+            with socket.socket() as asks:
+                return asks.connect_ex(("127.0.0.1", port)) == 0
+
+        assert comes_true(listens, 120)
         yield f"http://127.0.0.1:{port}/lab", folder
     finally:
         server.terminate()
@@ -89,7 +87,6 @@ def test_notebooks_run_twice_in_a_browser_and_git_stays_clean(lab):
                 assert cells[-1]["execution_count"] == (1 + again) * len(cells)
                 assert any(f"*{caption}.*" in str(out) for out in outputs)
             page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-            page.screenshot(path=folder.parent / f"{name}.png")
             stored = json.loads((folder / "notebooks" / f"{name}.ipynb").read_text())
             assert any(cell.get("outputs") for cell in stored["cells"]), "saved with its outputs"
         browser.close()

@@ -17,30 +17,19 @@ from tests.helpers import digits, TINY
 from tests.test_train import RECIPE, THEN
 
 
-def tanh_layer(seed=0, d=6):
-    """A contractive layer with a parameter, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(d, d, dtype=torch.float64, generator=generator)
-    w = (0.8 * w / torch.linalg.matrix_norm(w, 2)).requires_grad_()
-    u = torch.randn(4, d, dtype=torch.float64, generator=generator).requires_grad_()
-    return SimpleNamespace(f=lambda z, u: torch.tanh(z @ w.mT + u)), w, u
-
-
-def iterated(model, u, steps=250):
-    z = torch.zeros_like(u)
-    for _ in range(steps):
-        z = model.f(z, u)
-    return z
-
-
 def test_implicit_gradient_is_that_of_a_long_unroll():
-    model, w, u = tanh_layer()
-    weigh = torch.linspace(-1, 2, u.numel(), dtype=torch.float64).reshape(u.shape)
-    wanted = torch.autograd.grad((weigh * iterated(model, u).square()).sum(), (w, u))
-    z = implicit(model.f, iterated(model, u).detach(), u, steps=40)
-    ours = torch.autograd.grad((weigh * z.square()).sum(), (w, u))
-    for a, b in zip(ours, wanted):
-        torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-6)
+    w, u = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).split((6, 4))
+    w, u = (0.8 * w / torch.linalg.matrix_norm(w, 2)).requires_grad_(), u.requires_grad_()
+
+    def f(z, u):
+        return torch.tanh(z @ w.mT + u)
+
+    z, weigh = torch.zeros_like(u), torch.linspace(-1, 2, u.numel(), dtype=torch.float64).view_as(u)
+    for _ in range(250):
+        z = f(z, u)
+    states = (implicit(f, z.detach(), u, steps=40), z)
+    ours, wanted = (torch.autograd.grad((weigh * state.square()).sum(), (w, u)) for state in states)
+    torch.testing.assert_close(ours, wanted, atol=1e-8, rtol=1e-6)
 
 
 def test_jacobian_penalty_is_unbiased():

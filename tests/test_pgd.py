@@ -1,5 +1,7 @@
 """Gradients through a DEQ's solver and the PGD that uses them, against closed forms and autograd."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,33 +14,14 @@ from srs.deq.solvers import fixed_point
 from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run
 
 
-class Linear:
-    """z = A z + B x with logits C z, in double precision: every gradient is known in closed form."""
-
-    def __init__(self, d=6, pixels=8, classes=3, norm=0.7):
-        g = torch.Generator().manual_seed(3)
-        a = torch.randn(d, d, dtype=torch.float64, generator=g)
-        self.a = norm * a / torch.linalg.matrix_norm(a, 2)
-        self.b = torch.randn(d, pixels, dtype=torch.float64, generator=g)
-        self.c = torch.randn(classes, d, dtype=torch.float64, generator=g)
-
-    def inject(self, x):
-        return x.flatten(1) @ self.b.mT
-
-    def initial(self, u):
-        return torch.zeros_like(u)
-
-    def f(self, z, u):
-        return z @ self.a.mT + u
-
-    def head(self, z):
-        return z @ self.c.mT
-
-
-MODEL = Linear()
+# z = A z + B x with logits C z, in double precision: every gradient is known in closed form.
+A, B, C = torch.randn(17, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).split((6, 8, 3))
+A = 0.7 * A / torch.linalg.matrix_norm(A, 2)
+MODEL = SimpleNamespace(
+    inject=lambda x: x.flatten(1) @ B, initial=torch.zeros_like, f=lambda z, u: z @ A.mT + u, head=lambda z: z @ C.mT
+)
 X = torch.rand(4, 1, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0])
-EYE = torch.eye(6, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("gradient", [
@@ -47,7 +30,7 @@ EYE = torch.eye(6, dtype=torch.float64)
 def test_converged_gradients_are_that_of_the_mean_softmax_over_the_copies(gradient):
     noise = torch.randn(4, 3, *X.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     leaf = X.clone().requires_grad_()
-    logits = torch.linalg.solve(EYE - MODEL.a, MODEL.inject((leaf[:, None] + noise).flatten(0, 1)).mT).mT @ MODEL.c.mT
+    logits = MODEL.head(torch.linalg.solve(torch.eye(6) - A, MODEL.inject((leaf[:, None] + noise).flatten(0, 1)).mT).mT)
     mean = torch.softmax(logits, 1).view(4, 3, 3).mean(1)
     (-torch.log(mean[range(4), Y])).sum().backward()
     assert torch.allclose(smoothed_gradient(MODEL, X, Y, noise, gradient), leaf.grad, rtol=1e-6, atol=1e-9)

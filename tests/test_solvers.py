@@ -1,6 +1,5 @@
 """Solvers against problems with known fixed points, and against torchdeq's solvers, iterate by iterate."""
 
-import importlib
 import warnings
 
 import pytest
@@ -72,12 +71,9 @@ def test_a_solved_problem_stays_solved_in_long_runs(solver, problem):
     torch.testing.assert_close(SOLVERS[solver](f, z0, u, max_steps=60).z, z0, atol=1e-5, rtol=0)
 
 
-def torchdeq(name):
-    """A solver of torchdeq; importing it warns of things that are not ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return getattr(importlib.import_module("torchdeq.solver"), name)
-
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # importing it warns of things that are not ours
+    from torchdeq import solver as torchdeq
 
 @pytest.mark.parametrize("k", [2, 3, 6, 7, 11])
 @each_problem
@@ -86,7 +82,7 @@ def test_iterates_are_torchdeq_s(problem, k):
     z0 = problem.solution + 1.0
 
     def theirs(solver, steps):
-        return torchdeq(solver)(lambda z: problem.f(z, problem.u), z0, max_iter=steps, return_final=True)[0]
+        return getattr(torchdeq, solver)(lambda z: problem.f(z, problem.u), z0, max_iter=steps, return_final=True)[0]
 
     def ours(solve):
         return solve(problem.f, z0, problem.u, max_steps=k).z

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from srs import store
 from srs.attacks.settings import Adversarial, Gradient, hardened
 from srs.deq import checkpoints
 from srs.experiments import white_box
-from srs.experiments.white_box import CONVERGED, READY
+from srs.experiments.white_box import CONVERGED
 from srs.profiles import DIGITS_PAPER, get_profile
 from srs.settings import ConfigError
 from srs.training import losses, train
@@ -35,13 +34,6 @@ def test_adversarial_training_attacks_after_the_unrolled_phase_and_goes_on_after
     train.train(run, progress=False)
     again = checkpoints.read_tensors(weights, "weight file")
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
-
-
-def test_the_finding_follows_the_table():
-    for ready, unrolled, lead in ((25.0, 50.0, "+25.0"), (50.0, 25.0, "-25.0"), (50.0, 50.0, "+0.0")):
-        table = pd.DataFrame({"model": "plain", "gradient": [READY, "unrolled"], "all radii": [ready, unrolled]})
-        said = white_box.finding(table)
-        assert f"('unrolled') flips {unrolled} % of" in said and f"exact one {ready} % at equal cost: a lead of {lead}" in said
 
 
 def test_both_models_are_attacked_at_the_same_cost_and_compared_without_a_network(monkeypatch):

@@ -35,8 +35,8 @@ def certify_images(run, tasks, workers):
         for _, (process, drawn, end) in engine.compute(prepare, tasks, workers=workers):
             votes.write(Path(folder) / f"{drawn.idx}.npz", drawn)
             content = b"".join((drawn.select, drawn.estimate, drawn.audited, drawn.standard))
-            rows.append((process, end, drawn.idx, drawn.nfe.sum(), drawn.seconds.sum(), content))
-    return pd.DataFrame(rows, columns=["process", "end", "idx", "nfe", "seconds", "votes"])
+            rows.append((process, end, drawn.idx, drawn.nfe.sum(), content))
+    return pd.DataFrame(rows, columns=["process", "end", "idx", "nfe", "votes"])
 
 
 def measure(name, images, rounds):
@@ -53,18 +53,15 @@ def measure(name, images, rounds):
 
 
 def table(rows):
-    """Evaluations of f per second by arm, the workers' share of the processes', time between a worker's images."""
+    """Evaluations of f per second by arm, the workers' share of the processes', images whose votes differ."""
     frame = rows.sort_values("end", ignore_index=True)
     frame["took"] = frame.groupby([*ROUND, "process"])["end"].diff()
     later = frame.dropna()  # without a process's first image: starting is not measured
     sums = later.groupby([*ROUND, "process"])[["nfe", "took"]].sum()
     rates = (sums["nfe"] / sums["took"]).groupby(ROUND).sum().unstack("arm")[[*ARMS]]
     rates["share"] = rates["two workers"] / rates["two processes"]
-    image = later[later["arm"] == "two workers"].groupby("data")[["took", "seconds"]].mean()
     shown = rates.groupby("data").mean()
     shown["least share"] = rates.groupby("data")["share"].min()
-    shown["ms between images"] = 1000 * (image["took"] - image["seconds"])
-    shown["% of an image"] = 100 * (image["took"] / image["seconds"] - 1)
     shown["images that differ"] = (frame.groupby(["data", "idx"])["votes"].nunique() > 1).groupby("data").sum()
     return shown.T
 

@@ -22,7 +22,6 @@ SOLID, DASHED, DOTTED, DASHDOT, LONG = "-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 
 COLOURS = seaborn.color_palette("colorblind", 10)
 BLACK, OLIVE, INDIGO, WINE = (0.0, 0.0, 0.0), (0.55, 0.5, 0.0), (0.3, 0.2, 0.55), (0.53, 0.13, 0.33)
 Look = tuple[tuple[float, float, float], object]  # colour, line style
-Draw = Callable[[Axes, pd.DataFrame, dict, tuple[int, int]], None]  # of a panel's rows; their look, and place among how many
 
 # One look in all figures: rules; then methods by name without the letter of the solver, standard RS solid, SRS broken.
 LOOKS: dict[str, Look] = {
@@ -40,13 +39,12 @@ OTHERS = list(itertools.product((SOLID, DASHED, DOTTED, DASHDOT), [COLOURS[i] fo
 
 def style():
     """The one look of all figures, as a context manager: to draw in and to save in."""
-    return matplotlib.rc_context({
-        **seaborn.axes_style("ticks"),
-        "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7, "legend.fontsize": 6, "legend.title_fontsize": 6,
-        "xtick.labelsize": 6, "ytick.labelsize": 6, "xtick.major.size": 2, "ytick.major.size": 2,
-        "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.0,
-        "axes.grid": True, "grid.linewidth": 0.3, "grid.color": "0.85", "axes.axisbelow": True,
-        "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 150,
+    sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 7)
+    sizes |= dict.fromkeys(("legend.fontsize", "legend.title_fontsize", "xtick.labelsize", "ytick.labelsize"), 6)
+    widths = dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6) | {"lines.linewidth": 1.0}
+    return matplotlib.rc_context(seaborn.axes_style("ticks") | sizes | widths | {
+        "xtick.major.size": 2, "ytick.major.size": 2, "axes.grid": True, "grid.linewidth": 0.3, "grid.color": "0.85",
+        "axes.axisbelow": True, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 150,
         "pdf.fonttype": 42,  # TrueType, so that text in the PDF can be searched
     })  # fmt: skip
 
@@ -62,10 +60,10 @@ def look(name: str, among: Sequence[str] = ()) -> Look:
 
 
 def grid(
-    frame: pd.DataFrame, *, panel: str, hue: str, draw: Draw, x: str, y: str, columns: int = 2, height: float = 1.35,
+    frame: pd.DataFrame, *, panel: str, hue: str, draw: Callable, x: str, y: str, columns: int = 2, height: float = 1.35,
     title: Callable[[object], str] = str, shared: str = "xy",
 ) -> Figure:
-    """Small multiples: a panel per value of a column, in it what `draw` makes of the rows of each value of `hue`."""
+    """Small multiples: a panel per value of a column, in it what draw(ax, rows, look, place) makes of each `hue`."""
     panels = _groups(frame, panel)
     columns = min(columns, len(panels))
     high = -(-len(panels) // columns)
@@ -113,21 +111,9 @@ def accuracy_curves(certified: pd.DataFrame, *, hue: str, panel: str = "sigma", 
     return fig
 
 
-def lines(frame: pd.DataFrame, *, x: str, y: str, hue: str, panel: str, labels: Sequence[str], title: Callable = str) -> Figure:
-    """A quantity against a setting on a logarithmic axis, a line with points per value of `hue`."""
-    def draw(ax: Axes, own: pd.DataFrame, style: dict, _: tuple[int, int]) -> None:
-        ax.plot(own[x], own[y], marker="o", markersize=2.5, **style)
-
-    fig = grid(frame, panel=panel, hue=hue, draw=draw, x=labels[0], y=labels[1], title=title)
-    fig.axes[0].set(xscale="log", ylim=(0, None))  # once all are drawn: it ends the search for limits in every panel
-    return fig
-
-
 def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: float | None = None) -> Figure:
     """How a per-image quantity is distributed, per noise level and method; the last bin holds what lies above `high`, too."""
-    frame = frame.dropna(subset=[value])
-    low, top = (min(0.0, frame[value].min()), frame[value].max()) if len(frame) else (0.0, 1.0)
-    edges = np.histogram_bin_edges([], bins, (low, top if high is None else high))
+    edges = np.histogram_bin_edges([], bins, (min(0.0, frame[value].min()), frame[value].max() if high is None else high))
     images = frame.groupby(["sigma", "method"], observed=True).size().groupby("sigma", observed=True).max()
 
     def draw(ax: Axes, own: pd.DataFrame, style: dict, at: tuple[int, int]) -> None:

@@ -19,15 +19,13 @@ from srs.settings import Profile
 from srs.smoothing.bounds import Rule
 from srs import sealed, store
 
-RULE_LABELS = {
-    Rule.COHEN: "cohen", Rule.AUDIT: "audit (ours)", Rule.THEOREM31: "theorem31 (paper)", Rule.RELEASED: "released (unsound)",
-}  # fmt: skip
+RULE_LABELS = {Rule.COHEN: "cohen", Rule.AUDIT: "audit (ours)"}
+RULE_LABELS |= {Rule.THEOREM31: "theorem31 (paper)", Rule.RELEASED: "released (unsound)"}
 UNSOUND_NOTE = "Rows under 'released (unsound)' follow the authors' code; their certificates do not hold."
 DOWN = ("ACR", "radius", "mean radius", "its radius", "RS at its NFE")  # columns of radii, rounded down to three decimals
-DIGITS = {  # decimals of other columns; one that begins with "residual" is printed as 1.2e-03
-    "votes/image": 0, "NFE/image": 0, "audit NFE": 0, "NFE/vote": 2, "seconds/image": 3, "speed-up (NFE)": 2,
-    "speed-up (seconds)": 2, "disagreement %": 2, "mean p_m %": 2, "parameters": 0, **dict.fromkeys(RULE_LABELS.values(), 3),
-}  # fmt: skip
+DIGITS = dict.fromkeys(("seconds/image", *RULE_LABELS.values()), 3)  # decimals of other columns; "residual": as 1.2e-03
+DIGITS |= dict.fromkeys(("NFE/vote", "speed-up (NFE)", "speed-up (seconds)", "disagreement %", "mean p_m %"), 2)
+DIGITS |= dict.fromkeys(("votes/image", "NFE/image", "audit NFE", "parameters"), 0)
 NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]\d+)?")
 LATEX = str.maketrans({c: "\\" + c for c in "%_&#$"} | {"<": "$<$", ">": "$>$"})  # plain text as LaTeX wants it in a caption
 
@@ -84,10 +82,8 @@ def table(profile: Profile, name: str, frame: pd.DataFrame, caption: str, digits
     """Write a table (numbers, see `cells`) to the profile's figures as .md, .tex and .csv; its note opens the caption."""
     caption, printed = f"{profile.note} {caption}".strip(), cells(frame, digits)
     label, columns = f"tab:{name}", "".join(_aligned(printed, "r", "l"))
-    texts = {
-        "md": f"{_markdown(printed)}\n\n{caption}\n", "csv": printed.to_csv(index=False, lineterminator="\n"),
-        "tex": printed.to_latex(index=False, escape=True, caption=caption.translate(LATEX), label=label, column_format=columns),
-    }  # fmt: skip
+    tex = printed.to_latex(index=False, escape=True, caption=caption.translate(LATEX), label=label, column_format=columns)
+    texts = {"md": f"{_markdown(printed)}\n\n{caption}\n", "csv": printed.to_csv(index=False, lineterminator="\n"), "tex": tex}
     for kind, text in texts.items():
         sealed.write(store.shown(profile, f"{name}.{kind}"), text.encode())
     return Shown(name, caption, frame=printed)

@@ -66,12 +66,10 @@ def solve(model: DEQ, u: Tensor, gradient: Gradient) -> Tensor:
 
 
 def harden(model: MDEQ, x: Tensor, y: Tensor, sigma: float, adversarial: Adversarial) -> tuple[Tensor, Tensor]:
-    """Attacked noisy copies (B m, C, H, W) of a batch and their classes, to be trained on (SmoothAdv, Salman et al. 2019).
-
-    While it is attacked the model is in eval mode, so that the attack moves no batch statistics.
-    """
+    """Attacked noisy copies (B m, C, H, W) of a batch and their classes, to be trained on (SmoothAdv, Salman et al. 2019)."""
     rule, training = adversarial, model.training
     noise = sigma * torch.randn(len(x), rule.vectors, *x.shape[1:]).to(x)
+    # So that the attack moves no batch statistics.
     model.eval()
     gradient = lambda x: smoothed_gradient(model, x, y, noise, rule.gradient)  # noqa: E731
     attacked = pgd(x, gradient, rule.radius, steps=rule.steps, step=2 * rule.radius / rule.steps)

@@ -30,7 +30,6 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, its seal checked where it has one; a file of the work folder must have one."""
-
     def parse(content: bytes) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(content)
         seal = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
@@ -50,9 +49,8 @@ def load(
     """The network of a weight file: safetensors, or a public checkpoint, an MDEQ's or Cohen et al.'s (.pth, .pth.tar).
 
     A public checkpoint may be a bare state dict or hold one under `state_dict` or `model`, its names may begin with `module.`,
-    `model.` or, behind a normalisation layer, `1.`. `state` is what the file holds, if it has been read.
-
-    Raises what `sealed.read` raises, and ConfigError for weights of another architecture or not finite.
+    `model.` or, behind a normalisation layer, `1.`. `state` is what the file holds, if it has been read. Raises what
+    `sealed.read` raises, and ConfigError for weights of another architecture or not finite.
     """
     path, loaded = Path(path), mdeq.build(model, data)
     if state is None and path.suffix == ".safetensors":
@@ -106,10 +104,8 @@ def digest_of(tensors: dict[str, Tensor]) -> str:
 
 
 def take_from_zoo(run: settings.Run) -> bool:
-    """Copy a run's shipped weights, training mean and card to where training puts them; False if none of its recipe is there.
-
-    What is shipped is copied whole or, where any of it is damaged (DamagedFile) or a pointer of Git LFS, not at all.
-    """
+    """Copy a run's shipped weights, mean and card to where training puts them, all or none; False if its recipe has none."""
+    # DamagedFile where any of them is damaged or a pointer of Git LFS.
     card = store.tracked(run, store.CARD)
     told = sealed.read_json(card, "model card", by="train") if card.is_file() else {}
     if told.get("recipe_key") != store.recipe_key(run):

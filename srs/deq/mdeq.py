@@ -193,11 +193,9 @@ class MDEQ(nn.Module):
         return u.new_zeros(1, sum(self.sizes)).expand(len(u), -1)
 
     def f(self, z: Tensor, u: Tensor) -> Tensor:
-        """One evaluation of f on the flat state, (B, D) -> (B, D).
-
-        Rows that are one state in memory (an expanded tensor, as a common start is) share all that does not depend on u: it
-        enters the finest block alone, and there after both convolutions, so little of f is left to do for each row.
-        """
+        """One evaluation of f on the flat state, (B, D) -> (B, D)."""
+        # Rows that are one state in memory (an expanded tensor, as a common start is) share all that does not depend on u: it
+        # enters the finest block alone, and there after both convolutions, so little of f is left to do for each row.
         # A dropout mask is each row's own, and a gradient by z is one by every row.
         if z.stride(0) == 0 and not (self.training and self.model.dropout or z.requires_grad):
             z = z[:1]

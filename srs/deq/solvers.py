@@ -149,10 +149,8 @@ SOLVERS = {"naive": fixed_point, "anderson": anderson, "safe_anderson": safe_and
 
 
 def implicit(f: Layer, z: Tensor, u: Tensor, *, steps: int) -> Tensor:
-    """f(z*, u) at a solution z* (B, D), with the implicit gradient by u and the weights.
-
-    The adjoint g = grad + g J is solved by so many `steps` of Broyden's method, each a vector-Jacobian product.
-    """
+    """f(z*, u) at a solution z* (B, D), with the implicit gradient by u and the weights."""
+    # The adjoint g = grad + g J is solved by so many steps of Broyden's method, each a vector-Jacobian product.
     z = z.detach().requires_grad_()
     fz = f(z, u)
 

@@ -27,10 +27,8 @@ NAME = "ablations.csv"  # of the file of counts
 KINDS = {"table": str, "value": str, "model": str, "recipe": str, "sigma": float, "method": str, "reference": str}
 KINDS |= {"needs_audit": bool} | store.KINDS | {"K": np.int64}
 SUFFIX = {"N": "naive", "A": "anderson", "B": "broyden"}  # of a method's name, as in the paper, and its solver
-STARTS = {  # and the methods' names
-    "zero": "MDEQ", "clean": "SRS-clean", "previous": "SRS-MDEQ", "pilot_mean": "SRS-pilot",
-    "corrected_pilot_mean": "SRS-corrected", "train_mean": "RS-mean",
-}  # fmt: skip
+STARTS = {"zero": "MDEQ", "clean": "SRS-clean", "previous": "SRS-MDEQ", "pilot_mean": "SRS-pilot"}  # and the methods' names
+STARTS |= {"corrected_pilot_mean": "SRS-corrected", "train_mean": "RS-mean"}
 KS = (10, 25, 50, 100, 200, 400, 1_000, 2_000, 5_000, 10_000)
 NS = (100, 200, 400, 1_000, 10_000, 100_000)  # as far as votes are stored; the last three are the paper's
 ALPHAS = (0.0001, 0.001, 0.01, 0.1)
@@ -90,18 +88,15 @@ def images_of(table: str, profile: Profile) -> int:
 
 def varied(profile: Profile) -> Iterator[tuple[str, str, Method]]:
     """By table, the values of what is varied and how votes are drawn with each; solvers at equal evaluations of f."""
-    for k, kind in ((5, "MDEQ"), (30, "MDEQ"), (3, "SRS-MDEQ")):
-        for letter, solver in SUFFIX.items():
-            yield "solver", solver, _variant(profile, f"{kind}-{k}{letter}")
+    for name in ("MDEQ-5", "MDEQ-30", "SRS-MDEQ-3"):
+        yield from (("solver", solver, _variant(profile, name + letter)) for letter, solver in SUFFIX.items())
     chains = [size for size in (10, 25, 50, 100, 400) if 2 * size <= profile.n]  # two batches or more: a chain has a link
     for k in (1, 3):
         for start, kind in STARTS.items():
             yield "start", start, _variant(profile, f"{kind}-{k}A", start=start, **({"warmup": 10} if "pilot" in start else {}))
-        for size in chains:
-            yield "batch", str(size), _variant(profile, f"SRS-MDEQ-{k}A-B{size}", batch=size)
-        for steps in (0, 1, 5, 10, 30):
-            if steps != k:
-                yield "warmup", str(steps), _variant(profile, f"SRS-MDEQ-{k}A-W{steps}", warmup=steps)
+        yield from (("batch", str(size), _variant(profile, f"SRS-MDEQ-{k}A-B{size}", batch=size)) for size in chains)
+        others = (steps for steps in (0, 1, 5, 10, 30) if steps != k)
+        yield from (("warmup", str(steps), _variant(profile, f"SRS-MDEQ-{k}A-W{steps}", warmup=steps)) for steps in others)
 
 
 def _variant(profile: Profile, name: str, **changes: object) -> Method:
@@ -134,8 +129,7 @@ def measure(
         return
     if store.read_run(run) is not None and not store.own(run, "votes").is_dir():
         told = f"the votes of {run.id} are not here, only their counts: none are drawn; `make` or `srs certify` draws them"
-        warnings.warn(told, stacklevel=2)
-        return
+        return warnings.warn(told, stacklevel=2)
     draw = partial(certify.certify, device=device, workers=workers, scheduler=scheduler, progress=progress)
     every, found = lines(run), []
     models = {recipe: replace(run, train=recipe) for recipe in dict.fromkeys((run.train, *(line.train for line in every)))}
@@ -167,10 +161,7 @@ def first_n(
     method: Method, sampling: settings.Sampling, drawn: votes.ImageVotes, standard: votes.ImageVotes, auditor: votes.ImageVotes,
     *, n: int, k: int,
 ) -> store.ImageCounts:
-    """The counts that the first n votes with K = k give, as if no more had been drawn; their seconds are not known: nan.
-
-    `standard` are the reference method's votes on the same noise, `auditor` those of the method that audits.
-    """
+    """The counts of the first n votes with K = k; `standard`: the reference's votes on that noise, `auditor`: what audits'."""
     stored = len(drawn.estimate)
     estimate, order = drawn.estimate[:n], noise.audit_order(sampling.seed, drawn.idx, n)
     c_a = bounds.top_class(drawn.select, sampling.classes)
@@ -179,7 +170,8 @@ def first_n(
     per_vote = (int(drawn.nfe[1]) - min(method.batch, stored) * longer) / stored  # what the stored ones cost on average
     spent = round(n * per_vote + min(method.batch, n) * longer)
     nfe = np.array([int(drawn.nfe[0]), spent, round(len(audited) * int(auditor.nfe[1]) / stored)])
-    first = replace(drawn, estimate=estimate, standard=auditor.estimate[audited], seconds=np.full(3, np.nan), nfe=nfe)
+    unknown = np.full(3, np.nan)  # the seconds that so many would have taken
+    first = replace(drawn, estimate=estimate, standard=auditor.estimate[audited], seconds=unknown, nfe=nfe)
     others = (replace(v, estimate=v.estimate[:n]) for v in (standard, auditor))
     return certify.count_votes(first, replace(method, audit=k), sampling, *others)
 
@@ -255,8 +247,11 @@ def shown(found: dict[str, pd.DataFrame], profile: Profile) -> list[show.Shown]:
     for name, label in (("k", "audited votes K"), ("alpha", r"failure probability $\alpha$")):
         if name in found:
             own = found[name][(found[name]["rule"] != bounds.Rule.COHEN) | (name == "alpha")]  # standard RS has no K
-            look = {"labels": (label, "ACR ([0, 1] pixels)"), "title": show.RULE_LABELS.get}
-            drawn[name] = plots.lines(own, x=RECOUNTED[name], y="ACR", hue="method", panel="rule", **look)
+            drawn[name] = plots.grid(
+                own, panel="rule", hue="method", x=label, y="ACR ([0, 1] pixels)", title=show.RULE_LABELS.get,
+                draw=lambda ax, of, style, _: ax.plot(of[RECOUNTED[name]], of["ACR"], marker="o", markersize=2.5, **style),
+            )  # fmt: skip
+            drawn[name].axes[0].set(xscale="log", ylim=(0, None))  # once all are drawn: it ends the search for limits
     if "curves" in found:
         rows = found["curves"].sort_values("N", kind="stable")
         rows = rows.assign(line=measures.in_order(rows["N"].map("N = {:,}".format)))

@@ -35,7 +35,6 @@ def runs_of(profile: settings.Profile) -> tuple[settings.Run, ...]:
 def measure(profile: settings.Profile, *, device: str = "cpu", workers: int = 1, scheduler: str = "") -> None:
     """Attack the images of every attacked run; what is stored is not done again."""
     from srs.attacks import attack
-
     for run in runs_of(profile):
         attack.run_suite(run, suite_of(profile), device=device, workers=workers, scheduler=scheduler)
 
@@ -93,11 +92,9 @@ def require_sound(tested: pd.DataFrame) -> None:
 def soundness_finding(tested: pd.DataFrame) -> str:
     """How many points tested the certificates that hold, and how many of them fell."""
     sound, released = (tested[tested["within"] & ((tested["rule"] == Rule.RELEASED) == so)] for so in (False, True))
-    return (
-        f"Certificates of the sound rules were tested {len(sound)} times, by a point within the radius of one: "
-        f"{sound['flipped'].sum()} points are flipped. Of '{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of "
-        f"{len(released)} tests are flipped."
-    )
+    told = f"{len(sound)} times, by a point within the radius of one: {sound['flipped'].sum()} points are flipped"
+    unsound = f"Of '{show.RULE_LABELS[Rule.RELEASED]}', {released['flipped'].sum()} of {len(released)} tests are flipped."
+    return f"Certificates of the sound rules were tested {told}. {unsound}"
 
 
 def of_radii(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,27 +130,20 @@ def pointwise(tested: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def tables(points: pd.DataFrame, certified: pd.DataFrame, profile: settings.Profile) -> list[show.Shown]:
-    """The test of the certificates of all runs; for each the accuracy that attacks leave, and the point-wise table.
-
-    FalseCertificate, once all is saved, if an attack proved a certificate of a sound rule false.
-    """
+    """The test of all certificates, and what attacks leave of each run; then FalseCertificate if one of a sound rule fell."""
     suite, reference, tested = suite_of(profile), profile.reference, put_to_the_test(points, certified)
     shown = [show.table(profile, "attack_soundness", soundness(tested), (
         "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: the "
         f"first {suite.n} votes of {reference} are not for the certified class, and of {suite.confirm} more another class "
         f"has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
     ))]  # fmt: skip
-    made = {
-        "robust_accuracy": (robust_accuracy(points, certified, reference), (
-            f"Accuracy in percent under attacks of l2 radius r ({suite.attacks[-1].steps} steps of {suite.attacks[-1].step:g}, "
-            f"not clipped). 'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes "
-            f"classifies the attacked image. '{ALL}': right before and after all attacks of radius up to r."
-        )),
-        "pointwise": (pointwise(tested, reference), (
-            f"How many images an attack of radius r flips, of those that {reference} certifies there and of those that it does "
-            f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones, perhaps by chance."
-        )),
-    }  # fmt: skip
+    left = f"Accuracy in percent under attacks of l2 radius r ({suite.attacks[-1].steps} steps of {suite.attacks[-1].step:g}, "
+    left += f"not clipped). 'certified': from the stored votes. Otherwise the most frequent of {suite.n} fresh votes "
+    left += f"classifies the attacked image. '{ALL}': right before and after all attacks of radius up to r."
+    flips = f"How many images an attack of radius r flips, of those that {reference} certifies there and of those that it does "
+    flips += f"not. Flipped: {suite.n} fresh votes are for another class than the stored ones, perhaps by chance."
+    made = {"robust_accuracy": (robust_accuracy(points, certified, reference), left)}
+    made |= {"pointwise": (pointwise(tested, reference), flips)}
     for run in runs_of(profile):
         for kind, (frame, told) in made.items():
             own, told = of_run(frame, run).drop(columns=RUN), f"{told} {model_of(run)}, {suite.images} test images."

@@ -51,16 +51,12 @@ def compare(profile: settings.Profile, name: str) -> pd.DataFrame:
 
 def comparison(profile: settings.Profile) -> list[show.Shown]:
     """Both tables of comparison; without counts they hold the published rows alone."""
-    ours = (
-        f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}), measured "
-        "on 'data'. Published SRS rows do not say by which formula."
-    )
-    told = {
-        "lipschitz": "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose "
-        "certificates are deterministic. Empty: the source does not print that radius.",
-        "smoothing": f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, "
-        "N = 100,000.",
-    }
+    ours = f"Rows of '{OURS}' are the models of profile '{profile.name}' (N = {profile.n}, alpha = {profile.alpha:g}), "
+    ours += "measured on 'data'. Published SRS rows do not say by which formula."
+    lipschitz = "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose "
+    lipschitz += "certificates are deterministic. Empty: the source does not print that radius."
+    smoothing = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, N = 100,000."
+    told = {"lipschitz": lipschitz, "smoothing": smoothing}
     return [show.table(profile, f"comparison_{name}", compare(profile, name), f"{text} {ours}") for name, text in told.items()]
 
 

@@ -28,7 +28,7 @@ def architecture(profile: settings.Profile) -> pd.DataFrame:
                 own |= {"branches": str(len(model.channels)), "groups": f"{model.groups} ({model.groups // 2} after fusion)"}
             sizes = zip(("dimension of z", "parameters"), map(_text, counted(model, p.data)))
             columns[f"{p.name}: {model.name}"] = own | dict(sizes)
-    return _side_by_side(columns)
+    return pd.DataFrame(columns).rename_axis("setting").fillna("-").reset_index()
 
 
 def counted(model: settings.Model | settings.ResNet, data: settings.Data) -> tuple[int, int]:
@@ -52,21 +52,18 @@ def training(profile: settings.Profile) -> pd.DataFrame:
                 at = tuple(other.sigma for other in same if other.train == train)
                 where = f" at sigma {_text(at)}" if at and len(at) < len(same) else ""
                 columns.setdefault(f"{p.name}: {run.model.name}, {train.recipe}{where}", _training(run.model, train))
-    return _side_by_side(columns)
+    return pd.DataFrame(columns).rename_axis("setting").fillna("-").reset_index()
 
 
 def _training(model: settings.Model | settings.ResNet, train: settings.Train) -> dict[str, str]:
     explicit, path_independent = isinstance(model, settings.ResNet), train.gradient == "path_independent"
     dropout = model.dropout if train.dropout is None and not explicit else train.dropout
-    told = {
-        "init from": f"recipe {train.init_from.recipe}" if train.init_from else "random weights",
-        "jacobian until": f"{math.ceil(train.jacobian_until * train.epochs)} of {train.epochs}", "dropout": _text(dropout),
-    }  # fmt: skip
-    unread = {
-        "pretrain steps": explicit, "gradient": explicit, "pretrain layers": explicit or not train.pretrain_steps,
-        "forward steps": explicit or path_independent, "backward steps": explicit or train.gradient != "implicit",
-        "clip": not train.clip, **dict.fromkeys(("jacobian weight", "jacobian until"), not train.jacobian_frequency),
-    }  # fmt: skip
+    told = {"init from": f"recipe {train.init_from.recipe}" if train.init_from else "random weights"}
+    until = f"{math.ceil(train.jacobian_until * train.epochs)} of {train.epochs}"
+    told |= {"jacobian until": until, "dropout": _text(dropout)}
+    unread = dict.fromkeys(("jacobian weight", "jacobian until"), not train.jacobian_frequency) | {"clip": not train.clip}
+    unread |= {"pretrain steps": explicit, "gradient": explicit, "pretrain layers": explicit or not train.pretrain_steps}
+    unread |= {"forward steps": explicit or path_independent, "backward steps": explicit or train.gradient != "implicit"}
     own = _cells(train, skip=("recipe", "path_independence")) | told | {name: "-" for name, never in unread.items() if never}
     free = _cells(train.path_independence) if path_independent else {}
     return own | {f"path independence: {name}": text for name, text in free.items()}
@@ -97,21 +94,13 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str("-" if value is None else value)
 
 
-def _side_by_side(columns: dict[str, dict[str, str]]) -> pd.DataFrame:
-    """One line per setting in the order of the first column that has it."""
-    return pd.DataFrame(columns).rename_axis("setting").fillna("-").reset_index()
-
-
 def settings_tables(profile: settings.Profile) -> list[show.Shown]:
     """The tables of hyper-parameters of a profile and of the paper's own settings."""
-    others = " and ".join(f"'{p.name}'" for p in profiles.PROFILES.values() if p.published)
-    captions = {
-        architecture: "Sizes of the models; a list has an entry per resolution, each half the one before.",
-        training: "Training recipes. Dropout is the model's own unless the recipe has another. '-': not used.",
-        methods: "How votes are drawn. 'steps': evaluations of f per vote; 'audit': K; 'batch': copies or chains solved "
-        "together. A run may draw fewer methods, and may be audited by the reference.",
-    }
-    own = f"The paper's own settings are {others}."
+    captions = {architecture: "Sizes of the models; a list has an entry per resolution, each half the one before."}
+    captions[training] = "Training recipes. Dropout is the model's own unless the recipe has another. '-': not used."
+    captions[methods] = "How votes are drawn. 'steps': evaluations of f per vote; 'audit': K; 'batch': copies or chains solved "
+    captions[methods] += "together. A run may draw fewer methods, and may be audited by the reference."
+    own = f"The paper's own settings are {' and '.join(repr(p.name) for p in profiles.PROFILES.values() if p.published)}."
     return [show.table(profile, f"settings_{make.__name__}", make(profile), f"{told} {own}") for make, told in captions.items()]
 
 
@@ -150,13 +139,8 @@ def diagrams(profile: settings.Profile) -> list[show.Shown]:
         rf"${lower} = {bound}(N_A^E,\, N,\, 1-\alpha/2)$",
         rf"$R = \sigma\, \Phi^{{-1}}({lower})$, or abstain if ${lower} \leq 1/2$",
     ], arrows=range(5))  # fmt: skip
-    return [
-        show.figure(profile, "diagram_srs", smoothing, (
-            "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver "
-            "starts from its chain's solution of the batch before, so S evaluations do; the first batch is warmed up."
-        )),
-        show.figure(profile, "diagram_votes", conversion, (
-            "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
-            "wrong votes. That share of the N_A votes is given up, and what is left bounds p_A."
-        )),
-    ]  # fmt: skip
+    srs = "(a) Standard randomized smoothing of a DEQ: each of the N noisy copies is solved from zero. (b) SRS: the solver "
+    srs += "starts from its chain's solution of the batch before, so S evaluations do; the first batch is warmed up."
+    votes = "How Theorem 3.1 turns SRS votes into a radius. Votes that agree when they are solved again bound the share p_m of "
+    votes += "wrong votes. That share of the N_A votes is given up, and what is left bounds p_A."
+    return [show.figure(profile, "diagram_srs", smoothing, srs), show.figure(profile, "diagram_votes", conversion, votes)]

@@ -55,10 +55,8 @@ def start_finding(frame: pd.DataFrame) -> str:
     zero, clean, previous = median.iloc[0][["zero", "clean", "previous"]]
     near = median.index[median["zero"] <= previous]
     as_near = f"comes as near with evaluation {near[0]}" if len(near) else f"does not come as near within {median.index[-1]}"
-    return (
-        f"The median residual begins at {zero:.2g} from zero, {clean:.2g} from the clean image's solution and {previous:.2g} "
-        f"from another copy's; zero {as_near}."
-    )
+    begins = f"{zero:.2g} from zero, {clean:.2g} from the clean image's solution and {previous:.2g} from another copy's"
+    return f"The median residual begins at {begins}; zero {as_near}."
 
 
 def certificates(model: mdeq.DEQ, run: settings.Run, idx: int) -> pd.DataFrame:
@@ -74,9 +72,7 @@ def certificates(model: mdeq.DEQ, run: settings.Run, idx: int) -> pd.DataFrame:
 
 def cost_finding(frame: pd.DataFrame) -> str:
     """How many times fewer evaluations SRS took, what share the audit has, and what both certified."""
-    rs, srs = frame.iloc[0], frame.iloc[1]
-    return (
-        f"{srs['method']} spent {rs['NFE'] / srs['NFE']:.1f} times fewer evaluations than {rs['method']}, "
-        f"{100 * srs['NFE audit'] / srs['NFE']:.0f} % of them on the audit; the radii are {show.round_down(srs['radius'])} and "
-        f"{show.round_down(rs['radius'])}."
-    )
+    (_, rs), (_, srs) = frame.iterrows()
+    told = f"{srs['method']} spent {rs['NFE'] / srs['NFE']:.1f} times fewer evaluations than {rs['method']}, "
+    told += f"{100 * srs['NFE audit'] / srs['NFE']:.0f} % of them on the audit"
+    return f"{told}; the radii are {show.round_down(srs['radius'])} and {show.round_down(rs['radius'])}."

@@ -164,7 +164,5 @@ def _sizes(run: Run, name: str, counts: dict[str, pd.DataFrame], n: int) -> pd.D
 
 def _rs_radius(run: Run, share: np.ndarray, n: int, rng: np.random.Generator) -> float:
     """Mean radius of plain RS from n samples of images whose share of votes for c_A is known."""
-    if n < 1:
-        return 0.0
-    counts = bounds.Counts(n=n, n_a=rng.binomial(n, np.tile(share, DRAWS)))
+    counts = bounds.Counts(n=max(n, 1), n_a=rng.binomial(n, np.tile(share, DRAWS)))  # 0 of 0 certify nothing, as 0 of 1
     return float(bounds.certify(bounds.Rule.COHEN, counts, run.sigma, run.profile.alpha)[1].mean())

@@ -24,8 +24,7 @@ def both(run: settings.Run) -> dict[str, settings.Run]:
 
 def suite_of(run: settings.Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> Suite:
     """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps)."""
-    # The exact gradient as the recipe trains with it.
-    ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)
+    ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)  # as the recipe trains with it
     chosen = {READY: ready, CONVERGED: Gradient("implicit", 30, "anderson", 30)}
     chosen |= {f"unrolled from z_{n}": Gradient("unrolled", n, unroll=3) for n in (2, 5)}
     budget = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
@@ -37,7 +36,6 @@ def measure(run: settings.Run, suite: Suite, *, device: str = "cpu", progress: b
     """Train the hardened DEQ and attack both; what is there is not done again."""
     from srs.attacks import attack
     from srs.training import train
-
     for one in both(run).values():
         train.train(one, device=device, progress=progress)
         attack.run_suite(one, suite, "white_box", device=device, progress=progress)
@@ -66,11 +64,9 @@ def finding(table: pd.DataFrame) -> str:
     for model, own in table.groupby("model", observed=True):
         rate = own.set_index("gradient")["all radii"]
         others = rate[~rate.index.str.startswith("exact")]
-        told.append(
-            f"On the DEQ {model} the best intermediate-state gradient ('{others.idxmax()}') flips {others.max():.1f} % of "
-            f"image-radius pairs, the ready-made exact one {rate[READY]:.1f} % at equal cost: a lead of "
-            f"{others.max() - rate[READY]:+.1f} points."
-        )
+        best, lead = f"('{others.idxmax()}') flips {others.max():.1f} %", others.max() - rate[READY]
+        told += [f"On the DEQ {model} the best intermediate-state gradient {best} of image-radius pairs,"]
+        told += [f"the ready-made exact one {rate[READY]:.1f} % at equal cost: a lead of {lead:+.1f} points."]
     return " ".join(told) or "Neither model has an image right."
 
 
@@ -79,9 +75,8 @@ def shown(points: pd.DataFrame, run: settings.Run) -> list[show.Shown]:
     if points.empty:
         return []
     ready = suite_of(run).attacks[1]
-    return [show.table(run.profile, "white_box_success", success(points), (
-        "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
-        f"({model_of(run)}, {points['idx'].nunique()} test images; steps of {ready.step:g}). '{READY}': Broyden's method with "
-        f"{ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. All but '{CONVERGED}' "
-        "spend the same in evaluations of f and vector-Jacobian products."
-    ), {"all radii": 1})]  # fmt: skip
+    told = "Images that the base classifier has right and PGD-l2 of radius r flips, in percent, by the gradient that drives it "
+    told += f"({model_of(run)}, {points['idx'].nunique()} test images; steps of {ready.step:g}). '{READY}': Broyden's method "
+    told += f"with {ready.gradient.state} forward and {ready.gradient.backward} backward steps, as in training. "
+    told += f"All but '{CONVERGED}' spend the same in evaluations of f and vector-Jacobian products."
+    return [show.table(run.profile, "white_box_success", success(points), told, {"all radii": 1})]

@@ -51,10 +51,8 @@ def compute(
 
     `prepare` gives the function that does a task, once per process, from the worker's name, on this machine its number, empty
     where there are none; `tasks` are its arguments, read as workers become free. A worker that is still at its task after
-    `deadline` seconds is ended, and another one tries.
-
-    Raises:
-        WorkersLost: a task ended every worker that tried, or the scheduler is gone.
+    `deadline` seconds is ended, and another one tries. Raises WorkersLost where a task ended every worker that tried, or the
+    scheduler is gone.
     """
     check(workers, scheduler, deadline)
     if workers == 1 and not scheduler:
@@ -118,7 +116,6 @@ def _prepared(prepare: Callable[[str], Callable]):
 
 def _step(name: str, task: tuple, deadline: float) -> object:
     from distributed import get_worker
-
     return get_worker().plugins[name].run(task, deadline)
 
 

@@ -26,10 +26,8 @@ DIGITS = 50
 
 @cache
 def thresholds(sigma: float, levels: int) -> np.ndarray:
-    """P[round(levels sigma e) <= i - reach] 2^64 for i < 2 reach, e ~ N(0, 1), rounded to uint64.
-
-    The noise lies in [-reach, reach]; the tails beyond, less than 2^-65 each, are folded onto the ends.
-    """
+    """P[round(levels sigma e) <= i - reach] 2^64 for i < 2 reach, e ~ N(0, 1), rounded to uint64."""
+    # The noise lies in [-reach, reach]; the tails beyond, less than 2^-65 each, are folded onto the ends.
     upper, found = [], 0
     with mpmath.workdps(DIGITS):
         scale = 2 * levels * mpmath.mpf(sigma)  # the float's exact value
@@ -46,10 +44,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], sigma: float, levels:
 
 
 def add(x: Tensor, noise: np.ndarray, levels: int) -> Tensor:
-    """The noisy copies (B, C, H, W) of an image; ConfigError for a pixel that is off the grid by more than float32 rounds.
-
-    The sum is formed in integers, then put like x.
-    """
+    """The noisy copies (B, C, H, W) of an image; ConfigError for a pixel that is off the grid by more than float32 rounds."""
     scaled = x.detach().cpu().double().numpy() * levels
     whole = np.rint(scaled).astype(np.int32)
     off = float(np.abs(scaled - whole).max(initial=0))
@@ -59,8 +54,6 @@ def add(x: Tensor, noise: np.ndarray, levels: int) -> Tensor:
 
 
 def added_to_alpha(sigma: float, levels: int, pixels: int, samples: int) -> float:
-    """How much more often than alpha a certificate from that many noisy copies may fail, because of the 64 bits.
-
-    The total variation distance of one pixel's noise: each threshold is off by at most 2^-65, so is either tail.
-    """
+    """How much more often than alpha a certificate from that many noisy copies may fail, because of the 64 bits."""
+    # The total variation distance of one pixel's noise: each threshold is off by at most 2^-65, so is either tail.
     return pixels * samples * (len(thresholds(sigma, levels)) + 2) * 2.0 ** -(BITS + 1)

@@ -1,7 +1,4 @@
-"""Noise as a function of (seed, image, stage, sample): it does not depend on order, workers or resuming.
-
-So RS and SRS see the same noise, and an audit can draw any single copy again.
-"""
+"""Noise as a function of (seed, image, stage, sample) alone: RS and SRS see the same, and an audit draws any copy again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

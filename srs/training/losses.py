@@ -2,8 +2,7 @@
 
 The paper's: f is unrolled from zero at first; then z* comes from Broyden's method and the gradient from the implicit function
 theorem. `path_independent`: the solver starts anywhere, takes any small number of steps, and its last two iterates must agree
-and be right, so that few evaluations of f lead to the same answer from every start: what Anil et al. ("Path Independent
-Equilibrium Models Can Better Exploit Test-Time Computation", NeurIPS 2022) call a path-independent model.
+and be right, so that few evaluations of f lead to one answer from every start (Anil et al., NeurIPS 2022).
 """
 
 import math
@@ -36,7 +35,14 @@ def loss(
         for _ in range(recipe.pretrain_layers):
             z = model.f(z, u)
     elif recipe.gradient == "path_independent":
-        before, z = last_two(model, start_anywhere(z, earlier, way[0]), u, way[1])
+        start, free = way
+        if earlier is not None and start != "zero":  # their mean, or each image from another one's own
+            z = earlier.mean(dim=0, keepdim=True).expand_as(z) if start == "mean" else earlier
+        with torch.no_grad():
+            for _ in range(free):
+                z = model.f(z, u)
+        before = model.f(z, u)
+        z = model.f(before, u)
         change = (z - before).square().sum(1) / z.detach().square().sum(1)
         total, also = recipe.path_independence.weight * change.mean(), [before] * recipe.path_independence.both
     else:
@@ -59,27 +65,9 @@ def draw_way(recipe: Train) -> tuple[str, int]:
     return rule.starts[int(torch.randint(len(rule.starts), ()))], int(torch.randint(rule.most_free_steps + 1, ()))
 
 
-def start_anywhere(cold: Tensor, earlier: Tensor | None, name: str) -> Tensor:
-    """The start (B, D) of that name: zero, the mean of earlier solutions, or each another image's own."""
-    if earlier is None or name == "zero":
-        return cold
-    return earlier.mean(dim=0, keepdim=True).expand_as(cold) if name == "mean" else earlier
-
-
-def last_two(model: MDEQ, z: Tensor, u: Tensor, free: int) -> tuple[Tensor, Tensor]:
-    """The last two iterates (B, D) from z, after `free` evaluations without gradient."""
-    with torch.no_grad():
-        for _ in range(free):
-            z = model.f(z, u)
-    before = model.f(z, u)
-    return before, model.f(before, u)
-
-
 def disagreement(logits: Tensor, weight: float) -> Tensor:
-    """Jeong and Shin's regulariser (arXiv 2006.04062) of predictions (M, B, classes) of M noisy copies of B images.
-
-    It is `weight` times the mean divergence of the mean prediction from each, and CONFIDENCE times the mean one's entropy.
-    """
+    """Jeong and Shin's regulariser (arXiv 2006.04062) of predictions (M, B, classes) of M noisy copies of B images."""
+    # `weight` times the mean divergence of the mean prediction from each, and CONFIDENCE times the mean one's entropy.
     logs = logits.log_softmax(dim=2)
     log_mean = logs.logsumexp(dim=0) - math.log(len(logs))
     divergence = (log_mean.exp() * (log_mean - logs)).sum(dim=2).mean()

@@ -1,7 +1,4 @@
-"""Training a DEQ on noisy images so that it can be smoothed (Cohen et al. 2019); `losses` says what is made small.
-
-`srs train --profile digits --model SMALL --sigma 0.5`
-"""
+"""Training a DEQ on noisy images so that it can be smoothed (Cohen et al. 2019); `losses` says what is made small."""
 
 import io
 import math
@@ -11,15 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srs import data, sealed, settings, store
 from srs.attacks import pgd
 from srs.attacks.settings import AdversarialTrain
-from srs.deq import checkpoints, inference, mdeq
-from srs.deq.solvers import relative_residual, SOLVERS
+from srs.deq import checkpoints, inference, mdeq, solvers
 from srs.smoothing.engine import tqdm
 from srs.training import losses
 
@@ -36,9 +31,8 @@ def train(
 ) -> Path:
     """Train a run's model and write weights (at that path), training mean and model card; resumes where a call was killed.
 
-    A training that is done is repeated only if its settings, its images or the code that it runs have changed since. Shipped
-    weights of the same recipe are taken instead. Every epoch draws its order, noise and dropout from a seed of its own, so a
-    resumed training ends with the same weights as an unbroken one.
+    It is repeated only if its settings, its images or its code have changed since; shipped weights of the same recipe are taken
+    instead. Every epoch draws from a seed of its own, so a resumed training ends with the same weights as an unbroken one.
 
     Args:
         stop_after: end after this many epochs of this call, with a checkpoint and no weights (for long runs).
@@ -64,17 +58,14 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     # Batches are drawn and augmented where they are computed, or a GPU would wait for them.
     near = images._replace(pixels=images.pixels.to(device)) if isinstance(images.pixels, Tensor) else images
     network = run.model if recipe.dropout is None else replace(run.model, dropout=recipe.dropout)
-    if run.parent is None:
-        model = mdeq.build(network, run.profile.data, run.profile.seed).to(device)
-    else:
-        model = checkpoints.load(store.own(run.parent, store.WEIGHTS), network, run.profile.data).to(device)
+    begun = run.parent and checkpoints.load(store.own(run.parent, store.WEIGHTS), network, run.profile.data)
+    model = (begun or mdeq.build(network, run.profile.data, run.profile.seed)).to(device)
     kind = partial(torch.optim.SGD, momentum=0.9) if recipe.optimiser == "sgd" else torch.optim.Adam
     optimiser = kind(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     # Batch norms' running means are averaged, too: their own follow the last few batches.
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     stateful = {"model": model, "mean": mean, "optimiser": optimiser}
-    of = {"settings": _settings(run), "trained_on": trained_on}
-    gradients = Gradients(model, recipe)
+    of, gradients = {"settings": _settings(run), "trained_on": trained_on}, Gradients(model, recipe)
     done, seconds, trained_by = _resume(run, stateful, of, device)
     for epoch in tqdm(range(done, recipe.epochs), desc=f"train {run.id}", unit="epoch", disable=not progress):
         began = time.perf_counter()
@@ -88,12 +79,9 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
             return
     inference.choose_kernels()
     model = mean.module.eval()
-    told = {
-        "run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source,
-        "images": count, **of, "recipe_key": store.recipe_key(run),
-        "steps": recipe.epochs * max(1, count // recipe.batch), "parameters": sum(p.numel() for p in model.parameters()),
-        **measure_quality(model, run, device),
-    }
+    told = {"run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source}
+    told |= {"images": count, **of, "recipe_key": store.recipe_key(run), "steps": recipe.epochs * max(1, count // recipe.batch)}
+    told |= {"parameters": sum(p.numel() for p in model.parameters())} | measure_quality(model, run, device)
     checkpoints.save(model, target)
     checkpoints.save_train_mean(mean_solution(model, run, images, device), store.own(run, store.TRAIN_MEAN))
     told |= {"weights": checkpoints.digest(target), "train_mean": checkpoints.digest(store.own(run, store.TRAIN_MEAN))}
@@ -102,11 +90,9 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
 
 
 class Gradients:
-    """Computes the gradients of a batch; on a GPU by CUDA graphs, one for each kind of loss.
+    """Computes the gradients of a batch; on a GPU by CUDA graphs, one for each kind of loss."""
 
-    A step is a thousand small kernels: started one by one from Python they take five times as long as they run.
-    """
-
+    # A step is a thousand small kernels: started one by one from Python they take five times as long as they run.
     def __init__(self, model: mdeq.MDEQ, recipe: settings.Train):
         self.model, self.recipe, self.graphs, self.pool = model, recipe, {}, None
 
@@ -135,8 +121,7 @@ class Gradients:
         return z
 
     def _compute(self, x: Tensor, y: Tensor, earlier: Tensor | None, how: dict) -> Tensor:
-        for p in self.model.parameters():
-            p.grad = None
+        self.model.zero_grad()
         total, z = losses.loss(self.model, x, y, self.recipe, earlier=earlier, **how)
         total.backward()
         return z
@@ -165,8 +150,7 @@ def _train_epoch(run, model, mean, optimiser, gradients, images, epoch, device) 
         else:
             x = (x + run.sigma * torch.randn(x.shape, device=x.device)).to(device)
         penalise = penalised and float(torch.rand(())) < recipe.jacobian_frequency
-        anywhere = recipe.gradient == "path_independent" and not pretrain
-        way = losses.draw_way(recipe) if anywhere else ("zero", 0)
+        way = losses.draw_way(recipe) if recipe.gradient == "path_independent" and not pretrain else ("zero", 0)
         earlier = gradients(x, y, earlier, pretrain=pretrain, penalise=penalise, way=way)
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -183,19 +167,17 @@ def _augment(x: Tensor, kind: str) -> Tensor:
     if kind == "flips":
         return x
     pad = height // 8
-    padded = F.pad(x, (pad,) * 4)
+    padded = torch.nn.functional.pad(x, (pad,) * 4)
     rows, columns = (torch.randint(0, 2 * pad + 1, (b, 1)) + torch.arange(side) for side in (height, width))
     return padded[torch.arange(b)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _resume(run: settings.Run, stateful: dict, of: dict[str, str], device: str) -> tuple[int, float, str]:
     """Epochs done, their seconds and device, once the checkpoint's state is loaded; none where it is `of` something else."""
-    path = store.own(run, store.CHECKPOINT)
-    if not path.is_file():
-        return 0, 0.0, ""
-    load = partial(torch.load, map_location=device, weights_only=True)
-    state = sealed.read(path, "training checkpoint", lambda body: load(io.BytesIO(body)), by="train")
-    if any(state[name] != value for name, value in of.items()):
+    path, load = store.own(run, store.CHECKPOINT), partial(torch.load, map_location=device, weights_only=True)
+    read = partial(sealed.read, path, "training checkpoint", lambda body: load(io.BytesIO(body)), by="train")
+    state = read() if path.is_file() else {}
+    if any(state.get(name) != value for name, value in of.items()):
         return 0, 0.0, ""
     for name, part in stateful.items():
         part.load_state_dict(state[name])
@@ -217,17 +199,16 @@ def _is_done(run: settings.Run) -> bool:
 
 def _settings(run: settings.Run) -> str:
     attacked = ("attacks/pgd",) if isinstance(run.train, AdversarialTrain) else ()
-    deq = ("deq/mdeq", "deq/resnet", "deq/solvers")
-    code = store.code_digest("data", *deq, "training/losses", "training/train", *attacked)
+    code = store.code_digest("data", "deq/mdeq", "deq/resnet", "deq/solvers", "training/losses", "training/train", *attacked)
     return settings.fingerprint(run.profile.data, run.model, run.train, run.sigma, run.profile.seed, code)
 
 
 @torch.no_grad()
 def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, device: str) -> Tensor:
     """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
-    some = _some(len(images.labels), run.profile.card_images or MEAN_IMAGES)
-    generator = torch.Generator().manual_seed(seed_of(run, "train_mean", 0))
-    total = 0.0
+    count = len(images.labels)
+    some = torch.linspace(0, count - 1, min(count, run.profile.card_images or MEAN_IMAGES)).long()  # evenly spread
+    total, generator = 0.0, torch.Generator().manual_seed(seed_of(run, "train_mean", 0))
     for part in some.split(100):
         x = images.x(part)
         u = model.inject((x + run.sigma * torch.randn(x.shape, generator=generator)).to(device))
@@ -237,15 +218,13 @@ def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, devi
 
 @torch.no_grad()
 def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
-    """What a card reports of test and validation images: clean and noisy accuracy; residual and agreement by solver steps.
-
-    Agreement is the share of noisy images to which so many steps from zero give the class of the full solve.
-    """
+    """What a card reports of test and validation images: clean and noisy accuracy; residual and agreement by solver steps."""
     model, full, quality = inference.prepare(model), run.profile.method(run.profile.reference).steps, {}
     steps = (*(k for k in QUALITY_STEPS if k < full), full)
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
-        every = _some(len(images.labels), run.profile.card_images or ACCURACY_IMAGES)
+        count = len(images.labels)
+        every = torch.linspace(0, count - 1, min(count, run.profile.card_images or ACCURACY_IMAGES)).long()
         traced = every[:: max(1, len(every) // QUALITY_IMAGES)]
         generator = torch.Generator().manual_seed(seed_of(run, "quality", 0))
         right, parts = 0, []
@@ -255,25 +234,20 @@ def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
             right += int((model.head(_solve(model, u, run)).argmax(dim=1) == y).sum())
             clean, u = model.head(_solve(model, model.inject(x[own]), run)).argmax(dim=1), u[own]
             states = [_solve(model, u, run, k) for k in steps]
-            residuals, classes = zip(*((relative_residual(z, model.f(z, u)), model.head(z).argmax(dim=1)) for z in states))
+            residuals, classes = zip(*((solvers.relative_residual(z, model.f(z, u)), model.head(z).argmax(1)) for z in states))
+            # Agreement: to so many images this many steps from zero give the class of the full solve.
             parts.append(torch.stack([clean == y[own], *residuals, *(given == classes[-1] for given in classes)]))
         clean, *rest = torch.cat(parts, dim=1).mean(dim=1).tolist()
         residual, agreement = (dict(zip(map(str, steps), part)) for part in (rest[: len(steps)], rest[len(steps) :]))
-        quality[split] = {
-            "accuracy_images": len(every), "quality_images": len(traced), "clean_accuracy": clean,
-            "noisy_accuracy": right / len(every), "residual": residual, "agreement": agreement,
-        }  # fmt: skip
+        accuracy = {"clean_accuracy": clean, "noisy_accuracy": right / len(every)}
+        images = {"accuracy_images": len(every), "quality_images": len(traced)}
+        quality[split] = images | accuracy | {"residual": residual, "agreement": agreement}
     return quality["test"] | {"validation": quality["val"]}
-
-
-def _some(count: int, most: int) -> Tensor:
-    """At most so many positions of `count`, evenly spread."""
-    return torch.linspace(0, count - 1, min(count, most)).long()
 
 
 def _solve(model: mdeq.DEQ, u: Tensor, run: settings.Run, steps: int | None = None) -> Tensor:
     full = run.profile.method(run.profile.reference)
-    return SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=steps or full.steps, tol=full.tol).z
+    return solvers.SOLVERS[full.solver](model.f, model.initial(u), u, max_steps=steps or full.steps, tol=full.tol).z
 
 
 def seed_of(run: settings.Run, phase: str, epoch: int) -> int:
