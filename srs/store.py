@@ -212,7 +212,7 @@ def _complete(run: Run, path: Path) -> pd.DataFrame | None:
         want = f"{p.images} images, every {p.stride}., with {p.n} votes for {p.data.classes} classes, as {p.name} has"
         settings.check(right, f"{method.name} in result file", str(path), f"{want}: `srs certify` counts anew")
         other = _contradict(made_by.get(method.name), json.loads(json.dumps(drawn_as(run, method))))
-        settings.check(not other, f"{method.name} in result file", str(path), "counts of these settings: `srs certify` makes them")
+        settings.check(not other, f"{method.name} in result file", str(path), "counts of these settings, from `srs certify`")
         parts.append(label(run, method, rows))
     return pd.concat(parts, ignore_index=True)
 

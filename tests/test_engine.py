@@ -53,7 +53,7 @@ assert not {"dask", "distributed"} & sys.modules.keys()
 
 
 @pytest.mark.parametrize(("given", "named"), [
-    (dict(workers=0), "workers = 0"), (dict(scheduler="localhost"), "want tcp://host"), (dict(scheduler="no.yaml"), "no.yaml"),
+    (dict(workers=0), "workers = 0"), (dict(scheduler="tcp://here"), "want tcp://host"), (dict(scheduler="no.yaml"), "no.yaml"),
     (dict(workers=2), r"workers = 2 is refused: want 1 without Dask; `pip install srs\[cluster\]`"),
 ])  # fmt: skip
 def test_workers_that_cannot_be_had_are_refused(monkeypatch, given, named):

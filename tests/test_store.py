@@ -97,8 +97,9 @@ def test_many_write_one_file_at_once(srs_root):
 
 
 FORGED_COUNTS = (
-    dict(m=-3), dict(k=4, m=5), dict(k=4, m=-1), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4), dict(c_a=-2), dict(c_a=-1),
-    dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1), dict(nfe_estimate=-5),
+    dict(m=-3), dict(k=4, m=5), dict(k=4, m=-1), dict(k=11, m=0), dict(n_a=11), dict(n_2=11), dict(n_2=3, n_1=4),
+    dict(c_a=-2), dict(c_a=-1), dict(n_wrong=11), dict(n_differ=11), dict(n=0, n_a=0), dict(n_a=-1), dict(idx=-1),
+    dict(nfe_estimate=-5),
 )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def run_suite(
     engine.check(workers, scheduler)
     inference.check_device(device)
     p = run.profile
-    settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: what attacks draw is rounded, a grid's certificates are of exact noise")
+    settings.check(p.noise == "gaussian", "noise", p.noise, "gaussian: attacked images are off any grid")
     full = p.method(p.reference)
     for m in map(p.method, suite.methods):  # a truncated solver's certificates are about another classifier than the full one's
         auditor = m.auditor or full

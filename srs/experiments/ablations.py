@@ -232,11 +232,13 @@ def elimination(own: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 def caption(name: str, profile: Profile) -> str:
     """What a table or figure says below it."""
     part = replace(base(profile), profile=replace(profile, images=images_of(name, profile), plan=()))
-    where = f"{setting(part)}, K = {profile.method('SRS-MDEQ-3A').audit}"
+    audited = {profile.method("SRS-MDEQ-3A").audit, *(m.audit for m in profile.methods if m.needs_audit and name not in VARIED)}
+    where = f"{setting(part)}, K = {' or '.join(map(str, sorted(audited)))}"
     told = CAPTIONS.get(name) or f"What is varied: {(RECOUNTED | VARIED)[name]}"
     text = f"{told} ({where}, but for what is varied).".format(reference=profile.reference)
     if name in VARIED:
-        return f"{text} SRS stands under 'audit'; disagreement is with {profile.reference} on the same noise."
+        few = " The first images: if sorted by class, of few classes." * (part.profile.images < profile.images)
+        return f"{text} SRS stands under 'audit'; disagreement is with {profile.reference} on the same noise.{few}"
     return text if name == "n" else f"{text} {show.UNSOUND_NOTE}"
 
 

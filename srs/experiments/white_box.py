@@ -66,7 +66,7 @@ def finding(table: pd.DataFrame) -> str:
         others = rate[~rate.index.str.startswith("exact")]
         best, lead = f"('{others.idxmax()}') flips {others.max():.1f} %", others.max() - rate[READY]
         told += [f"On the DEQ {model} the best intermediate-state gradient {best} of image-radius pairs,"]
-        told += [f"the ready-made exact one {rate[READY]:.1f} % at equal cost: a lead of {lead:+.1f} points."]
+        told += [f"the ready-made exact one {rate[READY]:.1f} % at equal cost: {lead:+.1f} points."]
     return " ".join(told) or "Neither model has an image right."
 
 

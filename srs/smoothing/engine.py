@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import importlib.util
 import os
+import re
 import secrets
 import signal
 import sys
@@ -37,9 +38,10 @@ def check(workers: int, scheduler: str, deadline: float = HOUR) -> None:
     """Refuse a number of workers, a scheduler or a deadline that nothing can be computed with."""
     settings.check_count(workers, 1, "workers")
     settings.check(deadline > 0, "deadline", deadline, "seconds, more than 0")
-    here = scheduler.startswith(ADDRESSES) or (scheduler.endswith((".yaml", ".yml")) and Path(scheduler).is_file())
+    address = bool(re.fullmatch(r"|(tcp|tls)://[^\s/:]+:\d{1,5}", scheduler))
+    queue = scheduler.endswith((".yaml", ".yml")) and Path(scheduler).is_file()
     right = "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue"
-    settings.check(not scheduler or here, "scheduler", scheduler, right)
+    settings.check(address or queue, "scheduler", scheduler, right)
     missing = (workers > 1 or scheduler) and importlib.util.find_spec("distributed") is None
     settings.check(not missing, "workers", scheduler or workers, "1 without Dask; `pip install srs[cluster]` brings it")
 

@@ -105,7 +105,7 @@ def certify_images(
             same = before.get("key") == key and alike(torch.tensor(before["first"]), first.cpu())
             check(same, "out", str(out), "another name: this table is of another model or other settings")
             other = [idx for idx, known in seen.items() if before["images"].get(idx, known) != known]
-            check(not other, "out", str(out), f"another name: image {', '.join(other[:1])} of this table, or its label, is another")
+            check(not other, "out", str(out), f"another name: image {''.join(other[:1])} of this table or its label is another")
             rows = store.read_rows(out).to_dict("records")
         sealed.write_json(told, {"key": key, "first": first.tolist(), "images": before["images"] | seen})
         done = {row["idx"] for row in rows}
