@@ -27,6 +27,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "runs": ("srs.profiles:list_runs", "names of a profile's runs"),
 }
 OWN = {"certify": "srs.experiments.own_model:certify_folder"}  # with --images: for a model of the user's own
+MORE = " With --images FOLDER and --model FILE.py:FUNCTION: a model of your own; `srs certify --images . --help` tells how."
 RUN_FLAGS = {"profile": "digits", "model": "SMALL", "sigma": 0.5, "recipe": "paper"}
 COMMON = {  # help texts, where a docstring has no other
     "device": "a torch device", "progress": "whether to show how far it is", "workers": "processes that share the work",
@@ -43,8 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     own = name in OWN and any(word.partition("=")[0] == "--images" or ".py:" in word for word in argv)
     module, _, function = (OWN[name] if own else COMMANDS[name][0]).partition(":")
     function = getattr(importlib.import_module(module), function)
-    more = "With --images FOLDER and --model FILE.py:FUNCTION: a model of your own; `srs certify --images . --help` tells how."
-    what = f"{inspect.getdoc(function).partition(chr(10))[0]} {more * (name in OWN and not own)}"
+    what = inspect.getdoc(function).partition("\n")[0] + MORE * (name in OWN and not own)
     flags = argparse.ArgumentParser(prog=f"srs {name}", description=what, allow_abbrev=False)
     add_flags(flags, function)
     try:

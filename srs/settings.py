@@ -216,8 +216,8 @@ class Sampling:
         """Refuse an audit that is larger than the sample, and votes or an audit by a solve that stops a batch at once."""
         check(method.audit <= self.n, "K", method.audit, f"at most n = {self.n} audited samples ({method.name})")
         for m in (method, method.auditor or self.reference):
-            alone = m.solver != "anderson_as_released" or m.tol == 0
-            check(alone, f"tol of {m.name}", m.tol, "0: this solver stops a batch at its worst sample, so votes would depend")
+            right = "0: this solver stops a batch at its worst sample, so votes would depend"
+            check(m.solver != "anderson_as_released" or m.tol == 0, f"tol of {m.name}", m.tol, right)
 
 
 EXPLICIT = Method("RS", "naive", 1)  # how an explicit network votes: one pass solves it from any start; see deq.resnet

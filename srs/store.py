@@ -124,9 +124,7 @@ def in_order(values: Iterable, order: Iterable | None = None) -> pd.Categorical:
 
 def read_attacks(run: Run, name: str = "attacks") -> pd.DataFrame:
     """The attacked images of a run, from what was computed here, else from what is shipped; columns as in ATTACKED."""
-    path = find(run, f"{name}.csv")
-    settings.check(path is not None, "attack results", str(own(run, f"{name}.csv")), "an existing file; `make` makes one")
-    return read_frame(path, ATTACKED, "table of attacked images", by="")
+    return read_frame(find(run, f"{name}.csv") or own(run, f"{name}.csv"), ATTACKED, "table of attacked images", by="")
 
 
 @dataclass(frozen=True)
@@ -161,9 +159,8 @@ def drawn_as(run: Run, method: settings.Method) -> dict:
 
 def _contradict(made: object, now: object) -> bool:
     """Whether two records differ in a field that both have: fields come and go with releases."""
-    if isinstance(made, dict) and isinstance(now, dict):
-        return any(_contradict(made[name], now[name]) for name in made.keys() & now.keys())
-    return made != now
+    both = made.keys() & now.keys() if isinstance(made, dict) and isinstance(now, dict) else None
+    return made != now if both is None else any(_contradict(made[name], now[name]) for name in both)
 
 
 def write_counts(run: Run, counted: Mapping[str, Iterable[ImageCounts]], made_by: Mapping[str, dict]) -> None:

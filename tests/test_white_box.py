@@ -38,7 +38,7 @@ def test_adversarial_training_attacks_after_the_unrolled_phase_and_goes_on_after
 
 def test_both_models_are_attacked_at_the_same_cost_and_compared_without_a_network(monkeypatch):
     run = run_of(RECIPE, images=2)
-    with pytest.raises(ConfigError, match="attack results"):
+    with pytest.raises(ConfigError, match="table of attacked images"):
         white_box.read(run)
     white_box.measure(run, white_box.suite_of(run, steps=1, radii=(0.5,)), progress=False)
     monkeypatch.setattr(checkpoints, "load", lambda *_: pytest.fail("a network was asked for"))

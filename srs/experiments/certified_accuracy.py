@@ -101,24 +101,19 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """Two tables for each run: certified accuracy, and what it costs."""
+    held, spent, shown = accuracy(counts, profile), cost(counts, profile), []
     n, k, _ = PUBLISHED_SETTINGS.values()
-    theirs = f" Rows '{PUBLISHED}' are the paper's own ({'ImageNet' if 'imagenet' in profile.data.name else 'CIFAR-10'}, N = "
-    theirs += f"{n}, K = {k})."
-    known = (frame := accuracy(counts, profile))["rule"].astype(str).eq(PUBLISHED)
-    parts = {
-        "certified_accuracy": (frame, (
-            f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius.{theirs * bool(known.any())}"
-        )),
-        "cost": (cost(counts, profile), (
-            f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise. NFE "
-            "are evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the estimation."
-        )),
-    }  # fmt: skip
-    shown = []
+    theirs = f"CIFAR-10, N = {n}, K = {k}" if "imagenet" not in profile.data.name else f"ImageNet, N = {n}, K = {k}"
     for run in certified_runs(counts, profile):
-        for kind, (frame, told) in parts.items():
-            caption = f"{told} {setting(run)}.{adaptive_finding(run) if kind == 'cost' else reach_finding(run)}"
-            shown.append(show.table(profile, name_of(kind, run), of_run(frame, run).drop(columns=RUN), caption))
+        own, told = of_run(held, run).drop(columns=RUN), f"{setting(run)}.{reach_finding(run)}"
+        note = f" Rows '{PUBLISHED}' are the paper's own ({theirs})." * (PUBLISHED in set(own["rule"]))
+        caption = f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius.{note} {told}"
+        shown.append(show.table(profile, name_of("certified_accuracy", run), own, caption))
+        shown.append(show.table(profile, name_of("cost", run), of_run(spent, run).drop(columns=RUN), (
+            f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise. NFE "
+            "are evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the "
+            f"estimation. {setting(run)}.{adaptive_finding(run)}"
+        )))  # fmt: skip
     return shown
 
 
@@ -126,8 +121,7 @@ def reach_finding(run: Run) -> str:
     """What the rules make of audited votes, and how far they can reach at all at a run's N and K; nothing without any."""
     p, told = run.profile, []
     for k in sorted({method.audit for method in p.methods if method.needs_audit}):
-        rules = bounds.Rule.AUDIT, bounds.Rule.THEOREM31
-        audited, theorem = (bounds.largest_radius(rule, p.n, k, run.sigma, p.alpha) for rule in rules)
+        audited, theorem = (bounds.largest_radius(rule, p.n, k, run.sigma, p.alpha) for rule in ("audit", "theorem31"))
         told.append(f"with K = {k} 'audit' certifies no radius above {audited:.3f}, Theorem 3.1 none above {theorem:.3f}")
     return f" {show.UNSOUND_NOTE} At this N {'; '.join(told)}." if told else ""
 
@@ -159,10 +153,10 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
         family, srs = family_name(model, recipe), best_of_the_paper(own)
-        where = f"MDEQ-{family} on {profile.data.name}, {images_of(own)}."
+        counted = sorted({*own.groupby("sigma", observed=True)["idx"].nunique()})
+        where = f"MDEQ-{family} on {profile.data.name}, {' to '.join(map(str, counted))} images."
         where += " Votes stop once the table's radii are decided: curves fall there, and ACR is less." * profile.adaptive
-        few = bool(own.groupby("sigma", observed=True)["idx"].nunique().min() < plots.FEW)
-        grey = " Grey: 95 % interval of the black line." * few
+        grey = " Grey: 95 % interval of the black line." * (counted[0] < plots.FEW)
         names = own["method"].cat.remove_unused_categories().cat.categories
         for i in range(0, len(names), 6):  # a panel can show so many lines
             some = own[own["method"].isin(names[i : i + 6])]
@@ -247,12 +241,6 @@ def family_name(model: str, recipe: str) -> str:
 def name_of(kind: str, run: Run) -> str:
     """The stable name of a run's table."""
     return family_name(f"{kind}_{run.model.name}_s{run.sigma:.2f}", run.train.recipe)
-
-
-def images_of(counts: pd.DataFrame) -> str:
-    """How many images were certified of a run."""
-    images = counts.groupby(RUN, observed=True)["idx"].nunique()
-    return f"{images.min()} to {images.max()} images" if images.nunique() > 1 else f"{images.min()} images"
 
 
 def model_of(run: Run) -> str:

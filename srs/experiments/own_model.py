@@ -70,10 +70,9 @@ def certify_folder(
     own, source, found = _given(model, images, channels, device)
     words = re.fullmatch(r"(\w+)-(\w+)-(\d+)(?: audited by (zero-(\w+)-(\d+)))?", method)
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
-    chosen = Method(method, words[2], int(words[3]), start=words[1], batch=100, warmup=10) if words else None
-    if chosen and chosen.needs_audit:
-        auditor = Method(words[4], words[5], int(words[6])) if words[4] else None
-        chosen = replace(chosen, audit=min(AUDIT, n), auditor=auditor)
+    auditor = Method(words[4], words[5], int(words[6])) if words and words[4] else None
+    chosen = Method(method, words[2], int(words[3]), words[1], batch=100, warmup=10, auditor=auditor) if words else None
+    chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
     smooth = Smooth(own, classes or found, sigma, method=chosen, keep=keep, levels=levels or None)
     table = certify_images(smooth, source, source.labels, n=n, alpha=alpha, skip=skip, out=out)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"

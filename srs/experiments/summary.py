@@ -242,37 +242,25 @@ def ways(run: Run) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def rests_on(run: Run) -> str:
-    """How many images a run's entries rest on, and how far an entry of about a half may be off."""
-    images = store.read_run(run)["idx"].nunique()
-    low, high = bounds.proportion_interval(images // 2, images, measures.CONFIDENCE)
-    return f"{images} images: an entry can be off by {50 * (high - low):.0f} points."
-
-
 def beside(profile: Profile) -> pd.DataFrame:
     """Certified accuracy in percent of the ways of a profile's main run, with intervals, below the paper's full solve.
 
-    Last the reference on the best other model of that level, trained without a loss that the paper has not.
+    Last the reference on that level's best model without a loss that the paper has not.
     """
-    run = main_run(every := store.read_counts(profile), profile)
-    others = [r for r in certified_accuracy.certified_runs(every, profile) if r.sigma == run.sigma and not r.train.consistency]
-    counted, rows = certified_accuracy.of_run(every, run), []
-    certified = measures.holding(counted, alpha=profile.alpha)
-    ours = measures.certified_accuracy(certified, profile.radii, ["method"]).drop(columns="ACR")
-    sure = measures.confidence(certified, profile.radii, ["method"])
-    for method in ours.index:
-        rows.append([f"our {method}", *(show.round_half_up(share, 1) for share in ours.loc[method])])
-        ends = (_span(*(100 * sure.loc[method, r]), "{:.1f}-{:.1f}") for r in profile.radii)
-        rows.append([f"{100 * measures.CONFIDENCE:g} % interval", *ends])
-    if run.train.consistency and others:
-        plain = measures.holding(every[every["method"] == profile.reference], alpha=profile.alpha)
-        plain = measures.certified_accuracy(plain, profile.radii, measures.RUN)
-        best = max(others, key=lambda r: plain.loc[tuple(certified_accuracy.identity(r).values()), "ACR"])
-        shares = plain.loc[tuple(certified_accuracy.identity(best).values())].drop("ACR")
-        rows.append([f"{profile.reference}, `{best.train.recipe}`", *(show.round_half_up(share, 1) for share in shares)])
-    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), ours.columns]
-    rows.insert(0, [f"the paper's {PAPER_REFERENCE}", *map("{:.0f}".format, theirs)])
-    return pd.DataFrame(rows, columns=[f"{counted['idx'].nunique()} images", *ours.columns])
+    run, names = main_run(every := store.read_counts(profile), profile), ["recipe", "method"]
+    certified = measures.holding(every[every["sigma"] == run.sigma], alpha=profile.alpha)
+    ours, sure = (of(certified, profile.radii, names) for of in (measures.certified_accuracy, measures.confidence))
+    own, cells = ours.loc[run.train.recipe], lambda row: [show.round_half_up(share, 1) for share in row.drop("ACR")]
+    theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), own.columns[:-1]]
+    rows = [[f"the paper's {PAPER_REFERENCE}", *map("{:.0f}".format, theirs)]]
+    for method in own.index:
+        ends = (_span(*(100 * sure.loc[(run.train.recipe, method), r]), "{:.1f}-{:.1f}") for r in profile.radii)
+        rows += [[f"our {method}", *cells(own.loc[method])], [f"{100 * measures.CONFIDENCE:g} % interval", *ends]]
+    plain = ours.xs(profile.reference, level="method").drop({r.train.recipe for r in profile.runs if r.train.consistency})
+    if run.train.consistency and len(plain):
+        rows.append([f"{profile.reference}, `{plain['ACR'].idxmax()}`", *cells(plain.loc[plain["ACR"].idxmax()])])
+    images = every.loc[every["recipe"] == run.train.recipe, "idx"].nunique()
+    return pd.DataFrame(rows, columns=[f"{images} images", *own.columns[:-1]])
 
 
 def filled(text: str) -> str:
@@ -285,7 +273,9 @@ def filled(text: str) -> str:
             run = profiles.get_run(profile, run[0], float(run[1]), run[2])
             table = scaling.projection(scaling.read(run)) if kind == "scaling" else ways(run)
         if kind == "rows":
-            table, left, told = show.cells(table, {"times fewer evaluations": 1}), 3, f"\n\n{rests_on(run)}"
+            table, left, images = show.cells(table, {"times fewer evaluations": 1}), 3, store.read_run(run)["idx"].nunique()
+            low, high = bounds.proportion_interval(images // 2, images, measures.CONFIDENCE)  # of an entry of about a half
+            told = f"\n\n{images} images: an entry can be off by {50 * (high - low):.0f} points."
         aligned = ["left"] * left + ["right"] * (table.shape[1] - left)
         return found[1] + table.to_markdown(index=False, disable_numparse=True, colalign=aligned) + told + found[4]
 

@@ -58,8 +58,6 @@ def check_image(model: mdeq.DEQ, x: torch.Tensor, classes: int) -> torch.Tensor:
         x = votes.check_inputs(model, x.to(device) if isinstance(x, torch.Tensor) and device else x, classes)
         alone, beside, _, again = (answers(model, *some)[0] for some in ((x,), (x, 1 - x), (1 - x,), (x,)))
     except (RuntimeError, IndexError) as error:  # torch's own, of a layer within
-        if type(error).__name__ == "OutOfMemoryError":
-            raise
         told = f"one that the model takes ({str(error).partition(chr(10))[0]})"
         raise settings.ConfigError(f"image shape = {tuple(x.shape)} is refused: want {told}") from error
     right = "one that gives an image the same logits alone, in a batch and after other images: batch norm with running "

@@ -26,7 +26,6 @@ with warnings.catch_warnings():
     tqdm = importlib.import_module("tqdm" if os.environ.get("SRS_MAKE") else "tqdm.auto").tqdm  # widgets, or lines under make
 
 HOUR = 3600.0  # seconds
-ADDRESSES = ("tcp://", "tls://")
 AHEAD = 2  # tasks sent out per worker: one at work, one that waits there
 
 
@@ -132,7 +131,7 @@ def _cluster(workers: int, scheduler: str) -> Iterator:
         calm = {f"distributed.nanny.pre-spawn-environ.MALLOC_{name}": value for name, value in kept.items()}
         calm |= {f"distributed.admin.{clock}.interval": "1s" for clock in ("tick", "system-monitor")}  # these cost small tasks
         stack.enter_context(dask.config.set(calm | {"distributed.worker.profile.enabled": False}))
-        if scheduler.startswith(ADDRESSES):
+        if "://" in scheduler:
             at = scheduler
         elif scheduler:
             at = stack.enter_context(_queue(Path(scheduler)))

@@ -45,8 +45,8 @@ class Smooth:
         self.model, self.sigma = adapters.as_deq(model, classes), settings.check_sigma(sigma)
         usual = settings.EXPLICIT if getattr(self.model, "explicit", False) else STANDARD
         stop = Stop((0.0,), keep=keep) if keep else None
-        noise = {"noise": "grid", "levels": levels} if levels else {}
-        self.method, self.sampling = method or usual, Sampling(classes, seed=seed, reference=STANDARD, stop=stop, **noise)
+        exact = {"noise": "grid", "levels": levels} if levels else {}
+        self.method, self.sampling = method or usual, Sampling(classes, seed=seed, reference=STANDARD, stop=stop, **exact)
 
     def certify(self, x: Tensor, n0: int = 100, n: int = 1_000, alpha: float = 0.001) -> tuple[int, float]:
         """The class of an image and the l2 radius within which it holds, but for a chance alpha; else (ABSTAIN, 0.0).
@@ -84,23 +84,18 @@ def certify_images(
     there, classes = len(images.labels if isinstance(images, data.Images) else images), smooth.sampling.classes
     check(0 < len(labels) == there, "labels", len(labels), f"a label for each of the images, {there}, and an image at least")
     check(0 <= min(labels) and max(labels) < classes, "labels", (min(labels), max(labels)), f"classes from 0 to {classes - 1}")
-
-    def image(idx: int) -> Tensor:
-        return torch.as_tensor(images.x(idx) if isinstance(images, data.Images) else images[idx])
-
+    image = images.x if isinstance(images, data.Images) else images.__getitem__
     chosen = range(0, len(labels), skip)[:most]
-    seen = {str(idx): f"{digest_of(image(idx))} {labels[idx]}" for idx in chosen}  # all are read before any work
+    seen = {str(idx): f"{digest_of(torch.as_tensor(image(idx)))} {labels[idx]}" for idx in chosen}  # all, before any work
     networks, mean = mdeq.networks_of(smooth.model), getattr(smooth.model, "train_mean", None)
     weights = [w for network in networks for w in (*network.state_dict().values(), *network.buffers())]
     made_by = inference.computed_on(weights[0].device if weights else "cpu"), store.code_digest(*VOTES_DEPEND_ON)
     given = digest_of(*weights, *([] if mean is None else [mean])), smooth.sigma, smooth.method
     key = settings.fingerprint(*given, replace(smooth.sampling, n0=n0, n=n), alpha, *made_by)
-    first = answers(smooth.model, check_image(smooth.model, image(0), classes))  # code that no digest sees shows here
-    out, rows = Path(out), []
-    told = out.with_name(f"{out.name}.json")
+    first = answers(smooth.model, check_image(smooth.model, torch.as_tensor(image(0)), classes))  # shows what no digest sees
+    out, told, rows = Path(out), Path(f"{out}.json"), []
     with sealed.alone(out.with_name(f".{out.name}.lock"), f"certifying into {out}"):
-        what = "record of what a table was made with"
-        before = sealed.read_json(told, what, by="certify") if told.is_file() else {"images": {}}
+        before = sealed.read_json(told, "record of a table", by="certify") if told.is_file() else {"images": {}}
         if out.is_file():
             same = before.get("key") == key and alike(torch.tensor(before["first"]), first.cpu())
             check(same, "out", str(out), "another name: this table is of another model or other settings")
@@ -110,7 +105,7 @@ def certify_images(
         sealed.write_json(told, {"key": key, "first": first.tolist(), "images": before["images"] | seen})
         done = {row["idx"] for row in rows}
         for idx in engine.tqdm([idx for idx in chosen if idx not in done], desc="certify", unit="image"):
-            found = smooth.certificate(image(idx), n0, n, alpha, idx=idx)
+            found = smooth.certificate(torch.as_tensor(image(idx)), n0, n, alpha, idx=idx)
             row = idx, labels[idx], found.predict, found.radius, int(found.predict == labels[idx])
             rows.append(dict(zip(store.ROW, (*row, float(found.votes.seconds.sum())))))
             table = pd.DataFrame(rows).sort_values("idx")
