@@ -186,7 +186,7 @@ def digest(images: Images, which: Sequence[int] | None = None) -> str:
     whole = hashlib.sha256()
     if which is None:
         whole.update(images.labels.numpy().tobytes())
-    else:
+    if which is not None:
         for i in which:
             whole.update(images.x(int(i)).numpy().tobytes())
         whole.update(images.labels[list(which)].numpy().tobytes())
