@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, hypergeom, norm
 
 from srs.settings import Method, Sampling
 from srs.smoothing import bounds, certify
@@ -122,6 +122,18 @@ def test_the_largest_radius_of_each_rule():
     """What each can certify at best at the paper's N = 10,000, K = 400 and alpha."""
     for rule, cap in {"theorem31": 0.991, "audit": 1.003, "released": 1.583, "cohen": 1.599}.items():
         assert bounds.largest_radius(rule, 10_000, 400, 0.5, ALPHA) == pytest.approx(cap, abs=5e-4)
+
+
+def test_the_theorem_s_agreement_step_fails_too_often_only_where_nothing_is_certified():
+    """Its limit on A of N_A votes that agree, n of them audited: exact failure rates in all small cases."""
+    for level in (1e-3, 0.02, 0.15, 0.3):
+        for n_a, n in ((n_a, n) for n_a in range(2, 26) for n in range(1, n_a + 1)):
+            limits = bounds.lower_confidence_bound(np.arange(n + 1), n, level)
+            agree = np.arange(1, n_a + 1)
+            fails = np.array([hypergeom.pmf(np.arange(n + 1), n_a, a, n)[limits > a / n_a].sum() for a in agree])
+            assert (fails[agree > n_a / 2] <= level + 1e-12).all()
+            if (level, n_a, n) == (0.15, 19, 3):
+                assert fails[0] == pytest.approx(3 / 19)
 
 
 def test_top_class_breaks_ties_low_and_ignores_abstentions():

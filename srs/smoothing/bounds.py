@@ -119,8 +119,8 @@ def theorem31(counts: Counts, alpha: float) -> np.ndarray:
     """p_lower of the paper's Theorem 3.1: LowerConfBound(N_A - p_m_upper N_A, N, 1 - alpha/2).
 
     1 - p_m_upper = LowerConfBound(N_1, N_2, 1 - alpha/2), the share of votes that agree; 0 without an audit.
-    As published, the agreement step takes N_1 of N_2 for binomial, though the audit draws without replacement. At large levels
-    its limit can fail more often than it says: 3/19 of the time at 0.15, if 1 of N_A = 19 votes agrees and 3 are audited.
+    As published, the agreement step takes N_1 of N_2 for binomial, though the audit draws without replacement. Its limit can
+    fail too often (3/19 at level 0.15, if 1 of N_A = 19 agrees and 3 are audited), at no share above 1/2 that tests try.
     """
     share = lower_confidence_bound(counts.n_1, counts.n_2, alpha / 2)
     return lower_confidence_bound(share * counts.n_a, counts.n, alpha / 2)

@@ -110,4 +110,4 @@ def certify_images(
             rows.append(dict(zip(store.ROW, (*row, float(found.votes.seconds.sum())))))
             table = pd.DataFrame(rows).sort_values("idx")
             sealed.write(out, table.to_csv(sep="\t", index=False, lineterminator="\n").encode())
-    return pd.DataFrame(rows).sort_values("idx", ignore_index=True)
+    return pd.DataFrame(rows, columns=[*store.ROW]).sort_values("idx", ignore_index=True)
