@@ -180,6 +180,7 @@ bench: $(foreach run,$(filter SMALL-s0.50-%,$(RUNS)),$(NB)/10_train-$(run).ipynb
 
 tables: | $(ENV)  ## tables and figures from stored counts, without a network
 	$(PY) -m srs show --profile $(PROFILE) $(if $(REPORT),,--brief)
+	@echo "made: figures/$(PROFILE)/*.md, .csv, .tex, .pdf, .png"
 
 verify: | $(ENV)  ## ROWS stored rows, drawn at random, computed anew from weights and seeds
 	$(PY) -m srs verify --profile $(PROFILE) --rows $(ROWS)
