@@ -181,7 +181,7 @@ PROFILES = {
             "cifar10_long", CIFAR10, (
                 Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE),
                 Run(SMALL, CIFAR_ANNEAL, 0.5), Run(SMALL, CIFAR_AGREE, 0.5, ROUNDED),
-                *(Run(SMALL, recipe, sigma, images=IMAGES[sigma]) for sigma, recipe in CIFAR_AGAIN.items() if sigma != 0.25),
+                *(Run(SMALL, recipe, sigma, images=IMAGES[sigma]) for sigma, recipe in CIFAR_AGAIN.items()),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
         # Every fifth of these images at the paper's N, K, alpha and number of chains.
