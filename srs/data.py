@@ -171,7 +171,8 @@ def _read(path: str) -> Image.Image:
     """The image of a file in RGB; refused where it cannot be read or RGB of 8 bits would lose something."""
     try:
         with Image.open(path) as image:
-            deep = any(";16" in str(tile.args) for tile in image.tile)  # PIL would drop half of an RGB image's bits in silence
+            # PIL would drop half of an RGB image's bits in silence: of PNG and TIFF, and of PPM.
+            deep = any(";16" in str(tile.args) or tile.codec_name == "ppm" and tile.args[-1] > 255 for tile in image.tile)
             lost = "of more than 8 bits" if deep or image.mode not in (*EIGHT_BITS, "LA", "PA", "RGBA") else ""
             lost = "transparent" if image.has_transparency_data else lost
             rgb = image.convert("RGB")
@@ -183,9 +184,7 @@ def _read(path: str) -> Image.Image:
 
 def digest(images: Images, which: Sequence[int] | None = None) -> str:
     """Sixteen hex digits of the pixels and labels of some images; of a whole split of files, their names and sizes instead."""
-    whole = hashlib.sha256()
-    if which is None:
-        whole.update(images.labels.numpy().tobytes())
+    whole = hashlib.sha256(b"" if which is not None else images.labels.numpy().tobytes())
     if which is not None:
         for i in which:
             whole.update(images.x(int(i)).numpy().tobytes())
