@@ -106,7 +106,7 @@ def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
     both = measures.rrd(measures.certificates(counted[counted["method"].isin([srs, profile.reference])], alpha=profile.alpha))
     above = (both["radius"] > both["radius_rs"]).groupby(both["rule"].cat.rename_categories(show.RULE_LABELS), observed=True)
     return (
-        f"{told}It does not pay for wrong votes. Of {above.size().max()} images, those where {srs} has a larger radius than "
+        f"{told}The authors' formula does not pay for wrong votes. Of {above.size().max()} images, those where {srs} has a larger radius than "
         f"{profile.reference} on the same noise: {', '.join(f'{count} under {rule}' for rule, count in above.sum().items())}."
     )
 
