@@ -105,9 +105,10 @@ def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
         told = f"Where the truth is known, '{name}' is refuted in {refuted.sum()} of {refuted.size} simulated settings. "
     both = measures.rrd(measures.certificates(counted[counted["method"].isin([srs, profile.reference])], alpha=profile.alpha))
     above = (both["radius"] > both["radius_rs"]).groupby(both["rule"].cat.rename_categories(show.RULE_LABELS), observed=True)
+    larger = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
     return (
-        f"{told}The authors' formula does not pay for wrong votes. Of {above.size().max()} images, those where {srs} has a larger radius than "
-        f"{profile.reference} on the same noise: {', '.join(f'{count} under {rule}' for rule, count in above.sum().items())}."
+        f"{told}The authors' formula does not pay for wrong votes. Of {above.size().max()} images, those where {srs} has a "
+        f"larger radius than {profile.reference} on the same noise: {larger}."
     )
 
 
