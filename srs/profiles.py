@@ -173,7 +173,7 @@ PROFILES = {
         ),
         Profile(
             "cifar10", CIFAR10, CIFAR_COUNTED, CIFAR_MORE, "MDEQ-30A", images=20, stride=250,
-            n0=100, n=1_000, ablation_images=5, attacks=Suite(paper_attacks(), images=5, n=50, runs=(("SMALL", 0.5),)),
+            n0=100, n=1_000, ablation_images=5, attacks=Suite(paper_attacks(), images=20, n=50, runs=(("SMALL", 0.5),)),
             trains_more=False,
         ),
         # 500 images as in the paper by votes without an audit; each stops once the radii of the table are decided.
@@ -184,10 +184,10 @@ PROFILES = {
                 *(Run(SMALL, recipe, sigma, images=IMAGES[sigma]) for sigma, recipe in CIFAR_AGAIN.items()),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
-        # Every fifth of these images at the paper's N, K, alpha and number of chains.
+        # Every fifth of these 500 images at the paper's N, K, alpha and number of chains.
         Profile(
             "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_AGREE, 0.5),), CIFAR_FIXED, "RS-tol",
-            images=87, stride=50, n0=100, n=10_000, ablation_images=0,
+            images=100, stride=50, n0=100, n=10_000, ablation_images=0,
         ),
         # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(
