@@ -259,7 +259,7 @@ def beside(profile: Profile) -> pd.DataFrame:
         rows += [[f"our {method}", *cells(own.loc[method])], [f"{100 * measures.CONFIDENCE:g} % interval", *ends]]
     plain = ours.xs(profile.reference, level="method").drop({r.train.recipe for r in profile.runs if r.train.consistency})
     if run.train.consistency and len(plain):
-        rows.append([f"{profile.reference}, `{plain['ACR'].idxmax()}`", *cells(plain.loc[plain["ACR"].idxmax()])])
+        rows.append([f"our {profile.reference}, no such loss", *cells(plain.loc[plain["ACR"].idxmax()])])
     images = every.loc[every["recipe"] == run.train.recipe, "idx"].nunique()
     return pd.DataFrame(rows, columns=[f"{images} images", *own.columns[:-1]])
 
