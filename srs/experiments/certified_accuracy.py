@@ -153,10 +153,10 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     certified, shown = measures.certificates(counts, alpha=profile.alpha), []
     for (model, recipe), own in certified.groupby(["model", "recipe"], observed=True):
         family, srs = family_name(model, recipe), best_of_the_paper(own)
-        counted = sorted({*own.groupby("sigma", observed=True)["idx"].nunique()})
-        where = f"MDEQ-{family} on {profile.data.name}, {' to '.join(map(str, counted))} images."
+        counted = own.groupby("sigma", observed=True)["idx"].nunique()
+        where = f"MDEQ-{family} on {profile.data.name}, {' to '.join(map(str, sorted({counted.min(), counted.max()})))} images."
         where += " Votes stop once the table's radii are decided: curves fall there, and ACR is less." * profile.adaptive
-        grey = " Grey: 95 % interval of the black line." * (counted[0] < plots.FEW)
+        grey = " Grey: 95 % interval of the black line." * bool(counted.min() < plots.FEW)
         names = own["method"].cat.remove_unused_categories().cat.categories
         for i in range(0, len(names), 6):  # a panel can show so many lines
             some = own[own["method"].isin(names[i : i + 6])]
