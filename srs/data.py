@@ -77,11 +77,16 @@ def load(data: settings.Data, split: str) -> Images:
     return images
 
 
-def image_folder(folder: Path, channels: int = 3) -> Images:
-    """The images of any folder that has a folder per class, all of the first one's size; 1 channel is grey."""
+def image_folder(folder: Path, channels: int = 3, classes: int = 0) -> Images:
+    """The images of a folder with a folder per class, named by numbers if there are more `classes`; 1 channel is grey."""
     files, labels = _listed(folder)
     first = _read(files[0])
-    return _folder(folder, settings.Data("own", (channels, first.height, first.width), max(labels) + 1, (), ()))
+    found = _folder(folder, settings.Data("own", (channels, first.height, first.width), max(labels) + 1, (), ()))
+    if classes <= len(names := _classes(folder)):
+        return found
+    numbers = [int(name) for name in names if name.isdecimal() and int(name) < classes]
+    settings.check(len(numbers) == len(names), f"classes in {folder}", names[:4], f"{classes} of them, or numbers from 0")
+    return found._replace(labels=torch.tensor(numbers)[found.labels])
 
 
 def at_hand(data: settings.Data, split: str) -> bool:

@@ -153,7 +153,6 @@ FEWER = dict(methods=tuple(replace(m, auditor=None) for m in CIFAR_METHODS[:6]),
 CIFAR_COUNTED = tuple(run if run.sigma == 0.5 else replace(run, **FEWER) for run in CIFAR_RUNS)
 NO_AUDIT = (replace(STOP, batch=50), fast_methods(batch=50, audit=0)[0])  # votes as the full solve's, and the cheapest
 ONE = (NO_AUDIT[0], Method("RS-mean-1A", "anderson", 1, start="train_mean", batch=50))
-IMAGES = {0.12: 500, 0.25: 125, 1.0: 250}  # that two cores had time for
 ROUNDED = (NO_AUDIT[0], Method("RS-mean-1N-bf16", "naive", 1, start="train_mean", batch=200, head="bfloat16"))
 # The paper's six rows at its K, with the solve that audits, which is the reference, in the place of the full one.
 CIFAR_FIXED = (  # in batches that fill a GPU
@@ -181,7 +180,7 @@ PROFILES = {
             "cifar10_long", CIFAR10, (
                 Run(SMALL, CIFAR_LONG, 0.5), Run(SMALL, CIFAR_ONE, 0.5, ONE),
                 Run(SMALL, CIFAR_ANNEAL, 0.5), Run(SMALL, CIFAR_AGREE, 0.5, ROUNDED),
-                *(Run(SMALL, recipe, sigma, images=IMAGES[sigma]) for sigma, recipe in CIFAR_AGAIN.items()),
+                *(Run(SMALL, CIFAR_AGAIN[s], s, images=n) for s, n in ((0.12, 500), (0.25, 125), (1.0, 250))),
             ), NO_AUDIT, "RS-tol", images=500, stride=10, n0=100, n=10_000, adaptive=True,
         ),
         # Every fifth of these 500 images at the paper's N, K, alpha and number of chains.

@@ -218,3 +218,12 @@ def test_without_images_one_sentence_says_what_to_do(srs_root, monkeypatch):
             data.load(missing, "test")
     with pytest.raises(ConfigError, match="split = 'dev'.*train, val, test"):
         data.load(DIGITS, "dev")
+
+
+def test_a_folder_that_lacks_classes_has_the_labels_that_its_numbers_say(tmp_path):
+    for name in ("10", "2"):
+        save(PIXELS, tmp_path / name / "1.png")
+    assert data.image_folder(tmp_path).labels.tolist() == [1, 0]
+    assert data.image_folder(tmp_path, classes=11).labels.tolist() == [10, 2]
+    with pytest.raises(ConfigError, match="want 10 of them, or numbers from 0"):
+        data.image_folder(tmp_path, classes=10)

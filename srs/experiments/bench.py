@@ -27,8 +27,7 @@ COLUMNS = {"label": str, "batch": int, "repetitions": int, "nfe": float, "second
 def contenders_of(run: Run, copies: int) -> tuple[Method, ...]:
     """The released code's ways, then every method of the run's profile."""
     audits = [method.audit for method in run.profile.methods if method.audit]
-    ours = (replace(method, batch=min(method.batch, copies)) for method in run.profile.methods)
-    return (*released(copies, min(audits, default=0)), *ours)
+    return (*released(copies, min(audits, default=0)), *(replace(m, batch=min(m.batch, copies)) for m in run.profile.methods))
 
 
 def released(copies: int, audit: int) -> tuple[Method, ...]:

@@ -61,13 +61,12 @@ def certify_folder(
         method: START-SOLVER-STEPS, as `srs tune` prints it; empty: plain randomized smoothing with the full solve.
         skip: every skip-th image.
         channels: 3 for colour, 1 for grey.
-        classes: of the model; 0: as many as folders.
+        classes: of the model, where a folder is missing and the others are named by numbers from 0; 0: as many as folders.
         keep: stop drawing at this share of the radius of all n copies, as 0.95; 0: all are drawn, as where an audit is due.
         levels: 255: exact noise on 8-bit pixels, see `Smooth`; 0: floating point.
         out: the table; a call that was interrupted goes on.
     """
-    check(bool(images), "images", images, "a folder with a folder of images per class")
-    own, source, found = _given(model, images, channels, device)
+    own, source, found = _given(model, images, channels, device, classes)
     words = re.fullmatch(r"(\w+)-(\w+)-(\d+)(?: audited by (zero-(\w+)-(\d+)))?", method)
     check(bool(words or not method), "method", method, "START-SOLVER-STEPS, as zero-anderson-4 or previous-anderson-3")
     auditor = Method(words[4], words[5], int(words[6])) if words and words[4] else None
@@ -104,7 +103,7 @@ def tune_folder(
     return f"{found}{how if lacks else ''}"
 
 
-def _given(model: str, images: str, channels: int, device: str) -> tuple[object, data.Images, int]:
+def _given(model: str, images: str, channels: int, device: str, classes: int = 0) -> tuple[object, data.Images, int]:
     """The model, the images and the number of classes that a command line names; no folder: what a zoo model learned."""
     inference.check_device(device)
     file, _, function = model.rpartition(":")
@@ -112,7 +111,7 @@ def _given(model: str, images: str, channels: int, device: str) -> tuple[object,
     check(there, "model", model, "FILE.py:FUNCTION with a file that is there, or the name of a zoo model")
     check(bool(images or not file), "images", images, "a folder with a folder of images per class")
     if images:
-        source = data.image_folder(Path(images), channels)
+        source = data.image_folder(Path(images), channels, classes)
     else:
         source = data.load(settings.pick(model.partition("/")[0], profiles.DATASETS, "data set"), "train")
     if file:

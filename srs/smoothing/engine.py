@@ -39,8 +39,7 @@ def check(workers: int, scheduler: str, deadline: float = HOUR) -> None:
     settings.check(deadline > 0, "deadline", deadline, "seconds, more than 0")
     address = bool(re.fullmatch(r"|(tcp|tls)://[^\s/:]+:\d{1,5}", scheduler))
     queue = scheduler.endswith((".yaml", ".yml")) and Path(scheduler).is_file()
-    right = "tcp://host:port of a Dask scheduler, or a YAML file of dask-jobqueue"
-    settings.check(address or queue, "scheduler", scheduler, right)
+    settings.check(address or queue, "scheduler", scheduler, "tcp://host:port of Dask, or a YAML file of dask-jobqueue")
     missing = (workers > 1 or scheduler) and importlib.util.find_spec("distributed") is None
     settings.check(not missing, "workers", scheduler or workers, "1 without Dask; `pip install srs[cluster]` brings it")
 
