@@ -89,6 +89,11 @@ def image_folder(folder: Path, channels: int = 3, classes: int = 0) -> Images:
     return found._replace(labels=torch.tensor(numbers)[found.labels])
 
 
+def spread(count: int, most: int) -> Tensor:
+    """At most so many positions of `count`, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).long()
+
+
 def at_hand(data: settings.Data, split: str) -> bool:
     """Whether a split can be loaded without a network."""
     raw = sealed.root() / "data" / "raw" / "cifar-10-batches-py"
@@ -177,7 +182,7 @@ def _read(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             # PIL would drop half of an RGB image's bits in silence: of PNG and TIFF, and of PPM.
-            deep = any(";16" in str(tile.args) or tile.codec_name == "ppm" and tile.args[-1] > 255 for tile in image.tile)
+            deep = any(";16" in str(t.args) or t.codec_name.startswith("ppm") and t.args[-1] > 255 for t in image.tile)
             lost = "of more than 8 bits" if deep or image.mode not in (*EIGHT_BITS, "LA", "PA", "RGBA") else ""
             lost = "transparent" if image.has_transparency_data else lost
             rgb = image.convert("RGB")

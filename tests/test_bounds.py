@@ -128,8 +128,7 @@ def test_the_theorem_s_agreement_step_fails_too_often_only_where_nothing_is_cert
     """Its limit on A of N_A votes that agree, n of them audited: exact failure rates in all small cases."""
     for level in (1e-3, 0.02, 0.15, 0.3):
         for n_a, n in ((n_a, n) for n_a in range(2, 26) for n in range(1, n_a + 1)):
-            limits = bounds.lower_confidence_bound(np.arange(n + 1), n, level)
-            agree = np.arange(1, n_a + 1)
+            limits, agree = bounds.lower_confidence_bound(np.arange(n + 1), n, level), np.arange(1, n_a + 1)
             fails = np.array([hypergeom.pmf(np.arange(n + 1), n_a, a, n)[limits > a / n_a].sum() for a in agree])
             assert (fails[agree > n_a / 2] <= level + 1e-12).all()
             if (level, n_a, n) == (0.15, 19, 3):

@@ -154,6 +154,7 @@ REFUSED = {
     "shape": (lambda f: save(PIXELS[:7], f / "class1" / "2.png"), r"shape of .*class1/2.png.*\(3, 7, 8\).*\(3, 8, 8\)"),
     "empty file": (lambda f: (f / "class1" / "1.png").write_bytes(b""), "class1/1.png.*can be read"),
     "grey of 16 bits": (lambda f: save(PIXELS[..., 0].astype(np.uint16), f / "class1" / "1.png"), "1.png.*more than 8 bits"),
+    "plain PPM of 16 bits": (lambda f: (f / "class1" / "1.ppm").write_text("P3 8 8 65535 " + 192 * "7 "), "1.ppm.*than 8 bits"),
     "PPM of 16 bits": (lambda f: (f / "class1" / "1.ppm").write_bytes(b"P6 8 8 65535\n" + bytes(384)), "1.ppm.*than 8 bits"),
     "RGB of 16 bits": (lambda f: png_of_16_bits(f / "class1" / "1.png"), "class1/1.png.*more than 8 bits"),
     "alpha": (lambda f: save(np.dstack([PIXELS, PIXELS[..., 0]]), f / "class1" / "1.png"), "class1/1.png.*transparent"),

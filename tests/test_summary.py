@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from tests import synthetic
 from tests.helpers import at_sigmas
@@ -72,6 +73,8 @@ def test_the_distance_is_ours_minus_the_paper_s_and_its_interval_holds_it(monkey
     assert low < share - printed < high
     said, table = summary.accuracy_finding(cifar10, profile)
     assert "Ours minus the paper's MDEQ-30A: " in said and table == "paper_distance"
+    large = cifar10.assign(model="LARGE")  # of another size, at the same recipes
+    assert summary.accuracy_finding(pd.concat([cifar10.astype({"model": object}), large]), profile) == (said, table)
     worse, _ = summary.accuracy_finding(cifar10.assign(n_a=cifar10["n_a"] * 9 // 10), profile)
     assert said.split("Ours minus")[1] != worse.split("Ours minus")[1]
     assert summary.distance(cifar10, replace(profile, data=profiles.DIGITS)).empty, "no distance between data sets"

@@ -126,8 +126,7 @@ def bench(run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 
 
 def read(run: Run) -> pd.DataFrame | None:
     """The stored timings of a run's methods; None where they were not taken."""
-    path = store.find(run, "bench.csv")
-    return store.read_frame(path, COLUMNS, "table of timings", by="bench") if path else None
+    return store.read_frame(path, COLUMNS, "table of timings", by="bench") if (path := store.find(run, "bench.csv")) else None
 
 
 def certificate_cost(run: Run, timings: pd.DataFrame, n: int) -> pd.DataFrame:

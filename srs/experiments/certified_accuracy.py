@@ -102,8 +102,7 @@ def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     """Two tables for each run: certified accuracy, and what it costs."""
     held, spent, shown = accuracy(counts, profile), cost(counts, profile), []
-    n, k, _ = PUBLISHED_SETTINGS.values()
-    theirs = f"CIFAR-10, N = {n}, K = {k}" if "imagenet" not in profile.data.name else f"ImageNet, N = {n}, K = {k}"
+    theirs = "{}, N = {n}, K = {k}".format("ImageNet" if "imagenet" in profile.data.name else "CIFAR-10", **PUBLISHED_SETTINGS)
     for run in certified_runs(counts, profile):
         own, told = of_run(held, run).drop(columns=RUN), f"{setting(run)}.{reach_finding(run)}"
         note = f" Rows '{PUBLISHED}' are the paper's own ({theirs})." * (PUBLISHED in set(own["rule"]))

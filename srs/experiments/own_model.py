@@ -96,7 +96,7 @@ def tune_folder(
     """
     check(most >= 1, "most", most, "at least 1 image")
     own, source, classes = _given(model, images, channels, device)
-    some = torch.linspace(0, len(source.labels) - 1, min(most, len(source.labels))).long()
+    some = data.spread(len(source.labels), most)
     found = tune(own, source.x(some), source.labels[some], classes=classes, sigma=sigma, n=n)
     lacks = found.method.start == "train_mean" and getattr(own, "train_mean", None) is None
     how = "\nto start there, give your model the attribute `train_mean`: that of srs.tune(...).model"
@@ -116,8 +116,8 @@ def _given(model: str, images: str, channels: int, device: str, classes: int = 0
         source = data.load(settings.pick(model.partition("/")[0], profiles.DATASETS, "data set"), "train")
     if file:
         sys.path.insert(0, str(Path(file).resolve().parent))  # as for `python FILE.py`
-        there = {name: made for name, made in runpy.run_path(file).items() if callable(made) and name[0] != "_"}
-    own = settings.pick(function, there, "function")() if file else load(model, device)
+        functions = {name: made for name, made in runpy.run_path(file).items() if callable(made) and name[0] != "_"}
+    own = settings.pick(function, functions, "function")() if file else load(model, device)
     return own.to(device) if isinstance(own, nn.Module) else own, source, int(source.labels.max()) + 1
 
 

@@ -29,7 +29,7 @@ MARKERS = dict(zip(show.RULE_LABELS.values(), "os^x"))
 
 
 def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, str]]:
-    """Questions, their answers with numbers, and the tables in which they stand; of when SRS pays, from `audit_size_pays`."""
+    """Questions, their answers with numbers, and their tables; some are read from `failure_rates` and `audit_size_pays`."""
     run, told = main_run(counted, profile), [("How accurate is it?", *accuracy_finding(counted, profile))]
     own = certified_accuracy.of_run(counted, run)
     standard = kept(at_main_sigma(counted, profile), profile).query("method == @profile.reference")
@@ -73,7 +73,7 @@ def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]
     )
     if (away := distance(counted, profile)).empty:
         return sentence, name_of("certified_accuracy", run)
-    away = away[(away["sigma"] == run.sigma) & (away["method"] == methods[0])]
+    away = away[(away[["model", "sigma", "method"]] == [run.model.name, run.sigma, methods[0]]).all(axis=1)]
     away = away.set_index(["recipe", "statement"]).filter(like="r=")
     points = away.loc[(run.train.recipe, "distance")]
     sentence += f" Ours minus the paper's {PAPER_REFERENCE}: {points.min():+.1f} to {points.max():+.1f} points over all radii"
@@ -249,7 +249,8 @@ def beside(profile: Profile) -> pd.DataFrame:
     Last the reference on that level's best model without a loss that the paper has not.
     """
     run, names = main_run(every := store.read_counts(profile), profile), ["recipe", "method"]
-    certified = measures.holding(every[every["sigma"] == run.sigma], alpha=profile.alpha)
+    there = every[(every["sigma"] == run.sigma) & (every["model"] == run.model.name)]
+    certified = measures.holding(there, alpha=profile.alpha)
     ours, sure = (of(certified, profile.radii, names) for of in (measures.certified_accuracy, measures.confidence))
     own, cells = ours.loc[run.train.recipe], lambda row: [show.round_half_up(share, 1) for share in row.drop("ACR")]
     theirs = certified_accuracy.published(profile.data.name).loc[(run.model.name, run.sigma, PAPER_REFERENCE), own.columns[:-1]]
@@ -260,8 +261,7 @@ def beside(profile: Profile) -> pd.DataFrame:
     plain = ours.xs(profile.reference, level="method").drop({r.train.recipe for r in profile.runs if r.train.consistency})
     if run.train.consistency and len(plain):
         rows.append([f"our {profile.reference}, no such loss", *cells(plain.loc[plain["ACR"].idxmax()])])
-    images = every.loc[every["recipe"] == run.train.recipe, "idx"].nunique()
-    return pd.DataFrame(rows, columns=[f"{images} images", *own.columns[:-1]])
+    return pd.DataFrame(rows, columns=[f"{certified_accuracy.of_run(there, run)['idx'].nunique()} images", *own.columns[:-1]])
 
 
 def filled(text: str) -> str:

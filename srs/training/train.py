@@ -206,8 +206,7 @@ def _settings(run: settings.Run) -> str:
 @torch.no_grad()
 def mean_solution(model: mdeq.MDEQ, run: settings.Run, images: data.Images, device: str) -> Tensor:
     """The mean solution (D,) over noisy training images: a start that depends on no image that is certified."""
-    count = len(images.labels)
-    some = torch.linspace(0, count - 1, min(count, run.profile.card_images or MEAN_IMAGES)).long()  # evenly spread
+    some = data.spread(len(images.labels), run.profile.card_images or MEAN_IMAGES)
     total, generator = 0.0, torch.Generator().manual_seed(seed_of(run, "train_mean", 0))
     for part in some.split(100):
         x = images.x(part)
@@ -223,8 +222,7 @@ def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
     steps = (*(k for k in QUALITY_STEPS if k < full), full)
     for split in ("val", "test"):
         images = data.load(run.profile.data, split)
-        count = len(images.labels)
-        every = torch.linspace(0, count - 1, min(count, run.profile.card_images or ACCURACY_IMAGES)).long()
+        every = data.spread(len(images.labels), run.profile.card_images or ACCURACY_IMAGES)
         traced = every[:: max(1, len(every) // QUALITY_IMAGES)]
         generator = torch.Generator().manual_seed(seed_of(run, "quality", 0))
         right, parts = 0, []
@@ -239,9 +237,8 @@ def measure_quality(model: mdeq.MDEQ, run: settings.Run, device: str) -> dict:
             parts.append(torch.stack([clean == y[own], *residuals, *(given == classes[-1] for given in classes)]))
         clean, *rest = torch.cat(parts, dim=1).mean(dim=1).tolist()
         residual, agreement = (dict(zip(map(str, steps), part)) for part in (rest[: len(steps)], rest[len(steps) :]))
-        accuracy = {"clean_accuracy": clean, "noisy_accuracy": right / len(every)}
-        images = {"accuracy_images": len(every), "quality_images": len(traced)}
-        quality[split] = images | accuracy | {"residual": residual, "agreement": agreement}
+        told = {"accuracy_images": len(every), "quality_images": len(traced), "clean_accuracy": clean}
+        quality[split] = told | {"noisy_accuracy": right / len(every), "residual": residual, "agreement": agreement}
     return quality["test"] | {"validation": quality["val"]}
 
 
