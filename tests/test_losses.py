@@ -83,10 +83,11 @@ def test_loss_decreases(recipe, how):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU")
-def test_a_graph_gives_the_gradients_of_the_loss_that_it_was_captured_from():
+@pytest.mark.parametrize("recipe", (RECIPE, THEN), ids=("implicit", "path_independent"))
+def test_a_graph_gives_the_gradients_of_the_loss_that_it_was_captured_from(recipe):
     inference.choose_kernels()
     model, (x, y) = mdeq.build(replace(TINY, dropout=0.0), DIGITS, 0).cuda().train(), (part.cuda() for part in digits(48))
-    gradients, z = train.Gradients(model, THEN), None
+    gradients, z = train.Gradients(model, recipe), None
     for way in 4 * [("zero", 0), ("other", 1), ("mean", 2)]:
         earlier, how = z, dict(pretrain=False, penalise=False, way=way)
         z = gradients(x, y, earlier, **how).clone()

@@ -57,6 +57,9 @@ class Solver(NamedTuple):
             unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
             if decided:
                 unsolved &= ~decided(k, active, z)
+            if last and len(active) == len(out):  # for a mask, a GPU waits; a CUDA graph takes none
+                out[:], residual[:], steps[:] = z, r, max_steps
+                break
             done = torch.ones_like(unsolved) if last else ~unsolved
             out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
             if done.any() and not last:

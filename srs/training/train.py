@@ -102,8 +102,7 @@ class Gradients:
         """The solutions (B, D) of the batch, as `losses.loss`; every weight's gradient is where an optimiser looks for it."""
         how, given = dict(pretrain=pretrain, penalise=penalise, way=way), [v for v in (x, y, earlier) if v is not None]
         kind = (*how.values(), earlier is None)
-        implicit = self.recipe.gradient == "implicit" and not pretrain  # its hook is no part of a graph
-        if not x.is_cuda or implicit or kind not in self.graphs:  # the first time loads what a capture may not
+        if not x.is_cuda or kind not in self.graphs:  # the first time loads what a capture may not
             self.graphs[kind] = None
             return self._compute(x, y, earlier, how)
         if self.graphs[kind] is None:
