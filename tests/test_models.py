@@ -141,6 +141,23 @@ def test_the_prepared_model_computes_the_same_and_leaves_its_original_alone(size
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_fused_votes_are_those_of_one_pass_after_the_other():
+    model, (x, _), found = mdeq.build(DIGITS_SMALL, DIGITS, 0), digits(30), []
+    torch.manual_seed(0)
+    for weight in (p for p in model.parameters() if p.dim() == 4):
+        torch.nn.init.kaiming_normal_(weight)
+    model = inference.prepare(model)
+    for grad in (True, False):  # with gradients nothing is fused
+        with torch.set_grad_enabled(grad):
+            z = model.f(model.initial(u := model.inject(x)), u)
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = model.head(z).float()
+            found.append((u, model.head(z), rounded))
+    torch.testing.assert_close(found[0][:2], found[1][:2])
+    spread = found[0][1].std(dim=1, keepdim=True)
+    assert 0 < ((found[0][2] - found[1][2]) / spread).abs().max() < 0.1  # rounded once instead of twice
+
+
 if __name__ == "__main__":
     np.savez_compressed(REGRESSION, **regression_outputs())
     print(REGRESSION.name, REGRESSION.stat().st_size, "bytes")
