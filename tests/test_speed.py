@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from srs import profiles, store
+from srs import profiles, sealed, store
 from srs.experiments import bench, scaling, speed
 from srs.settings import Method
 from srs.smoothing import certify, votes
@@ -50,6 +50,10 @@ def test_bench_stores_every_way_of_ours_beside_the_released_code():
     path = bench.bench(RUN, repetitions=1, copies=20)
     stored = store.read_frame(path, bench.COLUMNS, "timings", by="")
     assert stored["label"].tolist()[7:] == [m.name for m in PROFILE.methods] and path.with_suffix(".json").is_file()
+    store.save_frame(path.with_name(bench.file_of("cuda")), stored)  # as if it had been taken on a GPU
+    sealed.write_json(path.with_name("bench_cuda.json"), {"device": "a GPU"})
+    shown = {table.name: "a GPU" in table.caption for table in speed.speed(PROFILE)}
+    assert [*shown.values()] == [False, False, True, True]
 
 
 FULL, SRS, AUDIT = (f"authors' {name}, batch 400" for name in ("MDEQ-30A", "SRS-MDEQ-3A", "audit"))

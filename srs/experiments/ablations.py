@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from srs import settings, store
+from srs import sealed, settings, store
 from srs.analysis import measures, plots, show
 from srs.attacks.settings import Adversarial, hardened
+from srs.deq import inference
 from srs.experiments.certified_accuracy import setting
 from srs.settings import Method, Profile, Run, Train
 from srs.smoothing import bounds, certify, noise, votes
@@ -141,6 +142,8 @@ def measure(
     for (recipe, images), own in groupby(every, lambda line: (line.train, images_of(line.table, profile))):
         found += _count(models[recipe], images, list(own), draw, device)
     store.save_frame(store.own(run, NAME), pd.concat(found))
+    told = store.provenance(run=run.id, profile=profile.name, device=inference.device_name(device))
+    sealed.write_json(store.own(run, NAME).with_suffix(".json"), told)
 
 
 def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: str) -> Iterator[pd.DataFrame]:

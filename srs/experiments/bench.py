@@ -115,7 +115,7 @@ def bench(run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 
         ship: whether to store the table where it is tracked.
     """
     contenders = contenders_of(run, copies)
-    path = (store.tracked if ship else store.own)(run, "bench.csv")
+    path = (store.tracked if ship else store.own)(run, file_of(device))
     store.save_frame(path, compare(run, contenders, repetitions=repetitions, copies=copies, device=device))
     sealed.write_json(path.with_suffix(".json"), store.provenance(
         run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies,
@@ -124,9 +124,16 @@ def bench(run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 
     return path
 
 
-def read(run: Run) -> pd.DataFrame | None:
+def file_of(device: str) -> str:
+    """The name of the table of timings of a kind of device."""
+    kind = torch.device(device).type
+    return "bench.csv" if kind == "cpu" else f"bench_{kind}.csv"
+
+
+def read(run: Run, device: str = "cpu") -> pd.DataFrame | None:
     """The stored timings of a run's methods; None where they were not taken."""
-    return store.read_frame(path, COLUMNS, "table of timings", by="bench") if (path := store.find(run, "bench.csv")) else None
+    path = store.find(run, file_of(device))
+    return path and store.read_frame(path, COLUMNS, "table of timings", by="bench")
 
 
 def certificate_cost(run: Run, timings: pd.DataFrame, n: int) -> pd.DataFrame:

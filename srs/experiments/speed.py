@@ -1,8 +1,10 @@
 """Notebook 41: what a vote and a certificate cost beside the released code, from what `bench` stored."""
 
+from itertools import product
+
 import pandas as pd
 
-from srs import store
+from srs import sealed, store
 from srs.analysis import measures, show
 from srs.experiments import bench
 from srs.experiments.certified_accuracy import model_of, name_of
@@ -10,7 +12,7 @@ from srs.settings import Profile, Run
 
 LARGE_N = 10_000  # the paper's sample size, at which costs are compared
 SAMPLES = (1_000, LARGE_N, 100_000)
-DIGITS = {"ms/vote": 2, "NFE/vote": 1, "seconds": 1, "NFE": 0, "votes, adaptive": 0}
+DIGITS = {"ms/vote": 3, "NFE/vote": 1, "seconds": 1, "NFE": 0, "votes, adaptive": 0}
 
 
 def per_vote(timings: pd.DataFrame) -> pd.DataFrame:
@@ -59,10 +61,11 @@ def srs_finding(costs: pd.DataFrame) -> str:
 def speed(profile: Profile) -> list[show.Shown]:
     """The tables of cost of every run that was timed, here or as shipped, and what of the authors' cost SRS takes."""
     shown = []
-    for run in profile.runs:
-        if (timings := bench.read(run)) is None:
+    for run, device in product(profile.runs, ("cpu", "cuda")):
+        if (timings := bench.read(run, device)) is None:
             continue
-        where, costs = f"({model_of(run)})", per_certificate(run, timings)
+        made_by = sealed.read_json(store.find(run, bench.file_of(device)).with_suffix(".json"), "record of timings", by="bench")
+        where, costs = f"({model_of(run)}; {made_by['device']})", per_certificate(run, timings)
         vote = (
             f"What a vote costs {where}, in one process and by turns; medians. Rows \"authors'\" follow the released code, "
             "which stops. 'times faster': than its MDEQ-30A in batches of that size."
@@ -74,5 +77,6 @@ def speed(profile: Profile) -> list[show.Shown]:
         ]
         for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, " ".join(filter(None, whole)))):
             digits = DIGITS | dict.fromkeys((column for column in frame if "times" in column), 1)
+            name += "" if device == "cpu" else f"_{device}"
             shown.append(show.table(profile, name_of(name, run), frame, caption, digits))
     return shown
