@@ -255,6 +255,9 @@ def test_a_folder_is_certified_from_the_command_line(tmp_path, capsys, monkeypat
     out = capsys.readouterr().out
     assert out.startswith("mine.tsv: 2 images, ") and "certified accuracy at r = 0.00: " in out
     assert store.read_rows("mine.tsv")["idx"].tolist() == [0, 2]
+    torch.manual_seed(0)
+    entry.main([*words.split(), "--workers", "2", "--out", "two.tsv"])
+    assert capsys.readouterr().out.replace("two", "mine") == out
     entry.main([*words.split(), "--method", "previous-anderson-1", "--out", "srs.tsv"])
     assert capsys.readouterr().out.startswith("srs.tsv: 2 images, ")
     entry.main("tune --model code/own.py:make --images images --channels 1 --sigma 0.01".split())

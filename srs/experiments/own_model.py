@@ -49,6 +49,7 @@ def load(name: str, device: str = "cpu") -> mdeq.DEQ:
 def certify_folder(
     *, model: str, images: str = "", sigma: float = 0.5, n: int = 1_000, alpha: float = 0.001, method: str = "", skip: int = 1,
     channels: int = 3, classes: int = 0, device: str = "cpu", keep: float = 0.0, levels: int = 0, out: str = "mine.tsv",
+    workers: int = 1, scheduler: str = "",
 ) -> Iterator[str]:
     """Certify the images of a folder by a model of your own.
 
@@ -73,7 +74,8 @@ def certify_folder(
     chosen = Method(method, words[2], int(words[3]), words[1], batch=100, warmup=10, auditor=auditor) if words else None
     chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
     smooth = Smooth(own, classes or found, sigma, method=chosen, keep=keep, levels=levels or None)
-    table = certify_images(smooth, source, source.labels, n=n, alpha=alpha, skip=skip, out=out)
+    shared = {"workers": workers, "scheduler": scheduler}
+    table = certify_images(smooth, source, source.labels, n=n, alpha=alpha, skip=skip, out=out, **shared)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):

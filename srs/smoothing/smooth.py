@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from srs import data, sealed, settings, store
 from srs.deq import adapters, inference, mdeq
 from srs.settings import ABSTAIN, check, Method, Sampling, Stop
 from srs.smoothing import engine
-from srs.smoothing.certify import alike, answers, Certificate, certify_image, check_image, digest_of, VOTES_DEPEND_ON
+from srs.smoothing.certify import (
+    alike, answers, Certificate, certify_image, check_image, digest_of, prepared, VOTES_DEPEND_ON,
+)  # fmt: skip
 
 STANDARD = Method("RS", "safe_anderson", 30, tol=0.001)  # each copy from zero until it is solved: its votes need no audit
 
@@ -69,6 +72,7 @@ class Smooth:
 def certify_images(
     model: object, images: Sequence[Tensor] | data.Images, labels: Sequence[int], *, classes: int = 10, sigma: float = 0.5,
     n0: int = 100, n: int = 1_000, alpha: float = 0.001, skip: int = 1, most: int | None = None, out: str | Path,
+    workers: int = 1, scheduler: str = "",
 ) -> pd.DataFrame:
     """Certify images into a table with Cohen et al.'s columns (`predict` -1: abstains); an interrupted call goes on.
 
@@ -78,7 +82,9 @@ def certify_images(
         skip, most: every skip-th image, and at most so many of them.
         out: the table; beside it, in `out`.json, what it was made with: of another model or code of srs, with other settings,
             images or labels, on another kind of device, it does not go on.
+        workers, scheduler: whose processes share the images, one thread each; see `engine`.
     """
+    engine.check(workers, scheduler)
     smooth, labels = model if isinstance(model, Smooth) else Smooth(model, classes, sigma), [int(label) for label in labels]
     settings.check_count(skip, 1, "skip")
     there, classes = len(images.labels if isinstance(images, data.Images) else images), smooth.sampling.classes
@@ -89,11 +95,16 @@ def certify_images(
     seen = {str(idx): f"{digest_of(torch.as_tensor(image(idx)))} {labels[idx]}" for idx in chosen}  # all, before any work
     networks, mean = mdeq.networks_of(smooth.model), getattr(smooth.model, "train_mean", None)
     weights = [w for network in networks for w in (*network.state_dict().values(), *network.buffers())]
-    made_by = inference.computed_on(weights[0].device if weights else "cpu"), store.code_digest(*VOTES_DEPEND_ON)
+    device = str(weights[0].device if weights else "cpu")
+    made_by = inference.computed_on(device), store.code_digest(*VOTES_DEPEND_ON)
     given = digest_of(*weights, *([] if mean is None else [mean])), smooth.sigma, smooth.method
     key = settings.fingerprint(*given, replace(smooth.sampling, n0=n0, n=n), alpha, *made_by)
     first = answers(smooth.model, check_image(smooth.model, torch.as_tensor(image(0)), classes))  # shows what no digest sees
     out, told, rows = Path(out), Path(f"{out}.json"), []
+
+    def one(x: Tensor, idx: int) -> Certificate:
+        return smooth.certificate(x, n0, n, alpha, idx=idx)
+
     with sealed.alone(out.with_name(f".{out.name}.lock"), f"certifying into {out}"):
         before = sealed.read_json(told, "record of a table", by="certify") if told.is_file() else {"images": {}}
         if out.is_file():
@@ -103,11 +114,14 @@ def certify_images(
             check(not other, "out", str(out), f"another name: image {''.join(other[:1])} of this table or its label is another")
             rows = store.read_rows(out).to_dict("records")
         sealed.write_json(told, {"key": key, "first": first.tolist(), "images": before["images"] | seen})
-        done = {row["idx"] for row in rows}
-        for idx in engine.tqdm([idx for idx in chosen if idx not in done], desc="certify", unit="image"):
-            found = smooth.certificate(torch.as_tensor(image(idx)), n0, n, alpha, idx=idx)
-            row = idx, labels[idx], found.predict, found.radius, int(found.predict == labels[idx])
-            rows.append(dict(zip(store.ROW, (*row, float(found.votes.seconds.sum())))))
-            table = pd.DataFrame(rows).sort_values("idx")
-            sealed.write(out, table.to_csv(sep="\t", index=False, lineterminator="\n").encode())
+        todo = [idx for idx in chosen if idx not in {row["idx"] for row in rows}]
+        given, prepare = ((torch.as_tensor(image(idx)), idx) for idx in todo), prepared(lambda _: one, device, VOTES_DEPEND_ON)
+        found = engine.compute(prepare, given, workers=min(workers, max(1, len(todo))), scheduler=scheduler)
+        with closing(found), engine.tqdm(found, total=len(todo), desc="certify", unit="image") as shown:
+            for i, certificate in shown:
+                idx = todo[i]
+                row = idx, labels[idx], certificate.predict, certificate.radius, int(certificate.predict == labels[idx])
+                rows.append(dict(zip(store.ROW, (*row, float(certificate.votes.seconds.sum())))))
+                table = pd.DataFrame(rows).sort_values("idx")
+                sealed.write(out, table.to_csv(sep="\t", index=False, lineterminator="\n").encode())
     return pd.DataFrame(rows, columns=[*store.ROW]).sort_values("idx", ignore_index=True)
