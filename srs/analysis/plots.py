@@ -117,8 +117,8 @@ def histograms(frame: pd.DataFrame, *, value: str, bins: int, label: str, high: 
     images = frame.groupby(["sigma", "method"], observed=True).size().groupby("sigma", observed=True).max()
 
     def draw(ax: Axes, own: pd.DataFrame, style: dict, at: tuple[int, int]) -> None:
-        shares = np.full(len(own), 100 / len(own))
-        ax.hist(own[value].clip(upper=edges[-1]), edges, weights=shares, histtype="step", lw=at[1] - at[0], **style)
+        share, width = 100 * np.histogram(own[value].clip(upper=edges[-1]), edges)[0] / len(own), np.diff(edges) / (at[1] + 1)
+        ax.bar(edges[:-1] + width * (at[0] + 1), share, width, color=style["color"], label=style["label"], linewidth=0)
 
     look = {"columns": 1, "height": 0.95, "title": lambda sigma: f"{sigma_title(sigma)}, {images[sigma]} images"}
     fig = grid(frame, panel="sigma", hue="method", draw=draw, x=label, y="images (%)", **look)

@@ -128,7 +128,7 @@ def diagrams(profile: settings.Profile) -> list[show.Shown]:
         copy("1", "0", 5, "z^*_1"), copy("N", "0", 5, "z^*_N"),
         "(b) SRS-DEQ: from the solution before, $S \\ll D$ evaluations",
         copy("b", "0", 4, "z_1"), copy("B+b", "z_1", 2, "z_2"), copy("2B+b", "z_2", 2, "z_3"),
-        "(one of $B$ chains; its votes depend on each other: $K$ are audited as in (a))",
+        "(one of $B$ chains; its votes are dependent: $K$ are audited as in (a))",
     ], arrows=(4, 5))  # fmt: skip
     upper, lower, bound = r"\overline{p}_m", r"\underline{p}_A", r"\mathrm{LowerConfBound}"
     conversion = _diagram([
