@@ -102,7 +102,7 @@ def certify_images(
     first = answers(smooth.model, check_image(smooth.model, torch.as_tensor(image(0)), classes))  # shows what no digest sees
     out, told, rows = Path(out), Path(f"{out}.json"), []
 
-    def one(x: Tensor, idx: int) -> Certificate:
+    def work(x: Tensor, idx: int) -> Certificate:
         return smooth.certificate(x, n0, n, alpha, idx=idx)
 
     with sealed.alone(out.with_name(f".{out.name}.lock"), f"certifying into {out}"):
@@ -114,8 +114,9 @@ def certify_images(
             check(not other, "out", str(out), f"another name: image {''.join(other[:1])} of this table or its label is another")
             rows = store.read_rows(out).to_dict("records")
         sealed.write_json(told, {"key": key, "first": first.tolist(), "images": before["images"] | seen})
-        todo = [idx for idx in chosen if idx not in {row["idx"] for row in rows}]
-        given, prepare = ((torch.as_tensor(image(idx)), idx) for idx in todo), prepared(lambda _: one, device, VOTES_DEPEND_ON)
+        done = {row["idx"] for row in rows}
+        todo = [idx for idx in chosen if idx not in done]
+        given, prepare = ((torch.as_tensor(image(idx)), idx) for idx in todo), prepared(lambda _: work, device, VOTES_DEPEND_ON)
         found = engine.compute(prepare, given, workers=min(workers, max(1, len(todo))), scheduler=scheduler)
         with closing(found), engine.tqdm(found, total=len(todo), desc="certify", unit="image") as shown:
             for i, certificate in shown:
