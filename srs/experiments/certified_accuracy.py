@@ -81,10 +81,8 @@ def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     known = published(profile.data.name).reindex(columns=ours.columns.drop(ROW))
     known = known.map(lambda v: "" if pd.isna(v) else f"{v:g}")  # text: a value that the paper prints whole stays so
     theirs = ours[METHOD].drop_duplicates().merge(known.reset_index(), on=["model", "sigma", "method"]).assign(rule=PUBLISHED)
-    rules = pd.CategoricalDtype([*map(str, measures.RULES), PUBLISHED], ordered=True)
-    both = pd.concat([ours.astype(object), theirs.astype(object)])
-    both = both.astype({name: ours[name].dtype for name in METHOD} | {"rule": rules})
-    return both.sort_values(ROW, kind="stable").reset_index(drop=True)
+    both = pd.concat([ours, theirs.astype({name: ours[name].dtype for name in METHOD})])
+    return both.sort_values(METHOD, kind="stable", ignore_index=True)
 
 
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
