@@ -15,13 +15,11 @@ from srs.analysis import measures, show
 from srs.experiments import certified_accuracy
 from srs.smoothing.bounds import Rule
 
-COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 OURS, PAPER = "this repository", "Gao et al. 2024 (2411.00899), OpenReview thread"
 UNSTATED = "smoothing, as published"  # the paper does not say by which formula
 SIGMA = 0.5  # of the published rows of smoothed classifiers
 CERTIFICATES = {"lipschitz": "Lipschitz bound", "smoothing": str(Rule.COHEN)}  # of the published rows of each comparison
 OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # columns of the list for data sets that show other items
-ENDINGS = {"T": ".csv", "F": ".pdf"}  # of the files of tables and figures
 
 
 def read(name: str) -> pd.DataFrame:
@@ -34,7 +32,7 @@ def compare(profile: settings.Profile, name: str) -> pd.DataFrame:
     theirs = read(name)
     columns = [column for column in theirs if column.startswith("r=") or column == "ACR"]
     paper = certified_accuracy.published("cifar10").reset_index()
-    paper = paper[paper["method"].isin(COMPARED) & paper["r=0.00"].notna()]
+    paper = paper[paper["method"].isin(("MDEQ-30A", "SRS-MDEQ-3A")) & paper["r=0.00"].notna()]  # the best of each
     rule = np.where(paper["method"].str.startswith("SRS"), UNSTATED, Rule.COHEN)
     cells = paper.filter(columns).map("{:g}".format)
     paper = paper[["sigma"]].assign(method=paper["method"] + " " + paper["model"], certificate=rule, **cells)
@@ -73,7 +71,7 @@ def items(profile: settings.Profile) -> pd.DataFrame:
     """A line per item of the paper: what it shows, what makes it in which profiles, whether it is made in this one."""
     def state(item: pd.Series) -> str:
         name = wanted(profile, item)
-        if not name or not store.shown(profile, name + ENDINGS[item["item"][0]]).is_file():
+        if not name or not store.shown(profile, name + (".csv" if item["item"].startswith("T") else ".pdf")).is_file():
             return f"not made: {name}" if name else "not in this profile"
         return "published figures only" if item["imagenet"] not in ("", name) else "yes"
 
