@@ -121,12 +121,6 @@ def test_large_images_are_split_and_digested_without_opening_a_file(folder):
     assert data.digest(train) != before
 
 
-def test_the_sample_of_imagenet_has_validation_images_alone(folder):
-    small = replace(profiles.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
-    fill(folder / "imagenet-sample" / "val", classes=2, each=10, size=(90, 100), ending="jpeg")
-    assert [len(data.load(small, split).labels) for split in ("train", "val", "test")] == [18, 2, 20]
-
-
 def test_what_is_no_image_moves_no_index(own):
     before = data.digest(data.load(OWN, "test"))
     for name in (".ipynb_checkpoints/0.png", "class0/.ipynb_checkpoints/0.png"):
