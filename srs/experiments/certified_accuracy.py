@@ -37,11 +37,8 @@ def quality(profile: Profile) -> list[show.Shown]:
 
 def progress(profile: Profile) -> list[show.Shown]:
     """Noisy accuracy after each training at a run's noise level that it goes on from, by epochs: whether going on pays."""
-    rows, longest = [], {}
-    for run in profile.runs:
-        steps = [step for step in trained_by(run) if step.sigma == run.sigma]
-        longest[run.sigma] = max(longest.get(run.sigma, []), steps, key=len)
-    for steps in longest.values():
+    rows, chains = [], ([step for step in trained_by(run) if step.sigma == run.sigma] for run in reversed(profile.runs))
+    for steps in {steps[-1].sigma: steps for steps in sorted(chains, key=len)}.values():  # the longest, of several the first
         for step, epochs in zip(steps, np.cumsum([step.train.epochs for step in steps])):
             card = store.card(step)
             for images, told in (("test", card), ("validation", card.get("validation", {}))):

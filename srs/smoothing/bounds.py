@@ -178,7 +178,6 @@ def _certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: f
     """The same without a warning, for what names its rule where it is shown."""
     check(0 < sigma < np.inf, "sigma", sigma, "a positive, finite standard deviation")
     _check_share("alpha", alpha)
-    _check_share("split", split)
     p_lower = audit(counts, alpha, split) if rule == Rule.AUDIT else RULES[Rule(rule)](counts, alpha)
     return p_lower, radius(p_lower, sigma)
 
