@@ -12,7 +12,7 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from srs import data, profiles, settings
+from srs import data, settings
 from srs.profiles import CIFAR10, DIGITS, IMAGENET
 from srs.settings import ConfigError
 

@@ -15,6 +15,7 @@ from srs.analysis import measures, show
 from srs.experiments import certified_accuracy
 from srs.smoothing.bounds import Rule
 
+COMPARED = ("MDEQ-30A", "SRS-MDEQ-3A")  # of the paper's rows: its reference and its most accurate SRS
 OURS, PAPER = "this repository", "Gao et al. 2024 (2411.00899), OpenReview thread"
 UNSTATED = "smoothing, as published"  # the paper does not say by which formula
 SIGMA = 0.5  # of the published rows of smoothed classifiers
@@ -32,7 +33,7 @@ def compare(profile: settings.Profile, name: str) -> pd.DataFrame:
     theirs = read(name)
     columns = [column for column in theirs if column.startswith("r=") or column == "ACR"]
     paper = certified_accuracy.published("cifar10").reset_index()
-    paper = paper[paper["method"].isin(("MDEQ-30A", "SRS-MDEQ-3A")) & paper["r=0.00"].notna()]  # the best of each
+    paper = paper[paper["method"].isin(COMPARED) & paper["r=0.00"].notna()]
     rule = np.where(paper["method"].str.startswith("SRS"), UNSTATED, Rule.COHEN)
     cells = paper.filter(columns).map("{:g}".format)
     paper = paper[["sigma"]].assign(method=paper["method"] + " " + paper["model"], certificate=rule, **cells)
