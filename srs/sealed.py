@@ -105,7 +105,6 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
     except ConfigError:
         raise
     except Exception:  # whatever a parser makes of wrong content
-        wrong = f"{path} is damaged (want a whole {what} of its own)"
         if in_work(path):
             aside = path.with_name(f"{path.name}.damaged")
             with contextlib.suppress(FileNotFoundError):  # another process was first
@@ -114,7 +113,7 @@ def read(path: Path, what: str, parse: Callable[[bytes], T], *, by: str, plain: 
         else:
             tracked = _place(path)[:1] and f"`git checkout -- {Path('data', *_place(path))}` brings it back"
             remedy = f"left as it is: {tracked or 'get a new copy'}"
-        raise DamagedFile(f"{wrong}; it was {remedy}") from None
+        raise DamagedFile(f"{path} is damaged (want a whole {what} of its own); it was {remedy}") from None
 
 
 def read_json(path: Path, what: str, *, by: str) -> dict:

@@ -20,7 +20,7 @@ from srs.settings import ConfigError, Method
 from srs.smoothing import certify, noise
 from srs.smoothing.bounds import ABSTAIN, Rule
 from tests import synthetic
-from tests.helpers import LinearDEQ, digits, save_untrained, smoke_run, untrained_root
+from tests.helpers import digits, killed_after, LinearDEQ, save_untrained, smoke_run, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
 SUITE = replace(profiles.PROFILES["smoke"].attacks, images=3, n=5, copies=8)
@@ -75,23 +75,14 @@ def test_noise_of_attacks_is_neither_the_certificates_nor_the_predictions(done, 
     assert not certificates & (search | predict | confirm)
 
 
-def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch, kill_at=5):
+def test_killed_run_goes_on_and_ends_the_same(done, monkeypatch):
     files = sorted(store.own(RUN, "attacks").glob("*/*.csv"))
     for file in files:
         file.unlink()
-    save, made = store.save_frame, []
-
-    def killed(path, frame):
-        if len(made) == kill_at:
-            raise KeyboardInterrupt
-        made.append(path)
-        save(path, frame)
-
-    monkeypatch.setattr(store, "save_frame", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        made = killed_after(5, patch, store, "save_frame")
         attacked()
     before = {path: path.stat().st_mtime_ns for path in made}
-    monkeypatch.setattr(store, "save_frame", save)
     assert attacked().read_text() == done
     assert before == {path: path.stat().st_mtime_ns for path in made}, "what was finished was done again"
     files[0].write_bytes(b"no")

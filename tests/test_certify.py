@@ -19,7 +19,7 @@ from srs.smoothing import bounds, certify, noise, votes
 from srs.smoothing.bounds import ABSTAIN, UnsoundRuleWarning
 from srs.training import train
 from tests import synthetic
-from tests.helpers import LinearDEQ, save_untrained, smoke_run, untrained_root
+from tests.helpers import killed_after, LinearDEQ, save_untrained, smoke_run, untrained_root
 
 RUN = smoke_run(images=3, n0=10, n=40)
 METHODS = ("MDEQ-5A", "MDEQ-30A", "SRS-MDEQ-1A")
@@ -74,19 +74,10 @@ def test_counts_are_of_all_images_and_provenance_says_what_made_them(done):
 
 
 def test_killed_at_any_image_goes_on_where_it_was(fresh, monkeypatch):
-    write, written = votes.write, []
-
-    def killed(path, drawn):
-        if len(written) == 4:
-            raise KeyboardInterrupt
-        write(path, drawn)
-        written.append(path)
-
-    monkeypatch.setattr(votes, "write", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        written = killed_after(4, patch, votes, "write")
         certified()
     assert not store.own(RUN, store.COUNTS).exists()
-    monkeypatch.setattr(votes, "write", write)
     stamps = [p.stat().st_mtime_ns for p in written]
     certified()
     assert all_counts() == fresh

@@ -12,7 +12,7 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from srs import data, profiles, settings
+from srs import data, settings
 from srs.profiles import CIFAR10, DIGITS, IMAGENET
 from srs.settings import ConfigError
 
@@ -119,12 +119,6 @@ def test_large_images_are_split_and_digested_without_opening_a_file(folder):
     train.pixels.decode, before = None, data.digest(train)
     Path(train.pixels.files[0]).write_bytes(b"another size")
     assert data.digest(train) != before
-
-
-def test_the_sample_of_imagenet_has_validation_images_alone(folder):
-    small = replace(profiles.IMAGENET_SAMPLE, classes=2, shape=(3, 72, 72))
-    fill(folder / "imagenet-sample" / "val", classes=2, each=10, size=(90, 100), ending="jpeg")
-    assert [len(data.load(small, split).labels) for split in ("train", "val", "test")] == [18, 2, 20]
 
 
 def test_what_is_no_image_moves_no_index(own):

@@ -29,14 +29,6 @@ def test_certificates_under_cohen_are_closed_form(sigma):
     np.testing.assert_allclose(found["radius"], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("row, rule", [
-    (dict(c_a=-1), Rule.COHEN), (dict(n=1000, n_a=1000), Rule.AUDIT), (dict(n=1000, n_a=1000), Rule.THEOREM31),
-], ids=["no class", "audit without one", "theorem31 without an audit"])  # fmt: skip
-def test_what_cannot_be_certified_abstains(row, rule):
-    found = measures.certificates(counts(row), alpha=0.001, rules=[rule]).iloc[0]
-    assert (found["predict"], found["radius"], found["correct"]) == (ABSTAIN, 0, False)
-
-
 def test_certified_accuracy_counts_all_images_in_the_order_of_categories():
     rows = certified((1, 0.5), (1, 0.25), (2, 9.0), (1, 0.0))
     assert measures.held(rows, [0, 0.25, 0.3, 0.5, 0.51], **ALL).iloc[0].tolist() == [3, 2, 1, 1, 0, 4]

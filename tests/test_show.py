@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from srs import profiles, store
 from srs.analysis import plots, show
-from srs.analysis.measures import RULES
 
 SMOKE = profiles.get_profile("smoke")
 
@@ -55,10 +54,3 @@ def test_curves_are_those_of_certified_accuracy_with_an_interval_where_images_ar
             x, y = line.get_data()
             for r in (0.1, 0.4, 0.8):
                 assert np.append(y, 0)[np.searchsorted(x, r)] == pytest.approx((own["correct"] & (own["radius"] >= r)).mean())
-
-
-def test_every_method_and_rule_has_a_look_of_its_own():
-    names = [m.name for p in profiles.PROFILES.values() for m in p.methods]
-    looks = {name: plots.look(name) for name in names if "B" not in name[-1]}
-    assert len(set(looks.values())) == len(looks)
-    assert plots.look("SRS-3A, audit (ours)") == plots.look("audit") and len({plots.look(rule) for rule in RULES}) == 4

@@ -39,13 +39,6 @@ def test_noise_is_standard_normal_and_streams_of_seeds_images_and_stages_are_ind
         assert abs((x * y).mean()) < 4.5 / len(x) ** 0.5, (a, b)
 
 
-def test_any_sample_can_be_drawn_again():
-    picked = [250, 3, 3, 101, 0]
-    for levels in (None, 255):
-        some, every = (Copies(X, SIGMA, 5, 2, "estimate", levels)(np.array(numbers)) for numbers in (picked, range(300)))
-        assert torch.equal(some, every[picked])
-
-
 def test_audit_order_is_a_uniform_permutation():
     orders = np.array([audit_order(0, idx, 20) for idx in range(2_000)])
     assert (np.sort(orders, axis=1) == np.arange(20)).all()

@@ -18,12 +18,10 @@ SOUND = [rule for rule in RULES if rule.sound]
 CONFIDENCE = 0.95  # of the intervals over images
 
 
-def certificates(
-    counts: pd.DataFrame, *, alpha: float, rules: Sequence[bounds.Rule] | None = None, split: float = bounds.DEFAULT_SPLIT
-) -> pd.DataFrame:
+def certificates(counts: pd.DataFrame, *, alpha: float, rules: Sequence[bounds.Rule] | None = None) -> pd.DataFrame:
     """The certificate of every image: its row once per rule, with `rule`, `p_lower`, `predict`, `radius`, `correct`.
 
-    Without `rules`, each method's votes are shown under those of `bounds.rules_for`; `split` is that of `bounds.audit`.
+    Without `rules`, each method's votes are shown under those of `bounds.rules_for`.
     """
     parts = []
     for rule in RULES:
@@ -31,7 +29,7 @@ def certificates(
         own = counts[shown].copy()
         # At sigma = 1 and then scaled: the same product, rounded once.
         share = adaptive.spent(alpha, own["n"], np.nan_to_num(own.get("n_max", 0)))  # an ablation's own counts have fixed n
-        own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, share, split)
+        own["p_lower"], own["predict"], unit = bounds.certificates(own, rule, 1.0, share)
         own["rule"], own["radius"] = str(rule), own["sigma"].astype(float) * unit
         own["correct"] = (own["predict"] == own["label"]) & (own["predict"] != bounds.ABSTAIN)
         parts.append(own)

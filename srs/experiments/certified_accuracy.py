@@ -37,11 +37,8 @@ def quality(profile: Profile) -> list[show.Shown]:
 
 def progress(profile: Profile) -> list[show.Shown]:
     """Noisy accuracy after each training at a run's noise level that it goes on from, by epochs: whether going on pays."""
-    rows, longest = [], {}
-    for run in profile.runs:
-        steps = [step for step in trained_by(run) if step.sigma == run.sigma]
-        longest[run.sigma] = max(longest.get(run.sigma, []), steps, key=len)
-    for steps in longest.values():
+    rows, chains = [], ([step for step in trained_by(run) if step.sigma == run.sigma] for run in reversed(profile.runs))
+    for steps in {steps[-1].sigma: steps for steps in sorted(chains, key=len)}.values():  # the longest, of several the first
         for step, epochs in zip(steps, np.cumsum([step.train.epochs for step in steps])):
             card = store.card(step)
             for images, told in (("test", card), ("validation", card.get("validation", {}))):
@@ -81,10 +78,8 @@ def accuracy(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     known = published(profile.data.name).reindex(columns=ours.columns.drop(ROW))
     known = known.map(lambda v: "" if pd.isna(v) else f"{v:g}")  # text: a value that the paper prints whole stays so
     theirs = ours[METHOD].drop_duplicates().merge(known.reset_index(), on=["model", "sigma", "method"]).assign(rule=PUBLISHED)
-    rules = pd.CategoricalDtype([*map(str, measures.RULES), PUBLISHED], ordered=True)
-    both = pd.concat([ours.astype(object), theirs.astype(object)])
-    both = both.astype({name: ours[name].dtype for name in METHOD} | {"rule": rules})
-    return both.sort_values(ROW, kind="stable").reset_index(drop=True)
+    both = pd.concat([ours, theirs.astype({name: ours[name].dtype for name in METHOD})])
+    return both.sort_values(METHOD, kind="stable", ignore_index=True)
 
 
 def cost(counts: pd.DataFrame, profile: Profile) -> pd.DataFrame:

@@ -21,7 +21,6 @@ UNSTATED = "smoothing, as published"  # the paper does not say by which formula
 SIGMA = 0.5  # of the published rows of smoothed classifiers
 CERTIFICATES = {"lipschitz": "Lipschitz bound", "smoothing": str(Rule.COHEN)}  # of the published rows of each comparison
 OTHERWISE = {"imagenet": "imagenet", "imagenet-sample": None}  # columns of the list for data sets that show other items
-ENDINGS = {"T": ".csv", "F": ".pdf"}  # of the files of tables and figures
 
 
 def read(name: str) -> pd.DataFrame:
@@ -73,7 +72,7 @@ def items(profile: settings.Profile) -> pd.DataFrame:
     """A line per item of the paper: what it shows, what makes it in which profiles, whether it is made in this one."""
     def state(item: pd.Series) -> str:
         name = wanted(profile, item)
-        if not name or not store.shown(profile, name + ENDINGS[item["item"][0]]).is_file():
+        if not name or not store.shown(profile, name + (".csv" if item["item"].startswith("T") else ".pdf")).is_file():
             return f"not made: {name}" if name else "not in this profile"
         return "published figures only" if item["imagenet"] not in ("", name) else "yes"
 

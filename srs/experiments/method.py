@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from srs import profiles, settings
 from srs.analysis import plots, show
 from srs.deq import mdeq
+from srs.experiments.certified_accuracy import trained_by
 
 
 def compared(profile: settings.Profile) -> list[settings.Profile]:
@@ -44,10 +45,7 @@ def training(profile: settings.Profile) -> pd.DataFrame:
     columns = {}
     for p in compared(profile):
         for run in p.every_run:
-            chain = [run.train]
-            while chain[0].init_from:
-                chain.insert(0, chain[0].init_from)
-            for train in chain:
+            for train in (step.train for step in trained_by(run)):
                 same = [other for other in p.every_run if (other.model, other.train.recipe) == (run.model, train.recipe)]
                 at = tuple(other.sigma for other in same if other.train == train)
                 where = f" at sigma {_text(at)}" if at and len(at) < len(same) else ""

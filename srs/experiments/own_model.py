@@ -20,8 +20,7 @@ from srs import data, profiles, settings, store
 from srs.analysis import plots, show
 from srs.deq import adapters, checkpoints, inference, mdeq, solvers
 from srs.settings import ABSTAIN, check, Method
-from srs.smoothing import bounds, votes
-from srs.smoothing.certify import check_image
+from srs.smoothing import bounds, certify, votes
 from srs.smoothing.noise import Copies
 from srs.smoothing.smooth import certify_images, Smooth, STANDARD
 
@@ -155,7 +154,7 @@ def tune(
     known = np.unique(labels).tolist()
     check(known != [] and 0 <= known[0] and known[-1] < classes, "labels", known, f"classes from 0 to {classes - 1}")
     explicit = getattr(model, "explicit", False)
-    own = [Copies(check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate") for i, x in enumerate(images)]
+    own = [Copies(certify.check_image(model, x, classes), sigma, OTHER_NOISE, i, "estimate") for i, x in enumerate(images)]
     noisy = torch.stack([draw(np.arange(copies)) for draw in own], dim=1)  # (copies, images, C, H, W)
 
     def add(method: Method, share: np.ndarray, wrong: float = 0.0) -> None:

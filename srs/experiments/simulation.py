@@ -76,13 +76,13 @@ def simulate(surrogate: Surrogate, *, n: int, audit_k: int, certificates: int, s
     return both.assign(errors=str(surrogate), sigma=SIGMA, K=audit_k, label=TOP)
 
 
-def failure_rates(counts: pd.DataFrame, *, alphas: tuple = ALPHAS, split: float = bounds.DEFAULT_SPLIT) -> pd.DataFrame:
+def failure_rates(counts: pd.DataFrame, *, alphas: tuple = ALPHAS) -> pd.DataFrame:
     """How often each rule's certificate is false: R > TRUE_RADIUS, or R > 0 for a wrong c_A. A row per setting, rule and alpha.
 
     `lower` and `upper` are one-sided 99 % Clopper-Pearson limits, `radius` is a mean in which abstentions count 0. A verdict is
     `refuted` if lower > alpha, `holds` if upper <= alpha + 3 standard errors, else `undecided`.
     """
-    certified = pd.concat([measures.certificates(counts, alpha=a, split=split).assign(alpha=a) for a in alphas])
+    certified = pd.concat([measures.certificates(counts, alpha=a).assign(alpha=a) for a in alphas])
     false = certified["radius"] > np.where(certified["c_a"] == TOP, TRUE_RADIUS, 0.0)
     groups = certified.assign(false=false).groupby(["errors", "n", "K", "rule", "alpha"], observed=True)
     rates = groups.agg(certificates=("false", "size"), failures=("false", "sum"), radius=("radius", "mean")).reset_index()

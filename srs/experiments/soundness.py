@@ -1,7 +1,5 @@
 """Notebook 40: which rule holds, how far each can reach, what our rule gains, how many votes to audit."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 
@@ -72,14 +70,15 @@ def published_beyond(k: int = K, sigma: float = 0.5) -> pd.DataFrame:
 
 def caps_finding(k: int = K, sigma: float = 0.5) -> str:
     """How far Theorem 3.1 reaches at the paper's N, how many published entries lie beyond, and what extends its reach."""
-    beyond, theorem = published_beyond(k, sigma), partial(cap, bounds.Rule.THEOREM31)
+    theorem, more, audited = cap(bounds.Rule.THEOREM31, (k, k, min(10 * k, N)), (N, 10 * N, N))
+    beyond = published_beyond(k, sigma)
     entries = int((beyond.filter(like="published") != "0 %").to_numpy().sum())
     where = f", at r = {', '.join(beyond.index)}," if len(beyond) else ""
     return (
-        f"At sigma = {sigma:g}, N = {N:,} and K = {k} Theorem 3.1 certifies no radius above {sigma * theorem(k):.3f}, and "
+        f"At sigma = {sigma:g}, N = {N:,} and K = {k} Theorem 3.1 certifies no radius above {sigma * theorem:.3f}, and "
         f"'released (unsound)' none above {sigma * cap(bounds.Rule.RELEASED, k):.3f}; {entries} published SRS entries{where} "
-        f"lie beyond the theorem's reach. In units of sigma ten times the votes raise its cap from {theorem(k):.2f} to "
-        f"{theorem(k, 10 * N):.2f}, ten times the audit to {theorem(min(10 * k, N)):.2f}."
+        f"lie beyond the theorem's reach. In units of sigma ten times the votes raise its cap from {theorem:.2f} to "
+        f"{more:.2f}, ten times the audit to {audited:.2f}."
     )
 
 

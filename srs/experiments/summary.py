@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -89,8 +88,7 @@ def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]
 def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
     """How much faster the paper's best SRS is on a run, and what of standard RS's ACR it keeps under each rule."""
     srs, audit = best_of_the_paper(counted), f"at K = {profile.method(best_of_the_paper(counted)).audit}"
-    rows = kept(counted[counted["method"].isin([srs, profile.reference])], profile, by=[]).set_index("rule")
-    rows = rows[rows["method"] == srs]
+    rows = kept(counted, profile).query("method == @srs").set_index("rule")
     told = ", ".join(f"{share:.0f} % under {rule}" for rule, share in rows["kept"].items())
     faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than"
     return f"{faster} {certified_accuracy.reference_of(profile)} and keeps {audit} of its ACR {told}."
@@ -144,14 +142,12 @@ def better_buy(counted: pd.DataFrame, profile: Profile) -> str:
     )
 
 
-def kept(counted: pd.DataFrame, profile: Profile, by: Sequence[str] = measures.RUN) -> pd.DataFrame:
+def kept(counted: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """What each method keeps of RS's ACR under each rule (percent), and how many times fewer evaluations it spends."""
-    method = [*by, "method"]
-    certified = measures.certificates(counted, alpha=profile.alpha)
-    rows = measures.certified_accuracy(certified, [0.0], [*method, "rule"]).reset_index()
-    rows = rows.merge(measures.cost(counted, method)["NFE/image"].reset_index(), on=method)
+    rows = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), [0.0]).reset_index()
+    rows = rows.merge(measures.cost(counted)["NFE/image"].reset_index(), on=measures.METHOD)
     standard = rows[rows["method"] == profile.reference].drop(columns="method")
-    both = rows.merge(standard, suffixes=("", "_rs"), **({"on": list(by)} if by else {"how": "cross"}))
+    both = rows.merge(standard, suffixes=("", "_rs"), on=measures.RUN)
     share, times = both["ACR"] / both["ACR_rs"].replace(0, np.nan), both["NFE/image_rs"] / both["NFE/image"]
     return both.assign(kept=100 * share, times=times, rule=both["rule"].cat.rename_categories(show.RULE_LABELS))
 

@@ -11,8 +11,6 @@ from srs.experiments.certified_accuracy import model_of
 
 READY, CONVERGED = "exact, ready-made", "exact, converged"
 PLAIN, HARD = "as trained for smoothing", "and adversarially trained"
-IMAGES = 25  # at most
-RADII = (0.25, 0.5, 0.75, 1.0)
 KEY = ["model", "gradient"]
 
 
@@ -22,14 +20,14 @@ def both(run: settings.Run) -> dict[str, settings.Run]:
     return {PLAIN: run, HARD: replace(run, train=hardened(run.train, "adversarial", Adversarial(vectors=1), **again))}
 
 
-def suite_of(run: settings.Run, *, steps: int = 20, radii: tuple[float, ...] = RADII) -> Suite:
+def suite_of(run: settings.Run, *, steps: int = 20, radii: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> Suite:
     """PGD with one gradient or another, each as long as `steps` steps of the ready-made one cost (converged: as many steps)."""
     ready = Gradient("implicit", run.train.forward_steps, "broyden", run.train.backward_steps)  # as the recipe trains with it
     chosen = {READY: ready, CONVERGED: Gradient("implicit", 30, "anderson", 30)}
     chosen |= {f"unrolled from z_{n}": Gradient("unrolled", n, unroll=3) for n in (2, 5)}
     budget = {name: steps if name == CONVERGED else max(1, round(steps * ready.cost / g.cost)) for name, g in chosen.items()}
     attacks = (Attack(name, 0, g, budget[name], radii=radii) for name, g in chosen.items())
-    return Suite((NO_ATTACK, *attacks), images=min(run.profile.images, IMAGES), n=0)
+    return Suite((NO_ATTACK, *attacks), images=min(run.profile.images, 25), n=0)
 
 
 def measure(run: settings.Run, suite: Suite, *, device: str = "cpu", progress: bool = True) -> None:

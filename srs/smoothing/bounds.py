@@ -174,23 +174,22 @@ def certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: fl
     return _certify(rule, counts, sigma, alpha, split)
 
 
-def _certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float) -> tuple[np.ndarray, ...]:
+def _certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
     """The same without a warning, for what names its rule where it is shown."""
     check(0 < sigma < np.inf, "sigma", sigma, "a positive, finite standard deviation")
     _check_share("alpha", alpha)
-    _check_share("split", split)
     p_lower = audit(counts, alpha, split) if rule == Rule.AUDIT else RULES[Rule(rule)](counts, alpha)
     return p_lower, radius(p_lower, sigma)
 
 
-def certificates(counts, rule: str, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
+def certificates(counts, rule: str, sigma: float, alpha: ArrayLike) -> tuple[np.ndarray, ...]:
     """p_lower, the certified class (ABSTAIN where p_lower <= 1/2 or no class was selected) and the radius of rows of counts.
 
     A count that was not taken (-1) is none, so nothing is certified from it. alpha may be each row's own (`adaptive.spent`).
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
     taken["k"] = np.where(np.asarray(counts["m"]) < 0, 0, taken["k"])  # solved again, but not compared
-    p_lower, reach = _certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha, split)
+    p_lower, reach = _certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha)
     c_a = np.asarray(counts["c_a"])
     certified = (p_lower > 0.5) & (c_a != ABSTAIN)
     return p_lower, np.where(certified, c_a, ABSTAIN), np.where(certified, reach, 0.0)
@@ -199,7 +198,7 @@ def certificates(counts, rule: str, sigma: float, alpha: ArrayLike, split: float
 def largest_radius(rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float) -> np.ndarray:
     """The largest radius a rule can certify: all N votes for c_A, no disagreement among the K audited ones."""
     k = np.minimum(audit_k, n)
-    return _certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha, DEFAULT_SPLIT)[1]
+    return _certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha)[1]
 
 
 def top_class(votes: ArrayLike, classes: int) -> int:

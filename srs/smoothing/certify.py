@@ -20,8 +20,6 @@ VOTES_DEPEND_ON = (  # modules, below srs/
     "deq/inference", "deq/mdeq", "deq/released", "deq/resnet", "deq/solvers",
     "smoothing/exact", "smoothing/noise", "smoothing/votes",
 )  # fmt: skip
-
-
 SEVERAL = 3  # evaluations of f by which a model is checked
 
 
@@ -166,13 +164,11 @@ def prepared(make: Callable[[str], Callable], device: str, modules: tuple[str, .
 
 
 def voter(run: settings.Run, inputs: Inputs, device: str) -> Callable[..., votes.ImageVotes]:
-    """A run's model as a function that draws votes."""
-    model = load_model(run, device, inputs)
-
-    def draw(x: torch.Tensor, label: int, idx: int, method: settings.Method) -> votes.ImageVotes:
-        return votes.draw_votes(model, x.to(device), method, run.profile.sampling, run.sigma, idx=idx, label=label)
-
-    return draw
+    """A run's model as a function that draws votes: of an image, its label, its position, and a method."""
+    model, sampling = load_model(run, device, inputs), run.profile.sampling
+    return lambda x, label, idx, method: votes.draw_votes(
+        model, x.to(device), method, sampling, run.sigma, idx=idx, label=label
+    )
 
 
 def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), inputs: Inputs | None = None) -> list[str]:

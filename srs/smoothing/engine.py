@@ -83,11 +83,10 @@ def compute(
                 send()
                 yield i, result
             client.unregister_worker_plugin(plugin.name)
-        except KilledWorker:
-            lost = f"task {i} ended each worker that it was given to, or took longer than the deadline, {deadline:g} s"
-            raise WorkersLost(f"{lost}; what is done is stored: run again") from None
-        except (CancelledError, ClosedClientError, CommClosedError) as error:
+        except (KilledWorker, CancelledError, ClosedClientError, CommClosedError) as error:
             lost = f"the scheduler {scheduler or 'of the workers'} is gone ({type(error).__name__})"
+            if isinstance(error, KilledWorker):
+                lost = f"task {i} ended each worker that it was given to, or took longer than the deadline, {deadline:g} s"
             raise WorkersLost(f"{lost}; what is done is stored: run again") from None
 
 
