@@ -271,7 +271,7 @@ def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
     own, what = found[name], (RECOUNTED | VARIED).get(name)
     if name == "elimination":
         above = own[own["method"] != profile.reference].groupby("elimination", sort=False)[ABOVE].sum()
-        return f"Of all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
+        return f"Over all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
     if what in ("recipe", *RECOUNTED.values()):
         value, number, sort = "ACR", show.round_down, what if name in RECOUNTED else "ACR"
         own = measures.under_its_rule(own[own["method"].isin((profile.reference, "SRS-MDEQ-3A"))])

@@ -134,7 +134,7 @@ def tables(points: pd.DataFrame, certified: pd.DataFrame, profile: settings.Prof
     suite, reference, tested = suite_of(profile), profile.reference, put_to_the_test(points, certified)
     shown = [show.table(profile, "attack_soundness", soundness(tested), (
         "Attacked images nearer to the original than the certified radius, and how many of them are proven to be flipped: the "
-        f"first {suite.n} votes of {reference} are not for the certified class, and of {suite.confirm} more another class "
+        f"first {suite.n} votes of {reference} choose another class, and of {suite.confirm} more another class "
         f"has significantly more of them (two-sided binomial test at {FLIP_ALPHA:g}, corrected for the choice of the class)."
     ))]  # fmt: skip
     left = f"Accuracy in percent under attacks of l2 radius r ({suite.attacks[-1].steps} steps of {suite.attacks[-1].step:g}, "

@@ -104,9 +104,9 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
         caption = f"Certified accuracy in percent at l2 radius r. ACR is the average certified radius.{note} {told}"
         shown.append(show.table(profile, name_of("certified_accuracy", run), own, caption))
         shown.append(show.table(profile, name_of("cost", run), of_run(spent, run).drop(columns=RUN), (
-            f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise. NFE "
-            "are evaluations of f on one noisy copy; 'NFE/image' holds selection, warm-up and audit, 'NFE/vote' the "
-            f"estimation. {setting(run)}.{adaptive_finding(run)}"
+            f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise"
+            f"{' (disagreement: where that drew as many votes)' * profile.adaptive}. 'NFE/image': evaluations of f on a copy"
+            f", the audit's, too; 'NFE/vote': those of estimation. Empty: not timed. {setting(run)}.{adaptive_finding(run)}"
         )))  # fmt: skip
     return shown
 
@@ -149,7 +149,7 @@ def curves(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
         family, srs = family_name(model, recipe), best_of_the_paper(own)
         counted = own.groupby("sigma", observed=True)["idx"].nunique()
         where = f"MDEQ-{family} on {profile.data.name}, {' to '.join(map(str, sorted({counted.min(), counted.max()})))} images."
-        where += " Votes stop once the table's radii are decided: curves fall there, and ACR is less." * profile.adaptive
+        where += " Votes stop once the table's radii are decided: curves fall past these; ACR is too low." * profile.adaptive
         grey = " Grey: 95 % interval of the black line." * bool(counted.min() < plots.FEW)
         names = own["method"].cat.remove_unused_categories().cat.categories
         for i in range(0, len(names), 6):  # a panel can show so many lines

@@ -6,7 +6,7 @@ from srs.analysis import measures, plots, show
 from srs.experiments.certified_accuracy import family_name
 from srs.settings import Profile
 
-RRD = "Relative radius difference between SRS under 'audit' and {}, over the latter's images. "
+RRD = "Relative radius difference between SRS under 'audit' and {0}, over the images that {0} certifies. "
 RRD += "At 1 SRS abstains, certifies another class or more than twice the radius."
 P_M = "p_m: share of an image's SRS votes for c_A that the standard solve which audits does not give on the same noise."
 GAP = "gap: how far Theorem 3.1's bound on p_m, from the audited votes, lies above the p_m of all votes; below 0 it failed."

@@ -54,7 +54,7 @@ def comparison(profile: settings.Profile) -> list[show.Shown]:
     ours += "measured on 'data'. Published SRS rows do not say by which formula."
     lipschitz = "Certified accuracy in percent at l2 radius r beside networks with a bounded Lipschitz constant, whose "
     lipschitz += "certificates are deterministic. Empty: the source does not print that radius."
-    smoothing = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained otherwise, N = 100,000."
+    smoothing = f"Certified accuracy in percent and ACR at sigma {SIGMA}, beside ResNet-110 trained in other ways, N = 100,000."
     told = {"lipschitz": lipschitz, "smoothing": smoothing}
     return [show.table(profile, f"comparison_{name}", compare(profile, name), f"{text} {ours}") for name, text in told.items()]
 

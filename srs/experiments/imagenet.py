@@ -14,5 +14,5 @@ def published_table(profile: Profile, full: Profile) -> show.Shown:
     methods = [m.name for m in full.methods if m.name in known.index]
     known = known.loc[methods, [*(f"r={r:.2f}" for r in full.radii), "seconds/image"]]
     told = f"The paper's ImageNet table (MDEQ-SMALL, 500 images, N = {N:,}, K = {K}, one A100): certified accuracy in percent "
-    told += f"at l2 radius r. Its source does not name sigma; only {SIGMA:g} reaches r = 3 with so many samples."
+    told += f"at l2 radius r. Its source does not name sigma; only sigma = {SIGMA:g} reaches r = 3 with that N."
     return show.table(profile, "imagenet_published", known.map("{:g}".format), told)

@@ -33,7 +33,7 @@ def rates_finding(measured: pd.DataFrame) -> str:
     told, most = [], (measured["rate"] / measured["alpha"]).groupby(measured["rule"], observed=True).max()
     for rule, verdicts in measured.groupby("rule", observed=True)["verdict"]:
         counted = ", ".join(f"{verdict} in {times}" for verdict, times in verdicts.value_counts().items())
-        told.append(f"{show.RULE_LABELS[rule]} {counted} of {len(verdicts)} settings, failing at most {most[rule]:,.2f} alpha")
+        told.append(f"{show.RULE_LABELS[rule]} {counted} of {len(verdicts)} settings, rate at most {most[rule]:,.2f} alpha")
     return "; ".join(told) + "."
 
 

@@ -80,7 +80,7 @@ def accuracy_finding(counted: pd.DataFrame, profile: Profile) -> tuple[str, str]
         spans = away.xs("its 95 % interval", level="statement")
         inside = spans.map(lambda span: np.multiply(*map(float, span.split(" to "))) <= 0).sum(axis=1)
         others = ", ".join(f"{recipe} {count}" for recipe, count in inside.drop(run.train.recipe).items())
-        sentence += f"; the 95 % interval of the difference holds 0 at {inside[run.train.recipe]} of {len(points)}"
+        sentence += f"; the 95 % interval of the difference holds 0 at {inside[run.train.recipe]} of {len(points)} radii"
         sentence += f" (other recipes: {others})" * bool(others)
     return f"{sentence}.", "paper_distance"
 
@@ -91,7 +91,7 @@ def kept_finding(counted: pd.DataFrame, profile: Profile) -> str:
     rows = kept(counted, profile).query("method == @srs").set_index("rule")
     told = ", ".join(f"{share:.0f} % under {rule}" for rule, share in rows["kept"].items())
     faster = f"{srs} spends {rows['times'].iloc[0]:.1f} times fewer evaluations of f than"
-    return f"{faster} {certified_accuracy.reference_of(profile)} and keeps {audit} of its ACR {told}."
+    return f"{faster} {certified_accuracy.reference_of(profile)} and {audit} keeps this much of its ACR: {told}."
 
 
 def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
@@ -105,8 +105,8 @@ def released_finding(counted: pd.DataFrame, profile: Profile) -> str:
     above = (both["radius"] > both["radius_rs"]).groupby(both["rule"].cat.rename_categories(show.RULE_LABELS), observed=True)
     larger = ", ".join(f"{count} under {rule}" for rule, count in above.sum().items())
     return (
-        f"{told}The authors' formula does not pay for wrong votes. Of {above.size().max()} images, those where {srs} has a "
-        f"larger radius than {profile.reference} on the same noise: {larger}."
+        f"{told}The authors' formula does not pay for wrong votes. Of {above.size().max()} images, {srs} has a "
+        f"larger radius than {profile.reference} on the same noise on {larger}."
     )
 
 
@@ -122,7 +122,7 @@ def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
             beside = f"beside {profile.reference} in {len(won)}{''.join(map(' (most by {})'.format, where))}"
             alone = (table[soundness.PAYS_OWN] != "none").sum()
             told.append(f"at N = {n:,} in {alone} of {len(table)} rows beside the solve that audits it, {beside}")
-    pays = f"Under audit SRS certifies more than plain RS at equal cost {' and '.join(told)}. " if told else ""
+    pays = f"Under audit SRS certifies more than plain RS at equal cost: {'; '.join(told)}. " if told else ""
     return f"{pays}{better_buy(counted, profile)}"
 
 
@@ -256,7 +256,7 @@ def beside(profile: Profile) -> pd.DataFrame:
         rows += [[f"our {method}", *cells(own.loc[method])], [f"{100 * measures.CONFIDENCE:g} % interval", *ends]]
     plain = ours.xs(profile.reference, level="method").drop({r.train.recipe for r in profile.runs if r.train.consistency})
     if run.train.consistency and len(plain):
-        rows.append([f"our {profile.reference}, no such loss", *cells(plain.loc[plain["ACR"].idxmax()])])
+        rows.append([f"our {profile.reference}, no consistency loss", *cells(plain.loc[plain["ACR"].idxmax()])])
     return pd.DataFrame(rows, columns=[f"{certified_accuracy.of_run(there, run)['idx'].nunique()} images", *own.columns[:-1]])
 
 
