@@ -5,48 +5,23 @@ import itertools
 import platform
 
 import torch
-import torch.nn.functional as F
 from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from srs import settings
 from srs.deq.mdeq import MDEQ, WeightNormConv2d
-from srs.deq.resnet import Residual, ResNet
+from srs.deq.resnet import relu_of, Residual, ResNet
 
 
 class Fused(nn.Module):
-    """relu(convolution + what is added), on a CPU in one pass of oneDNN; that has no gradient."""
+    """A convolution with the norm and the ReLU that follow it, whose places in its parent are empty."""
 
-    # In float32 these are the same numbers. In bfloat16 a sum is rounded once, and a head takes half as long.
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.conv = conv
 
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        c = self.conv
-        if x.device.type != "cpu" or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
-            return F.relu(c(x) if added is None else c(x).add_(added), inplace=True)
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        x, weight, bias = (None if t is None else t.to(kind) for t in (x, c.weight, c.bias))
-        how, fused = (c.padding, c.stride, c.dilation, c.groups), torch.ops.mkldnn._convolution_pointwise
-        if added is None:
-            return fused(x, weight, bias, *how, "relu", [], "")
-        return fused.binary(x, added, weight, bias, *how, "add", 1.0, "relu", [], None)
-
-
-class FusedResidual(nn.Module):
-    """A residual block of fused convolutions."""
-
-    def __init__(self, block: Residual):
-        super().__init__()
-        self.convs = nn.ModuleList(Fused(block.get_submodule(f"conv{i + 1}")) for i in range(block.depth))
-        self.downsample = block.downsample
-
     def forward(self, x: Tensor) -> Tensor:
-        h = x
-        for conv in self.convs[:-1]:
-            h = conv(h)
-        return self.convs[-1](h, self.downsample(x))
+        return relu_of(self.conv, nn.Identity(), x)
 
 
 def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
@@ -65,9 +40,6 @@ def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
                 setattr(module, after, nn.Identity())
     for module in list(model.modules()):
         parts = [*module.named_children()]
-        for name, part in parts:
-            if isinstance(part, Residual):
-                setattr(module, name, FusedResidual(part))
         for (name, conv), (_, norm), (after, relu) in zip(parts, parts[1:], parts[2:]):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Identity) and isinstance(relu, nn.ReLU):
                 setattr(module, name, Fused(conv))

@@ -12,6 +12,21 @@ from torch import Tensor, nn
 from srs import settings
 
 
+def relu_of(conv: nn.Conv2d, norm: nn.Module, x: Tensor, added: Tensor | None = None) -> Tensor:
+    """relu(norm(conv(x)) + added): on a CPU in one pass of oneDNN, which has no gradient, once the norm is part of conv."""
+    # In float32 these are the same numbers. In bfloat16 a sum is rounded once, and a head takes half as long.
+    plain = torch.is_grad_enabled() or not isinstance(norm, nn.Identity) or not torch.backends.mkldnn.is_available()
+    if plain or x.device.type != "cpu":
+        h = norm(conv(x))
+        return F.relu(h if added is None else h.add_(added), inplace=True)
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    x, weight, bias = (None if t is None else t.to(kind) for t in (x, conv.weight, conv.bias))
+    how, fused = (conv.padding, conv.stride, conv.dilation, conv.groups), torch.ops.mkldnn._convolution_pointwise
+    if added is None:
+        return fused(x, weight, bias, *how, "relu", [], "")
+    return fused.binary(x, added, weight, bias, *how, "add", 1.0, "relu", [], None)
+
+
 class Residual(nn.Module):
     """Convolutions, each with a batch norm, ReLUs between them, and a shortcut (He et al. 2016)."""
 
@@ -26,9 +41,9 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = x
         for i in range(1, self.depth + 1):
-            h = h if i == 1 else F.relu(h, inplace=True)
-            h = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(h))
-        return F.relu(h.add_(self.downsample(x)), inplace=True)
+            added = self.downsample(x) if i == self.depth else None
+            h = relu_of(self.get_submodule(f"conv{i}"), self.get_submodule(f"bn{i}"), h, added)
+        return h
 
 
 def block(inputs: int, outputs: int, stride: int) -> Residual:
@@ -71,7 +86,7 @@ class ResNet(nn.Module):
 
     def f(self, z: Tensor, u: Tensor) -> Tensor:
         """The features phi(u) (B, D), one pass of the network; z plays no part."""
-        h = F.relu(self.bn1(self.conv1(u.contiguous(memory_format=torch.channels_last))), inplace=True)
+        h = relu_of(self.conv1, self.bn1, u.contiguous(memory_format=torch.channels_last))
         return self.layer3(self.layer2(self.layer1(h))).mean(dim=(2, 3))
 
     def head(self, z: Tensor) -> Tensor:
