@@ -147,7 +147,7 @@ $(call notebook,32_ablations): $(NB)/20_certify-SMALL-s0.50-paper.ipynb $(SAMPLE
 $(call notebook,33_attacks): $(CERTIFIED) $(SAMPLE) $(wildcard srs/attacks/*.py)
 $(call notebook,34_white_box): $(NB)/10_train-SMALL-s0.12-paper.ipynb $(SAMPLE) $(wildcard srs/attacks/*.py)
 $(call notebook,36_explicit): $(CERTIFIED) $(EXPLICIT)
-$(call notebook,41_speed): $(CERTIFIED) $(SAMPLE) srs/experiments/bench.py
+$(call notebook,41_speed): $(CERTIFIED) $(SAMPLE)
 $(call notebook,05_method 35_imagenet): srs/profiles.py srs/settings.py
 $(call notebook,80_coverage): $(call notebook,$(filter-out 80_coverage 90_report,$(NOTEBOOKS))) $(wildcard data/published/*.csv)  # it looks at what all the others left
 PARAMETERS_32_ablations := $(SHARED) -p training $(call answer,trains_more)

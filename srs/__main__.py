@@ -14,7 +14,7 @@ COMMANDS = {  # what is run, by module and function; only the chosen one is impo
     "certify": ("srs.smoothing.certify:certify", "draw and count the votes of one run's images"),
     "tune": ("srs.experiments.own_model:tune_folder", "say which method should certify your model"),
     "attack": ("srs.experiments.attacks:measure", "attack the images of a profile's runs"),
-    "bench": ("srs.experiments.bench:bench", "time one run's methods against the released code's cost"),
+    "bench": ("srs.experiments.speed:bench", "time one run's methods against the released code's cost"),
     "ablate": ("srs.experiments.ablations:measure", "draw and count what the ablations show"),
     "show": ("srs.experiments.remake:remake", "make every table and figure from stored results"),
     "report": ("srs.experiments.report:build", "join the executed notebooks into one page"),

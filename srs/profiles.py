@@ -189,7 +189,7 @@ PROFILES = {
             "cifar10_fixed", CIFAR10, (Run(SMALL, CIFAR_AGREE, 0.5),), CIFAR_FIXED, "RS-tol",
             images=100, stride=50, n0=100, n=10_000, ablation_images=0,
         ),
-        # The same models, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
+        # The models of `cifar10`, and LARGE, where a GPU makes the paper's sample sizes a matter of minutes.
         Profile(
             "cifar10_gpu", CIFAR10, CIFAR_RUNS + runs_at(SIGMAS, (LARGE, PAPER_LARGE)),
             paper_methods(batch=400, chains=400, warmup=10, audit=400) + fast_methods(batch=400, audit=400), "MDEQ-30A",

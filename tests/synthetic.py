@@ -11,7 +11,7 @@ import pandas as pd
 
 from srs import sealed, store
 from srs.attacks.settings import Attack
-from srs.experiments import ablations, attacks, bench, white_box
+from srs.experiments import ablations, attacks, speed, white_box
 from srs.settings import Method, Profile, Run
 from srs.store import ImageCounts
 
@@ -115,12 +115,13 @@ def recounted(run: Run) -> pd.DataFrame:
 
 def write_timings(run: Run) -> None:
     """Write seconds of a run's methods and of the released code's."""
-    rng, ways = _rng(run.id, "speed"), bench.contenders_of(run, 400)
+    rng, ways = _rng(run.id, "speed"), speed.contenders_of(run, 400)
     nfe = [float(m.steps + 2 * (m.solver == "anderson_as_released")) for m in ways]
     t = pd.DataFrame({"label": [m.name for m in ways], "batch": [m.batch for m in ways], "repetitions": 5, "nfe": nfe})
     t["seconds"] = t["nfe"] * rng.uniform(0.0009, 0.0015, len(t))
     t = t.assign(ratio=t["seconds"][0] / t["seconds"], ratio_best=t["seconds"][1] / t["seconds"])
     store.save_frame(store.own(run, "bench.csv"), t.assign(differing=rng.uniform(0, 0.3, len(t)) / t["nfe"]))
+    sealed.write_json(store.own(run, "bench.json"), {"device": "no machine"})
 
 
 def write_attacks(run: Run) -> None:

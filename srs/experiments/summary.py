@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from srs import profiles, sealed, store
 from srs.analysis import measures, plots, show
-from srs.experiments import bench, certified_accuracy, scaling, soundness, speed
+from srs.experiments import certified_accuracy, scaling, soundness, speed
 from srs.experiments.certified_accuracy import best_of_the_paper, name_of
 from srs.settings import Profile, Run, STOP
 from srs.smoothing import bounds
@@ -39,7 +39,7 @@ def findings(counted: pd.DataFrame, profile: Profile) -> list[tuple[str, str, st
             ("When does SRS pay at all?", pays_finding(counted, profile), "audit_size_pays"),
             ("What is our rule worth?", soundness.gain_finding(own, profile), name_of("certified_accuracy", run)),
         ]
-    if run.profile.adaptive and (timings := bench.read(run)) is not None:
+    if run.profile.adaptive and (timings := speed.read(run)) is not None:
         told.append(("How fast is it?", speed.table_finding(run, timings), name_of("cost_by_n", run)))
     return told
 
@@ -218,8 +218,8 @@ def paper_distance(counted: pd.DataFrame, profile: Profile) -> list[show.Shown]:
     return [show.table(profile, "paper_distance", frame.drop(columns=constant), (
         f"{where}: certified accuracy on so many images beside the paper's on 500, its entries in "
         f"percent, ours minus them in points, and the {100 * measures.CONFIDENCE:g} % interval of that difference over our "
-        f"images. SRS stands under 'audit'; the paper does not say by which formula. {profile.reference} "
-        f"stands beside the paper's {PAPER_REFERENCE}."
+        "images." + " SRS stands under 'audit'; the paper does not say by which formula." * bool(counted["needs_audit"].any())
+        + f" {profile.reference} stands beside the paper's {PAPER_REFERENCE}." * (profile.reference != PAPER_REFERENCE)
     ))]  # fmt: skip
 
 
@@ -231,7 +231,7 @@ def ways(run: Run) -> pd.DataFrame:
     audited = [(srs, rule) for rule in (Rule.RELEASED, Rule.THEOREM31, Rule.AUDIT)]
     chosen = [(profile.reference, Rule.COHEN), (STOP.name, Rule.COHEN), *audited, (cheap, Rule.COHEN)]
     accuracy = measures.certified_accuracy(measures.certificates(counted, alpha=profile.alpha), RADII, ["method", "rule"])
-    faster = bench.read(run)["nfe"][0] * (profile.n0 + profile.n) / measures.cost(counted, ["method"])["NFE/image"]
+    faster = speed.read(run)["nfe"][0] * (profile.n0 + profile.n) / measures.cost(counted, ["method"])["NFE/image"]
     return pd.DataFrame([
         {"votes drawn by": method, "certified by": CERTIFIED_BY[rule], "holds": "yes" if rule.sound else "**no**",
          **accuracy.loc[(method, str(rule))].drop("ACR").to_dict(), "times fewer evaluations": faster[method]}
