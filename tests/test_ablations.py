@@ -76,7 +76,7 @@ def trained(run, **_):
     if not store.own(run, store.WEIGHTS).is_file():
         network = save_untrained(run)
         state = network.initial(network.inject(torch.zeros(1, 1, 8, 8)))
-        checkpoints.save_train_mean(torch.full_like(state[0], 0.1), store.own(run, store.TRAIN_MEAN))
+        checkpoints.save_tensors({"train_mean": torch.full_like(state[0], 0.1)}, store.own(run, store.TRAIN_MEAN))
 
 
 def test_every_line_of_every_table_is_counted_and_main_tables_stay(srs_root, monkeypatch):

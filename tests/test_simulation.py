@@ -89,7 +89,9 @@ def test_default_split_is_the_best_of_a_coarse_grid_and_beats_theorem31_on_avera
     turned = rng.binomial(n - agreeing, rng.choice([0.0, 0.02, 0.1, 0.3], images))
     some = simulation.audited_counts(rng, n, agreeing + turned, agreeing, audit_k)
     paper = bounds.certify(Rule.THEOREM31, some, 0.5, 0.001)[1]
-    radii = {split: bounds.certify(Rule.AUDIT, some, 0.5, 0.001, split)[1] for split in (0.25, 0.5, DEFAULT_SPLIT, 0.95)}
+    radii = {split: bounds.radius(bounds.audit(some, 0.001, split), 0.5) for split in (0.25, 0.5, DEFAULT_SPLIT, 0.95)}
+    with pytest.raises(settings.ConfigError, match="split = 1.0"):
+        bounds.audit(some, 0.001, 1.0)
     best = max(radii, key=lambda split: radii[split].mean())
     assert best == DEFAULT_SPLIT and radii[best].mean() > paper.mean() > 0
     assert 0.7 < np.mean(radii[best] >= paper) < 1

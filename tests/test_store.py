@@ -47,7 +47,7 @@ KINDS = {  # what a file is called, how it is written and how it is read
     "weights": (store.WEIGHTS, lambda p: checkpoints.save(untrained(), p), load_weights),
     "train_mean": (
         store.TRAIN_MEAN,
-        lambda p: checkpoints.save_train_mean(torch.ones(9), p), lambda p: checkpoints.load_train_mean(p).tolist(),
+        lambda p: checkpoints.save_tensors({"train_mean": torch.ones(9)}, p), lambda p: checkpoints.load_train_mean(p).tolist(),
     ),
     "card": (store.CARD, lambda p: sealed.write_json(p, {"seconds": 3}), lambda p: sealed.read_json(p, "card", by="train")),
     "votes": ("votes/X-k/7.npz", lambda p: votes.write(p, VOTES), lambda p: str(votes.read(p, *DRAWN_BY))),

@@ -80,13 +80,8 @@ def _public(content: bytes, path: Path) -> dict[str, Tensor]:
     return {k: v for k, v in found.items() if not k.startswith("fullstage_copy.")}  # a copy that only training used
 
 
-def save_train_mean(z: Tensor, path: Path) -> None:
-    """Write a state (D,) that solvers may start from, whole or not at all."""
-    save_tensors({"train_mean": z.contiguous()}, path)
-
-
 def load_train_mean(path: Path) -> Tensor:
-    """The state (D,) that `save_train_mean` wrote; raises what `load` raises."""
+    """The state (D,) that a file of training's holds, from which solvers may start; raises what `load` raises."""
     z = read_tensors(path, "train_mean").get("train_mean")
     right = z is not None and z.dim() == 1 and z.dtype == torch.float32 and bool(torch.isfinite(z).all())
     settings.check(right, "train_mean", str(path), "a vector `train_mean` of finite float32 numbers")

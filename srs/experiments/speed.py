@@ -1,4 +1,4 @@
-"""Notebook 41: evaluations of f and seconds of a vote and of a certificate, ours and the released code's, by turns in one process.
+"""Notebook 41: evaluations of f and seconds of a vote and of a certificate, ours and the released code's, by turns.
 
 Every repetition takes another image; contenders vote on the same copies in turn, so what slows the machine slows all of them.
 """

@@ -164,21 +164,16 @@ def radius(p_lower: ArrayLike, sigma: float) -> np.ndarray:
     return np.where(p_lower > 0.5, sigma * norm.ppf(np.maximum(p_lower, 0.5)), 0.0)[()]
 
 
-def certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
+def certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, *, warn: bool = True) -> tuple[np.ndarray, ...]:
     """p_lower and the certified radius of c_A under a rule; they hold with probability 1 - alpha if it is sound.
 
-    Warns of `released`. ConfigError: sigma is not positive, or alpha or split is not in (0, 1).
+    Warns of `released`, but for what names its rule where it is shown. ConfigError: sigma is not positive, alpha not in (0, 1).
     """
-    if not Rule(rule).sound:
+    if warn and not Rule(rule).sound:
         warnings.warn(f"the rule '{rule}' is unsound: its certificates may not hold", UnsoundRuleWarning, stacklevel=2)
-    return _certify(rule, counts, sigma, alpha, split)
-
-
-def _certify(rule: str, counts: Counts, sigma: float, alpha: ArrayLike, split: float = DEFAULT_SPLIT) -> tuple[np.ndarray, ...]:
-    """The same without a warning, for what names its rule where it is shown."""
     check(0 < sigma < np.inf, "sigma", sigma, "a positive, finite standard deviation")
     _check_share("alpha", alpha)
-    p_lower = audit(counts, alpha, split) if rule == Rule.AUDIT else RULES[Rule(rule)](counts, alpha)
+    p_lower = RULES[Rule(rule)](counts, alpha)
     return p_lower, radius(p_lower, sigma)
 
 
@@ -189,7 +184,7 @@ def certificates(counts, rule: str, sigma: float, alpha: ArrayLike) -> tuple[np.
     """
     taken = {name: np.maximum(np.asarray(counts[name]), 0) for name in ("n_a", "k", "m", "n_2", "n_1")}
     taken["k"] = np.where(np.asarray(counts["m"]) < 0, 0, taken["k"])  # solved again, but not compared
-    p_lower, reach = _certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha)
+    p_lower, reach = certify(rule, Counts(n=np.asarray(counts["n"]), **taken), sigma, alpha, warn=False)
     c_a = np.asarray(counts["c_a"])
     certified = (p_lower > 0.5) & (c_a != ABSTAIN)
     return p_lower, np.where(certified, c_a, ABSTAIN), np.where(certified, reach, 0.0)
@@ -198,7 +193,7 @@ def certificates(counts, rule: str, sigma: float, alpha: ArrayLike) -> tuple[np.
 def largest_radius(rule: str, n: ArrayLike, audit_k: ArrayLike, sigma: float, alpha: float) -> np.ndarray:
     """The largest radius a rule can certify: all N votes for c_A, no disagreement among the K audited ones."""
     k = np.minimum(audit_k, n)
-    return _certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha)[1]
+    return certify(rule, Counts(n=n, n_a=n, k=k, m=0, n_2=k, n_1=k), sigma, alpha, warn=False)[1]
 
 
 def top_class(votes: ArrayLike, classes: int) -> int:
