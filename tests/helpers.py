@@ -136,7 +136,7 @@ def save_untrained(run: settings.Run, seed: int = 0) -> mdeq.MDEQ:
         logits = model.head(fixed_point(model.f, model.initial(u), u, max_steps=5).z)
         model.classifier.weight /= logits.std()
         model.classifier.bias -= logits.mean(0) / logits.std()
-    checkpoints.save(model, store.own(run, store.WEIGHTS))
+    checkpoints.save_tensors(model.state_dict(), store.own(run, store.WEIGHTS))
     return model
 
 

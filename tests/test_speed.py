@@ -50,7 +50,7 @@ def test_bench_stores_every_way_of_ours_beside_the_released_code():
     path = speed.bench(RUN, repetitions=1, copies=20)
     stored = store.read_frame(path, speed.COLUMNS, "timings", by="")
     assert stored["label"].tolist()[7:] == [m.name for m in PROFILE.methods] and path.with_suffix(".json").is_file()
-    store.save_frame(path.with_name(speed.file_of("cuda")), stored)  # as if it had been taken on a GPU
+    store.save_frame(path.with_name(speed.TABLES["cuda"]), stored)  # as if it had been taken on a GPU
     sealed.write_json(path.with_name("bench_cuda.json"), {"device": "a GPU"})
     shown = {table.name: "a GPU" in table.caption for table in speed.speed(PROFILE)}
     assert [*shown.values()] == [False, False, True, True]

@@ -44,7 +44,7 @@ def load_weights(path: Path) -> list:
 
 
 KINDS = {  # what a file is called, how it is written and how it is read
-    "weights": (store.WEIGHTS, lambda p: checkpoints.save(untrained(), p), load_weights),
+    "weights": (store.WEIGHTS, lambda p: checkpoints.save_tensors(untrained().state_dict(), p), load_weights),
     "train_mean": (
         store.TRAIN_MEAN,
         lambda p: checkpoints.save_tensors({"train_mean": torch.ones(9)}, p), lambda p: checkpoints.load_train_mean(p).tolist(),

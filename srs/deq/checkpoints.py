@@ -10,20 +10,15 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srs import sealed, settings, store
 from srs.deq import mdeq, resnet
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write the weights to a safetensors file, whole or not at all."""
-    save_tensors({k: v.contiguous() for k, v in model.state_dict().items()}, path)
-
-
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file, whole or not at all, unless it is there; its header says what it belongs to and its digest."""
-    belongs = sealed.belongs(path)
+    tensors, belongs = {name: tensor.contiguous() for name, tensor in tensors.items()}, sealed.belongs(path)
     seal = f"{sealed.digest(safetensors.torch.save(tensors), belongs)} {belongs}"  # one field: safetensors shuffles more
     sealed.write_changed(path, safetensors.torch.save(tensors, {"sha256": seal}))
 

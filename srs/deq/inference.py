@@ -5,27 +5,16 @@ import itertools
 import platform
 
 import torch
-from torch import nn, Tensor
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from srs import settings
 from srs.deq.mdeq import MDEQ, WeightNormConv2d
-from srs.deq.resnet import relu_of, Residual, ResNet
-
-
-class Fused(nn.Module):
-    """A convolution with the norm and the ReLU that follow it, whose places in its parent are empty."""
-
-    def __init__(self, conv: nn.Conv2d):
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        return relu_of(self.conv, nn.Identity(), x)
+from srs.deq.resnet import Residual, ResNet
 
 
 def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
-    """The inference form of a copy of a trained network: weight norms become kernels, batch norms and ReLUs part of theirs."""
+    """The inference form of a copy of a trained network: weight norms become kernels, batch norms part of their convolution."""
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         for name, conv in list(module.named_children()):
@@ -37,12 +26,6 @@ def prepare(model: MDEQ | ResNet) -> MDEQ | ResNet:
         for (name, conv), (after, norm) in itertools.pairwise([*module.named_children()]):
             if in_order and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, after, nn.Identity())
-    for module in list(model.modules()):
-        parts = [*module.named_children()]
-        for (name, conv), (_, norm), (after, relu) in zip(parts, parts[1:], parts[2:]):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Identity) and isinstance(relu, nn.ReLU):
-                setattr(module, name, Fused(conv))
                 setattr(module, after, nn.Identity())
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # new parts begin in train mode
 
@@ -63,14 +46,15 @@ def check_device(device: str) -> None:
     settings.check(computes, "device", device, "cpu" + (f" or {here.type}" if here else "; torch finds no other one here"))
 
 
-def device_name(device: str) -> str:
-    """The kind of device, in words, for provenance: what decides how sums are rounded."""
+def device_name(device: str, *, rounded: bool = False) -> str:
+    """The kind of device, in words, for provenance: what decides how sums are rounded; `rounded`: products of bfloat16, too."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}" if kind == "cpu" else kind
+    units = [unit for unit in ("amx_bf16", "avx512_bf16") if rounded and torch.cpu.get_capabilities().get(unit)][:1]
+    return " ".join(["CPU", platform.machine(), torch.backends.cpu.get_cpu_capability(), *units]) if kind == "cpu" else kind
 
 
 def computed_on(device: str) -> str:
     """Kind of device and release of torch: the same weights may vote otherwise on another one."""
-    return f"{device_name(device)}, torch {torch.__version__}"
+    return f"{device_name(device, rounded=True)}, torch {torch.__version__}"

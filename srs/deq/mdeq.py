@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srs import settings
-from srs.deq.resnet import Residual, ResNet
+from srs.deq.resnet import relu_of, Residual, ResNet
 
 
 class DEQ(Protocol):
@@ -111,6 +111,16 @@ def _up(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
     return _named(conv=conv, gnorm=norm, upsample=nn.Upsample(scale_factor=2**times))
 
 
+class ConvNormReLU(nn.Sequential):
+    """Convolutions, each with the norm and the ReLU that follow it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [*self]
+        for conv, norm in zip(parts[::3], parts[1::3]):
+            x = relu_of(conv, norm, x)
+        return x
+
+
 def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
@@ -166,13 +176,13 @@ class MDEQ(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         strides = [2 if model.downsamples > i else 1 for i in range(2)]
         stem = _conv_bn_relu(data.shape[0], c[0], 3, strides[0]) + _conv_bn_relu(c[0], c[0], 3, strides[1])
-        self.downsample = nn.Sequential(*stem)
-        self.stage0 = nn.Sequential(*(_conv_bn_relu(c[0], c[0], 1) if len(c) > 2 else []))
+        self.downsample = ConvNormReLU(*stem)
+        self.stage0 = ConvNormReLU(*(_conv_bn_relu(c[0], c[0], 1) if len(c) > 2 else []))
         self.fullstage = Stage(model)
         self.incre_modules = nn.ModuleList(nn.Sequential(bottleneck(n, w)) for n, w in zip(c, head))
         downs = (_conv_bn_relu(4 * a, 4 * b, 3, 2, bias=True) for a, b in zip(head, head[1:]))
-        self.downsamp_modules = nn.ModuleList(nn.Sequential(*down) for down in downs)
-        self.final_layer = nn.Sequential(*_conv_bn_relu(4 * head[-1], final, 1, bias=True))
+        self.downsamp_modules = nn.ModuleList(ConvNormReLU(*down) for down in downs)
+        self.final_layer = ConvNormReLU(*_conv_bn_relu(4 * head[-1], final, 1, bias=True))
         self.classifier = nn.Linear(final, data.classes)
         for conv in self.modules():  # as the public code begins; weight-normed kernels keep torch's own start
             if isinstance(conv, nn.Conv2d) and not isinstance(conv, WeightNormConv2d):

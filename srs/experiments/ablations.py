@@ -142,8 +142,7 @@ def measure(
     for (recipe, images), own in groupby(every, lambda line: (line.train, images_of(line.table, profile))):
         found += _count(models[recipe], images, list(own), draw, device)
     store.save_frame(store.own(run, NAME), pd.concat(found))
-    told = store.provenance(run=run.id, profile=profile.name, device=inference.device_name(device))
-    sealed.write_json(store.own(run, NAME).with_suffix(".json"), told)
+    sealed.write_json(store.own(run, NAME).with_suffix(".json"), store.provenance(device=inference.device_name(device)))
 
 
 def _count(run: Run, images: int, own: Sequence[Line], draw: Callable, device: str) -> Iterator[pd.DataFrame]:

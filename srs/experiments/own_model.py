@@ -73,8 +73,8 @@ def certify_folder(
     chosen = Method(method, words[2], int(words[3]), words[1], batch=100, warmup=10, auditor=auditor) if words else None
     chosen = replace(chosen, audit=min(AUDIT, n)) if chosen and chosen.needs_audit else chosen
     smooth = Smooth(own, classes or found, sigma, method=chosen, keep=keep, levels=levels or None)
-    shared = {"workers": workers, "scheduler": scheduler}
-    table = certify_images(smooth, source, source.labels, n=n, alpha=alpha, skip=skip, out=out, **shared)
+    shared = dict(out=out, workers=workers, scheduler=scheduler)
+    table = certify_images(smooth, source, source.labels, n=n, alpha=alpha, skip=skip, **shared)
     yield f"{out}: {len(table)} images, {(table['predict'] == ABSTAIN).sum()} abstentions"
     radius = table["radius"].where(table["correct"] == 1, -1.0)
     for r in np.arange(0.0, max(radius.max(), 0.0) + 0.25, 0.25):

@@ -21,12 +21,12 @@ from srs.experiments.certified_accuracy import model_of, name_of
 from srs.settings import Method, Profile, Run, STOP
 from srs.smoothing import certify, engine, noise, votes
 
+TABLES = {"cpu": "bench.csv"} | {kind: f"bench_{kind}.csv" for kind in ("cuda", "mps", "xpu")}  # by the kind of device
 AUTHORS = "authors'"  # begins the label of a way of the released code
 BEST_BATCH = 8  # on a CPU the released code is fastest in batches of 50, an eighth of its 400
-COLUMNS = {"label": str, "batch": int, "repetitions": int, "nfe": float, "seconds": float, "ratio": float, "ratio_best": float,
-           "differing": float}  # fmt: skip
-LARGE_N = 10_000  # the paper's sample size, at which costs are compared
-SAMPLES = (1_000, LARGE_N, 100_000)
+TIMES = ("nfe", "seconds", "ratio", "ratio_best", "differing")
+COLUMNS = {"label": str, "batch": int, "repetitions": int} | dict.fromkeys(TIMES, float)
+SAMPLES = (1_000, LARGE_N := 10_000, 100_000)  # costs are compared at the paper's
 DIGITS = {"ms/vote": 3, "NFE/vote": 1, "seconds": 1, "NFE": 0, "votes, adaptive": 0}
 
 
@@ -121,24 +121,18 @@ def bench(run: Run, *, device: str = "cpu", repetitions: int = 5, copies: int = 
         ship: whether to store the table where it is tracked.
     """
     contenders = contenders_of(run, copies)
-    path = (store.tracked if ship else store.own)(run, file_of(device))
+    path = (store.tracked if ship else store.own)(run, TABLES[torch.device(device).type])
     store.save_frame(path, compare(run, contenders, repetitions=repetitions, copies=copies, device=device))
     sealed.write_json(path.with_suffix(".json"), store.provenance(
-        run=run.id, device=inference.device_name(device), threads=torch.get_num_threads(), copies=copies,
+        run=run.id, device=inference.device_name(device, rounded=True), threads=torch.get_num_threads(), copies=copies,
         methods=[asdict(m) for m in contenders], weights=checkpoints.digest(store.own(run, store.WEIGHTS)),
     ))  # fmt: skip
     return path
 
 
-def file_of(device: str) -> str:
-    """The name of the table of timings of a kind of device."""
-    kind = torch.device(device).type
-    return "bench.csv" if kind == "cpu" else f"bench_{kind}.csv"
-
-
 def read(run: Run, device: str = "cpu") -> pd.DataFrame | None:
     """The stored timings of a run's methods; None where they were not taken."""
-    path = store.find(run, file_of(device))
+    path = store.find(run, TABLES[device])
     return path and store.read_frame(path, COLUMNS, "table of timings", by="bench")
 
 
@@ -209,10 +203,10 @@ def srs_finding(costs: pd.DataFrame) -> str:
 def speed(profile: Profile) -> list[show.Shown]:
     """The tables of cost of every run that was timed, here or as shipped, and what of the authors' cost SRS takes."""
     shown = []
-    for run, device in product(profile.runs, ("cpu", "cuda")):
+    for run, device in product(profile.runs, TABLES):
         if (timings := read(run, device)) is None:
             continue
-        made_by = sealed.read_json(store.find(run, file_of(device)).with_suffix(".json"), "record of timings", by="bench")
+        made_by = sealed.read_json(store.find(run, TABLES[device]).with_suffix(".json"), "record of timings", by="bench")
         where, costs = f"({model_of(run)}; {made_by['device']})", per_certificate(run, timings)
         vote = (
             f"What a vote costs {where}, in one process and by turns; medians. Rows \"authors'\" follow the released code, "

@@ -188,7 +188,8 @@ def count_run(run: settings.Run, methods: tuple[settings.Method, ...] = (), inpu
         counted[method.name] = [count_votes(v, method, p.sampling, *pair) for v, pair in zip(own, beside)]
         made_by[method.name] = store.provenance(
             run=run.id, profile=p.name, **store.drawn_as(run, method),
-            weights=checkpoints.digest_of(inputs.weights), device=inference.device_name(inputs.device), data=inputs.source,
+            weights=checkpoints.digest_of(inputs.weights), data=inputs.source,
+            device=inference.device_name(inputs.device, rounded=bool(method.head)),
         )  # fmt: skip
     if counted:
         store.write_counts(run, counted, made_by)

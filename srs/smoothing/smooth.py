@@ -16,9 +16,7 @@ from srs import data, sealed, settings, store
 from srs.deq import adapters, inference, mdeq
 from srs.settings import ABSTAIN, check, Method, Sampling, Stop
 from srs.smoothing import engine
-from srs.smoothing.certify import (
-    alike, answers, Certificate, certify_image, check_image, digest_of, prepared, VOTES_DEPEND_ON,
-)  # fmt: skip
+from srs.smoothing.certify import alike, answers, Certificate, certify_image, check_image, digest_of, prepared, VOTES_DEPEND_ON
 
 STANDARD = Method("RS", "safe_anderson", 30, tol=0.001)  # each copy from zero until it is solved: its votes need no audit
 
@@ -101,10 +99,6 @@ def certify_images(
     key = settings.fingerprint(*given, replace(smooth.sampling, n0=n0, n=n), alpha, *made_by)
     first = answers(smooth.model, check_image(smooth.model, torch.as_tensor(image(0)), classes))  # shows what no digest sees
     out, told, rows = Path(out), Path(f"{out}.json"), []
-
-    def work(x: Tensor, idx: int) -> Certificate:
-        return smooth.certificate(x, n0, n, alpha, idx=idx)
-
     with sealed.alone(out.with_name(f".{out.name}.lock"), f"certifying into {out}"):
         before = sealed.read_json(told, "record of a table", by="certify") if told.is_file() else {"images": {}}
         if out.is_file():
@@ -116,7 +110,8 @@ def certify_images(
         sealed.write_json(told, {"key": key, "first": first.tolist(), "images": before["images"] | seen})
         done = {row["idx"] for row in rows}
         todo = [idx for idx in chosen if idx not in done]
-        given, prepare = ((torch.as_tensor(image(idx)), idx) for idx in todo), prepared(lambda _: work, device, VOTES_DEPEND_ON)
+        given = ((torch.as_tensor(image(idx)), idx) for idx in todo)
+        prepare = prepared(lambda _: lambda x, idx: smooth.certificate(x, n0, n, alpha, idx=idx), device, VOTES_DEPEND_ON)
         found = engine.compute(prepare, given, workers=min(workers, max(1, len(todo))), scheduler=scheduler)
         with closing(found), engine.tqdm(found, total=len(todo), desc="certify", unit="image") as shown:
             for i, certificate in shown:

@@ -82,7 +82,7 @@ def _train(run: settings.Run, device: str, progress: bool, stop_after: int | Non
     told = {"run": run.id, "recipe": recipe.recipe, "sigma": run.sigma, "seconds": seconds, "data": images.source}
     told |= {"images": count, **of, "recipe_key": store.recipe_key(run), "steps": recipe.epochs * max(1, count // recipe.batch)}
     told |= {"parameters": sum(p.numel() for p in model.parameters())} | measure_quality(model, run, device)
-    checkpoints.save(model, target)
+    checkpoints.save_tensors(model.state_dict(), target)
     checkpoints.save_tensors({"train_mean": mean_solution(model, run, images, device)}, store.own(run, store.TRAIN_MEAN))
     told |= {"weights": checkpoints.digest(target), "train_mean": checkpoints.digest(store.own(run, store.TRAIN_MEAN))}
     sealed.write_json(store.own(run, store.CARD), store.provenance(**told, device=trained_by, seed=run.profile.seed))
