@@ -106,7 +106,7 @@ def tables(counts: pd.DataFrame, profile: Profile) -> list[show.Shown]:
         shown.append(show.table(profile, name_of("cost", run), of_run(spent, run).drop(columns=RUN), (
             f"What a certificate costs. 'disagreement' and speed-ups: beside {reference_of(profile)} on the same noise"
             f"{' (disagreement: where that drew as many votes)' * profile.adaptive}. 'NFE/image': evaluations of f on a copy"
-            f", the audit's, too; 'NFE/vote': those of estimation. Empty: not timed. {setting(run)}.{adaptive_finding(run)}"
+            f", the audit's, too; 'NFE/vote': those of estimation. Empty: not measured. {setting(run)}.{adaptive_finding(run)}"
         )))  # fmt: skip
     return shown
 
