@@ -22,7 +22,7 @@ each_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEM
 def test_solution_is_the_fixed_point(solver, problem):
     found = SOLVERS[solver](problem.f, problem.z0, problem.u, max_steps=ENOUGH[solver], tol=TOL)
     torch.testing.assert_close(found.z, problem.solution, atol=1e-6, rtol=0)
-    assert (found.residual <= TOL).all() and (found.steps < ENOUGH[solver]).all()
+    assert (found.steps < ENOUGH[solver]).all()
 
 
 @pytest.mark.parametrize("tol", [0.0, 1e-5])
@@ -42,19 +42,19 @@ def test_answer_does_not_depend_on_batch_mates(solver, tol):
 
 @pytest.mark.parametrize("tol", [0.0, 1e-6])
 @each_solver
-def test_cost_and_residual_are_those_of_the_evaluations(solver, tol):
+def test_cost_is_that_of_the_evaluations_and_who_leaves_has_met_the_tolerance(solver, tol):
     problem, seen = difficulties(), []
 
     def f(z, u):
-        seen.append((z, problem.f(z, u)))
-        return seen[-1][1]
+        seen.append(len(z))
+        return problem.f(z, u)
 
     found = SOLVERS[solver](f, problem.z0, problem.u, max_steps=25, tol=tol)
-    assert sum(len(z) for z, _ in seen) == int(found.steps.sum())
+    assert sum(seen) == int(found.steps.sum())
     if tol:  # the harder a sample, the later it leaves
         assert found.steps.tolist() == sorted(found.steps) and found.steps[0] < found.steps[-1]
-    else:
-        torch.testing.assert_close(found.residual, relative_residual(*seen[-1]))
+        left = found.steps < 25
+        assert (relative_residual(found.z, problem.f(found.z, problem.u))[left] <= tol).all()
 
 
 @each_problem

@@ -20,10 +20,9 @@ LARGEST_MIX = 1e3  # sum |a_i| of a mix beyond which it is the least squares' ro
 
 
 class Solution(NamedTuple):
-    """What a solver returns; failing to converge is a large residual, not an exception."""
+    """What a solver returns; failing to converge is no exception: `relative_residual` tells."""
 
     z: Tensor  # (B, D) the last iterate
-    residual: Tensor  # (B,) relative residual at the last point where f was evaluated
     steps: Tensor  # (B,) evaluations of f spent
 
 
@@ -46,28 +45,25 @@ class Solver(NamedTuple):
         A sample is solved when its relative residual is at most `tol`, its answer is `decided` after a step, or it has cost
         `max_steps` evaluations of f.
         """
-        z, out, kept, active = z0, z0.clone(), self.begin(z0, max_steps), torch.arange(len(z0), device=z0.device)
-        residual, steps = z0.new_empty(len(z0)), torch.zeros_like(active)
+        z, out, kept, active = z0, z0.new_empty(z0.shape), self.begin(z0, max_steps), torch.arange(len(z0), device=z0.device)
+        steps = torch.full_like(active, max_steps)
         for k in range(max_steps):
-            fz, last = f(z, u), k == max_steps - 1
-            r = relative_residual(z, fz) if tol > 0 or decided or last else None
+            fz = f(z, u)
+            unsolved = ~(relative_residual(z, fz) <= tol) if tol > 0 else None  # a NaN stays
             z = self.step(k, z, fz, kept)
-            if r is None:
-                continue
-            unsolved = ~(r <= tol)  # so that a NaN stays, and is reported as one
             if decided:
-                unsolved &= ~decided(k, active, z)
-            if last and len(active) == len(out):  # for a mask, a GPU waits; a CUDA graph takes none
-                out[:], residual[:], steps[:] = z, r, max_steps
-                break
-            done = torch.ones_like(unsolved) if last else ~unsolved
-            out[active[done]], residual[active[done]], steps[active[done]] = z[done], r[done], k + 1
-            if done.any() and not last:
+                known = decided(k, active, z)
+                unsolved = ~known if unsolved is None else unsolved & ~known
+            if unsolved is not None and not unsolved.all():
+                out[active[~unsolved]], steps[active[~unsolved]] = z[~unsolved], k + 1
                 active, z, u = active[unsolved], z[unsolved], u[unsolved]
                 kept = tuple(s[unsolved] for s in kept)
                 if len(active) == 0:
                     break
-        return Solution(out, residual, steps)
+        if len(active) == len(out):  # none left early
+            return Solution(z, steps)
+        out[active] = z
+        return Solution(out, steps)
 
 
 def _history(z0, max_steps):

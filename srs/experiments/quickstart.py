@@ -1,5 +1,7 @@
 """Notebook 00: one image certified by RS and by SRS, its noisy copies, and how fast a solver settles from each start."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import seaborn
@@ -23,10 +25,12 @@ def residuals(model: mdeq.DEQ, run: settings.Run, idx: int, *, copies: int = 32,
     u, u_before, u_clean = model.inject(noisy[copies:]), model.inject(noisy[:copies]), model.inject(x[None])
     zero = model.initial(u)
     clean, before = (solve(model.f, model.initial(v), v, max_steps=reference.steps).z for v in (u_clean, u_before))
-    frame = pd.concat([
-        pd.DataFrame({"start": start, "evaluations": k, "residual": solve(model.f, z0, u, max_steps=k).residual.numpy()})
-        for start, z0 in {"zero": zero, "clean": clean.expand_as(zero), "previous": before}.items() for k in range(1, steps + 1)
-    ], ignore_index=True)  # fmt: skip
+    starts, rows = {"zero": zero, "clean": clean.expand_as(zero), "previous": before}, []
+    for (start, z0), k in itertools.product(starts.items(), range(steps)):
+        z = solve(model.f, z0, u, max_steps=k).z if k else z0
+        residual = solvers.relative_residual(z, model.f(z, u)).numpy()
+        rows.append(pd.DataFrame({"start": start, "evaluations": k + 1, "residual": residual}))
+    frame = pd.concat(rows, ignore_index=True)
     store.save_frame(store.own(run, RESIDUALS), frame.assign(idx=idx))
     return frame
 

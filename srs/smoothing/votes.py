@@ -123,7 +123,7 @@ def sample(
             z0 = torch.where(finite, ended[: len(part)], z0)
         steps = method.warmup if chain and ended is None and method.warmup else method.steps
         decision = Decision(head, len(part), method.margin, shift) if method.margin else None
-        z, _, spent = solve(model.f, z0, u, max_steps=steps, tol=method.tol, decided=decision)
+        z, spent = solve(model.f, z0, u, max_steps=steps, tol=method.tol, decided=decision)
         logits = decision.logits if decision else head(z) if shift is None else head(z) + shift[-1]
         votes[i : i + method.batch] = predict(logits)
         nfe += int(spent.sum())
