@@ -51,7 +51,8 @@ def device_name(device: str, *, rounded: bool = False) -> str:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_name(device)
-    units = [unit for unit in ("amx_bf16", "avx512_bf16") if rounded and torch.cpu.get_capabilities().get(unit)][:1]
+    has = getattr(torch.cpu, "get_capabilities", dict)  # an older torch lacks it
+    units = [unit for unit in ("amx_bf16", "avx512_bf16") if rounded and has().get(unit)][:1]
     return " ".join(["CPU", platform.machine(), torch.backends.cpu.get_cpu_capability(), *units]) if kind == "cpu" else kind
 
 

@@ -119,9 +119,9 @@ def pays_finding(counted: pd.DataFrame, profile: Profile) -> str:
             won = table[table["pays for K"] != "none"].assign(lead=lambda rows: rows["its radius"] - rows["RS at its NFE"])
             most = won.sort_values("lead", ascending=False)[:1]
             where = [f"{r['method']} on {r['recipe']} {r['sigma']:g} with K = {r['pays for K']}" for _, r in most.iterrows()]
-            beside = f"beside {profile.reference} in {len(won)}{''.join(map(' (most by {})'.format, where))}"
-            alone = (table[soundness.PAYS_OWN] != "none").sum()
-            told.append(f"at N = {n:,} in {alone} of {len(table)} rows beside the solve that audits it, {beside}")
+            beside = f", beside {profile.reference} in {len(won)}{''.join(map(' (most by {})'.format, where))}"
+            alone = f"{(table[soundness.PAYS_OWN] != 'none').sum()} of {len(table)} rows beside the solve that audits it"
+            told.append(f"at N = {n:,} in {alone}{beside * any(method.auditor for method in profile.methods)}")
     pays = f"Under audit SRS certifies more than plain RS at equal cost: {'; '.join(told)}. " if told else ""
     return f"{pays}{better_buy(counted, profile)}"
 
