@@ -112,7 +112,7 @@ def _up(inputs: int, outputs: int, times: int, groups: int) -> nn.Sequential:
 
 
 class ConvNormReLU(nn.Sequential):
-    """Convolutions, each with the norm and the ReLU that follow it."""
+    """Convolutions, each with its norm and ReLU; the ReLUs hold places alone, so that weights have their public names."""
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [*self]

@@ -273,7 +273,7 @@ def finding(found: dict[str, pd.DataFrame], name: str, profile: Profile) -> str:
         return f"Over all SRS methods, {ABOVE}: {', '.join(f'{count} ({rule})' for rule, count in above.items())}."
     if what in ("recipe", *RECOUNTED.values()):
         value, number, sort = "ACR", show.round_down, what if name in RECOUNTED else "ACR"
-        own = measures.under_its_rule(own[own["method"].isin(("SRS-MDEQ-3A", profile.reference)[: 1 + (name != "k")])])
+        own = measures.under_its_rule(own[own["method"].isin(["SRS-MDEQ-3A"] + [profile.reference] * (name != "k"))])
         about = "ACR of " + own["method"].astype(str)
     else:
         value, number, sort = COST[0], partial(show.round_half_up, digits=2), COST[0]

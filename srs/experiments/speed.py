@@ -23,10 +23,11 @@ from srs.smoothing import certify, engine, noise, votes
 
 TABLES = {"cpu": "bench.csv"} | {kind: f"bench_{kind}.csv" for kind in ("cuda", "mps", "xpu")}  # by the kind of device
 AUTHORS = "authors'"  # begins the label of a way of the released code
-BEST_BATCH = 8  # on a CPU the released code is fastest in batches of 50, an eighth of its 400
+BEST_BATCH = 8  # the released code runs in batches of an eighth, too, 50 of its 400: on some CPUs it is faster so
 TIMES = ("nfe", "seconds", "ratio", "ratio_best", "differing")
 COLUMNS = {"label": str, "batch": int, "repetitions": int} | dict.fromkeys(TIMES, float)
-SAMPLES = (1_000, LARGE_N := 10_000, 100_000)  # costs are compared at the paper's
+LARGE_N = 10_000  # the paper's sample size, at which costs are compared
+SAMPLES = (1_000, LARGE_N, 100_000)
 DIGITS = {"ms/vote": 3, "NFE/vote": 1, "seconds": 1, "NFE": 0, "votes, adaptive": 0}
 
 
@@ -219,6 +220,5 @@ def speed(profile: Profile) -> list[show.Shown]:
         ]
         for name, frame, caption in (("speed", per_vote(timings), vote), ("cost_by_n", costs, " ".join(filter(None, whole)))):
             digits = DIGITS | dict.fromkeys((column for column in frame if "times" in column), 1)
-            name += "" if device == "cpu" else f"_{device}"
-            shown.append(show.table(profile, name_of(name, run), frame, caption, digits))
+            shown.append(show.table(profile, name_of(name + f"_{device}" * (device != "cpu"), run), frame, caption, digits))
     return shown
